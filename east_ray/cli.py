@@ -1,0 +1,233 @@
+"""The command line: one verb per stage, plus run, report, config and doctor.
+
+A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml weighting.exponent=1.5``.
+"""
+
+import atexit
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from east_ray import __version__, config
+from east_ray.config import Config, InputError
+
+if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses
+    from east_ray import pipeline
+
+app = typer.Typer(
+    name="east-ray",
+    help="Entropy-based adaptive weighting for self-training of language models (EAST), on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file, e.g. jobs/quickstart.yaml.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings in place of the file's, e.g. weighting.exponent=1.5."),
+]
+RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+@app.command()
+def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Run everything: sample, weigh, train and evaluate, round after round; or go on where a run was interrupted."""
+    from east_ray import pipeline, report
+    from east_ray.progress import Progress
+    from east_ray.storage import RunDirectory
+
+    console, settings = _console(), config.load(config_file, overrides or [])
+    path = pipeline.run(settings, Progress(console))
+    report.print_summary(report.summarize(RunDirectory(settings)), console)
+    console.print(f"\nreport: {path}", soft_wrap=True)
+
+
+@app.command()
+def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+    """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
+    from east_ray import pipeline
+
+    def stage(round_: "pipeline.Round") -> None:
+        pipeline.ask_questions(round_)
+        pipeline.sample_responses(round_)
+
+    _run_stage(stage, config_file, overrides, round_number)
+
+
+@app.command()
+def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+    """Cluster the sampled answers and weight the questions: examples/ and discarded/, of each variant too."""
+    from east_ray import pipeline
+
+    def stage(round_: "pipeline.Round") -> None:
+        pipeline.require(round_, "sampling", "sample")
+        for learner in round_.learners():
+            pipeline.make_examples(round_, *learner)
+
+    _run_stage(stage, config_file, overrides, round_number)
+
+
+@app.command()
+def train(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+    """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
+    from east_ray import pipeline
+
+    def stage(round_: "pipeline.Round") -> None:
+        if round_.config.training.examples == "reference_solutions":
+            pipeline.ask_questions(round_)
+            for learner in round_.learners():
+                pipeline.make_examples(round_, *learner)
+        pipeline.require(round_, "examples", "weigh")
+        for learner in round_.learners():
+            pipeline.train(round_, *learner)
+
+    _run_stage(stage, config_file, overrides, round_number)
+
+
+@app.command()
+def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+    """Measure a round's models on the held-out questions: evaluation/."""
+    from east_ray import pipeline, report
+    from east_ray.storage import RunDirectory
+
+    def stage(round_: "pipeline.Round") -> None:
+        if round_.config.evaluation.questions is None:
+            raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
+        pipeline.require(round_, "training", "train")
+        pipeline.evaluate(round_)
+
+    settings = _run_stage(stage, config_file, overrides, round_number)
+    report.print_summary(report.summarize(RunDirectory(settings)), _console())
+
+
+@app.command(name="report")
+def write_report(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Write report.html of a run, as far as the run has got, and show its tables."""
+    from east_ray import report
+    from east_ray.storage import RunDirectory
+
+    console, directory = _console(), RunDirectory(config.load(config_file, overrides or []))
+    path = report.write_report(directory)
+    report.print_summary(report.summarize(directory), console)
+    console.print(f"\nreport: {path}", soft_wrap=True)
+
+
+@app.command(name="config")
+def show_config(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved configuration as YAML, every setting with its documentation."""
+    sys.stdout.write(config.dump_documented(config.load(config_file, overrides or [])))
+
+
+@app.command()
+def doctor(
+    address: Annotated[str | None, typer.Option(help="Also look at the Ray cluster at this address.")] = None,
+) -> None:
+    """Check versions, devices and cluster; exits 1 if something needs mending."""
+    from east_ray.doctor import examine
+
+    console, problems = _console(), 0
+    for finding in examine(address):
+        mark = "[green]ok[/]" if finding.ok else "[red]mend[/]"
+        console.print(f"{mark:<4} ", finding.subject, "  ", finding.detail, sep="", soft_wrap=True)
+        problems += not finding.ok
+    raise typer.Exit(1 if problems else 0)
+
+
+def _run_stage(
+    stage: "Callable[[pipeline.Round], None]",
+    config_file: Path,
+    overrides: list[str] | None,
+    round_number: int,
+) -> Config:
+    from east_ray import pipeline
+    from east_ray.progress import Progress
+    from east_ray.storage import RunDirectory
+
+    settings, progress = config.load(config_file, overrides or []), Progress(_console())
+    if round_number >= settings.rounds:
+        raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
+    stage(pipeline.open_round(settings, RunDirectory(settings), round_number, progress))
+    return settings
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point. What the user can mend ends in one sentence and exit code 1; what we must mend leaves a file."""
+    # A worker that waits for another should sleep and leave the core to it; machines are often shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    log = _native_messages_to_file()
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where this one stopped", code=130)
+    except Exception as error:
+        cause = _root_cause(error)
+        if isinstance(cause, InputError):
+            _fail(str(cause))
+        with log.open("a") as file:
+            traceback.print_exception(error, file=file)
+        _fail(f"{_message(cause)}\nThe same command goes on where this one stopped. Details: {log}")
+
+
+def _native_messages_to_file() -> Path:
+    """Send what native code writes to the error stream into a file; Python's own sys.stderr stays on the terminal.
+
+    Ray's C++ core warns there about things that Ray Data does on purpose. The file is removed if nothing was written.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="east-ray-", suffix=".log")
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    os.dup2(descriptor, 2)
+    path = Path(name)
+    atexit.register(lambda: path.unlink() if path.stat().st_size == 0 else None)
+    return path
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The error that a worker raised, from inside the errors that Ray wraps around it."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        failures = getattr(error, "worker_failures", None)
+        if failures:
+            inner = next(iter(failures.values()))
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
+
+
+def _message(error: BaseException) -> str:
+    """The error in one line. Ray carries the first cause as text only: the first line that names an exception."""
+    found = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Died): .+$", str(error), flags=re.MULTILINE)
+    if found:
+        return found.group()
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def _fail(message: str, code: int = 1) -> None:
+    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True, style="red")
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The Ray cluster that a run works on, and whether it has what the run asks for."""
+
+import logging
+import os
+from pathlib import Path
+
+from east_ray.config import ClusterConfig, Config, InputError
+
+#: Memory of an engine's process beside parameters and key-value cache: code and buffers of the libraries, as measured.
+_ENGINE_BASE_GIB = 1.2
+#: vLLM's key-value cache on a CPU, if VLLM_CPU_KVCACHE_SPACE does not say otherwise.
+_DEFAULT_KV_CACHE_GIB = 4.0
+
+
+def connect(cluster: ClusterConfig) -> None:
+    """Join the configured cluster, the one of RAY_ADDRESS, or start a Ray of this process's own.
+
+    Raises InputError if the cluster cannot be joined. Ray's own messages stay in its log files.
+    """
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        # "local" and not auto-detection: the file of a cluster that has died would be believed.
+        ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            message = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was begun with "
+                "`ray start`, this shell needs RAY_AUTH_MODE=token and the cluster's token"
+            ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # What fails is raised, and shown by whoever catches it; Ray's loggers would print it a second time.
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def check_resources(config: Config) -> None:
+    """Refuse a run that this cluster can never hold. Raises InputError naming the keys to change.
+
+    Only a Ray of this process's own is checked: a cluster that is joined may have nodes still to come.
+    """
+    import ray
+
+    if config.cluster.address or os.environ.get("RAY_ADDRESS"):
+        return
+    have = ray.cluster_resources()
+    training = config.training
+    demands = [
+        ("engines.num_gpus_per_engine", config.engines.num_gpus_per_engine * config.engines.min_engines, "GPU"),
+        ("engines.num_cpus_per_engine", config.engines.num_cpus_per_engine * config.engines.min_engines, "CPU"),
+        ("training.num_gpus_per_worker", training.num_gpus_per_worker * training.num_workers, "GPU"),
+        ("training.num_cpus_per_worker", training.num_cpus_per_worker * training.num_workers, "CPU"),
+    ]
+    for key, wanted, resource in demands:
+        if wanted > have.get(resource, 0):
+            raise InputError(
+                f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {have.get(resource, 0):g}"
+            )
+    if config.engines.num_gpus_per_engine == 0:
+        _check_memory(config)
+
+
+def _check_memory(config: Config) -> None:
+    import psutil
+
+    cache = float(config.engines.env.get("VLLM_CPU_KVCACHE_SPACE", _DEFAULT_KV_CACHE_GIB))
+    parameters = sum(file.stat().st_size for file in Path(config.model).glob("*.safetensors")) / 2**30
+    wanted = config.engines.min_engines * (_ENGINE_BASE_GIB + cache + parameters)
+    available = psutil.virtual_memory().available / 2**30
+    if wanted > available:
+        raise InputError(
+            f"engines: {config.engines.min_engines} engines need about {wanted:.1f} GiB of memory and "
+            f"{available:.1f} GiB are free; lower engines.min_engines or VLLM_CPU_KVCACHE_SPACE in engines.env"
+        )

@@ -1,0 +1,486 @@
+"""Every setting of a run: its type, its bound, its default and what it means.
+
+A run is one YAML file plus dotted overrides (``sampling.temperature=0.8``). The models below are strict: an unknown
+key, a wrong type or a value out of bounds is refused with the path of the key, the value, what was expected and the
+nearest known key. Nothing here edits a value, and nothing here imports Ray, vLLM or torch.
+
+>>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting
+WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
+"""
+
+import difflib
+import os
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+
+class InputError(ValueError):
+    """What a user gave cannot be used. The message is one sentence: which file, row or key, and what was expected."""
+
+
+#: Marks a field whose change cannot change a result, so that a run may be resumed with another value (more workers,
+#: another cluster). Every other difference to the configuration stored in a run directory is refused.
+_FREE = {"free": True}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class QuestionsConfig(_Section):
+    """Where questions come from."""
+
+    path: str | None = None
+    """A .jsonl, .json, .csv or .parquet file of questions (local, s3:// or gs://). Either this or `hub`."""
+    hub: str | None = None
+    """Name of a data set on the Hugging Face hub, e.g. openai/gsm8k."""
+    hub_config: str | None = None
+    """Configuration of the hub data set, e.g. main."""
+    split: str = "train"
+    """Split of the hub data set."""
+    format: Literal["auto", "gsm8k", "math", "columns"] = "auto"
+    """gsm8k: {question, answer ending in "#### 72"}; math: {problem, solution, answer}; columns: named below;
+    auto: told from the first row."""
+    question_column: str = "question"
+    """With format columns: the column of the question's text."""
+    reference_answer_column: str = "reference_answer"
+    """With format columns: the column of the final answer."""
+    reference_solution_column: str | None = None
+    """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
+    id_column: str | None = None
+    """With format columns: a column of unique names; by default the file's name and the row's number."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Leave out this many questions from the beginning."""
+    max_questions: Annotated[int, Field(ge=1)] | None = None
+    """Take at most this many questions after `skip`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of path and hub")
+        return self
+
+
+class PromptConfig(_Section):
+    """How a question is put to the model."""
+
+    system: str | None = None
+    """System message; none by default. The paper's: "Please reason step by step, and put your final answer within
+    \\boxed{}."."""
+    template: str = "{question}"
+    """The user's message; {question} stands for the question's text. The model's own chat template does the rest."""
+
+    @model_validator(mode="after")
+    def _has_question(self) -> Self:
+        if "{question}" not in self.template:
+            raise ValueError("template must contain {question}")
+        return self
+
+
+class EnginePoolConfig(_Section):
+    """The vLLM engines that sample and evaluate."""
+
+    min_engines: Annotated[int, Field(ge=1)] = 1
+    """Engines that the pool keeps while a stage runs."""
+    max_engines: Annotated[int, Field(ge=1)] = 1
+    """Engines that the pool may grow to while questions wait."""
+    num_gpus_per_engine: Annotated[float, Field(ge=0)] = 0
+    """GPUs that Ray reserves for an engine; a fraction lets engines share one. 0 runs on the CPU."""
+    num_cpus_per_engine: Annotated[float, Field(ge=0)] = 1
+    """CPUs that Ray reserves for an engine."""
+    engine_args: dict[str, Any] = {}
+    """vLLM engine arguments by their own names, e.g. {dtype: bfloat16, tensor_parallel_size: 2, max_model_len: 4096}."""
+    env: dict[str, str] = {}
+    """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}."""
+    questions_per_write: Annotated[int, Field(ge=1)] = 8
+    """Questions that a task asks together and then writes to storage; what is written is not sampled again."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_engines > self.max_engines:
+            raise ValueError(f"min_engines {self.min_engines} is greater than max_engines {self.max_engines}")
+        return self
+
+
+class SamplingConfig(_Section):
+    """How responses are drawn."""
+
+    responses_per_question: Annotated[int, Field(ge=1, le=16384)] = 128
+    """Responses sampled for each question, all in one request (n = 128 in the paper)."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the smallest set of tokens whose probability reaches this."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Sample among this many likeliest tokens; 0: among all."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Longest response, in tokens; a longer one is cut and marked finish_reason: length."""
+    seeded: bool = True
+    """Give each request its own seed, made from `seed`, the round and the question, so that a repeated run samples the
+    same responses whatever the order of questions. On a GPU an unseeded sampler can be faster."""
+
+
+class AnswersConfig(_Section):
+    """How final answers are found and compared."""
+
+    equivalence: Literal["math", "string"] = "math"
+    """math: answers that are mathematically equal share a cluster; string: only equal strings do, as the authors had it."""
+    no_answer: Literal["cluster", "exclude"] = "cluster"
+    """A response without an answer: one cluster of its own, as in the authors' code, or left out of the entropy."""
+    last_number: bool = False
+    """Take the last number of a response that states no answer explicitly."""
+
+
+class SelectionConfig(_Section):
+    """Which questions become examples."""
+
+    all_correct: Literal["keep", "drop"] = "keep"
+    """Questions that every response answers correctly. SFT keeps them by default (entropy gives them weight 0);
+    DPO and KTO always drop them, for want of a wrong response."""
+
+
+class WeightingConfig(_Section):
+    """How an example's weight comes from its question's responses."""
+
+    signal: Literal["entropy", "accuracy", "rejection", "uniform"] = "entropy"
+    """What the weight grows with: entropy of the answers, 1 - pass_rate (accuracy), share of the commonest wrong answer
+    (rejection), or nothing (uniform)."""
+    mapping: Literal["power", "sigmoid"] = "power"
+    """power: signal ** exponent, the paper's; sigmoid: 1 / (1 + exp(-exponent * (signal - mean) / std)), bounded."""
+    exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+    """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
+
+
+class DeepSpeedConfig(_Section):
+    """What the workers share between them."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What the workers shard: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in CPU memory (stages 1 to 3)."""
+    offload_parameters: bool = False
+    """Keep the parameters in CPU memory (stage 3)."""
+
+    @model_validator(mode="after")
+    def _offload_stage(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("offload_parameters needs zero_stage 3")
+        return self
+
+
+class TrainingConfig(_Section):
+    """How the model is trained on the weighted examples."""
+
+    objective: Literal["sft", "dpo", "kto"] = "sft"
+    """Supervised fine-tuning on chosen responses, or a preference objective on chosen and rejected ones."""
+    examples: Literal["selected", "reference_solutions"] = "selected"
+    """selected: the model's own responses, weighted. reference_solutions: no sampling; the questions' worked solutions
+    with weight 1, the usual supervised warm start (objective sft)."""
+    epochs: Annotated[int, Field(ge=1)] = 3
+    """Passes over the examples."""
+    examples_per_step: Annotated[int, Field(ge=1)] = 16
+    """Examples in one optimizer step, over all workers."""
+    micro_batch_size: Annotated[int, Field(ge=1)] = 4
+    """Examples that one worker computes at once; the result does not depend on it, only memory and speed do."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-6
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay of the learning rate after the warm-up, to 0 (constant: none)."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this global norm."""
+    max_length: Annotated[int, Field(ge=8)] = 2048
+    """Longest prompt and response together, in tokens; a longer example is left out and counted."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Arithmetic of the model; the optimizer's state is float32 in both."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    skip_zero_weight: bool = False
+    """Leave examples of weight 0 out of the batches; they still count in the normalizer."""
+    beta: Annotated[float, Field(gt=0)] = 0.01
+    """DPO and KTO: how strongly the trained model is held to the model that it starts from."""
+    desirable_factor: Annotated[float, Field(gt=0)] = 1.0
+    """KTO: factor of the chosen responses' losses."""
+    undesirable_factor: Annotated[float, Field(gt=0)] = 1.0
+    """KTO: factor of the rejected responses' losses."""
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    """Sharding over the workers."""
+    num_workers: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 1
+    """Workers, each with a model replica or shard of it."""
+    num_gpus_per_worker: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 0
+    """GPUs of a worker; 0 trains on the CPU."""
+    num_cpus_per_worker: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 1
+    """CPUs of a worker."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 100
+    """Steps between checkpoints, from which a killed training goes on."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.examples == "reference_solutions" and self.objective != "sft":
+            raise ValueError(f"examples: reference_solutions needs objective sft, not {self.objective}")
+        if self.examples_per_step < self.num_workers:
+            raise ValueError(
+                f"examples_per_step {self.examples_per_step} is smaller than num_workers {self.num_workers}"
+            )
+        return self
+
+
+class EvaluationConfig(_Section):
+    """How models are measured."""
+
+    questions: QuestionsConfig | None = None
+    """Held-out questions; without them nothing is evaluated."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Longest response, in tokens. Decoding is greedy."""
+
+
+class ClusterConfig(_Section):
+    """Where a run takes place."""
+
+    address: str | None = None
+    """Ray cluster to join (auto, HOST:6379). By default RAY_ADDRESS if it is set, else a Ray of this process's own."""
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    """CPUs that a Ray of this process's own counts with; by default the machine's."""
+
+
+class Config(_Section):
+    """A run."""
+
+    run_dir: str
+    """Where everything is written: a local folder, s3://… or gs://…"""
+    model: str
+    """The model to improve: a folder in Hugging Face format or a hub name."""
+    description: Annotated[str, Field(json_schema_extra=_FREE)] = ""
+    """What the run is, in the user's words; shown in the report."""
+    seed: int = 0
+    """Seeds the choice of responses, the order of examples and, with `sampling.seeded`, the sampling."""
+    rounds: Annotated[int, Field(ge=1)] = 1
+    """Rounds of sampling, weighting and training; each samples from the newest model."""
+    init_from: Literal["previous", "base"] = "previous"
+    """What a later round trains: the previous round's model, or `model` again."""
+    questions: QuestionsConfig
+    """The questions to learn from."""
+    prompt: PromptConfig = PromptConfig()
+    """How a question is put to the model."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How responses are drawn."""
+    engines: Annotated[EnginePoolConfig, Field(json_schema_extra=_FREE)] = EnginePoolConfig()
+    """The vLLM engines that sample and evaluate."""
+    answers: AnswersConfig = AnswersConfig()
+    """How final answers are found and compared."""
+    selection: SelectionConfig = SelectionConfig()
+    """Which questions become examples."""
+    weighting: WeightingConfig = WeightingConfig()
+    """How an example's weight comes from its question's responses."""
+    training: TrainingConfig = TrainingConfig()
+    """How the model is trained on the weighted examples."""
+    variants: dict[str, dict[str, Any]] = {}
+    """Other ways to learn from the same responses, for comparison: name -> overrides of selection, weighting, training,
+    e.g. {uniform: {weighting.signal: uniform}}."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How models are measured."""
+    cluster: Annotated[ClusterConfig, Field(json_schema_extra=_FREE)] = ClusterConfig()
+    """Where the run takes place."""
+
+    @model_validator(mode="after")
+    def _variants_resolve(self) -> Self:
+        for name in self.variants:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"variants.{name}: a name is made of letters, digits, '.', '_' and '-'")
+            self.variant(name)
+        return self
+
+    def variant(self, name: str) -> "Config":
+        """The configuration of a variant: this one with the variant's overrides, and no variants of its own.
+
+        Raises InputError if an override is not of selection, weighting or training, or is refused there.
+        """
+        values = self.model_dump() | {"variants": {}}
+        for key, value in _flatten(self.variants[name]):
+            if key.split(".")[0] not in ("selection", "weighting", "training"):
+                raise InputError(
+                    f"variants.{name}.{key}: a variant may change selection, weighting and training, nothing else"
+                )
+            _set(values, key, value)
+        return _validate(values, f"variants.{name}.")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 2e-6 as a string; users mean the number, as YAML 1.2 has it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a YAML file, with dotted overrides (``key.path=value``, the value read as YAML).
+
+    Raises InputError naming the file, the key, the value and what was expected.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the configuration ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the configuration is not UTF-8 text") from error
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """As `load`, from the text of a YAML file; `source` names it in messages."""
+    values = _parse_yaml(text, source)
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected keys with values (model: …, run_dir: …), found {type(values).__name__}")
+    return resolve(values, overrides, source=f"{source}: ")
+
+
+def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
+    """A checked configuration from plain values and dotted overrides; raises InputError."""
+    merged = _copy(values)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
+        _set(merged, key, _parse_yaml(text, override))
+    return _validate(merged, source)
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML, every key written out; `load` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def dump_documented(config: Config) -> str:
+    """The configuration as YAML with each field's documentation as a comment above it."""
+    return "\n".join(_documented_lines(config, "")) + "\n"
+
+
+def differences(stored: Config, given: Config) -> list[str]:
+    """Keys in which two configurations differ and whose change would change results, as ``key: stored -> given``."""
+    old, new = dict(_results_keys(stored, "")), dict(_results_keys(given, ""))
+    return [f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in old | new if old.get(key) != new.get(key)]
+
+
+def resolve_path(path: str) -> str:
+    """A local path made absolute; an address such as s3://bucket/run as it is.
+
+    Inside `ray job submit` the working directory is a temporary copy that Ray deletes, so there a relative path is
+    taken from the home directory of the machine that runs the job, unless it exists in the copy (as inputs do).
+    """
+    if "://" in path:
+        return path
+    expanded = Path(path).expanduser()
+    in_job_copy = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in str(Path.cwd())
+    if in_job_copy and not expanded.exists():
+        return str(Path.home() / expanded)
+    return str(expanded.absolute())
+
+
+def _validate(values: Mapping[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(source + _sentence(details) for details in error.errors())) from None
+
+
+def _sentence(details: ErrorDetails) -> str:
+    """One pydantic error as ``key: what is wrong``, with the nearest known key for an unknown one."""
+    path = ".".join(str(part) for part in details["loc"])
+    match details["type"]:
+        case "extra_forbidden":
+            known = list(_fields_at(details["loc"][:-1]))
+            near = difflib.get_close_matches(str(details["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            return f"{path}: unknown key; {hint}"
+        case "missing":
+            return f"{path}: missing; this key is required"
+        case "value_error":
+            message = details["msg"].removeprefix("Value error, ")
+            return f"{path}: {message}" if path else message
+    expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{path}: {details['input']!r} given, expected {expected}"
+
+
+def _fields_at(location: Sequence[int | str]) -> Iterator[str]:
+    section: type[BaseModel] = Config
+    for part in location:
+        section = _section_type(section.model_fields[str(part)].annotation) or section
+    yield from section.model_fields
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((found for arg in get_args(annotation) if (found := _section_type(arg))), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+    *parents, last = dotted_key.split(".")
+    for parent in parents:
+        child = values.get(parent)
+        if not isinstance(child, dict):
+            child = values[parent] = {}
+        values = child
+    values[last] = value
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _results_keys(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if (isinstance(extra, dict) and extra.get("free")) or (prefix == "" and name == "run_dir"):
+            continue
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _results_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _documented_lines(section: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        for line in (field.description or "").splitlines():
+            yield f"{indent}# {line.strip()}"
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield f"{indent}{name}:"
+            yield from _documented_lines(value, indent + "  ")
+        else:
+            shown = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
+            yield from (indent + line for line in shown.splitlines())

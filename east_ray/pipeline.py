@@ -1,0 +1,321 @@
+"""One round of EAST from top to bottom, and the loop over rounds. Read this first.
+
+    questions ─▶ sampling ─▶ answers ─▶ selection ─▶ weighting ─▶ training ─▶ evaluation ─▶ next round
+
+Each stage reads Parquet folders of the run directory and writes others, so each can be run, resumed, inspected or
+replaced alone. A stage that is done is not done again; a stage that was interrupted goes on where it can and begins
+anew where it must.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from east_ray import evaluation, weighting
+from east_ray.cluster import check_resources, connect
+from east_ray.config import Config, InputError
+from east_ray.progress import Progress
+from east_ray.questions import load_questions, load_tokenizer, prompts_within
+from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, JUDGED, QUESTIONS, SAMPLES, Reason
+from east_ray.report import write_report
+from east_ray.sampling import Decoding, context_length, sample
+from east_ray.selection import SelectionRules, judge
+from east_ray.storage import RunDirectory, Stages, counts_by, local_copy
+from east_ray.training import train_model
+
+#: Names of the two models that every round knows, beside its variants: what it began with and what it made.
+BASE, TRAINED = "base", "trained"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round works with: the run's settings, its folders, and the models that it samples from and trains."""
+
+    config: Config
+    directory: RunDirectory
+    number: int
+    sampled_model: str
+    initial_model: str
+    progress: Progress
+
+    @property
+    def stages(self) -> Stages:
+        """The round's folders."""
+        return self.directory.round(self.number)
+
+    def learners(self) -> Iterator[tuple[str, Config, Stages]]:
+        """(name, configuration, folders) of the round's own training and of each variant of it."""
+        yield TRAINED, self.config, self.stages
+        for name in self.config.variants:
+            yield name, self.config.variant(name), self.stages.variant(name)
+
+
+def run(config: Config, progress: Progress) -> str:
+    """All rounds; returns the path of the report. Raises InputError for what the user can mend."""
+    directory = RunDirectory(config)
+    progress.say(f"run directory: {directory.uri}")
+    for number in range(config.rounds):
+        round_ = open_round(config, directory, number, progress)
+        ask_questions(round_)
+        if config.training.examples == "selected":
+            sample_responses(round_)
+        for name, settings, stages in round_.learners():
+            make_examples(round_, name, settings, stages)
+        for name, settings, stages in round_.learners():
+            train(round_, name, settings, stages)
+        evaluate(round_)
+    return write_report(directory)
+
+
+def open_round(config: Config, directory: RunDirectory, number: int, progress: Progress) -> Round:
+    """A round of a run, with a Ray cluster to work on. Raises InputError if an earlier round has made no model."""
+    previous = config.model
+    if number > 0:
+        before = directory.round(number - 1)
+        if before.record("training") is None:
+            raise InputError(f"round {number}: round {number - 1} of {directory.uri} has not been trained yet")
+        previous = directory.address(before / "model")
+    connect(config.cluster)
+    check_resources(config)
+    initial = previous if config.init_from == "previous" else config.model
+    return Round(config, directory, number, previous, initial, progress)
+
+
+def require(round_: Round, stage: str, verb: str) -> None:
+    """Raises InputError naming the verb to run first, if a stage of this round is not done."""
+    if round_.stages.record(stage) is None:
+        raise InputError(
+            f"round {round_.number} of {round_.directory.uri} has no {stage} yet: run `east-ray {verb}` first"
+        )
+
+
+def ask_questions(round_: Round) -> None:
+    """``questions/`` and ``set_aside/``: what is asked in this round, and what cannot be, with the reason."""
+    config, stages = round_.config, round_.stages
+    if stages.record("questions"):
+        return
+    with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
+        questions, aside = load_questions(config.questions)
+        tokenizer = load_tokenizer(local_copy(round_.sampled_model))
+        # One token at least must be left for the response.
+        room = context_length(round_.sampled_model, config.engines.engine_args) - 1
+        questions, too_long = prompts_within(questions, tokenizer, config.prompt, room)
+        aside = pa.concat_tables([aside, too_long])
+        (stages / "questions").replace(questions)
+        (stages / "set_aside").replace(aside)
+        record.counts = {"asked": questions.num_rows, "set_aside": counts_by(aside, "reason")}
+        line.update(questions.num_rows, f"{aside.num_rows:,} set aside" if aside.num_rows else "")
+    if questions.num_rows == 0:
+        raise InputError(f"no question can be asked: {_listed(counts_by(aside, 'reason'))}")
+
+
+def sample_responses(round_: Round) -> None:
+    """``samples/``: every question with all its responses. Only questions that have none yet are sampled."""
+    config, stages = round_.config, round_.stages
+    if stages.record("sampling"):
+        return
+    questions = (stages / "questions").read(QUESTIONS)
+    sampling = config.sampling
+    decoding = Decoding(
+        responses_per_question=sampling.responses_per_question,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_tokens,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        # Another seed each round, or the same questions would meet the same random numbers again.
+        seed=config.seed + 1_000_003 * round_.number if sampling.seeded else None,
+    )
+    with stages.recording("sampling") as record:
+        _sample(round_, "sampling", questions, {TRAINED if round_.number else BASE: round_.sampled_model},
+                "samples", decoding, record.counts)  # fmt: skip
+        num_rows = (stages / "samples").read(SAMPLES, ["question_id"]).num_rows
+        assert num_rows == questions.num_rows, (num_rows, questions.num_rows)
+
+
+def make_examples(round_: Round, name: str, settings: Config, stages: Stages) -> None:
+    """``examples/`` with weights and ``discarded/`` with reasons: each sampled question is in one of them."""
+    if stages.record("examples"):
+        return
+    label = "examples" if name == TRAINED else f"  {name}"
+    with stages.recording("examples") as record, round_.progress.stage(label, None, "questions") as line:
+        if settings.training.examples == "reference_solutions":
+            examples, discarded = _solutions(round_)
+            (stages / "examples").replace(examples)
+            (stages / "discarded").replace(discarded)
+        else:
+            _weigh(round_, settings, stages)
+        weights = (stages / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
+        reasons = counts_by((stages / "discarded").read(DISCARDED, ["reason"]), "reason")
+        record.counts = {"kept": len(weights), "discarded": reasons}
+        line.update(len(weights) + sum(reasons.values()), f"{len(weights):,} kept")
+        if len(weights) == 0:
+            raise InputError(
+                f"no question was kept, so there is nothing to train on: of {sum(reasons.values()):,} questions "
+                f"{_listed(reasons)}; the responses are kept in {round_.stages / 'samples'}"
+            )
+
+
+def _weigh(round_: Round, settings: Config, stages: Stages) -> None:
+    import ray.data
+
+    rules = SelectionRules(
+        objective=settings.training.objective,
+        signal=settings.weighting.signal,
+        all_correct=settings.selection.all_correct,
+        equivalence=settings.answers.equivalence,
+        no_answer=settings.answers.no_answer,
+        last_number=settings.answers.last_number,
+        seed=settings.seed,
+    )
+    samples = round_.stages / "samples"
+    judged = (
+        ray.data.read_parquet(samples.parts(), filesystem=samples.filesystem)
+        .map_batches(functools.partial(_judge, rules=rules), batch_format="pyarrow", batch_size=64)
+        .materialize()
+    )
+    signals = [row["signal"] for row in judged.map_batches(_kept_signals, batch_format="pyarrow").iter_rows()]
+    for folder in (stages / "examples", stages / "discarded"):
+        folder.clear()
+    if signals:
+        try:
+            # The only global step of a round: what a question's weight has to know of the other questions.
+            normalizer = weighting.normalizer(signals, settings.weighting.exponent, settings.weighting.mapping)
+        except ValueError as error:
+            raise InputError(f"weighting: {error}") from error
+        _write(judged.map_batches(functools.partial(_weighted, normalizer=normalizer), batch_format="pyarrow"),
+               stages / "examples")  # fmt: skip
+    _write(judged.map_batches(_discarded, batch_format="pyarrow"), stages / "discarded")
+
+
+def _judge(samples: pa.Table, rules: SelectionRules) -> pa.Table:
+    return pa.Table.from_pylist([judge(row, rules) for row in samples.to_pylist()], schema=JUDGED)
+
+
+def _kept_signals(judged: pa.Table) -> pa.Table:
+    return judged.filter(pc.is_null(judged["reason"])).select(["signal"])
+
+
+def _weighted(judged: pa.Table, normalizer: weighting.Normalizer) -> pa.Table:
+    kept = judged.filter(pc.is_null(judged["reason"]))
+    weights = normalizer.weight(kept["signal"].to_numpy().astype(np.float64))
+    table = kept.append_column("weight", pa.array(weights, pa.float64()))
+    return table.select(EXAMPLES.names).cast(EXAMPLES)
+
+
+def _discarded(judged: pa.Table) -> pa.Table:
+    return judged.filter(pc.is_valid(judged["reason"])).select(DISCARDED.names).cast(DISCARDED)
+
+
+def _write(dataset: Any, folder: Any) -> None:
+    dataset.write_parquet(folder.path, filesystem=folder.filesystem, compression="zstd")
+
+
+def _solutions(round_: Round) -> tuple[pa.Table, pa.Table]:
+    """Examples of weight 1 from the questions' own worked solutions, and the questions that have none."""
+    rows = (round_.stages / "questions").read(QUESTIONS).to_pylist()
+    solved = [
+        row | {"signal": 1.0, "weight": 1.0, "chosen": row["reference_solution"], "chosen_finish_reason": "stop"}
+        for row in rows
+        if row["reference_solution"]
+    ]
+    unsolved = [row | {"reason": Reason.NO_REFERENCE_SOLUTION} for row in rows if not row["reference_solution"]]
+    return (
+        pa.Table.from_pylist([{name: row.get(name) for name in EXAMPLES.names} for row in solved], EXAMPLES),
+        pa.Table.from_pylist([{name: row.get(name) for name in DISCARDED.names} for row in unsolved], DISCARDED),
+    )
+
+
+def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
+    """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step."""
+    if stages.record("training"):
+        return
+    label = "training" if name == TRAINED else f"  {name}"
+    with stages.recording("training") as record, round_.progress.stage(label, None, "steps") as line:
+
+        def show(metrics: Mapping[str, float]) -> None:
+            line.total = int(metrics["num_steps"])
+            line.update(int(metrics["step"]), f"loss {metrics['loss']:.4f} · {metrics['tokens_per_s']:,.0f} tokens/s")
+
+        summary = train_model(
+            stages / "examples",
+            round_.initial_model,
+            stages / "model",
+            stages / "checkpoints",
+            settings=settings.training,
+            prompt=settings.prompt,
+            seed=settings.seed,
+            progress=show,
+        )
+        if summary.steps:
+            show(summary.steps[-1])
+        stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in summary.steps))
+        record.counts = {
+            "examples": summary.num_examples,
+            "too_long": summary.num_too_long,
+            "zero_weight_skipped": summary.num_zero_weight,
+        }
+
+
+def evaluate(round_: Round) -> None:
+    """``evaluation/``: the answers of all the round's models to held-out questions, and ``metrics.json`` from them."""
+    config, stages = round_.config, round_.stages
+    if config.evaluation.questions is None or stages.record("evaluation"):
+        return
+    models = {BASE: config.model} | {
+        name: round_.directory.address(learner / "model") for name, _, learner in round_.learners()
+    }
+    questions, aside = load_questions(config.evaluation.questions)
+    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=config.evaluation.max_tokens)
+    with stages.recording("evaluation") as record:
+        _sample(round_, "evaluation", questions, models, "evaluation/responses", decoding, record.counts)
+        rows = [
+            evaluation.judge_response(row, config.answers.equivalence, config.answers.last_number)
+            for row in (stages / "evaluation/responses").read(SAMPLES).to_pylist()
+        ]
+        answers = pa.Table.from_pylist(rows, schema=ANSWERS).sort_by(
+            [("model", "ascending"), ("question_id", "ascending")]
+        )
+        (stages / "evaluation/answers").replace(answers)
+        metrics = evaluation.metrics(answers, list(models), config.seed) | {"num_set_aside": aside.num_rows}
+        (stages / "evaluation").write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def _sample(
+    round_: Round,
+    stage: str,
+    questions: pa.Table,
+    models: Mapping[str, str],
+    folder: str,
+    decoding: Decoding,
+    counts: dict[str, Any],
+) -> None:
+    """Run the sampling stage with its progress line and put its sums into `counts`."""
+    config = round_.config
+    total = questions.num_rows * len(models)
+    sums = dict.fromkeys(("num_questions", "num_responses", "num_tokens", "num_truncated"), 0)
+    with round_.progress.stage(stage, total, "questions") as line:
+        for part in sample(
+            questions,
+            models,
+            round_.stages / folder,
+            engines=config.engines,
+            prompt=config.prompt,
+            decoding=decoding,
+        ):
+            sums = {name: sums[name] + int(part[name]) for name in sums}
+            line.advance(
+                int(part["num_questions"]),
+                f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s",
+            )
+        line.update(total, f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s")
+    counts.update(sums)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

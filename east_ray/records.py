@@ -1,0 +1,136 @@
+"""The rows between the stages: fields, units and Arrow schemas. Imports nothing of ours.
+
+One row is one question with all its responses, so that clustering is row-local and nothing is ever shuffled. Each
+schema is the schema of one Parquet folder in a round's directory. Columns may join; none is renamed or removed.
+"""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Reason(StrEnum):
+    """Why a question that was sampled is not trained on (column ``reason`` of ``discarded/``)."""
+
+    ALL_WRONG = "all_wrong"
+    """No response is correct: there is nothing to learn from."""
+    NO_BOXED_CORRECT = "no_boxed_correct"
+    """Responses are correct, but none puts its answer in \\boxed{}, as the prompt asks."""
+    UNPARSABLE_REFERENCE = "unparsable_reference"
+    """The reference answer is no answer, so that nothing can be judged by it."""
+    NO_WRONG_ANSWER = "no_wrong_answer"
+    """DPO and KTO: no response has a wrong answer, so that there is nothing to reject."""
+    ALL_CORRECT = "all_correct"
+    """`selection.all_correct: drop`, and every response is correct."""
+    NO_REFERENCE_SOLUTION = "no_reference_solution"
+    """`training.examples: reference_solutions`, and the source has no worked solution for this question."""
+
+
+class SetAside(StrEnum):
+    """Why a question was never asked (column ``reason`` of ``set_aside/``)."""
+
+    UNPARSABLE_REFERENCE = "unparsable_reference"
+    """The reference answer is missing or no answer."""
+    EMPTY_QUESTION = "empty_question"
+    """The question has no text."""
+    PROMPT_TOO_LONG = "prompt_too_long"
+    """The prompt leaves no room for a response in the model's context."""
+
+
+#: ``questions/``: what is asked in this round.
+QUESTIONS = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),  # unique in the round
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("reference_answer", pa.string()),  # the final answer alone, e.g. 72 or \frac{1}{2}
+        pa.field("reference_solution", pa.string()),  # worked, ending in \boxed{answer}; null if the source has none
+        pa.field("level", pa.string()),  # as the source has it, e.g. "Level 5"
+        pa.field("subject", pa.string()),
+    ]
+)
+
+RESPONSE = pa.struct(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("num_tokens", pa.int32(), nullable=False),  # the end-of-turn token included
+        pa.field("finish_reason", pa.string(), nullable=False),  # "stop": ended by itself; "length": cut at max_tokens
+        pa.field("logprob", pa.float32()),  # nats, summed over the response's tokens; null if the engine gives none
+    ]
+)
+
+#: ``samples/``: a row per question with all its responses.
+SAMPLES = pa.schema(
+    [
+        *QUESTIONS,
+        pa.field("model", pa.string(), nullable=False),  # the name of the model that was asked
+        pa.field("prompt", pa.string(), nullable=False),  # as rendered by the chat template
+        pa.field("num_prompt_tokens", pa.int32(), nullable=False),
+        pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question of them
+    ]
+)
+
+CLUSTER = pa.struct(
+    [
+        pa.field("answer", pa.string()),  # as the first response of the cluster writes it; null: no answer was found
+        pa.field("num_responses", pa.int32(), nullable=False),
+        pa.field("is_correct", pa.bool_(), nullable=False),
+    ]
+)
+
+_JUDGED = [
+    pa.field("question_id", pa.string(), nullable=False),
+    pa.field("question", pa.string(), nullable=False),
+    pa.field("reference_answer", pa.string()),
+    # The next six are null where nothing was sampled (training.examples: reference_solutions).
+    pa.field("num_responses", pa.int32()),
+    pa.field("num_truncated", pa.int32()),  # responses with finish_reason "length"
+    pa.field("entropy", pa.float64()),  # nats, of the shares of the clusters
+    pa.field("pass_rate", pa.float64()),  # share of correct responses
+    pa.field("rejected_rate", pa.float64()),  # share of the commonest wrong answer
+    pa.field("clusters", pa.list_(CLUSTER)),  # largest first
+]
+
+#: ``examples/``: what is trained on.
+EXAMPLES = pa.schema(
+    [
+        *_JUDGED,
+        pa.field("signal", pa.float64(), nullable=False),  # entropy (nats), a rate, or 1; see weighting.py
+        pa.field("weight", pa.float64(), nullable=False),  # the loss multiplier; its mean over the examples is 1
+        pa.field("chosen", pa.string(), nullable=False),  # a correct response
+        pa.field("chosen_finish_reason", pa.string(), nullable=False),
+        pa.field("rejected", pa.string()),  # a response of the commonest wrong answer; null if none is wrong
+        pa.field("rejected_finish_reason", pa.string()),
+    ]
+)
+
+#: ``discarded/``: questions that were sampled and are not trained on, with the reason.
+DISCARDED = pa.schema([*_JUDGED, pa.field("reason", pa.string(), nullable=False)])
+
+#: What judging a question gives: an example that lacks its weight if ``reason`` is null, else a discarded question.
+JUDGED = pa.schema(
+    [field.with_nullable(True) for field in EXAMPLES if field.name != "weight"] + [pa.field("reason", pa.string())]
+)
+
+#: ``set_aside/``: questions that were never asked, with the reason.
+SET_ASIDE = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("question", pa.string()),
+        pa.field("reference_answer", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),  # numbers, e.g. "1530 prompt tokens, context 1024"
+    ]
+)
+
+#: ``evaluation/answers/``: a row per model and held-out question.
+ANSWERS = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),  # "base" or the name of a variant
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("reference_answer", pa.string()),
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),
+        pa.field("is_correct", pa.bool_(), nullable=False),
+    ]
+)

@@ -1,0 +1,108 @@
+"""Clusters of one question's responses -> a training example, or the reason why there is none.
+
+Pure functions on one row of ``samples/``. What they give depends on the row, the settings and the run's seed alone,
+never on other questions, their order or the machine.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from east_ray import answers, weighting
+from east_ray.records import Reason
+
+
+@dataclass(frozen=True)
+class SelectionRules:
+    """The settings that decide what a sampled question becomes; see the fields of the same names in config.py."""
+
+    objective: Literal["sft", "dpo", "kto"]
+    signal: weighting.Signal
+    all_correct: Literal["keep", "drop"]
+    equivalence: Literal["math", "string"]
+    no_answer: Literal["cluster", "exclude"]
+    last_number: bool
+    seed: int
+
+
+def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
+    """A row of ``samples/`` -> a row of records.JUDGED: an example without its weight, or ``reason`` why not.
+
+    Correct means: in the cluster of the reference answer. Rates are shares of all responses, those without an answer
+    included; with ``no_answer: exclude`` only the entropy leaves them out. A response without an answer is never
+    correct and never the "commonest wrong answer".
+    """
+    responses: Sequence[Mapping[str, Any]] = sample["responses"]
+    reference: str | None = sample["reference_answer"]
+    extractions = [answers.extract(response["text"], last_number=rules.last_number) for response in responses]
+    found = [extraction.answer for extraction in extractions]
+
+    parsable = answers.is_parsable_reference(reference)
+    # The reference goes first, so that its cluster has number 0 and holds exactly the correct responses.
+    numbers = answers.cluster([reference if parsable else None, *found], equivalence=rules.equivalence)[1:]
+    members: dict[int, list[int]] = {}
+    for index, number in enumerate(numbers):
+        members.setdefault(number, []).append(index)
+    groups = sorted(members.values(), key=lambda group: (-len(group), group[0]))
+
+    def is_correct(group: Sequence[int]) -> bool:
+        return parsable and numbers[group[0]] == 0
+
+    answered = [group for group in groups if found[group[0]] is not None]
+    counted = groups if rules.no_answer == "cluster" else answered
+    correct = next((group for group in groups if is_correct(group)), [])
+    wrong = next((group for group in answered if not is_correct(group)), [])  # the largest one
+    num_responses = len(responses)
+    entropy = weighting.entropy([len(group) for group in counted])
+    pass_rate = len(correct) / num_responses
+    rejected_rate = len(wrong) / num_responses
+    boxed = [index for index in correct if extractions[index].boxed]
+
+    # The choice among equals is random, but fixed by the seed and the question's name.
+    rng = random.Random(f"{rules.seed}:{sample['question_id']}")
+    chosen = _pick(boxed, responses, rng)
+    rejected = _pick(wrong, responses, rng)
+    return {
+        "question_id": sample["question_id"],
+        "question": sample["question"],
+        "reference_answer": reference,
+        "num_responses": num_responses,
+        "num_truncated": sum(response["finish_reason"] == "length" for response in responses),
+        "entropy": entropy,
+        "pass_rate": pass_rate,
+        "rejected_rate": rejected_rate,
+        "clusters": [
+            {"answer": found[group[0]], "num_responses": len(group), "is_correct": is_correct(group)}
+            for group in groups
+        ],
+        "signal": weighting.signal(rules.signal, entropy=entropy, pass_rate=pass_rate, rejected_rate=rejected_rate),
+        "chosen": chosen and chosen["text"],
+        "chosen_finish_reason": chosen and chosen["finish_reason"],
+        "rejected": rejected and rejected["text"],
+        "rejected_finish_reason": rejected and rejected["finish_reason"],
+        "reason": _reason(rules, parsable, bool(correct), bool(boxed), bool(wrong), len(correct) == num_responses),
+    }
+
+
+def _reason(
+    rules: SelectionRules, parsable: bool, any_correct: bool, any_boxed: bool, any_wrong: bool, all_correct: bool
+) -> Reason | None:
+    if not parsable:
+        return Reason.UNPARSABLE_REFERENCE
+    if not any_correct:
+        return Reason.ALL_WRONG
+    if not any_boxed:
+        return Reason.NO_BOXED_CORRECT
+    if rules.objective != "sft" and not any_wrong:
+        return Reason.NO_WRONG_ANSWER
+    if all_correct and rules.all_correct == "drop":
+        return Reason.ALL_CORRECT
+    return None
+
+
+def _pick(group: Sequence[int], responses: Sequence[Mapping[str, Any]], rng: random.Random) -> Mapping[str, Any] | None:
+    """One response of a group at random, among those that ended by themselves if there are any."""
+    ended = [index for index in group if responses[index]["finish_reason"] == "stop"]
+    candidates = ended or list(group)
+    return responses[rng.choice(candidates)] if candidates else None

@@ -1,0 +1,230 @@
+"""The run directory: where each stage's rows lie, which stages are done, and how files are reached.
+
+Any path may be local or an address that pyarrow or fsspec understands (s3://, gs://, …). A stage is done when its
+record stands in ``stages/``; the record is written last, so a stage that was killed is never taken for done.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from east_ray import config as config_module
+from east_ray.config import Config, InputError
+
+
+def locate(path: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a path and the path inside it. Raises InputError for an address of an unknown kind."""
+    if "://" not in path:
+        return pafs.LocalFileSystem(), config_module.resolve_path(path)
+    try:
+        filesystem, inner = pafs.FileSystem.from_uri(path)
+    except pa.ArrowInvalid:
+        import fsspec
+
+        try:
+            spec, inner = fsspec.core.url_to_fs(path)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"{path}: no file system for this address ({error})") from error
+        return pafs.PyFileSystem(pafs.FSSpecHandler(spec)), inner
+    return filesystem, inner
+
+
+def local_copy(path: str) -> str:
+    """A folder on this machine with the content of a model folder; hub names and local folders are themselves.
+
+    Engines and workers read models from a local disk, so a model in s3:// or gs:// is fetched once for each machine.
+    """
+    if "://" not in path:
+        return path
+    import hashlib
+    import os
+    import tempfile
+
+    filesystem, inner = locate(path)
+    infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
+    files = sorted(info.path for info in infos if info.type == pafs.FileType.File)
+    stamp = hashlib.sha256(repr([(i.path, i.size, i.mtime_ns) for i in infos]).encode()).hexdigest()[:16]
+    target = os.path.join(tempfile.gettempdir(), f"east-ray-{os.getuid()}", "models", stamp)
+    if not os.path.isdir(target):
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        # Fetched beside its place and renamed, so that a second process never reads half a model.
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch:
+            fetched = os.path.join(scratch, "model")
+            for file in files:
+                destination = os.path.join(fetched, os.path.relpath(file, inner))
+                os.makedirs(os.path.dirname(destination), exist_ok=True)
+                pafs.copy_files(file, destination, source_filesystem=filesystem)
+            try:
+                Path(fetched).rename(target)
+            except OSError:
+                if not os.path.isdir(target):  # else another process was first
+                    raise
+    return target
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on any file system. Parquet files in it are the parts of one table."""
+
+    filesystem: pafs.FileSystem
+    path: str
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.filesystem, f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine."""
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything at this path."""
+        return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
+
+    def parts(self) -> list[str]:
+        """The table's finished Parquet files, in order of name; none if the folder is missing."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted(
+            info.path for info in infos if info.path.endswith(".parquet") and not info.base_name.startswith(".")
+        )
+
+    def read(self, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+        """All parts as one table; empty if there is none."""
+        names = list(columns or schema.names)
+        tables = [pq.read_table(part, filesystem=self.filesystem, columns=names) for part in self.parts()]
+        empty = pa.schema([schema.field(name) for name in names]).empty_table()
+        return pa.concat_tables([empty, *tables], promote_options="permissive")
+
+    def write_part(self, table: pa.Table, name: str | None = None) -> None:
+        """Add a part, whole or not at all: written under a hidden name and moved into place."""
+        self.filesystem.create_dir(self.path, recursive=True)
+        name = name or f"part-{uuid.uuid4().hex}.parquet"
+        hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
+        pq.write_table(table, hidden, filesystem=self.filesystem, compression="zstd")
+        self.filesystem.move(hidden, f"{self.path}/{name}")
+
+    def replace(self, table: pa.Table) -> None:
+        """Make this table the folder's only content."""
+        self.clear()
+        self.write_part(table, "part-0.parquet")
+
+    def clear(self) -> None:
+        """Remove the folder with all that is in it."""
+        if self.exists:
+            self.filesystem.delete_dir(self.path)
+
+    def write_text(self, name: str, text: str) -> str:
+        """Write a text file, whole or not at all; returns its path."""
+        self.filesystem.create_dir(self.path, recursive=True)
+        hidden, path = f"{self.path}/.{name}.{uuid.uuid4().hex}", f"{self.path}/{name}"
+        with self.filesystem.open_output_stream(hidden) as stream:
+            stream.write(text.encode())
+        self.filesystem.move(hidden, path)
+        return path
+
+    def read_text(self, name: str) -> str | None:
+        """A text file's content, or None if there is no such file."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+                return bytes(stream.read()).decode()
+        except FileNotFoundError:
+            return None
+
+
+@dataclass
+class StageRecord:
+    """What a stage counted and how long it took; written when it is done."""
+
+    seconds: float = 0.0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The folders of one round, or of one variant of it, with the records of the stages that are done."""
+
+    folder: Folder
+
+    def __truediv__(self, name: str) -> Folder:
+        return self.folder / name
+
+    def variant(self, name: str) -> "Stages":
+        """The folders of a variant, which shares the round's samples and has the rest of its own."""
+        return Stages(self.folder / "variants" / name)
+
+    def record(self, stage: str) -> StageRecord | None:
+        """The record of a stage that is done, else None."""
+        text = (self.folder / "stages").read_text(f"{stage}.json")
+        return None if text is None else StageRecord(**json.loads(text))
+
+    @contextmanager
+    def recording(self, stage: str) -> Iterator[StageRecord]:
+        """Time a stage and write its record, with the counts put into it, if the block ends without an error."""
+        record, begin = StageRecord(), time.monotonic()
+        yield record
+        record.seconds = round(time.monotonic() - begin, 3)
+        text = json.dumps({"seconds": record.seconds, "counts": record.counts}, indent=1)
+        (self.folder / "stages").write_text(f"{stage}.json", text + "\n")
+
+
+class RunDirectory:
+    """The folder of a run. Opening it writes ``config.yaml``, or checks that the one there is of the same run."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises InputError if the directory holds a run of another configuration, naming the keys that differ."""
+        filesystem, path = locate(config.run_dir)
+        self.folder = Folder(filesystem, path.rstrip("/"))
+        self.uri = config.run_dir if "://" in config.run_dir else path
+        stored = self.folder.read_text("config.yaml")
+        if stored is None:
+            try:
+                self.folder.write_text("config.yaml", config_module.dump(config))
+            except OSError as error:
+                raise InputError(f"run_dir: cannot write to {path} ({error})") from error
+        else:
+            self._check_same_run(stored, config)
+
+    def _check_same_run(self, stored: str, config: Config) -> None:
+        try:
+            differing = config_module.differences(config_module.parse(stored, f"{self.uri}/config.yaml"), config)
+        except InputError as error:
+            raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
+        if differing:
+            raise InputError(
+                f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "
+                "choose another run_dir, or remove that one"
+            )
+
+    def round(self, number: int) -> Stages:
+        """The folders of a round, counted from 0."""
+        return Stages(self.folder / f"round_{number}")
+
+    def address(self, folder: Folder) -> str:
+        """A folder of this run as a path or address that any machine can open."""
+        return self.uri.rstrip("/") + folder.path.removeprefix(self.folder.path)
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration as stored."""
+        return config_module.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
+
+
+def counts_by(table: pa.Table, column: str) -> dict[str, int]:
+    """How many rows have each value of a column, in order of value."""
+    counted: Sequence[Mapping[str, Any]] = table[column].value_counts().to_pylist()
+    return {str(row["values"]): int(row["counts"]) for row in sorted(counted, key=lambda row: str(row["values"]))}
