@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from east_ray.config import ClusterConfig, Config, InputError
+from east_ray.config import ClusterConfig, Config, InputError, resolve_model
 
 #: Memory of an engine's process beside parameters and key-value cache: code and buffers of the libraries, as measured.
 _ENGINE_BASE_GIB = 1.2
@@ -24,7 +24,7 @@ def connect(cluster: ClusterConfig) -> None:
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
+    if address in (None, "local"):
         # "local" and not auto-detection: the file of a cluster that has died would be believed.
         ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
@@ -73,7 +73,7 @@ def _check_memory(config: Config) -> None:
     import psutil
 
     cache = float(config.engines.env.get("VLLM_CPU_KVCACHE_SPACE", _DEFAULT_KV_CACHE_GIB))
-    parameters = sum(file.stat().st_size for file in Path(config.model).glob("*.safetensors")) / 2**30
+    parameters = sum(file.stat().st_size for file in Path(resolve_model(config.model)).glob("*.safetensors")) / 2**30
     wanted = config.engines.min_engines * (_ENGINE_BASE_GIB + cache + parameters)
     available = psutil.virtual_memory().available / 2**30
     if wanted > available:

@@ -96,7 +96,7 @@ class EnginePoolConfig(_Section):
     num_cpus_per_engine: Annotated[float, Field(ge=0)] = 1
     """CPUs that Ray reserves for an engine."""
     engine_args: dict[str, Any] = {}
-    """vLLM engine arguments by their own names, e.g. {dtype: bfloat16, tensor_parallel_size: 2, max_model_len: 4096}."""
+    """vLLM engine arguments by name, e.g. {dtype: bfloat16, tensor_parallel_size: 2, max_model_len: 4096}."""
     env: dict[str, str] = {}
     """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}."""
     questions_per_write: Annotated[int, Field(ge=1)] = 8
@@ -131,7 +131,7 @@ class AnswersConfig(_Section):
     """How final answers are found and compared."""
 
     equivalence: Literal["math", "string"] = "math"
-    """math: answers that are mathematically equal share a cluster; string: only equal strings do, as the authors had it."""
+    """math: mathematically equal answers share a cluster; string: only equal strings do, as the authors had it."""
     no_answer: Literal["cluster", "exclude"] = "cluster"
     """A response without an answer: one cluster of its own, as in the authors' code, or left out of the entropy."""
     last_number: bool = False
@@ -390,6 +390,12 @@ def resolve_path(path: str) -> str:
     if in_job_copy and not expanded.exists():
         return str(Path.home() / expanded)
     return str(expanded.absolute())
+
+
+def resolve_model(model: str) -> str:
+    """A model's folder as `resolve_path` gives it if there is one, else the name as it is: a hub name or an address."""
+    path = resolve_path(model)
+    return path if "://" in path or Path(path).is_dir() else model
 
 
 def _validate(values: Mapping[str, Any], source: str) -> Config:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from east_ray import evaluation, weighting
 from east_ray.cluster import check_resources, connect
-from east_ray.config import Config, InputError
+from east_ray.config import Config, InputError, resolve_model
 from east_ray.progress import Progress
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, JUDGED, QUESTIONS, SAMPLES, Reason
@@ -75,7 +75,8 @@ def run(config: Config, progress: Progress) -> str:
 
 def open_round(config: Config, directory: RunDirectory, number: int, progress: Progress) -> Round:
     """A round of a run, with a Ray cluster to work on. Raises InputError if an earlier round has made no model."""
-    previous = config.model
+    base = resolve_model(config.model)
+    previous = base
     if number > 0:
         before = directory.round(number - 1)
         if before.record("training") is None:
@@ -83,8 +84,16 @@ def open_round(config: Config, directory: RunDirectory, number: int, progress: P
         previous = directory.address(before / "model")
     connect(config.cluster)
     check_resources(config)
-    initial = previous if config.init_from == "previous" else config.model
+    initial = previous if config.init_from == "previous" else base
     return Round(config, directory, number, previous, initial, progress)
+
+
+def _done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
+    """Whether a stage is done; says so in its place."""
+    record = stages.record(stage)
+    if record is not None:
+        round_.progress.say(f"{label:<12}done before, in {record.seconds:.0f} s")
+    return record is not None
 
 
 def require(round_: Round, stage: str, verb: str) -> None:
@@ -98,7 +107,7 @@ def require(round_: Round, stage: str, verb: str) -> None:
 def ask_questions(round_: Round) -> None:
     """``questions/`` and ``set_aside/``: what is asked in this round, and what cannot be, with the reason."""
     config, stages = round_.config, round_.stages
-    if stages.record("questions"):
+    if _done(round_, stages, "questions", "questions"):
         return
     with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
         questions, aside = load_questions(config.questions)
@@ -118,7 +127,7 @@ def ask_questions(round_: Round) -> None:
 def sample_responses(round_: Round) -> None:
     """``samples/``: every question with all its responses. Only questions that have none yet are sampled."""
     config, stages = round_.config, round_.stages
-    if stages.record("sampling"):
+    if _done(round_, stages, "sampling", "sampling"):
         return
     questions = (stages / "questions").read(QUESTIONS)
     sampling = config.sampling
@@ -140,9 +149,9 @@ def sample_responses(round_: Round) -> None:
 
 def make_examples(round_: Round, name: str, settings: Config, stages: Stages) -> None:
     """``examples/`` with weights and ``discarded/`` with reasons: each sampled question is in one of them."""
-    if stages.record("examples"):
-        return
     label = "examples" if name == TRAINED else f"  {name}"
+    if _done(round_, stages, "examples", label):
+        return
     with stages.recording("examples") as record, round_.progress.stage(label, None, "questions") as line:
         if settings.training.examples == "reference_solutions":
             examples, discarded = _solutions(round_)
@@ -233,9 +242,9 @@ def _solutions(round_: Round) -> tuple[pa.Table, pa.Table]:
 
 def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step."""
-    if stages.record("training"):
-        return
     label = "training" if name == TRAINED else f"  {name}"
+    if _done(round_, stages, "training", label):
+        return
     with stages.recording("training") as record, round_.progress.stage(label, None, "steps") as line:
 
         def show(metrics: Mapping[str, float]) -> None:
@@ -265,9 +274,9 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
 def evaluate(round_: Round) -> None:
     """``evaluation/``: the answers of all the round's models to held-out questions, and ``metrics.json`` from them."""
     config, stages = round_.config, round_.stages
-    if config.evaluation.questions is None or stages.record("evaluation"):
+    if config.evaluation.questions is None or _done(round_, stages, "evaluation", "evaluation"):
         return
-    models = {BASE: config.model} | {
+    models = {BASE: resolve_model(config.model)} | {
         name: round_.directory.address(learner / "model") for name, _, learner in round_.learners()
     }
     questions, aside = load_questions(config.evaluation.questions)

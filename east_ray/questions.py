@@ -46,7 +46,7 @@ def load_questions(config: QuestionsConfig) -> tuple[pa.Table, pa.Table]:
     stop = None if config.max_questions is None else config.skip + config.max_questions
     for number, row in rows[config.skip : stop]:
         where = f"{source}, row {number}"
-        question = _normalized(row, layout, config, where) | {"level": row.get("level"), "subject": row.get("subject")}
+        question = _normalized(row, layout, config, where) | {"level": row.get("level"), "subject": row.get("subject", row.get("type"))}
         question_id = str(_question_id(row, layout, config, where) or f"{stem}-{number:06d}")
         if question_id in seen:
             raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")

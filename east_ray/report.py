@@ -130,7 +130,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         if summary.metrics:
             console.print(_accuracy_table(summary))
             for line in _differences(summary):
-                console.print(line, highlight=False)
+                console.print(line, highlight=False, soft_wrap=True)
 
 
 def _questions_table(summary: RoundSummary, title: str | None) -> Table:
@@ -175,8 +175,8 @@ def _accuracy_table(summary: RoundSummary) -> Table:
     accuracies = summary.metrics["accuracy"]
     num_questions = next(iter(accuracies.values()))["num_questions"]
     table = Table(header_style="bold")
-    table.add_column(f"accuracy on {num_questions:,} held-out questions")
-    table.add_column("%", justify="right")
+    table.add_column(f"{num_questions:,} held-out questions", no_wrap=True)
+    table.add_column("accuracy %", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("against base", justify="right")
     against_base = {row["first"]: row for row in summary.metrics["differences"] if row["second"] == "base"}

@@ -208,7 +208,6 @@ def train(
                 "num_steps": num_steps,
                 "epoch": step[0]["epoch"],
                 "learning_rate": lr,
-                "gradient_norm": float(engine.get_global_grad_norm() or 0.0),
                 "weight_mean": sum(row["weight"] for row in step) / len(step),
                 "num_examples": len(step),
                 "tokens_per_s": metrics["num_tokens"] / seconds,
@@ -257,10 +256,22 @@ class _Compute:
                 loss_sum += torch.stack([loss.detach().double(), plain.double()])
             # DeepSpeed averages over the workers; the parts of a step are to be added.
             engine.backward(loss * self._world_size)
+        gradient_norm = None
+        if settings.deepspeed.zero_stage == 0 and settings.precision == "float32":
+            # Here DeepSpeed clips without keeping the norm; the gradients are whole and averaged already.
+            gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+            gradient_norm = torch.nn.utils.get_total_norm(gradients)
         engine.step()
+        if gradient_norm is None:
+            gradient_norm = engine.get_global_grad_norm()
         torch.distributed.all_reduce(loss_sum)
         read = sum(len(row["prompt"]) + len(row[name] or []) for row in step for name in self._trained_responses())
-        return {"loss": loss_sum[0].item(), "unweighted_loss": loss_sum[1].item(), "num_tokens": float(read)}
+        return {
+            "loss": loss_sum[0].item(),
+            "unweighted_loss": loss_sum[1].item(),
+            "gradient_norm": float(gradient_norm),
+            "num_tokens": read,
+        }
 
     def remember_reference(self, rows: Callable[[], Iterable[Row]], num_examples: int) -> None:
         """Log-probabilities of every response before the first step, the work shared out over the workers."""

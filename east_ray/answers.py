@@ -1,0 +1,433 @@
+r"""From responses to final answers, and from final answers to clusters of equal ones.
+
+    response --extract--> answer (None = none found) --canonical--> key --cluster--> cluster number per response
+
+Two answers are equal if a teacher who knows the question would count both right or both wrong. Where that is a matter
+of convention, the conventions are:
+
+    exact values       equal only exactly; a decimal is its exact self, except that with 8 places or more it equals
+                       any value it is a rounding of (1.41421356 = sqrt 2, 0.333 != 1/3)
+    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5
+    currency
+    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); any other equation is itself, up to a constant factor
+    1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
+    (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
+    x < 5              the interval it solves to; x != 5 is the union of two
+    1 +- x             two values
+    \text{(C)}         words without markup, punctuation and case; number words are numbers
+    3:4                3/4; 12:00 and 4:30 are times of day
+    1011_2             keeps its base
+
+Equality is decided on canonical keys (`east_ray.symbolic`), so the clusters depend neither on the order of the
+responses nor on the machine. Rounded decimals are the one exception to keys: `equivalent` compares two answers alone,
+while in `cluster` 1.41421356 and 1.4142135623 also meet through the square root of 2. Clusters are always transitive.
+Extraction reads each character a bounded number of times.
+
+Known limits: "81,256" is one number, "81, 256" a list; a letter alone counts as a choice, so x = X; a decimal comma is
+understood only in a response that uses words of a language that writes it; the box of an earlier, rejected attempt
+counts if the last box is cut off.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from east_ray.symbolic import clean, has_long_decimal, is_rounding_of, key
+
+MAX_ANSWER_CHARS = 2000
+_MAX_READABLE = 10**1000  # numerator or denominator of a fraction that is written out
+_MAX_ANNOUNCEMENTS = 20  # "the answer is", tried from the last
+_MAX_TAIL_CHARS = 2000  # of a response, searched for an answer in prose
+
+Equivalence = Literal["math", "string"]
+Reason = Literal["truncated", "none", "too_long", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """The final answer of a response, or why there is none."""
+
+    answer: str | None
+    reason: Reason | None = None
+    """None with an answer. "truncated": a box or formula is not closed; "empty": nothing in the box or in the response;
+    "too_long": more than MAX_ANSWER_CHARS; "none": no answer is marked."""
+    boxed: bool = False
+    """The answer stood in \\boxed, \\fbox or \\framebox."""
+    explicit: bool = False
+    """The response marks it as its answer, by a box, by "####" or by words; not merely its last number."""
+
+
+# ------------------------------------------------------------------------------------------------------- one response
+
+_RUN_ON = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|end_of_text|begin_of_text|eot_id|start_header_id)\|>|</s>"
+    r"|^[#* \t]*(?:problem|question|exercise|user|human|instruction|q)\s*\d*\s*\**\s*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Where a model that does not stop begins to invent the next question."""
+
+
+def extract_answer(response: str) -> str | None:
+    r"""The final answer that the response marks as such, or None.
+
+    >>> extract_answer(r"First \boxed{3}, but no: \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    >>> extract_answer("Janet makes $18 every day.") is None
+    True
+    """
+    return extract(response).answer
+
+
+def extract(response: str, *, last_number: bool = False) -> Extraction:
+    """The final answer: the last complete box, else after "####", else after words such as "the answer is".
+
+    Args:
+        last_number: else the last number or formula of the last sentence, as an answer that is not explicit.
+    """
+    if not response.strip():
+        return Extraction(None, "empty")
+    # An answer after the thinking counts; one inside of it only if nothing follows.
+    _, closing_tag, conclusion = response.rpartition("</think>")
+    if closing_tag and (found := _extract_marked(conclusion)).answer is not None:
+        return found
+    found = _extract_marked(response)
+    if found.answer is None and found.reason == "none" and last_number:
+        return _last_value(conclusion if closing_tag else response)
+    return found
+
+
+def _extract_marked(text: str) -> Extraction:
+    """The answer of the first part that has one, of those between run-on questions."""
+    reason: Reason = "none"
+    start = 0
+    for match in [*_RUN_ON.finditer(text), None]:
+        part = text[start : match.start() if match else None]
+        start = match.start() if match else start
+        found = _boxed(part) or _after_hashes(part) or _after_words(part) or Extraction(None, "none")
+        if found.answer is not None:
+            return found
+        if reason == "none" and found.reason is not None:
+            reason = found.reason
+    return Extraction(None, reason)
+
+
+def _explicit(answer: str, boxed: bool = False) -> Extraction:
+    answer = answer.strip()
+    if len(answer) > MAX_ANSWER_CHARS:
+        return Extraction(None, "too_long")
+    return Extraction(answer, boxed=boxed, explicit=True) if answer else Extraction(None, "empty")
+
+
+# ---------------------------------------------------------------------------------------------------------------- box
+
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_UNBRACED = re.compile(r"[^\s${}\\,]+|\\[A-Za-z]+(?:\{[^{}]*\})*")
+_SPACING = r"(?:[ \t\n$]|\\[()\[\],;: ]|\\q?quad|\\text\{\s*\})*"
+_CONJUNCTION = r"(?:[,;&]|\\(?:text|mbox)\{\s*,?\s*(?:and|or)\s*\}|(?:,\s*)?(?:[a-z]+[ ]+)?(?:and|or)\b)"
+_NAME_OF_NEXT = r"(?:[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=\s*)?"
+_BETWEEN_BOXES = re.compile(rf"{_SPACING}{_CONJUNCTION}{_SPACING}{_NAME_OF_NEXT}{_SPACING}|[ \t$]*|\\q?quad ?")
+"""What stands between two boxes that form a list: "," or "and", or nothing."""
+
+
+def _boxed(text: str) -> Extraction | None:
+    """The last complete box that is not empty, joined with those it forms a list with; None if there is no box."""
+    openings = list(_BOX.finditer(text))
+    if not openings:
+        return None
+    boxes = _complete_boxes(text, openings)
+    if not boxes:
+        return Extraction(None, "truncated")
+    contents = [(start, end, content) for start, end, content in boxes if content.strip()]
+    if not contents:
+        return Extraction(None, "empty")
+    joined = [contents[-1]]
+    for previous in reversed(contents[:-1]):
+        between = text[previous[1] : joined[0][0]]
+        if len(between) > 80 or not _BETWEEN_BOXES.fullmatch(between):
+            break
+        joined.insert(0, previous)
+    answer = _with_decimal_point(", ".join(content.strip() for _, _, content in joined), text)
+    return _explicit(answer, boxed=True)
+
+
+def _complete_boxes(text: str, openings: Sequence[re.Match[str]]) -> list[tuple[int, int, str]]:
+    """(start, end, content) of the outermost closed boxes, in order; one pass over the braces."""
+    closing: dict[int, int] = {}
+    open_braces: list[int] = []
+    for match in _BRACE.finditer(text, openings[0].start()):
+        if match[0] == "{":
+            open_braces.append(match.start())
+        elif match[0] == "}" and open_braces:
+            closing[open_braces.pop()] = match.start()
+    boxes: list[tuple[int, int, str]] = []
+    inside_until = 0
+    for opening in openings:
+        start = opening.end()
+        if opening.start() < inside_until:
+            continue
+        if text[start : start + 1] == "{":
+            if (end := closing.get(start)) is None:
+                continue
+            boxes.append((opening.start(), end + 1, text[start + 1 : end]))
+        elif bare := _UNBRACED.match(text, start):
+            boxes.append((opening.start(), bare.end(), bare[0].rstrip(".")))
+        else:
+            continue
+        inside_until = boxes[-1][1]
+    return boxes
+
+
+_COMMA_LANGUAGE = re.compile(
+    r"\b(?:réponse|donc|respuesta|Antwort|Lösung|risposta|resposta|ответ|решение)\b", re.IGNORECASE
+)
+_DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d{1,2}|\d{4,})")
+
+
+def _with_decimal_point(answer: str, text: str) -> str:
+    """3,5 is 3.5 where the language of the response writes a decimal comma."""
+    match = _DECIMAL_COMMA.fullmatch(answer.strip())
+    return f"{match[1]}.{match[2]}" if match and _COMMA_LANGUAGE.search(text) else answer
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+_HASHES = re.compile(r"^[ \t]*####[ \t]*([^\n]*)", re.MULTILINE)
+_VALUE_START = re.compile(r"[-+−$£€(\[{.\\|√π½]|\d")
+_ANSWER_WORDS = re.compile(
+    r"(?:answers?|result|(?:correct|right)\s+(?:option|choice))[*_]*\s+(?:is|are|was|would\s+be|should\s+be|must\s+be|equals|comes\s+(?:out\s+)?to)\b\s*[:=]?"
+    r"|answers?[*_]*\s*[:=：][*_]*"
+    r"|answer[*_]*\s*(?=\$|\\\(|\\\[)"
+    r"|final\s+answer[*_]*\s*\n"
+    r"|答案\s*(?:是|为)?\s*[:：]?|(?:réponse|respuesta|risposta|resposta)\s+(?:est|es|è|é)\b\s*:?"
+    r"|Antwort\s+(?:ist|lautet)\b\s*:?|ответ\s*[:—-]"
+    r"|^[ \t]*A:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_IS_THE_ANSWER = re.compile(r"\bis\s+(?:our|the|my)\s+(?:final\s+|correct\s+)?answer", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|for\s+sure|indeed|exactly|equal\s+to|given\s+by|"
+    r"approximately|about|that|option|choice)\b|[\s:*_`]+)+",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|\*|$)|。|\n|<")
+_MATH_SPAN = re.compile(
+    r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|(\\begin\{.+\\end\{\w+\})",
+    re.DOTALL,
+)
+_NUMBER_IN_PROSE = re.compile(
+    r"(?<![\w.])[-−]?\s?[$£€]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![\w.)])[-−])?\d+(?:[.,]\d+)?(?:/\d+)?|(?<!\d)\.\d+"
+)
+_BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
+_CHOICE = re.compile(r"\(?([A-Z])\)?(?=[\s,.;:)]|$)")
+
+
+def _after_hashes(text: str) -> Extraction | None:
+    """GSM8K's "#### 42" on a line of its own; a heading with four hashes is not an answer."""
+    lines = [match[1].strip() for match in _HASHES.finditer(text)]
+    answers = [line for line in lines if _VALUE_START.match(line)]
+    return _explicit(answers[-1]) if answers else None
+
+
+def _after_words(text: str) -> Extraction | None:
+    """What the last "the answer is", "Answer:" or "... is our answer" announces."""
+    for match in reversed(list(_ANSWER_WORDS.finditer(text))[-_MAX_ANNOUNCEMENTS:]):
+        tail = text[match.end() : match.end() + _MAX_TAIL_CHARS]
+        if (answer := _announced(tail)) is not None:
+            return _explicit(_with_decimal_point(answer, text))
+    for match in list(_IS_THE_ANSWER.finditer(text))[-1:]:
+        head = text[max(0, match.start() - _MAX_TAIL_CHARS) : match.start()]
+        if (answer := _last_in(head)) is not None:
+            return _explicit(answer)
+    return None
+
+
+def _announced(tail: str) -> str | None:
+    """The value at the start of the text, or the last one of its first sentence."""
+    if hedge := _HEDGE.match(tail):
+        tail = tail[hedge.end() :]
+    if span := _MATH_SPAN.match(tail):
+        spans = [_span_content(span)]
+        while (gap := _BETWEEN_SPANS.match(tail, span.end())) and (following := _MATH_SPAN.match(tail, gap.end())):
+            spans.append(_span_content(following))
+            span = following
+        return ", ".join(filter(None, spans)) or None
+    end = _SENTENCE_END.search(tail)
+    sentence = (tail[: end.start()] if end else tail).strip().strip("*_`")
+    if choice := _CHOICE.match(sentence):
+        return choice[1]
+    words = sentence.split()
+    if _VALUE_START.match(sentence) and (len(words) <= 4 or not re.search(r"[a-z]{3}", sentence)):
+        return sentence
+    if 0 < len(words) <= 3 and words[0].lower() not in ("not", "no", "the", "to", "a", "in", "as", "wrong", "unclear"):
+        return sentence
+    if _VALUE_START.match(sentence) and (number := _NUMBER_IN_PROSE.match(sentence)):
+        return _plain_number(number[0])
+    return _last_in(sentence)
+
+
+def _span_content(span: re.Match[str]) -> str:
+    return next(group for group in span.groups() if group is not None).strip()
+
+
+def _plain_number(number: str) -> str:
+    """Without currency and grouping; 2,74 in prose has a decimal comma."""
+    number = re.sub(r"[\s$£€]", "", number)
+    grouped = re.fullmatch(r"[-−]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", number)
+    return number.replace(",", "" if grouped else ".")
+
+
+def _last_in(text: str) -> str | None:
+    """The last formula or number of a text, whichever ends later."""
+    found: tuple[int, str] | None = None
+    for span in _MATH_SPAN.finditer(text):
+        content = _span_content(span)
+        if content and not re.search(
+            r"(?<![\\A-Za-z{])[A-Za-z]{3,} +[A-Za-z]", content
+        ):  # "$3 and she spends $" is no formula
+            found = (span.end(), content)
+    for number in _NUMBER_IN_PROSE.finditer(text, found[0] if found else 0):
+        found = (number.end(), _plain_number(number[0]))
+    return found[1] if found else None
+
+
+_STEP_LABEL = re.compile(r"^\s*(?:\**\s*Step\s+\d+\s*\**\s*[:.]|\d+[.)]\s|[-*]\s)", re.IGNORECASE)
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?。])\s+|\n+")
+_CLOSING_PHRASE = re.compile(r"I hope (?:it|this) is correct\.?\s*$", re.IGNORECASE)
+
+
+def _last_value(response: str) -> Extraction:
+    """The last formula or number of the last sentence; a response that breaks off before it has none."""
+    run_on = next((m for m in _RUN_ON.finditer(response) if response[: m.start()].strip()), None)
+    tail = response[: run_on.start() if run_on else None][-_MAX_TAIL_CHARS:].rstrip()
+    tail = _CLOSING_PHRASE.sub("", tail).rstrip()
+    if any(tail.count(opening) > tail.count(closing) for opening, closing in ((r"\[", r"\]"), (r"\(", r"\)"))):
+        return Extraction(None, "truncated")
+    display = [span for span in _MATH_SPAN.finditer(tail) if span.end() >= len(tail) - 1]
+    if display and (content := _span_content(display[-1])):
+        return Extraction(content)
+    sentences = [sentence for sentence in _SENTENCE_BREAK.split(tail) if sentence.strip()]
+    answer = _last_in(_STEP_LABEL.sub("", sentences[-1])) if sentences else None
+    return Extraction(answer) if answer else Extraction(None, "none")
+
+
+# ----------------------------------------------------------------------------------------------------------- equality
+
+
+def canonical(answer: str) -> Hashable:
+    """A key that is equal for equal answers, in every process.
+
+    Known limit: rounding. `equivalent` and `cluster` also join 1.41421356 to the square root of 2; the keys differ.
+    """
+    return key(answer)
+
+
+def canonical_answer(answer: str) -> str:
+    r"""The answer in readable form: a rational number in lowest terms, anything else without surrounding markup.
+
+    >>> canonical_answer(r"\frac{10}{4}\text{ cm}")
+    '5/2'
+    >>> canonical_answer("$x^2$.")
+    'x^2'
+    """
+    value = key(answer)
+    number = value[1] if isinstance(value, tuple) and value[0] == "number" else None
+    if isinstance(number, Fraction) and max(abs(number.numerator), number.denominator) < _MAX_READABLE:
+        return str(number)
+    return " ".join(clean(answer).split()).encode("utf-8", "replace").decode("utf-8")
+
+
+def equivalent(a: str, b: str) -> bool:
+    r"""Whether the two answers are equal.
+
+    >>> equivalent(r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt3}{3}")
+    True
+    >>> equivalent("50%", "0.5")
+    False
+    """
+    key_a, key_b = key(a), key(b)
+    return key_a == key_b or is_rounding_of(key_a, key_b) or is_rounding_of(key_b, key_a)
+
+
+def is_parsable_reference(answer: str | None) -> bool:
+    """Whether responses can be compared with this reference answer: not missing, not too long, not mere punctuation."""
+    if answer is None or len(answer) > MAX_ANSWER_CHARS or not clean(answer):
+        return False
+    value = key(answer)
+    return any(c.isalnum() for c in answer) or not (isinstance(value, tuple) and value[0] == "text")
+
+
+# ----------------------------------------------------------------------------------------------------------- clusters
+
+
+def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math") -> list[int]:
+    """The cluster of each answer, numbered by first appearance; all None form one cluster.
+
+    With "string", answers are equal if their characters are, after the light stripping of the EAST authors' pipeline.
+
+    >>> cluster(["1/2", "3", None, "0.5", None])
+    [0, 1, 2, 0, 2]
+    """
+    if equivalence == "string":
+        keys: dict[str, Hashable] = {answer: _stripped(answer) for answer in set(answers) if answer is not None}
+    elif equivalence == "math":
+        keys = _joined_roundings({answer: key(answer) for answer in set(answers) if answer is not None})
+    else:
+        raise ValueError(f"equivalence: {equivalence!r} is neither 'math' nor 'string'")
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(None if answer is None else (keys[answer],), len(numbers)) for answer in answers]
+
+
+def cluster_with_reference(
+    answers: Sequence[str | None], reference_answer: str, *, equivalence: Equivalence = "math"
+) -> tuple[list[int], list[bool]]:
+    """The cluster of each answer, and whether it is the cluster of the reference answer.
+
+    >>> cluster_with_reference(["2", "3", None, "2.0"], "2")
+    ([0, 1, 2, 0], [True, False, False, True])
+    """
+    reference, *clusters = cluster([reference_answer, *answers], equivalence=equivalence)
+    numbers: dict[int, int] = {}
+    renumbered = [numbers.setdefault(number, len(numbers)) for number in clusters]
+    return renumbered, [number == reference for number in clusters]
+
+
+def _joined_roundings(keys: dict[str, Hashable]) -> dict[str, Hashable]:
+    """Joins each long decimal to every value that it is a rounding of; what that connects is one cluster."""
+    distinct = list(dict.fromkeys(keys.values()))
+    decimals = [index for index, value in enumerate(distinct) if has_long_decimal(value)]
+    if not decimals:
+        return keys
+    parent = list(range(len(distinct)))  # a union-find forest
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for decimal in decimals:
+        for precise, value in enumerate(distinct):
+            if is_rounding_of(distinct[decimal], value):
+                parent[root(decimal)] = root(precise)
+    roots = {value: root(index) for index, value in enumerate(distinct)}
+    return {answer: roots[value] for answer, value in keys.items()}
+
+
+_STRIPPED_COMMANDS = re.compile(r"\\(?:left|right|!|,|;|\$|%|text\{\s*\}|displaystyle)|\^\{?\\circ\}?|[$%]")
+_TEXT_UNIT = re.compile(r"(?<=.)\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}\s*$")
+_TEXT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{([^{}]*)\}")
+
+
+def _stripped(answer: str) -> str:
+    r"""The characters without spaces, LaTeX spacing, unit, percent and degree sign; \dfrac and \tfrac as \frac."""
+    text = answer.strip().rstrip(".").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = _TEXT.sub(r"\1", _TEXT_UNIT.sub("", _STRIPPED_COMMANDS.sub("", text)))
+    head, equals, tail = text.partition("=")
+    if equals and len(head.strip()) <= 2:
+        text = tail
+    text = re.sub(r"\s+", "", text)
+    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", re.sub(r"\\sqrt(\d)", r"\\sqrt{\1}", text))
+    text = re.sub(r"(?<![\d])\.(?=\d)", "0.", text)
+    return re.sub(r"(\d)\.0+$", r"\1", text)

@@ -1,0 +1,54 @@
+"""The expression tree: what is written in an answer, not yet what it is worth."""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+
+class Number(NamedTuple):
+    """A decimal, an integer or a mixed number, exactly."""
+
+    value: Fraction
+
+
+class Symbol(NamedTuple):
+    """A variable with its subscripts and primes, a constant, or a literal (see `is_literal`)."""
+
+    name: str
+
+
+class Text(NamedTuple):
+    r"""Prose, as its case-folded words: ``\text{No solution.}`` is ``no solution``."""
+
+    words: str
+
+
+class Apply(NamedTuple):
+    """An operator or a kind of bracket and what it is applied to."""
+
+    operator: str
+    arguments: tuple["Node", ...]
+
+
+class Relation(NamedTuple):
+    r"""``sides[0] signs[0] sides[1] ...``; ``named[k]``: side k only names a quantity, as f(x) or ``\angle A`` do."""
+
+    signs: tuple[str, ...]
+    sides: tuple["Node", ...]
+    named: tuple[bool, ...]
+
+
+Node = Number | Symbol | Text | Apply | Relation
+
+
+def is_constant(node: Node) -> bool:
+    """Whether no variable stands in the expression."""
+    if isinstance(node, Symbol):
+        return node.name in ("π", "e", "i", "∞")
+    if isinstance(node, Apply):
+        return all(is_constant(argument) for argument in node.arguments)
+    return isinstance(node, Number)
+
+
+def is_literal(node: Node) -> bool:
+    """Whether it is a time of day or a number with a base: exact, but no value to compute with."""
+    return isinstance(node, Symbol) and node.name[0].isdecimal()

@@ -1,0 +1,27 @@
+"""What several tests share: the shipped model and questions, and one local Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def quickstart() -> Path:
+    """The folder of the shipped model and questions."""
+    return ROOT / "jobs" / "quickstart"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of the test session's own, with more logical CPUs than a small machine has."""
+    import ray
+
+    from east_ray.cluster import connect
+    from east_ray.config import ClusterConfig
+
+    connect(ClusterConfig(address="local", num_cpus=4))
+    yield
+    ray.shutdown()

@@ -1,0 +1,80 @@
+"""The command line as a user meets it: help, one sentence for bad input, an exit code, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def east_ray(*arguments: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "east_ray", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT)
+
+
+def refused(*arguments: str, timeout: float = 300) -> str:
+    result = east_ray(*arguments, timeout=timeout)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "sample", "weigh", "train", "evaluate", "report", "config", "doctor"])
+def test_every_verb_has_help(verb: str) -> None:
+    result = east_ray(verb, "--help")
+    assert result.returncode == 0 and "Usage:" in result.stdout
+
+
+def test_config_prints_every_setting_with_its_meaning() -> None:
+    result = east_ray("config", "jobs/quickstart.yaml", "weighting.exponent=1.5")
+    assert result.returncode == 0
+    assert "  exponent: 1.5\n" in result.stdout
+    assert "# > 1 sharpens, between 0 and 1 flattens" in result.stdout
+
+
+def test_doctor_finds_this_environment_well() -> None:
+    result = east_ray("doctor")
+    assert result.returncode == 0, result.stdout
+    assert "vllm" in result.stdout and "torch" in result.stdout and "GPU" in result.stdout
+    unreachable = east_ray("doctor", "--address", "127.0.0.1:1")
+    assert unreachable.returncode == 1 and "cannot join the Ray cluster at 127.0.0.1:1" in unreachable.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["jobs/none.yaml"], "jobs/none.yaml: cannot read the configuration"),
+        (["jobs/quickstart.yaml", "sampling.n=3"], "sampling.n: unknown key"),
+        (["jobs/quickstart.yaml", "--round", "7"], "--round 7: the run has rounds 0 to 0"),
+    ],
+)
+def test_bad_commands(arguments: list[str], message: str) -> None:
+    assert message in refused("sample", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["questions.path=jobs/none.jsonl"], "questions file jobs/none.jsonl does not exist"),
+        (["model=jobs/none"], "model: 'jobs/none' is neither a folder"),
+        (["engines.num_gpus_per_engine=1"], "engines.num_gpus_per_engine: 1 GPUs are needed in all, and this machine has"),
+        (["training.num_workers=16"], "training.num_cpus_per_worker: 8 CPUs are needed in all, and this machine has 2"),
+        (['engines.env={VLLM_CPU_KVCACHE_SPACE: "90000"}'], "lower engines.min_engines or VLLM_CPU_KVCACHE_SPACE"),
+        (["cluster.address=127.0.0.1:1"], "cluster.address: cannot join the Ray cluster at 127.0.0.1:1"),
+    ],
+)  # fmt: skip
+def test_what_a_run_cannot_have_is_said_before_anything_is_sampled(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    assert message in refused("run", "jobs/quickstart.yaml", f"run_dir={tmp_path / 'run'}", *overrides)
+    assert not (tmp_path / "run" / "round_0" / "samples").exists()
+
+
+def test_a_stage_names_the_one_that_comes_before_it(tmp_path: Path) -> None:
+    run_dir = f"run_dir={tmp_path / 'run'}"
+    assert "has no sampling yet: run `east-ray sample` first" in refused("weigh", "jobs/quickstart.yaml", run_dir)
+    assert "has no examples yet: run `east-ray weigh` first" in refused("train", "jobs/quickstart.yaml", run_dir)
+    assert "has no training yet: run `east-ray train` first" in refused("evaluate", "jobs/quickstart.yaml", run_dir)

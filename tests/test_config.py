@@ -1,0 +1,153 @@
+"""Settings: what is accepted, what is refused and in which words, and what a stored run is compared by."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from east_ray import config
+from east_ray.config import InputError, load, resolve
+
+JOBS = Path(__file__).parent.parent / "jobs"
+MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
+
+
+def test_defaults_are_the_papers() -> None:
+    settings = resolve(MINIMAL)
+    assert settings.sampling.responses_per_question == 128
+    assert (settings.weighting.signal, settings.weighting.mapping) == ("entropy", "power")
+    assert (settings.training.epochs, settings.training.examples_per_step) == (3, 16)
+
+
+def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
+    settings = resolve(
+        MINIMAL,
+        [
+            "training.deepspeed.zero_stage=3",
+            "training.learning_rate=2e-6",
+            "engines.engine_args={tensor_parallel_size: 2}",
+            "evaluation.questions.path=t.jsonl",
+        ],
+    )
+    assert settings.training.deepspeed.zero_stage == 3
+    assert settings.training.learning_rate == 2e-6  # YAML 1.1 would read a string
+    assert settings.engines.engine_args == {"tensor_parallel_size": 2}
+    assert settings.evaluation.questions is not None and settings.evaluation.questions.path == "t.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampling.responses_per_questoin=3", "sampling.responses_per_questoin: unknown key; did you mean responses_per_"),
+        ("samplign.top_p=1", "samplign: unknown key; did you mean sampling?"),
+        ("weighting.zzz=1", "weighting.zzz: unknown key; known here: signal, mapping, exponent"),
+        ("sampling.temperature=-1", "sampling.temperature: -1 given, expected greater than 0"),
+        ("sampling.temperature=hot", "sampling.temperature: 'hot' given, expected number"),
+        ("sampling.responses_per_question=2.5", "sampling.responses_per_question: 2.5 given, expected integer"),
+        ("sampling.responses_per_question='8'", "sampling.responses_per_question: '8' given, expected integer"),
+        ("sampling.seeded=1", "sampling.seeded: 1 given, expected boolean"),
+        ("weighting.signal=entropie", "weighting.signal: 'entropie' given, expected 'entropy', 'accuracy', 'rejection' or"),
+        ("weighting.exponent=.inf", "weighting.exponent: inf given, expected a finite number"),
+        ("weighting.exponent=.nan", "weighting.exponent: nan given, expected a finite number"),
+        ("training=fast", "training: 'fast' given, expected dictionary"),
+        ("questions.hub=openai/gsm8k", "questions: give exactly one of path and hub"),
+        ("engines.min_engines=3", "engines: min_engines 3 is greater than max_engines 1"),
+        ("prompt.template=hello", "prompt: template must contain {question}"),
+        ("training.num_workers=32", "training: examples_per_step 16 is smaller than num_workers 32"),
+        ("training.deepspeed={zero_stage: 1, offload_parameters: true}", "training.deepspeed: offload_parameters needs"),
+        ("training={examples: reference_solutions, objective: dpo}", "training: examples: reference_solutions needs"),
+        ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: a variant may change selection, weighting and"),
+        ("variants.a.weighting.signal=none", "variants.a.weighting.signal: 'none' given, expected"),
+        ("variants.a/b={}", "variants.a/b: a name is made of letters"),
+        ("weighting.exponent", "'weighting.exponent' is not an override: expected key=value"),
+        ("weighting.exponent=[1", "weighting.exponent=[1: not valid YAML in line 1"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(override: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        resolve(MINIMAL, [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(InputError, match="model: missing; this key is required"):
+        resolve({"run_dir": "r", "questions": {"path": "q"}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: [\n", "not valid YAML in line 2"),
+        (b"- 1\n", "expected keys with values (model: …, run_dir: …), found list"),
+        (b"", "found NoneType"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        load(file)
+    assert str(file) in str(error.value) and message in str(error.value)
+    with pytest.raises(InputError, match="cannot read the configuration"):
+        load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("job", sorted(JOBS.glob("*.yaml")), ids=lambda job: job.name)
+def test_every_job_is_valid_and_survives_being_written_and_read(job: Path, tmp_path: Path) -> None:
+    settings = load(job)
+    for text in (config.dump(settings), config.dump_documented(settings)):
+        (tmp_path / "copy.yaml").write_text(text, encoding="utf-8")
+        assert load(tmp_path / "copy.yaml") == settings
+    assert not Path(settings.run_dir).is_absolute()
+    assert Path(settings.run_dir).parts[0] == "runs"
+
+
+def test_every_setting_has_a_documented_meaning() -> None:
+    def undocumented(section: type[config._Section], prefix: str) -> list[str]:
+        found = []
+        for name, field in section.model_fields.items():
+            found += [] if field.description else [prefix + name]
+            inner = config._section_type(field.annotation)
+            found += undocumented(inner, f"{prefix}{name}.") if inner else []  # type: ignore[arg-type]
+        return found
+
+    assert undocumented(config.Config, "") == []
+
+
+def test_only_what_changes_results_sets_two_runs_apart() -> None:
+    stored = resolve(MINIMAL)
+    free = ["training.num_workers=4", "engines.max_engines=8", "cluster.num_cpus=2", "run_dir=elsewhere", "description=x"]
+    assert config.differences(stored, resolve(MINIMAL, free)) == []
+    changed = resolve(MINIMAL, ["weighting.exponent=2.0", "variants={u: {weighting.signal: uniform}}"])
+    assert config.differences(stored, changed) == [
+        "weighting.exponent: 1.0 there, 2.0 now",
+        "variants: {} there, {'u': {'weighting.signal': 'uniform'}} now",
+    ]
+
+
+def test_a_variant_is_the_run_with_its_overrides() -> None:
+    settings = resolve(MINIMAL | {"variants": {"u": {"weighting.signal": "uniform", "training": {"epochs": 1}}}})
+    variant = settings.variant("u")
+    assert (variant.weighting.signal, variant.training.epochs, variant.variants) == ("uniform", 1, {})
+    assert variant.training.learning_rate == settings.training.learning_rate
+
+
+def test_a_relative_run_directory_outlives_the_working_copy_of_a_submitted_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    (copy / "jobs").mkdir(parents=True)
+    (copy / "jobs" / "q.jsonl").touch()
+    monkeypatch.chdir(copy)
+    assert config.resolve_path("runs/a") == str(copy / "runs/a")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert config.resolve_path("runs/a") == str(Path.home() / "runs/a")
+    assert config.resolve_path("jobs/q.jsonl") == str(copy / "jobs/q.jsonl")
+    assert config.resolve_path("s3://bucket/a") == "s3://bucket/a"
+
+
+def test_the_documented_dump_is_yaml_with_every_key() -> None:
+    dumped = yaml.safe_load(config.dump_documented(resolve(MINIMAL)))
+    assert dumped == yaml.safe_load(config.dump(resolve(MINIMAL)))

@@ -1,0 +1,30 @@
+"""The pure modules import where neither Ray nor torch, vLLM or transformers is installed."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
+
+
+@pytest.mark.parametrize(
+    "module", ["records", "config", "answers", "weighting", "selection", "evaluation", "storage", "questions", "progress"]
+)
+def test_pure_modules_need_no_heavy_package(module: str) -> None:
+    forbidden = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r})); import east_ray.{module}"
+    result = subprocess.run([sys.executable, "-c", forbidden], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_losses_need_torch_alone() -> None:
+    others = tuple(name for name in HEAVY if name != "torch")
+    forbidden = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import east_ray.losses"
+    result = subprocess.run([sys.executable, "-c", forbidden], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_command_line_answers_at_once() -> None:
+    loaded = "import sys; import east_ray.cli; print([m for m in sys.argv[1:] if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", loaded, *HEAVY], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,212 @@
+"""Loaders on the benchmarks' own files and on bad input; prompts with exactly one beginning-of-sequence token."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from east_ray.config import InputError, PromptConfig, QuestionsConfig
+from east_ray.questions import load_questions, load_tokenizer, prompts_within, render_prompt, tokenize
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+MODEL = str(ROOT / "jobs" / "quickstart" / "model")
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="GSM8K and MATH are not part of the repository")
+
+
+def write(path: Path, *rows: object) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("file", "count", "empty"),
+    [
+        ("gsm8k/train.jsonl", 7473, []),
+        ("gsm8k/test.jsonl", 1319, []),
+        # Two solutions end in "\\boxed{}": the benchmark itself lost their answer, which was 0.
+        ("math/train.jsonl", 7500, ["train/number_theory/7115.json", "train/number_theory/7117.json"]),
+        ("math/test.jsonl", 5000, []),
+    ],
+)
+def test_every_benchmark_question_loads_with_its_reference_answer(file: str, count: int, empty: list[str]) -> None:
+    questions, aside = load_questions(QuestionsConfig(path=str(DATA / file)))
+    assert questions.num_rows + aside.num_rows == count
+    assert aside["question_id"].to_pylist() == empty
+    assert questions["reference_answer"].null_count == 0
+    assert all("\\boxed" in solution for solution in questions["reference_solution"].to_pylist())
+    assert len(set(questions["question_id"].to_pylist())) == count - len(empty)
+
+
+def test_gsm8k_rows(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "train.jsonl",
+        {"question": "Clips?", "answer": "She sold 48/2 = <<48/2=24>>24.\nIn all <<48+24=72>>72.\n#### 72"},
+        {"question": "Cost?", "answer": "It is \\boxed{1,000}.\n#### 1,000", "reference_is_wrong": True},
+    )
+    questions, _ = load_questions(QuestionsConfig(path=path))
+    assert questions.to_pylist()[0] == {
+        "question_id": "train-000001",
+        "question": "Clips?",
+        "reference_answer": "72",
+        "reference_solution": "She sold 48/2 = 24.\nIn all 72.\nThe answer is \\boxed{72}.",
+        "level": None,
+        "subject": None,
+    }
+    # A solution that has its box keeps it; a field that nobody asked for is not read.
+    assert questions.to_pylist()[1]["reference_solution"] == "It is \\boxed{1,000}."
+    assert questions.column_names == [
+        "question_id", "question", "reference_answer", "reference_solution", "level", "subject",
+    ]  # fmt: skip
+
+
+def test_math_rows(tmp_path: Path) -> None:
+    row = {"problem": "x?", "solution": "So $x=\\boxed{\\frac{1}{2}}$.", "level": "Level 5", "subject": "Algebra"}
+    path = write(tmp_path / "m.jsonl", row | {"unique_id": "a/1"}, row | {"unique_id": "a/2", "answer": "0.5"})
+    questions, _ = load_questions(QuestionsConfig(path=path))
+    assert questions["question_id"].to_pylist() == ["a/1", "a/2"]
+    assert questions["reference_answer"].to_pylist() == ["\\frac{1}{2}", "0.5"]
+    assert questions["level"].to_pylist() == ["Level 5", "Level 5"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".json", ".jsonl"])
+def test_any_file_with_mapped_columns(tmp_path: Path, suffix: str) -> None:
+    rows = [{"name": f"q{i}", "prompt": f"{i}+1?", "final": i + 1, "why": f"it is {i + 1}"} for i in range(3)]
+    path = tmp_path / f"own{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".csv":
+        path.write_text("name,prompt,final,why\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows))
+    else:
+        path.write_text(json.dumps(rows) if suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
+    settings = QuestionsConfig(
+        path=str(path), format="columns", question_column="prompt", reference_answer_column="final",
+        reference_solution_column="why", id_column="name", skip=1, max_questions=1,
+    )  # fmt: skip
+    questions, _ = load_questions(settings)
+    (row,) = questions.to_pylist()
+    assert (row["question_id"], row["question"], row["reference_answer"]) == ("q1", "1+1?", "2")
+    assert row["reference_solution"] == "it is 2\nThe answer is \\boxed{2}."
+
+
+def test_rows_without_a_usable_reference_are_set_aside_and_counted(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "q.jsonl",
+        {"question": "good?", "reference_answer": "1"},
+        {"question": "null?", "reference_answer": None},
+        {"question": "empty?", "reference_answer": "  "},
+        {"question": "", "reference_answer": "3"},
+    )
+    questions, aside = load_questions(QuestionsConfig(path=path))
+    assert questions["question_id"].to_pylist() == ["q-000001"]
+    assert aside["reason"].to_pylist() == ["unparsable_reference", "unparsable_reference", "empty_question"]
+    assert aside["question_id"].to_pylist() == ["q-000002", "q-000003", "q-000004"]
+
+
+GOOD = {"question": "a?", "answer": "#### 1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"),
+    [
+        ("none.jsonl", None, {}, "does not exist"),
+        ("folder.jsonl", "folder", {}, "is a folder"),
+        ("empty.jsonl", "", {}, "the file is empty"),
+        ("empty.json", "", {}, "the file is empty"),
+        ("blank.jsonl", "\n\n", {}, "the file is empty"),
+        ("bad.jsonl", json.dumps(GOOD) + "\n\n{'question': 1}\n", {}, "bad.jsonl, line 3: not valid JSON"),
+        ("cut.jsonl", json.dumps(GOOD) + '\n{"question": "b', {}, "cut.jsonl, line 2: not valid JSON"),
+        ("list.jsonl", "[1]\n", {}, "list.jsonl, line 1: expected a JSON object, found list"),
+        ("bytes.jsonl", b'{"question": "a?"}\n\xff\n', {}, "bytes.jsonl, line 2: not UTF-8 text"),
+        ("object.json", "{}", {}, "expected a JSON list of questions, found dict"),
+        ("other.txt", "x", {}, "expected .jsonl, .json, .csv or .parquet, found '.txt'"),
+        ("broken.parquet", "x", {}, "cannot be read as parquet"),
+        ("odd.jsonl", '{"q": 1}\n', {}, "set questions.format: columns and name them"),
+        ("gone.jsonl", json.dumps(GOOD) + '\n{"question": "b?"}\n', {}, "row 2: column 'answer' is missing; found 'question'"),
+        ("skip.jsonl", json.dumps(GOOD) + "\n", {"skip": 5}, "no question is left after skip 5 of 1"),
+        (
+            "twice.jsonl",
+            '{"i": 7, "question": "a?", "reference_answer": "1"}\n{"i": 7, "question": "b?", "reference_answer": "2"}\n',
+            {"format": "columns", "id_column": "i"},
+            "row 2: question_id '7' occurs already in",
+        ),
+    ],
+)
+def test_bad_files_are_one_sentence(
+    tmp_path: Path, name: str, content: str | bytes | None, settings: dict[str, object], message: str
+) -> None:
+    path = tmp_path / name
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as error:
+        load_questions(QuestionsConfig(path=str(path), **settings))  # type: ignore[arg-type]
+    assert message in str(error.value)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_hub_data_set_is_loaded_through_the_datasets_library(tmp_path: Path) -> None:
+    # The library reads a local folder by the same call as a hub name.
+    write(tmp_path / "train.jsonl", GOOD, GOOD | {"question": "b?"})
+    questions, _ = load_questions(QuestionsConfig(hub=str(tmp_path)))
+    assert questions["question"].to_pylist() == ["a?", "b?"]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="questions.hub: cannot load 'openai/gsm8k', split 'train'") as error:
+        load_questions(QuestionsConfig(hub="openai/gsm8k", hub_config="main"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_prompt_has_one_beginning_token_and_ends_where_the_response_begins() -> None:
+    tokenizer = load_tokenizer(MODEL)
+    prompt = render_prompt(tokenizer, "What is 1+1?", PromptConfig(system="Think.", template="Q: {question}"))
+    ids = tokenize(tokenizer, prompt)
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+    assert "Q: What is 1+1?" in prompt and "Think." in prompt
+    whole = tokenizer.apply_chat_template(
+        [
+            {"role": "system", "content": "Think."},
+            {"role": "user", "content": "Q: What is 1+1?"},
+            {"role": "assistant", "content": "2"},
+        ],
+        tokenize=False,
+    )
+    assert str(whole).startswith(prompt + "2")
+
+
+def test_prompts_that_leave_no_room_are_set_aside_with_their_length() -> None:
+    questions = pa.table({"question_id": ["a", "b"], "question": ["1?", "1+" * 50 + "1?"], "reference_answer": ["1", "51"]})
+    fits, aside = prompts_within(questions, load_tokenizer(MODEL), PromptConfig(), 60)
+    assert fits["question_id"].to_pylist() == ["a"]
+    (row,) = aside.to_pylist()
+    assert (row["question_id"], row["reason"]) == ("b", "prompt_too_long")
+    assert row["detail"].endswith("prompt tokens, room for 60")
+
+
+@pytest.mark.parametrize("model", ["no/such-folder-or-model", str(Path(__file__).parent)])
+def test_an_unknown_model_is_one_sentence(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="model: .* is neither a folder with a Hugging Face model nor a hub model"):
+        load_tokenizer(model)
+
+
+def test_a_tokenizer_without_chat_template_is_one_sentence(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(MODEL)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="has no chat template"):
+        load_tokenizer(str(tmp_path))
+
+

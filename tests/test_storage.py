@@ -1,0 +1,85 @@
+"""The run directory: parts that are whole or absent, stages that are done or not, and runs that are told apart."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from east_ray.config import Config, InputError, resolve
+from east_ray.storage import Folder, RunDirectory, counts_by, local_copy, locate
+
+SCHEMA = pa.schema([pa.field("a", pa.int64()), pa.field("b", pa.string())])
+
+
+def config(run_dir: object, *overrides: str) -> Config:
+    return resolve({"model": "m", "run_dir": str(run_dir), "questions": {"path": "q.jsonl"}}, overrides)
+
+
+def test_parts_make_one_table_and_unfinished_ones_do_not_count(tmp_path: Path) -> None:
+    folder = Folder(*locate(str(tmp_path / "table")))
+    assert folder.read(SCHEMA).num_rows == 0 and folder.parts() == []
+    folder.write_part(pa.table({"a": [1], "b": ["x"]}), "part-1.parquet")
+    folder.write_part(pa.table({"a": [2], "b": ["y"]}), "part-2.parquet")
+    folder.write_part(pa.table({"a": [3], "b": ["z"]}), "part-2.parquet")  # a task that ran twice
+    (tmp_path / "table" / ".part-3.parquet.123").write_bytes(b"killed while writing")
+    assert folder.read(SCHEMA).to_pylist() == [{"a": 1, "b": "x"}, {"a": 3, "b": "z"}]
+    assert folder.read(SCHEMA, ["b"]).column_names == ["b"]
+    folder.replace(pa.table({"a": [4], "b": [None]}, schema=SCHEMA))
+    assert folder.read(SCHEMA)["a"].to_pylist() == [4]
+    assert counts_by(pa.table({"r": ["x", "y", "x"]}), "r") == {"x": 2, "y": 1}
+
+
+def test_a_stage_that_fails_is_not_done(tmp_path: Path) -> None:
+    stages = RunDirectory(config(tmp_path / "run")).round(0)
+    with pytest.raises(ZeroDivisionError), stages.recording("sampling"):
+        _ = 1 / 0
+    assert stages.record("sampling") is None
+    with stages.recording("sampling") as record:
+        record.counts["questions"] = 3
+    done = stages.record("sampling")
+    assert done is not None and done.counts == {"questions": 3} and done.seconds >= 0
+
+
+def test_the_configuration_is_written_first_and_guards_the_directory(tmp_path: Path) -> None:
+    RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5"))
+    assert (tmp_path / "run" / "config.yaml").read_text().startswith("run_dir:")
+    RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5", "training.num_workers=4"))
+    with pytest.raises(InputError, match=r"another configuration \(weighting.exponent: 1.5 there, 2.0 now\)"):
+        RunDirectory(config(tmp_path / "run", "weighting.exponent=2.0"))
+    (tmp_path / "run" / "config.yaml").write_text("zzz: 1\n")
+    with pytest.raises(InputError, match="holds a run that this version cannot read"):
+        RunDirectory(config(tmp_path / "run"))
+
+
+def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="run_dir: cannot write to"):
+        RunDirectory(config(tmp_path / "file" / "run"))
+    with pytest.raises(InputError, match="no file system for this address"):
+        locate("nosuch://bucket/run")
+
+
+def test_any_address_of_fsspec_serves_as_run_directory() -> None:
+    directory = RunDirectory(config("memory://bucket/run"))
+    stages = directory.round(0)
+    (stages / "questions").write_part(pa.table({"a": [1], "b": ["x"]}))
+    assert (stages / "questions").read(SCHEMA).num_rows == 1
+    assert directory.address(stages / "model") == "memory://bucket/run/round_0/model"
+    with stages.recording("questions"):
+        pass
+    assert stages.record("questions") is not None
+
+
+def test_a_remote_model_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    filesystem, path = locate("memory://bucket/model")
+    for name in ("config.json", "deep/model.safetensors"):
+        filesystem.create_dir(str(Path(path, name).parent), recursive=True)
+        with filesystem.open_output_stream(f"{path}/{name}") as stream:
+            stream.write(json.dumps(name).encode())
+    copy = Path(local_copy("memory://bucket/model"))
+    assert json.loads((copy / "deep" / "model.safetensors").read_text()) == "deep/model.safetensors"
+    (copy / "mark").touch()
+    assert (Path(local_copy("memory://bucket/model")) / "mark").exists()
+    assert local_copy("a/hub-name") == "a/hub-name"

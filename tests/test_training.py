@@ -1,0 +1,280 @@
+"""Training on the real Ray Train and DeepSpeed against a plain reference: one process, one example at a time."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from east_ray.config import InputError, PromptConfig, TrainingConfig
+from east_ray.questions import load_tokenizer
+from east_ray.records import EXAMPLES
+from east_ray.storage import Folder, locate
+from east_ray.training import TrainingSummary, learning_rate, micro_batches, steps, tokenize_example, train_model
+
+
+def rows(lengths: list[int], epoch: int = 0) -> list[dict[str, Any]]:
+    return [{"epoch": epoch, "question_id": str(i), "prompt": [0] * 2, "chosen": [1] * n} for i, n in enumerate(lengths)]
+
+
+def test_no_step_crosses_an_epoch() -> None:
+    stream = rows([1] * 5, 0) + rows([1] * 5, 1)
+    assert [(step[0]["epoch"], len(step)) for step in steps(stream, 3)] == [(0, 3), (0, 2), (1, 3), (1, 2)]
+    assert list(steps([], 3)) == []
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 7), st.integers(1, 9))
+def test_every_example_of_a_step_is_computed_once_and_workers_keep_in_step(
+    lengths: list[int], world_size: int, size: int
+) -> None:
+    step = rows(lengths)
+    shares = [micro_batches(step, rank, world_size, size) for rank in range(world_size)]
+    assert len({len(share) for share in shares}) == 1
+    seen = sorted(int(row["question_id"]) for share in shares for batch in share for row in batch)
+    assert seen == list(range(len(lengths)))
+    assert max(len(batch) for share in shares for batch in share) <= size
+
+
+@given(st.integers(1, 500), st.floats(0, 0.5), st.sampled_from(["cosine", "linear", "constant"]))
+def test_the_learning_rate_rises_to_its_peak_and_never_leaves_its_bounds(
+    num_steps: int, warmup: float, schedule: Any
+) -> None:
+    settings = TrainingConfig(learning_rate=1e-3, warmup_ratio=warmup, schedule=schedule)
+    rates = [learning_rate(settings, step, num_steps) for step in range(num_steps)]
+    assert all(0 < rate <= 1e-3 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_only_a_response_that_ended_by_itself_gets_the_end_of_turn_token(quickstart: Path) -> None:
+    tokenizer = load_tokenizer(str(quickstart / "model"))
+    row = {"question": "How many?", "chosen": "It is 12.", "chosen_finish_reason": "stop",
+           "rejected": "It is 1", "rejected_finish_reason": "length"}  # fmt: skip
+    tokenized = tokenize_example(row, tokenizer, PromptConfig())
+    assert tokenized["prompt"] is not None and tokenized["chosen"] is not None and tokenized["rejected"] is not None
+    assert tokenized["prompt"].count(tokenizer.bos_token_id) == 1
+    assert tokenized["chosen"][-1] == tokenizer.eos_token_id and tokenizer.bos_token_id not in tokenized["chosen"]
+    assert tokenizer.decode(tokenized["chosen"][:-1]) == "It is 12."
+    assert tokenizer.decode(tokenized["rejected"]) == "It is 1"
+
+
+def write_examples(folder: Path, count: int) -> Folder:
+    texts = [f"{i}+{i}={2 * i}.\nThe answer is \\boxed{{{2 * i}}}." + " So it is." * (i % 3) for i in range(count)]
+    table = pa.Table.from_pylist(
+        [
+            {
+                "question_id": f"q{i}", "question": f"Tom has {i} apples and gets {i} more. How many apples has he?",
+                "reference_answer": str(2 * i), "signal": 0.25 * (i % 5), "weight": 0.5 * (i % 5),
+                "chosen": texts[i], "chosen_finish_reason": "stop",
+                "rejected": f"{i}+{i}={i}.\nThe answer is \\boxed{{{i}}}.", "rejected_finish_reason": "stop",
+            }
+            for i in range(count)
+        ],
+        EXAMPLES.empty_table().schema,
+    )  # fmt: skip
+    examples = Folder(*locate(str(folder)))
+    examples.replace(table)
+    return examples
+
+
+#: 21 examples in steps of 8: the last step has 5, so two workers have unequal shares and one micro-batch may be empty.
+NUM_EXAMPLES, PER_STEP, LEARNING_RATE, BETA = 21, 8, 1e-3, 0.5
+
+
+def settings(**changes: Any) -> TrainingConfig:
+    values = {
+        "examples_per_step": PER_STEP, "epochs": 2, "learning_rate": LEARNING_RATE, "precision": "float32",
+        "num_cpus_per_worker": 0.5, "beta": BETA, "warmup_ratio": 0.0, "schedule": "constant", "max_grad_norm": 0.5,
+    }  # fmt: skip
+    return TrainingConfig.model_validate(values | changes)
+
+
+def reference_run(objective: str, examples: Folder, model_path: str) -> tuple[list[dict[str, float]], Any]:
+    """The definition in DESIGN's words: float64, one process, one example at a time, no batching or padding at all."""
+    import hashlib
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float64)
+    initial = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float64)
+    tokenizer = load_tokenizer(model_path)
+    table = examples.read(EXAMPLES).to_pylist()
+    for row, following in zip(table, table[1:] + table[:1], strict=True):
+        row["mismatched"] = following["chosen"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+
+    def logprob(net: Any, prompt: list[int], response: list[int]) -> torch.Tensor:
+        ids = torch.tensor([prompt + response])
+        logits = net(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        return logits.gather(1, torch.tensor(response)[:, None]).sum()
+
+    metrics = []
+    for epoch in range(2):
+        order = sorted(
+            table, key=lambda row: hashlib.blake2b(f"3:{epoch}:{row['question_id']}".encode(), digest_size=12).hexdigest()
+        )
+        for begin in range(0, len(order), PER_STEP):
+            step = order[begin : begin + PER_STEP]
+            tokens = [tokenize_example(row, tokenizer, PromptConfig()) for row in step]
+            names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}[objective]
+            now = [[logprob(model, t["prompt"], t[name]) for name in names] for t in tokens]  # type: ignore[arg-type]
+            with torch.no_grad():
+                then = [[logprob(initial, t["prompt"], t[name]) for name in names] for t in tokens]  # type: ignore[arg-type]
+            if objective == "sft":
+                num_tokens = sum(len(t["chosen"] or []) for t in tokens)
+                loss = sum(-row["weight"] * lp[0] for row, lp in zip(step, now, strict=True)) / num_tokens
+            elif objective == "dpo":
+                terms = [
+                    -row["weight"] * torch.nn.functional.logsigmoid(BETA * ((c - rc) - (r - rr)))
+                    for row, (c, r), (rc, rr) in zip(step, now, then, strict=True)
+                ]
+                loss = sum(terms) / len(step)
+            else:
+                divergence = sum((m - rm).item() for (_, _, m), (_, _, rm) in zip(now, then, strict=True)) / len(step)
+                point = max(0.0, divergence)
+                terms = [
+                    row["weight"] * (torch.sigmoid(-BETA * (c - rc - point)) + torch.sigmoid(BETA * (r - rr - point)))
+                    for row, (c, r, _), (rc, rr, _) in zip(step, now, then, strict=True)
+                ]
+                loss = sum(terms) / (2 * len(step))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[union-attr]
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            metrics.append({"loss": float(loss), "gradient_norm": float(norm)})
+    return metrics, model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return write_examples(tmp_path_factory.mktemp("train") / "examples", NUM_EXAMPLES)
+
+
+_references: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    ("objective", "num_workers", "zero_stage", "micro_batch_size"),
+    [
+        ("sft", 1, 0, 8),
+        ("sft", 2, 1, 3),
+        ("sft", 2, 2, 1),
+        ("sft", 2, 3, 2),
+        ("dpo", 2, 2, 3),
+        ("kto", 2, 3, 2),
+    ],
+)
+def test_a_global_step_is_the_same_for_any_split(
+    objective: str, num_workers: int, zero_stage: int, micro_batch_size: int,
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None,
+) -> None:  # fmt: skip
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model_path = str(quickstart / "model")
+    if objective not in _references:
+        _references[objective] = reference_run(objective, examples, model_path)
+    expected, parameters = _references[objective]
+    summary = run_training(
+        examples, model_path, tmp_path,
+        settings(objective=objective, num_workers=num_workers, micro_batch_size=micro_batch_size,
+                 deepspeed={"zero_stage": zero_stage}),
+    )  # fmt: skip
+    assert len(summary.steps) == 2 * math.ceil(NUM_EXAMPLES / PER_STEP)
+    for step, reference in zip(summary.steps, expected, strict=True):
+        assert step["loss"] == pytest.approx(reference["loss"], rel=2e-4)
+        assert step["gradient_norm"] == pytest.approx(reference["gradient_norm"], rel=2e-3)
+    # The first step, before rounding has been fed back through the optimizer, agrees to float32.
+    assert summary.steps[0]["loss"] == pytest.approx(expected[0]["loss"], rel=3e-6)
+    assert summary.steps[0]["gradient_norm"] == pytest.approx(expected[0]["gradient_norm"], rel=3e-5)
+    trained = AutoModelForCausalLM.from_pretrained(str(tmp_path / "model"), dtype=torch.float64).state_dict()
+    assert trained.keys() == parameters.keys()
+    for name, tensor in trained.items():
+        # Adam divides by the gradient's size, so where that is all rounding a single parameter may differ by a step.
+        assert (tensor - parameters[name]).abs().mean() < 0.01 * LEARNING_RATE, name
+
+
+def run_training(examples: Folder, model: str, target: Path, training: TrainingConfig) -> TrainingSummary:
+    root = Folder(*locate(str(target)))
+    return train_model(
+        examples, model, root / "model", root / "checkpoints",
+        settings=training, prompt=PromptConfig(), seed=3, progress=lambda metrics: None,
+    )  # fmt: skip
+
+
+def test_examples_that_do_not_fit_are_left_out_and_counted(
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    model = str(quickstart / "model")
+    tokenizer = load_tokenizer(model)
+    lengths = []
+    for row in examples.read(EXAMPLES).to_pylist():
+        tokenized = tokenize_example(row, tokenizer, PromptConfig())
+        lengths.append(len(tokenized["prompt"] or []) + max(len(tokenized[n] or []) for n in ("chosen", "rejected")))
+    limit = sorted(lengths)[len(lengths) // 2]
+    summary = run_training(examples, model, tmp_path, settings(epochs=1, max_length=limit))
+    assert summary.num_examples == sum(length <= limit for length in lengths)
+    assert summary.num_too_long == sum(length > limit for length in lengths) > 0
+    with pytest.raises(InputError, match="none of the 21 examples fits in training.max_length 8 tokens"):
+        run_training(examples, model, tmp_path / "none", settings(max_length=8))
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.cloudpickle
+    import torch
+    from safetensors.torch import load_file
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import a test
+    model = str(quickstart / "model")
+    whole = run_training(examples, model, tmp_path / "whole", settings(num_workers=2, checkpoint_every_steps=100))
+    # The worker dies after the fifth of six steps, once; a checkpoint was taken after the fourth.
+    monkeypatch.setattr("east_ray.training._worker", _DyingWorker(str(tmp_path / "died")))
+    resumed = run_training(examples, model, tmp_path / "resumed", settings(num_workers=2, checkpoint_every_steps=2))
+    assert (tmp_path / "died").exists()
+    seen = [step["step"] for step in resumed.steps]
+    # From the checkpoint after step 4, or from the one after step 2 if the kill came before the newer one was whole.
+    assert seen in ([1, 2, 3, 4, 5, 5, 6], [1, 2, 3, 4, 5, 3, 4, 5, 6])
+    assert resumed.steps[-1]["loss"] == pytest.approx(whole.steps[-1]["loss"], rel=1e-6)
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "resumed"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-7)
+
+
+class _DyingWorker:
+    """The real worker, killed once with SIGKILL after a given step."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        import os
+        import signal
+
+        from east_ray import training
+
+        original, mark = training._Compute.step, Path(self._mark)
+        count = 0
+
+        def step(compute: Any, rows: Any) -> Any:
+            nonlocal count
+            metrics = original(compute, rows)
+            count += 1
+            if count == 5 and compute._rank == 0 and not mark.exists():
+                board = config["board"]
+                import ray
+
+                ray.get(board.add.remote(metrics | {"step": 5, "num_steps": 6, "tokens_per_s": 0.0}))
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return metrics
+
+        training._Compute.step = step  # type: ignore[method-assign]
+        training._worker(config)

@@ -1,0 +1,129 @@
+"""The invariants of entropy and weights, as properties, and the degenerate cases, one by one."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from east_ray.weighting import Normalizer, entropy, normalizer, signal, weights
+
+counts = st.lists(st.integers(0, 128), min_size=1, max_size=40).filter(sum)
+# Signals as they occur: zero, or entropies and rates of up to thousands of responses.
+signals = st.lists(st.one_of(st.just(0.0), st.floats(1e-4, 10.0)), min_size=1, max_size=60)
+exponents = st.floats(-4, 4)
+positive_exponents = st.floats(0.05, 4)
+
+
+@given(counts)
+def test_entropy_lies_between_zero_and_log_of_the_number_of_clusters(sizes: list[int]) -> None:
+    clusters = sum(size > 0 for size in sizes)
+    assert 0 <= entropy(sizes) <= math.log(clusters) + 1e-12
+    assert (entropy(sizes) == 0) == (clusters == 1)
+
+
+@given(counts, st.randoms(use_true_random=False))
+def test_entropy_does_not_depend_on_the_order(sizes: list[int], random: object) -> None:
+    shuffled = list(sizes)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert entropy(shuffled) == entropy(sizes)
+
+
+@given(counts, st.integers(1, 9))
+def test_repeating_every_response_changes_nothing(sizes: list[int], times: int) -> None:
+    assert entropy([size * times for size in sizes]) == pytest.approx(entropy(sizes), abs=1e-12)
+
+
+def test_entropy_of_equal_clusters_is_the_logarithm_of_their_number() -> None:
+    assert entropy([4] * 8) == pytest.approx(math.log(8), abs=1e-15)
+    # 64 of one answer, 64 of another: ln 2 = 0.693147…
+    assert entropy([64, 64]) == pytest.approx(0.6931471805599453, abs=1e-15)
+    assert entropy([]) == entropy([0, 0]) == 0.0
+    assert math.copysign(1, entropy([128])) == 1  # 0.0, not -0.0
+    with pytest.raises(ValueError, match="negative"):
+        entropy([3, -1])
+
+
+@given(signals, exponents, st.sampled_from(["power", "sigmoid"]))
+def test_weights_are_finite_not_negative_and_have_mean_one(values: list[float], exponent: float, mapping: str) -> None:
+    assume(mapping == "sigmoid" or exponent >= 0 or min(values) > 0)
+    assume(mapping == "sigmoid" or exponent <= 0 or max(values) > 0)
+    result = weights(values, exponent, mapping)  # type: ignore[arg-type]
+    assert np.all(np.isfinite(result)) and np.all(result >= 0)
+    assert result.mean() == pytest.approx(1, abs=1e-9)
+
+
+@given(signals, positive_exponents, st.sampled_from(["power", "sigmoid"]))
+def test_a_larger_signal_never_gets_a_smaller_weight(values: list[float], exponent: float, mapping: str) -> None:
+    assume(max(values) > 0)
+    by_signal = weights(sorted(values), exponent, mapping)  # type: ignore[arg-type]
+    assert np.all(np.diff(by_signal) >= -1e-12)
+
+
+@given(signals, positive_exponents, st.floats(0.1, 10))
+def test_the_base_of_the_logarithm_cancels(values: list[float], exponent: float, factor: float) -> None:
+    assume(max(values) > 0)
+    scaled = [value * factor for value in values]
+    np.testing.assert_allclose(weights(scaled, exponent), weights(values, exponent), rtol=1e-9)
+
+
+@given(signals, exponents, st.sampled_from(["power", "sigmoid"]), st.randoms(use_true_random=False), st.integers(0, 60))
+def test_any_split_and_order_of_the_stream_gives_the_same_weights(
+    values: list[float], exponent: float, mapping: str, random: object, cut: int
+) -> None:
+    assume(mapping == "sigmoid" or exponent >= 0 or min(values) > 0)
+    assume(mapping == "sigmoid" or exponent <= 0 or max(values) > 0)
+    shuffled = list(values)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    whole = normalizer(values, exponent, mapping)  # type: ignore[arg-type]
+    assert normalizer(shuffled, exponent, mapping) == whole  # type: ignore[arg-type]
+    parts = [whole.weight(np.array(part)) for part in (values[:cut], values[cut:])]
+    np.testing.assert_array_equal(np.concatenate(parts), whole.weight(np.array(values)))
+
+
+@given(signals)
+def test_exponent_zero_is_uniform_even_where_the_signal_is_zero(values: list[float]) -> None:
+    np.testing.assert_array_equal(weights(values, 0), np.ones(len(values)))
+
+
+def test_power_weights_by_hand() -> None:
+    # 1, 4, 9 with mean 14 / 3
+    np.testing.assert_allclose(weights([1, 2, 3], 2), [3 / 14, 12 / 14, 27 / 14], rtol=1e-15)
+    # 1, 1/2, 1/4 with mean 7 / 12
+    np.testing.assert_allclose(weights([1, 2, 4], -1), [12 / 7, 6 / 7, 3 / 7], rtol=1e-15)
+
+
+def test_sigmoid_weights_by_hand() -> None:
+    # mean 1, population standard deviation 1: sigmoid(-2) = 0.1192, sigmoid(2) = 0.8808, their mean 0.5
+    low, high = weights([0, 2], 2, "sigmoid")
+    assert low == pytest.approx(2 / (1 + math.exp(2))) and high == pytest.approx(2 / (1 + math.exp(-2)))
+    np.testing.assert_array_equal(weights([0.3, 0.3, 0.3], 5, "sigmoid"), [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("values", "exponent", "message"),
+    [
+        ([], 1, "no kept question"),
+        ([0.0, 0.0], 1.5, "the signal of all 2 kept questions is 0"),
+        ([0.0, 1.0, 2.0], -1, "not defined for the 1 of 3 kept questions whose signal is 0"),
+        ([1.0, math.nan], 1, "finite"),
+        ([1.0, math.inf], 1, "finite"),
+        ([1.0, -0.5], 1, "at least 0"),
+        ([1e-300, 1.0], -3, "beyond floating point"),
+    ],
+)
+def test_what_has_no_weights_is_a_clear_error(values: list[float], exponent: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        weights(values, exponent)
+
+
+def test_the_four_signals() -> None:
+    given = {"entropy": 1.25, "pass_rate": 0.75, "rejected_rate": 0.125}
+    assert [signal(name, **given) for name in ("entropy", "accuracy", "rejection", "uniform")] == [1.25, 0.25, 0.125, 1]  # type: ignore[arg-type]
+
+
+def test_the_normalizer_weights_questions_that_come_later() -> None:
+    fitted = normalizer([1.0, 3.0], 1)
+    assert fitted == Normalizer(1, "power", 2.0, 1.0, 1.0)
+    np.testing.assert_array_equal(fitted.weight(np.array([1.0])), [0.5])
