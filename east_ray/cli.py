@@ -175,6 +175,7 @@ def main() -> None:
     """Entry point. What the user can mend ends in one sentence and exit code 1; what we must mend leaves a file."""
     # A worker that waits for another should sleep and leave the core to it; machines are often shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     log = _native_messages_to_file()
     try:
         app()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from pathlib import Path
 
 from east_ray.config import ClusterConfig, Config, InputError, resolve_model
@@ -29,9 +30,10 @@ def connect(cluster: ClusterConfig) -> None:
         ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
         try:
+            _check_reachable(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            message = str(error).strip().splitlines()[0]
+        except (OSError, RuntimeError, ValueError) as error:
+            message = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was begun with "
                 "`ray start`, this shell needs RAY_AUTH_MODE=token and the cluster's token"
@@ -43,6 +45,13 @@ def connect(cluster: ClusterConfig) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens at HOST:PORT. Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
 def check_resources(config: Config) -> None:
     """Refuse a run that this cluster can never hold. Raises InputError naming the keys to change.
 
@@ -50,7 +59,7 @@ def check_resources(config: Config) -> None:
     """
     import ray
 
-    if config.cluster.address or os.environ.get("RAY_ADDRESS"):
+    if config.cluster.address not in (None, "local") or os.environ.get("RAY_ADDRESS"):
         return
     have = ray.cluster_resources()
     training = config.training

@@ -4,8 +4,12 @@ GSM8K's and MATH's own files are read as they are; any JSONL, CSV or Parquet fil
 configuration; and data sets of the Hugging Face hub.
 """
 
+import functools
 import json
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +50,10 @@ def load_questions(config: QuestionsConfig) -> tuple[pa.Table, pa.Table]:
     stop = None if config.max_questions is None else config.skip + config.max_questions
     for number, row in rows[config.skip : stop]:
         where = f"{source}, row {number}"
-        question = _normalized(row, layout, config, where) | {"level": row.get("level"), "subject": row.get("subject", row.get("type"))}
+        question = _normalized(row, layout, config, where) | {
+            "level": row.get("level"),
+            "subject": row.get("subject", row.get("type")),
+        }
         question_id = str(_question_id(row, layout, config, where) or f"{stem}-{number:06d}")
         if question_id in seen:
             raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
@@ -63,15 +70,34 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model; raises InputError if there is none or it has no chat template."""
     import transformers
 
+    tokenizer: PreTrainedTokenizerBase = pretrained(transformers.AutoTokenizer, model)
+    if tokenizer.chat_template is None:
+        raise InputError(f"model: the tokenizer of {model!r} has no chat template, so no question can be put to it")
+    return tokenizer
+
+
+def pretrained(auto_class: Any, model: str) -> Any:
+    """`auto_class.from_pretrained(model)`; raises InputError if the model is neither a folder nor on the hub."""
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        return auto_class.from_pretrained(model, local_files_only=not _hub_answers())
     except (OSError, ValueError) as error:
         raise InputError(
             f"model: {model!r} is neither a folder with a Hugging Face model nor a hub model that can be reached"
         ) from error
-    if tokenizer.chat_template is None:
-        raise InputError(f"model: the tokenizer of {model!r} has no chat template, so no question can be put to it")
-    return tokenizer
+
+
+@functools.cache
+def _hub_answers() -> bool:
+    """Whether the hub has an address here. Without one, asking it would take a minute of retries to fail."""
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlparse(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: PromptConfig) -> str:

@@ -192,7 +192,7 @@ def _accuracy_table(summary: RoundSummary) -> Table:
 
 
 def _signed(row: dict[str, Any]) -> str:
-    return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+    return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f}, {100 * row['high']:+.1f})"
 
 
 def _differences(summary: RoundSummary) -> list[str]:
@@ -206,17 +206,14 @@ def _differences(summary: RoundSummary) -> list[str]:
         # The run's own weighting comes first, its variants after it: say it from the run's point of view.
         first, second = shown[row["second"]], shown[row["first"]]
         difference, low, high = -row["difference"], -row["high"], -row["low"]
-        verdict = (
-            f"{first} is better"
-            if low > 0
-            else f"{second} is better"
-            if high < 0
-            else "the interval holds no difference"
-        )
+        # The interval is approximate where few answers differ, so a verdict needs the exact test as well.
+        decided = (low > 0 or high < 0) and row["p_value"] < 0.05
+        better = first if difference > 0 else second
         lines.append(
             f"{first} minus {second}: {100 * difference:+.1f} points, paired 95 % interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}, exact p = {row['p_value']:.2g}: {verdict} (one training of each, so the seed's share "
-            "is not in it)."
+            f"{100 * high:+.1f}, exact p = {row['p_value']:.2g}: "
+            + (f"{better} answers more of these questions" if decided else "no difference is shown")
+            + " (one training of each: what another seed would change is not in the interval)."
         )
     return lines
 

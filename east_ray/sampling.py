@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from east_ray.config import EnginePoolConfig, InputError, PromptConfig
-from east_ray.questions import load_tokenizer, render_prompt, tokenize
+from east_ray.config import EnginePoolConfig, PromptConfig
+from east_ray.questions import load_tokenizer, pretrained, render_prompt, tokenize
 from east_ray.records import SAMPLES
 from east_ray.storage import Folder, local_copy
 
@@ -61,12 +61,7 @@ def context_length(model: str, engine_args: Mapping[str, Any]) -> int:
 
     if "max_model_len" in engine_args:
         return int(engine_args["max_model_len"])
-    try:
-        config = transformers.AutoConfig.from_pretrained(local_copy(model))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model: {model!r} is neither a folder with a Hugging Face model nor a hub model that can be reached"
-        ) from error
+    config = pretrained(transformers.AutoConfig, local_copy(model))
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
 
 

@@ -190,13 +190,13 @@ class RunDirectory:
         filesystem, path = locate(config.run_dir)
         self.folder = Folder(filesystem, path.rstrip("/"))
         self.uri = config.run_dir if "://" in config.run_dir else path
-        stored = self.folder.read_text("config.yaml")
-        if stored is None:
-            try:
+        try:
+            stored = self.folder.read_text("config.yaml")
+            if stored is None:
                 self.folder.write_text("config.yaml", config_module.dump(config))
-            except OSError as error:
-                raise InputError(f"run_dir: cannot write to {path} ({error})") from error
-        else:
+        except OSError as error:
+            raise InputError(f"run_dir: cannot write to {path} ({error})") from error
+        if stored is not None:
             self._check_same_run(stored, config)
 
     def _check_same_run(self, stored: str, config: Config) -> None:

@@ -60,7 +60,7 @@ def test_bad_commands(arguments: list[str], message: str) -> None:
     [
         (["questions.path=jobs/none.jsonl"], "questions file jobs/none.jsonl does not exist"),
         (["model=jobs/none"], "model: 'jobs/none' is neither a folder"),
-        (["engines.num_gpus_per_engine=1"], "engines.num_gpus_per_engine: 1 GPUs are needed in all, and this machine has"),
+        (["engines.num_gpus_per_engine=1"], "engines.num_gpus_per_engine: 1 GPUs are needed in all, and this"),
         (["training.num_workers=16"], "training.num_cpus_per_worker: 8 CPUs are needed in all, and this machine has 2"),
         (['engines.env={VLLM_CPU_KVCACHE_SPACE: "90000"}'], "lower engines.min_engines or VLLM_CPU_KVCACHE_SPACE"),
         (["cluster.address=127.0.0.1:1"], "cluster.address: cannot join the Ray cluster at 127.0.0.1:1"),

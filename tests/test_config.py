@@ -38,7 +38,10 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sampling.responses_per_questoin=3", "sampling.responses_per_questoin: unknown key; did you mean responses_per_"),
+        (
+            "sampling.responses_per_questoin=3",
+            "sampling.responses_per_questoin: unknown key; did you mean responses_per_",
+        ),
         ("samplign.top_p=1", "samplign: unknown key; did you mean sampling?"),
         ("weighting.zzz=1", "weighting.zzz: unknown key; known here: signal, mapping, exponent"),
         ("sampling.temperature=-1", "sampling.temperature: -1 given, expected greater than 0"),
@@ -46,7 +49,10 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("sampling.responses_per_question=2.5", "sampling.responses_per_question: 2.5 given, expected integer"),
         ("sampling.responses_per_question='8'", "sampling.responses_per_question: '8' given, expected integer"),
         ("sampling.seeded=1", "sampling.seeded: 1 given, expected boolean"),
-        ("weighting.signal=entropie", "weighting.signal: 'entropie' given, expected 'entropy', 'accuracy', 'rejection' or"),
+        (
+            "weighting.signal=entropie",
+            "weighting.signal: 'entropie' given, expected 'entropy', 'accuracy', 'rejection' or",
+        ),
         ("weighting.exponent=.inf", "weighting.exponent: inf given, expected a finite number"),
         ("weighting.exponent=.nan", "weighting.exponent: nan given, expected a finite number"),
         ("training=fast", "training: 'fast' given, expected dictionary"),
@@ -54,7 +60,10 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("engines.min_engines=3", "engines: min_engines 3 is greater than max_engines 1"),
         ("prompt.template=hello", "prompt: template must contain {question}"),
         ("training.num_workers=32", "training: examples_per_step 16 is smaller than num_workers 32"),
-        ("training.deepspeed={zero_stage: 1, offload_parameters: true}", "training.deepspeed: offload_parameters needs"),
+        (
+            "training.deepspeed={zero_stage: 1, offload_parameters: true}",
+            "training.deepspeed: offload_parameters needs",
+        ),
         ("training={examples: reference_solutions, objective: dpo}", "training: examples: reference_solutions needs"),
         ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: a variant may change selection, weighting and"),
         ("variants.a.weighting.signal=none", "variants.a.weighting.signal: 'none' given, expected"),
@@ -118,7 +127,13 @@ def test_every_setting_has_a_documented_meaning() -> None:
 
 def test_only_what_changes_results_sets_two_runs_apart() -> None:
     stored = resolve(MINIMAL)
-    free = ["training.num_workers=4", "engines.max_engines=8", "cluster.num_cpus=2", "run_dir=elsewhere", "description=x"]
+    free = [
+        "training.num_workers=4",
+        "engines.max_engines=8",
+        "cluster.num_cpus=2",
+        "run_dir=elsewhere",
+        "description=x",
+    ]
     assert config.differences(stored, resolve(MINIMAL, free)) == []
     changed = resolve(MINIMAL, ["weighting.exponent=2.0", "variants={u: {weighting.signal: uniform}}"])
     assert config.differences(stored, changed) == [

@@ -18,7 +18,9 @@ def test_wilson_interval_by_hand() -> None:
 def test_wilson_interval_covers_as_it_says() -> None:
     rng = np.random.default_rng(0)
     truth, size = 0.83, 400
-    hits = [low <= truth <= high for low, high in (wilson_interval(int(k), size) for k in rng.binomial(size, truth, 2000))]
+    hits = [
+        low <= truth <= high for low, high in (wilson_interval(int(k), size) for k in rng.binomial(size, truth, 2000))
+    ]
     assert 0.93 <= np.mean(hits) <= 0.97
 
 

@@ -71,9 +71,7 @@ def _loss(objective: str, x: torch.Tensor, weights: torch.Tensor, total: int) ->
         return losses.dpo(x[:, 0], x[:, 1], reference[:, 0], reference[:, 1], weights, 0.3, total)
     desirable = torch.tensor([True, False]).repeat(len(x))
     point = torch.tensor(0.7, dtype=x.dtype)
-    return losses.kto(
-        x.flatten(), reference.flatten(), desirable, point, weights.repeat_interleave(2), 0.3, 2 * total
-    )
+    return losses.kto(x.flatten(), reference.flatten(), desirable, point, weights.repeat_interleave(2), 0.3, 2 * total)
 
 
 def _gradient(objective: str, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

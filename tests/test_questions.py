@@ -126,11 +126,16 @@ GOOD = {"question": "a?", "answer": "#### 1"}
         ("other.txt", "x", {}, "expected .jsonl, .json, .csv or .parquet, found '.txt'"),
         ("broken.parquet", "x", {}, "cannot be read as parquet"),
         ("odd.jsonl", '{"q": 1}\n', {}, "set questions.format: columns and name them"),
-        ("gone.jsonl", json.dumps(GOOD) + '\n{"question": "b?"}\n', {}, "row 2: column 'answer' is missing; found 'question'"),
+        (
+            "gone.jsonl",
+            json.dumps(GOOD) + '\n{"question": "b?"}\n',
+            {},
+            "row 2: column 'answer' is missing; found 'question'",
+        ),
         ("skip.jsonl", json.dumps(GOOD) + "\n", {"skip": 5}, "no question is left after skip 5 of 1"),
         (
             "twice.jsonl",
-            '{"i": 7, "question": "a?", "reference_answer": "1"}\n{"i": 7, "question": "b?", "reference_answer": "2"}\n',
+            '{"i": 7, "question": "a?", "reference_answer": "1"}\n{"i": 7, "question": "", "reference_answer": ""}\n',
             {"format": "columns", "id_column": "i"},
             "row 2: question_id '7' occurs already in",
         ),
@@ -162,7 +167,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="questions.hub: cannot load 'openai/gsm8k', split 'train'") as error:
+    with pytest.raises(InputError, match=r"questions.hub: cannot load 'openai/gsm8k', split 'train'") as error:
         load_questions(QuestionsConfig(hub="openai/gsm8k", hub_config="main"))
     assert "\n" not in str(error.value)
 
@@ -185,7 +190,9 @@ def test_a_prompt_has_one_beginning_token_and_ends_where_the_response_begins() -
 
 
 def test_prompts_that_leave_no_room_are_set_aside_with_their_length() -> None:
-    questions = pa.table({"question_id": ["a", "b"], "question": ["1?", "1+" * 50 + "1?"], "reference_answer": ["1", "51"]})
+    questions = pa.table(
+        {"question_id": ["a", "b"], "question": ["1?", "1+" * 50 + "1?"], "reference_answer": ["1", "51"]}
+    )
     fits, aside = prompts_within(questions, load_tokenizer(MODEL), PromptConfig(), 60)
     assert fits["question_id"].to_pylist() == ["a"]
     (row,) = aside.to_pylist()
@@ -198,7 +205,7 @@ def test_an_unknown_model_is_one_sentence(model: str, monkeypatch: pytest.Monkey
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="model: .* is neither a folder with a Hugging Face model nor a hub model"):
+    with pytest.raises(InputError, match=r"model: .* is neither a folder with a Hugging Face model nor a hub model"):
         load_tokenizer(model)
 
 
@@ -208,5 +215,3 @@ def test_a_tokenizer_without_chat_template_is_one_sentence(tmp_path: Path) -> No
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="has no chat template"):
         load_tokenizer(str(tmp_path))
-
-

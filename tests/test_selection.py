@@ -12,15 +12,21 @@ from east_ray.records import Reason
 from east_ray.selection import SelectionRules, judge
 
 RULES = SelectionRules(
-    objective="sft", signal="entropy", all_correct="keep", equivalence="math", no_answer="cluster", last_number=False, seed=0
-)  # fmt: skip
+    objective="sft",
+    signal="entropy",
+    all_correct="keep",
+    equivalence="math",
+    no_answer="cluster",
+    last_number=False,
+    seed=0,
+)
 
 
 def boxed(*answers: object, finish_reason: str = "stop") -> list[dict[str, Any]]:
     return [
-        {"text": "no idea" if a is None else f"So \\boxed{{{a}}}", "num_tokens": 3, "finish_reason": finish_reason, "logprob": -1.0}
+        {"text": "no idea" if a is None else f"So \\boxed{{{a}}}", "num_tokens": 3, "finish_reason": finish_reason}
         for a in answers
-    ]  # fmt: skip
+    ]
 
 
 def sample(responses: list[dict[str, Any]], reference: str | None = "72", question_id: str = "q") -> dict[str, Any]:
@@ -52,7 +58,7 @@ def test_rates_entropy_and_clusters_by_hand() -> None:
         (boxed(None, None), "72", {}, Reason.ALL_WRONG),
         (boxed(72, 1), None, {}, Reason.UNPARSABLE_REFERENCE),
         (boxed(72, 1), " ", {}, Reason.UNPARSABLE_REFERENCE),
-        ([*boxed(1), {"text": "The answer is 72.", "num_tokens": 4, "finish_reason": "stop"}], "72", {}, Reason.NO_BOXED_CORRECT),
+        ([{"text": "The answer is 72.", "num_tokens": 4, "finish_reason": "stop"}], "72", {}, Reason.NO_BOXED_CORRECT),
         (boxed(72, 72), "72", {}, None),
         (boxed(72, 72), "72", {"all_correct": "drop"}, Reason.ALL_CORRECT),
         (boxed(72, 71), "72", {"all_correct": "drop"}, None),
@@ -106,7 +112,9 @@ answers = st.lists(st.sampled_from(["72", "72.0", "71", "1/2", "0.5", None]), mi
 
 
 @given(answers, st.permutations(range(30)))
-def test_the_order_of_responses_changes_nothing_but_the_choice(given_answers: list[str | None], order: list[int]) -> None:
+def test_the_order_of_responses_changes_nothing_but_the_choice(
+    given_answers: list[str | None], order: list[int]
+) -> None:
     shuffled = [given_answers[i] for i in order if i < len(given_answers)]
     one, two = (judge(sample(boxed(*answers_)), RULES) for answers_ in (given_answers, shuffled))
     for name in ("entropy", "pass_rate", "rejected_rate", "reason", "num_responses"):

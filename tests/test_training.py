@@ -18,7 +18,9 @@ from east_ray.training import TrainingSummary, learning_rate, micro_batches, ste
 
 
 def rows(lengths: list[int], epoch: int = 0) -> list[dict[str, Any]]:
-    return [{"epoch": epoch, "question_id": str(i), "prompt": [0] * 2, "chosen": [1] * n} for i, n in enumerate(lengths)]
+    return [
+        {"epoch": epoch, "question_id": str(i), "prompt": [0] * 2, "chosen": [1] * n} for i, n in enumerate(lengths)
+    ]
 
 
 def test_no_step_crosses_an_epoch() -> None:
@@ -117,12 +119,15 @@ def reference_run(objective: str, examples: Folder, model_path: str) -> tuple[li
     metrics = []
     for epoch in range(2):
         order = sorted(
-            table, key=lambda row: hashlib.blake2b(f"3:{epoch}:{row['question_id']}".encode(), digest_size=12).hexdigest()
+            table,
+            key=lambda row: hashlib.blake2b(f"3:{epoch}:{row['question_id']}".encode(), digest_size=12).hexdigest(),
         )
         for begin in range(0, len(order), PER_STEP):
             step = order[begin : begin + PER_STEP]
             tokens = [tokenize_example(row, tokenizer, PromptConfig()) for row in step]
-            names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}[objective]
+            names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}[
+                objective
+            ]
             now = [[logprob(model, t["prompt"], t[name]) for name in names] for t in tokens]  # type: ignore[arg-type]
             with torch.no_grad():
                 then = [[logprob(initial, t["prompt"], t[name]) for name in names] for t in tokens]  # type: ignore[arg-type]
@@ -221,7 +226,7 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     summary = run_training(examples, model, tmp_path, settings(epochs=1, max_length=limit))
     assert summary.num_examples == sum(length <= limit for length in lengths)
     assert summary.num_too_long == sum(length > limit for length in lengths) > 0
-    with pytest.raises(InputError, match="none of the 21 examples fits in training.max_length 8 tokens"):
+    with pytest.raises(InputError, match=r"none of the 21 examples fits in training.max_length 8 tokens"):
         run_training(examples, model, tmp_path / "none", settings(max_length=8))
 
 
