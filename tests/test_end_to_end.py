@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,7 +176,7 @@ def test_the_trained_model_loads_in_transformers_and_vllm_and_its_evaluation_rep
     # A fresh vLLM engine, which has loaded this model from disk and no other before it, answers alike.
     settings = load(ROOT / "jobs" / "quickstart.yaml")
     responses = Folder(*locate(str(run_dir / "round_0" / "evaluation" / "responses"))).read(SAMPLES)
-    asked = responses.filter(responses["model"].to_pandas() == "trained").select(QUESTIONS.names)
+    asked = responses.filter(pc.equal(responses["model"], "trained")).select(QUESTIONS.names)
     folder = Folder(*locate(str(tmp_path / "again")))
     decoding = sampling.Decoding(responses_per_question=1, temperature=0.0, max_tokens=64)
     engines = EnginePoolConfig.model_validate(settings.engines.model_dump())
