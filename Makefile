@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := torch==2.13.0+cpu
 
-.PHONY: quickstart test test-all lint format clean
+.PHONY: quickstart test drills test-all lint format clean
 
 quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, with every real part
 	$(BIN)/east-ray run jobs/quickstart.yaml
@@ -11,8 +11,10 @@ quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, wit
 test: $(VENV)/.installed  ## the test suite (under 15 minutes on two cores)
 	$(BIN)/python -m pytest -m "not drill"
 
-test-all: $(VENV)/.installed  ## the suite with the long drills
-	$(BIN)/python -m pytest
+drills: $(VENV)/.installed  ## the long tests that `make test` leaves out
+	$(BIN)/python -m pytest -m drill
+
+test-all: test drills  ## everything
 
 lint: $(VENV)/.installed  ## style and types
 	$(BIN)/ruff format --check .

@@ -79,16 +79,17 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
 
 
 def describe(config: Config) -> str:
-    """A training's weighting in a few words, e.g. ``entropy, exponent 1``."""
+    """A training's weighting in a few words, e.g. ``EAST (entropy, a = 1)``."""
     if config.training.examples == "reference_solutions":
         return "reference solutions"
     weighting = config.weighting
     words: list[str] = [weighting.signal]
     if weighting.signal != "uniform":
-        words.append(f"exponent {weighting.exponent:g}")
+        words.append(f"a = {weighting.exponent:g}")
         words += ["sigmoid"] if weighting.mapping == "sigmoid" else []
     words += [config.training.objective.upper()] if config.training.objective != "sft" else []
-    return ", ".join(words) + (" (EAST)" if weighting.signal == "entropy" else "")
+    described = ", ".join(words)
+    return f"EAST ({described})" if weighting.signal == "entropy" else described
 
 
 def _learner(name: str, config: Config, stages: Stages) -> Learner:

@@ -77,7 +77,7 @@ def test_the_terminal_shows_stages_tables_and_the_report(finished: "subprocess.C
         "set aside: prompt_too_long",
         "entropy (nats)",
         "weight: uniform",
-        "(EAST) minus uniform",
+        "EAST (entropy, a = 1.5) minus uniform",
     ):
         assert word in out, word
     assert re.search(r"report: .*report.html", out)
@@ -269,3 +269,18 @@ def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Pa
     (sample,) = read(tmp_path / "run" / "round_0" / "samples", SAMPLES)
     assert len(sample["responses"]) == 4
     assert read(tmp_path / "run" / "round_0" / "discarded", DISCARDED)[0]["reason"] == "all_wrong"
+
+
+@pytest.mark.drill
+def test_a_second_round_samples_from_the_first_rounds_model(arguments: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = ["questions.max_questions=24", "sampling.responses_per_question=8", "evaluation.questions.max_questions=24"]
+    result = east_ray("run", arguments[0], f"run_dir={run}", "rounds=2", "variants={}", *small)
+    assert result.returncode == 0, result.stderr
+    samples = [read(run / f"round_{number}" / "samples", SAMPLES) for number in (0, 1)]
+    assert {row["model"] for row in samples[0]} == {"base"} and {row["model"] for row in samples[1]} == {"trained"}
+    texts = [[response["text"] for row in rows for response in row["responses"]] for rows in samples]
+    assert texts[0] != texts[1]
+    models = [(run / f"round_{number}" / "model" / "model.safetensors").read_bytes() for number in (0, 1)]
+    assert models[0] != models[1]
+    assert "round 0" in result.stdout and "round 1" in result.stdout
