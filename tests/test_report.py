@@ -30,10 +30,13 @@ def difference(first: str, second: str, value: float, low: float, high: float, p
 def directory(tmp_path: Path) -> RunDirectory:
     config = resolve(
         {
-            "model": HOSTILE, "description": HOSTILE, "run_dir": str(tmp_path / "run"), "questions": {"path": "q.jsonl"},
+            "model": HOSTILE,
+            "description": HOSTILE,
+            "run_dir": str(tmp_path / "run"),
+            "questions": {"path": "q.jsonl"},
             "variants": {"uniform": {"weighting.signal": "uniform"}},
         }
-    )  # fmt: skip
+    )
     run = RunDirectory(config)
     row = {"question_id": "a", "question": HOSTILE, "reference_answer": "1", "num_responses": 8, "num_truncated": 1,
            "entropy": 0.5, "pass_rate": 0.5, "rejected_rate": 0.25, "clusters": []}  # fmt: skip
