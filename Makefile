@@ -36,5 +36,5 @@ $(VENV)/.installed: pyproject.toml .constraints-cpu.txt
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-clean:
-	rm -rf $(VENV) runs
+clean:  ## removes the environment; runs/ stays
+	rm -rf $(VENV)

@@ -160,6 +160,7 @@ def _run_stage(
     settings, progress = config.load(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
+    pipeline.check_inputs(settings)
     stage(pipeline.open_round(settings, RunDirectory(settings), round_number, progress))
     return settings
 
@@ -212,7 +213,8 @@ def _root_cause(error: BaseException) -> BaseException:
         failures = getattr(error, "worker_failures", None)
         if failures:
             inner = next(iter(failures.values()))
-        if not isinstance(inner, BaseException):
+        # Ray Data raises some errors "from" an empty SystemException; what it says stands in the error itself.
+        if not isinstance(inner, BaseException) or type(inner).__name__ == "SystemException":
             return error
         error = inner
 

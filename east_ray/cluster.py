@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from east_ray.config import ClusterConfig, Config, InputError, resolve_model
@@ -23,16 +24,16 @@ def connect(cluster: ClusterConfig) -> None:
 
     if ray.is_initialized():
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = _address(cluster)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address in (None, "local"):
+    if address is None:
         # "local" and not auto-detection: the file of a cluster that has died would be believed.
         ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
         try:
             _check_reachable(address)
             ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was begun with "
@@ -40,9 +41,17 @@ def connect(cluster: ClusterConfig) -> None:
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # All tasks that an engine holds run in it at once, so a busy pool is at 1.0; the default of 1.75 is never reached.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     # What fails is raised, and shown by whoever catches it; Ray's loggers would print it a second time.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _address(cluster: ClusterConfig) -> str | None:
+    """The cluster to join; None for a Ray of this process's own."""
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
 
 
 def _check_reachable(address: str) -> None:
@@ -52,29 +61,29 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def check_resources(config: Config) -> None:
-    """Refuse a run that this cluster can never hold. Raises InputError naming the keys to change.
+def check_resources(config: Config, say: Callable[[str], None]) -> None:
+    """Refuse a run that a Ray of this process's own can never hold. Raises InputError naming the keys to change.
 
-    Only a Ray of this process's own is checked: a cluster that is joined may have nodes still to come.
+    A cluster that is joined may have nodes still to come, so there what is missing is only said.
     """
     import ray
 
-    if config.cluster.address not in (None, "local") or os.environ.get("RAY_ADDRESS"):
-        return
+    joined = _address(config.cluster) is not None
     have = ray.cluster_resources()
-    training = config.training
-    demands = [
-        ("engines.num_gpus_per_engine", config.engines.num_gpus_per_engine * config.engines.min_engines, "GPU"),
-        ("engines.num_cpus_per_engine", config.engines.num_cpus_per_engine * config.engines.min_engines, "CPU"),
-        ("training.num_gpus_per_worker", training.num_gpus_per_worker * training.num_workers, "GPU"),
-        ("training.num_cpus_per_worker", training.num_cpus_per_worker * training.num_workers, "CPU"),
-    ]
-    for key, wanted, resource in demands:
-        if wanted > have.get(resource, 0):
-            raise InputError(
-                f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {have.get(resource, 0):g}"
-            )
-    if config.engines.num_gpus_per_engine == 0:
+    learners = [config, *(config.variant(name) for name in config.variants)]
+    demands = [(f"engines.num_{unit}s_per_engine", getattr(config.engines, f"num_{unit}s_per_engine")
+                * config.engines.min_engines, unit.upper()) for unit in ("gpu", "cpu")]  # fmt: skip
+    for training in (learner.training for learner in learners):
+        demands += [(f"training.num_{unit}s_per_worker", getattr(training, f"num_{unit}s_per_worker")
+                     * training.num_workers, unit.upper()) for unit in ("gpu", "cpu")]  # fmt: skip
+    for key, wanted, resource in dict.fromkeys(demands):
+        there = have.get(resource, 0)
+        if wanted > there and joined:
+            say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {there:g} now")
+        elif wanted > there:
+            raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {there:g}")
+    engines_run = config.evaluation.questions or any(one.training.examples == "selected" for one in learners)
+    if engines_run and not joined and config.engines.num_gpus_per_engine == 0:
         _check_memory(config)
 
 

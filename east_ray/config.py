@@ -29,6 +29,28 @@ class InputError(ValueError):
 #: another cluster). Every other difference to the configuration stored in a run directory is refused.
 _FREE = {"free": True}
 
+#: vLLM engine arguments that spend memory or devices differently and leave the responses' distribution as it is.
+_FREE_ENGINE_ARGS = frozenset(
+    {
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "distributed_executor_backend",
+        "enforce_eager",
+        "enable_prefix_caching",
+        "enable_chunked_prefill",
+        "disable_log_stats",
+        "download_dir",
+        "load_format",
+        "swap_space",
+        "cpu_offload_gb",
+        "block_size",
+    }
+)
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
@@ -77,6 +99,10 @@ class PromptConfig(_Section):
     template: str = "{question}"
     """The user's message; {question} stands for the question's text. The model's own chat template does the rest."""
 
+    template_variables: dict[str, Any] = {}
+    """Variables of the model's chat template, e.g. {enable_thinking: false}. Llama 3's template writes the day's date
+    unless {date_string: ...} fixes it, and sampling and training may happen on different days."""
+
     @model_validator(mode="after")
     def _has_question(self) -> Self:
         if "{question}" not in self.template:
@@ -87,19 +113,20 @@ class PromptConfig(_Section):
 class EnginePoolConfig(_Section):
     """The vLLM engines that sample and evaluate."""
 
-    min_engines: Annotated[int, Field(ge=1)] = 1
+    min_engines: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 1
     """Engines that the pool keeps while a stage runs."""
-    max_engines: Annotated[int, Field(ge=1)] = 1
+    max_engines: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 1
     """Engines that the pool may grow to while questions wait."""
-    num_gpus_per_engine: Annotated[float, Field(ge=0)] = 0
+    num_gpus_per_engine: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 0
     """GPUs that Ray reserves for an engine; a fraction lets engines share one. 0 runs on the CPU."""
-    num_cpus_per_engine: Annotated[float, Field(ge=0)] = 1
+    num_cpus_per_engine: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 1
     """CPUs that Ray reserves for an engine."""
     engine_args: dict[str, Any] = {}
     """vLLM engine arguments by name, e.g. {dtype: bfloat16, tensor_parallel_size: 2, max_model_len: 4096}."""
-    env: dict[str, str] = {}
-    """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}."""
-    questions_per_write: Annotated[int, Field(ge=1)] = 8
+    env: Annotated[dict[str, str], Field(json_schema_extra=_FREE)] = {}
+    """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}. They are stored with the
+    run, so no secrets: a token belongs in the environment of the cluster's nodes."""
+    questions_per_write: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 8
     """Questions that a task asks together and then writes to storage; what is written is not sampled again."""
 
     @model_validator(mode="after")
@@ -189,7 +216,7 @@ class TrainingConfig(_Section):
     """Passes over the examples."""
     examples_per_step: Annotated[int, Field(ge=1)] = 16
     """Examples in one optimizer step, over all workers."""
-    micro_batch_size: Annotated[int, Field(ge=1)] = 4
+    micro_batch_size: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 4
     """Examples that one worker computes at once; the result does not depend on it, only memory and speed do."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-6
     """Peak learning rate."""
@@ -205,7 +232,7 @@ class TrainingConfig(_Section):
     """Longest prompt and response together, in tokens; a longer example is left out and counted."""
     precision: Literal["bf16", "float32"] = "bf16"
     """Arithmetic of the model; the optimizer's state is float32 in both."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Field(json_schema_extra=_FREE)] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     skip_zero_weight: bool = False
     """Leave examples of weight 0 out of the batches; they still count in the normalizer."""
@@ -215,7 +242,7 @@ class TrainingConfig(_Section):
     """KTO: factor of the chosen responses' losses."""
     undesirable_factor: Annotated[float, Field(gt=0)] = 1.0
     """KTO: factor of the rejected responses' losses."""
-    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    deepspeed: Annotated[DeepSpeedConfig, Field(json_schema_extra=_FREE)] = DeepSpeedConfig()
     """Sharding over the workers."""
     num_workers: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 1
     """Workers, each with a model replica or shard of it."""
@@ -276,7 +303,7 @@ class Config(_Section):
     """How a question is put to the model."""
     sampling: SamplingConfig = SamplingConfig()
     """How responses are drawn."""
-    engines: Annotated[EnginePoolConfig, Field(json_schema_extra=_FREE)] = EnginePoolConfig()
+    engines: EnginePoolConfig = EnginePoolConfig()
     """The vLLM engines that sample and evaluate."""
     answers: AnswersConfig = AnswersConfig()
     """How final answers are found and compared."""
@@ -377,17 +404,17 @@ def differences(stored: Config, given: Config) -> list[str]:
     return [f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in old | new if old.get(key) != new.get(key)]
 
 
-def resolve_path(path: str) -> str:
+def resolve_path(path: str, *, is_output: bool = False) -> str:
     """A local path made absolute; an address such as s3://bucket/run as it is.
 
     Inside `ray job submit` the working directory is a temporary copy that Ray deletes, so there a relative path is
-    taken from the home directory of the machine that runs the job, unless it exists in the copy (as inputs do).
+    taken from the home directory of the machine that runs the job, unless it is an input that travelled with the copy.
     """
     if "://" in path:
         return path
     expanded = Path(path).expanduser()
     in_job_copy = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in str(Path.cwd())
-    if in_job_copy and not expanded.exists():
+    if in_job_copy and (is_output or not expanded.exists()):
         return str(Path.home() / expanded)
     return str(expanded.absolute())
 
@@ -475,6 +502,8 @@ def _results_keys(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             yield from _results_keys(value, f"{prefix}{name}.")
+        elif name == "engine_args":
+            yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in _FREE_ENGINE_ARGS)
         else:
             yield f"{prefix}{name}", value
 

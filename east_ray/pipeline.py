@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from east_ray import evaluation, weighting
 from east_ray.cluster import check_resources, connect
-from east_ray.config import Config, InputError, resolve_model
+from east_ray.config import Config, InputError, QuestionsConfig, resolve_model
 from east_ray.progress import Progress
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, JUDGED, QUESTIONS, SAMPLES, Reason
@@ -60,10 +60,11 @@ def run(config: Config, progress: Progress) -> str:
     """All rounds; returns the path of the report. Raises InputError for what the user can mend."""
     directory = RunDirectory(config)
     progress.say(f"run directory: {directory.uri}")
+    check_inputs(config)
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         ask_questions(round_)
-        if config.training.examples == "selected":
+        if any(settings.training.examples == "selected" for _, settings, _ in round_.learners()):
             sample_responses(round_)
         for name, settings, stages in round_.learners():
             make_examples(round_, name, settings, stages)
@@ -71,6 +72,12 @@ def run(config: Config, progress: Progress) -> str:
             train(round_, name, settings, stages)
         evaluate(round_)
     return write_report(directory)
+
+
+def check_inputs(config: Config) -> None:
+    """Read the questions of the last stage before the first one begins: a wrong path should not wait for hours."""
+    if config.evaluation.questions is not None:
+        load_questions(config.evaluation.questions)
 
 
 def open_round(config: Config, directory: RunDirectory, number: int, progress: Progress) -> Round:
@@ -83,7 +90,8 @@ def open_round(config: Config, directory: RunDirectory, number: int, progress: P
             raise InputError(f"round {number}: round {number - 1} of {directory.uri} has not been trained yet")
         previous = directory.address(before / "model")
     connect(config.cluster)
-    check_resources(config)
+    if number == 0:  # in a later round the engines of the one before may still be giving back their memory
+        check_resources(config, progress.say)
     initial = previous if config.init_from == "previous" else base
     return Round(config, directory, number, previous, initial, progress)
 
@@ -97,8 +105,9 @@ def _done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
 
 
 def require(round_: Round, stage: str, verb: str) -> None:
-    """Raises InputError naming the verb to run first, if a stage of this round is not done."""
-    if round_.stages.record(stage) is None:
+    """Raises InputError naming the verb to run first, if a stage of this round (of a variant too) is not done."""
+    every = [stages for _, _, stages in round_.learners()] if stage in ("examples", "training") else [round_.stages]
+    if any(stages.record(stage) is None for stages in every):
         raise InputError(
             f"round {round_.number} of {round_.directory.uri} has no {stage} yet: run `east-ray {verb}` first"
         )
@@ -110,18 +119,23 @@ def ask_questions(round_: Round) -> None:
     if _done(round_, stages, "questions", "questions"):
         return
     with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
-        questions, aside = load_questions(config.questions)
-        tokenizer = load_tokenizer(local_copy(round_.sampled_model))
-        # One token at least must be left for the response.
-        room = context_length(round_.sampled_model, config.engines.engine_args) - 1
-        questions, too_long = prompts_within(questions, tokenizer, config.prompt, room)
-        aside = pa.concat_tables([aside, too_long])
+        questions, aside = askable_questions(round_, config.questions, round_.sampled_model)
         (stages / "questions").replace(questions)
         (stages / "set_aside").replace(aside)
+        if questions.num_rows == 0:
+            raise InputError(f"no question can be asked: {_listed(counts_by(aside, 'reason'))}")
         record.counts = {"asked": questions.num_rows, "set_aside": counts_by(aside, "reason")}
         line.update(questions.num_rows, f"{aside.num_rows:,} set aside" if aside.num_rows else "")
-    if questions.num_rows == 0:
-        raise InputError(f"no question can be asked: {_listed(counts_by(aside, 'reason'))}")
+
+
+def askable_questions(round_: Round, source: QuestionsConfig, model: str) -> tuple[pa.Table, pa.Table]:
+    """The questions of a source whose prompts leave room for a response, and those set aside."""
+    config, model = round_.config, resolve_model(model)
+    questions, aside = load_questions(source)
+    tokenizer = load_tokenizer(local_copy(model))
+    room = context_length(model, config.engines.engine_args) - 1  # one token at least for the response
+    questions, too_long = prompts_within(questions, tokenizer, config.prompt, room)
+    return questions, pa.concat_tables([aside, too_long])
 
 
 def sample_responses(round_: Round) -> None:
@@ -166,7 +180,8 @@ def make_examples(round_: Round, name: str, settings: Config, stages: Stages) ->
         if len(weights) == 0:
             raise InputError(
                 f"no question was kept, so there is nothing to train on: of {sum(reasons.values()):,} questions "
-                f"{_listed(reasons)}; the responses are kept in {round_.stages / 'samples'}"
+                f"{_listed(reasons)}; the responses are kept in "
+                f"{round_.directory.address(round_.stages / 'samples')}"
             )
 
 
@@ -279,7 +294,9 @@ def evaluate(round_: Round) -> None:
     models = {BASE: resolve_model(config.model)} | {
         name: round_.directory.address(learner / "model") for name, _, learner in round_.learners()
     }
-    questions, aside = load_questions(config.evaluation.questions)
+    questions, aside = askable_questions(round_, config.evaluation.questions, config.model)
+    if questions.num_rows == 0:
+        raise InputError(f"evaluation.questions: none can be asked: {_listed(counts_by(aside, 'reason'))}")
     decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=config.evaluation.max_tokens)
     with stages.recording("evaluation") as record:
         _sample(round_, "evaluation", questions, models, "evaluation/responses", decoding, record.counts)

@@ -27,6 +27,7 @@ from east_ray.storage import locate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 #: GSM8K's calculator annotations, <<48/2=24>>, which no model should learn to write.
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
@@ -51,10 +52,11 @@ def load_questions(config: QuestionsConfig) -> tuple[pa.Table, pa.Table]:
     for number, row in rows[config.skip : stop]:
         where = f"{source}, row {number}"
         question = _normalized(row, layout, config, where) | {
-            "level": row.get("level"),
-            "subject": row.get("subject", row.get("type")),
+            "level": _label(row.get("level")),
+            "subject": _label(row.get("subject", row.get("type"))),
         }
-        question_id = str(_question_id(row, layout, config, where) or f"{stem}-{number:06d}")
+        given_id = _question_id(row, layout, config, where)
+        question_id = f"{stem}-{number:06d}" if given_id is None else str(given_id)
         if question_id in seen:
             raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
         seen[question_id] = where
@@ -107,7 +109,9 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: P
     """
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     user = {"role": "user", "content": prompt.template.replace("{question}", question)}
-    rendered = tokenizer.apply_chat_template([*system, user], add_generation_prompt=True, tokenize=False)
+    rendered = tokenizer.apply_chat_template(
+        [*system, user], add_generation_prompt=True, tokenize=False, **prompt.template_variables
+    )
     assert isinstance(rendered, str)
     return rendered
 
@@ -162,6 +166,8 @@ def _json_rows(content: bytes, path: str, *, lines: bool) -> Iterator[tuple[int,
     for number, row in parsed:
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
+        if _SURROGATE.search("".join(value for value in row.values() if isinstance(value, str))):
+            raise InputError(f"{path}, line {number}: half of a surrogate pair, which is not text")
         yield number, row
 
 
@@ -205,6 +211,11 @@ def _cell(row: Mapping[str, Any], column: str, where: str) -> Any:
 def _text(row: Mapping[str, Any], column: str, where: str) -> str | None:
     value = _cell(row, column, where)
     return None if value is None else str(value).strip()
+
+
+def _label(value: Any) -> str | None:
+    """A level or subject as text, whatever the source has (MATH-500's levels are numbers)."""
+    return None if value is None else str(value)
 
 
 def _normalized(

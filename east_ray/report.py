@@ -167,7 +167,11 @@ def _weights_table(summary: RoundSummary) -> Table:
 
 def labels(summary: RoundSummary) -> dict[str, str]:
     """Name of a model -> how it is shown."""
-    return _SHOWN | {learner.name: learner.label for learner in summary.learners}
+    labels_ = [learner.label for learner in summary.learners]
+    return _SHOWN | {
+        learner.name: learner.label if labels_.count(learner.label) == 1 else f"{learner.name}: {learner.label}"
+        for learner in summary.learners
+    }
 
 
 def _accuracy_table(summary: RoundSummary) -> Table:
@@ -234,7 +238,8 @@ def write_report(directory: RunDirectory) -> str:
         versions={name: metadata.version(name) for name in ("east-ray", "ray", "torch", "transformers", "deepspeed")},
         directory=directory.uri,
     )
-    return directory.folder.write_text("report.html", html)
+    directory.folder.write_text("report.html", html)
+    return directory.address(directory.folder / "report.html")
 
 
 def _rendered(summary: RoundSummary) -> dict[str, Any]:

@@ -131,15 +131,18 @@ class Engine:
         """Hand waiting requests to the engine; blocks while there is nothing at all to do."""
         while held is not None or not self._waiting.empty() or not self._in_flight:
             request_id, model, token_ids, params, future = held or self._waiting.get()
-            if model != self._model:
-                if self._in_flight:
-                    return request_id, model, token_ids, params, future
-                self._take_over(model)
+            if model != self._model and self._in_flight:
+                return request_id, model, token_ids, params, future
             held = None
             try:
+                if model != self._model:
+                    self._take_over(model)
                 self._engine.add_request(request_id, {"prompt_token_ids": token_ids}, params)
             except ValueError as error:
                 future.set_exception(error)
+            except BaseException as error:  # it is in neither list any more, so nobody else would tell who waits
+                future.set_exception(error)
+                raise
             else:
                 self._in_flight[request_id] = future
         return None
@@ -173,11 +176,13 @@ class Sampler:
         self._models, self._prompt, self._decoding, self._folder = models, prompt, decoding, folder
         self._tokenizer = load_tokenizer(local_copy(first))
         self._engine = Engine(first, engine_args)
+        self._asking = threading.Lock()
 
     def __call__(self, questions: pa.Table) -> pa.Table:
         """Questions with the name of the model to ask -> one row of numbers, once their samples are durable."""
         rows = questions.to_pylist()
-        asked = [self._ask(row) for row in rows]
+        with self._asking:  # tasks of two models must not alternate row by row: each change empties the engine
+            asked = [self._ask(row) for row in rows]
         answered = [
             sample_row(row, prompt, future.result(), self._decoding.responses_per_question)
             for row, (prompt, future) in zip(rows, asked, strict=True)

@@ -22,10 +22,10 @@ from east_ray import config as config_module
 from east_ray.config import Config, InputError
 
 
-def locate(path: str) -> tuple[pafs.FileSystem, str]:
+def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]:
     """The file system of a path and the path inside it. Raises InputError for an address of an unknown kind."""
     if "://" not in path:
-        return pafs.LocalFileSystem(), config_module.resolve_path(path)
+        return pafs.LocalFileSystem(), config_module.resolve_path(path, is_output=is_output)
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)
     except pa.ArrowInvalid:
@@ -51,14 +51,19 @@ def local_copy(path: str) -> str:
     import tempfile
 
     filesystem, inner = locate(path)
-    infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
+    infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
     files = sorted(info.path for info in infos if info.type == pafs.FileType.File)
     stamp = hashlib.sha256(repr([(i.path, i.size, i.mtime_ns) for i in infos]).encode()).hexdigest()[:16]
-    target = os.path.join(tempfile.gettempdir(), f"east-ray-{os.getuid()}", "models", stamp)
+    cache = Path(tempfile.gettempdir(), f"east-ray-models-{os.getuid()}")
+    cache.mkdir(mode=0o700, exist_ok=True)
+    if cache.stat().st_uid != os.getuid():
+        raise InputError(f"{cache} belongs to another user; models cannot be fetched into it")
+    if not files:
+        raise InputError(f"model: there is nothing at {path}")
+    target = str(cache / stamp)
     if not os.path.isdir(target):
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         # Fetched beside its place and renamed, so that a second process never reads half a model.
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch:
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
             fetched = os.path.join(scratch, "model")
             for file in files:
                 destination = os.path.join(fetched, os.path.relpath(file, inner))
@@ -187,17 +192,23 @@ class RunDirectory:
 
     def __init__(self, config: Config) -> None:
         """Raises InputError if the directory holds a run of another configuration, naming the keys that differ."""
-        filesystem, path = locate(config.run_dir)
+        filesystem, path = locate(config.run_dir, is_output=True)
         self.folder = Folder(filesystem, path.rstrip("/"))
         self.uri = config.run_dir if "://" in config.run_dir else path
         try:
             stored = self.folder.read_text("config.yaml")
-            if stored is None:
+            if stored is None or not self._has_begun():
+                stored = None
                 self.folder.write_text("config.yaml", config_module.dump(config))
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
         if stored is not None:
             self._check_same_run(stored, config)
+
+    def _has_begun(self) -> bool:
+        """Whether any stage is done or has written rows: until then a mistake in the configuration may be mended."""
+        stages = self.round(0)
+        return any((stages / name).exists for name in ("stages", "samples"))
 
     def _check_same_run(self, stored: str, config: Config) -> None:
         try:
@@ -216,7 +227,8 @@ class RunDirectory:
 
     def address(self, folder: Folder) -> str:
         """A folder of this run as a path or address that any machine can open."""
-        return self.uri.rstrip("/") + folder.path.removeprefix(self.folder.path)
+        root, question, options = self.uri.partition("?")  # s3://bucket/run?endpoint_override=…
+        return root.rstrip("/") + folder.path.removeprefix(self.folder.path) + question + options
 
     @cached_property
     def config(self) -> Config:

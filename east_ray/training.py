@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from east_ray import losses
+from east_ray.batches import TOKENIZED, Row, micro_batches, steps, tokenize_example
 from east_ray.config import InputError, PromptConfig, TrainingConfig
-from east_ray.questions import load_tokenizer, render_prompt, tokenize
+from east_ray.questions import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
 
@@ -34,69 +35,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-#: What the loop reads: one row per example and epoch, in the order of training.
-TOKENIZED = pa.schema(
-    [
-        pa.field("epoch", pa.int32()),
-        pa.field("order", pa.string()),  # sorts the examples of an epoch at random, fixed by the seed
-        pa.field("question_id", pa.string()),
-        pa.field("weight", pa.float64()),
-        pa.field("prompt", pa.list_(pa.int32())),  # token ids
-        pa.field("chosen", pa.list_(pa.int32())),  # token ids, the end-of-turn token included
-        pa.field("rejected", pa.list_(pa.int32())),  # DPO and KTO
-        pa.field("mismatched", pa.list_(pa.int32())),  # KTO: the chosen response of another question
-    ]
-)
-
-Row = Mapping[str, Any]
 Metrics = dict[str, float]
-
-
-def tokenize_example(
-    row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig
-) -> dict[str, list[int] | None]:
-    """Token ids of an example's prompt and responses.
-
-    Prompt and response are tokenized apart, as the sampler had them. A response that ended by itself is followed by
-    the end-of-turn token, one that was cut is not: nobody should learn to end there.
-    """
-
-    def response(text: str | None, finish_reason: str | None) -> list[int] | None:
-        if text is None:
-            return None
-        end = [tokenizer.eos_token_id] if finish_reason == "stop" and tokenizer.eos_token_id is not None else []
-        return tokenize(tokenizer, text) + end
-
-    return {
-        "prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt)),
-        "chosen": response(row["chosen"], row["chosen_finish_reason"]),
-        "rejected": response(row["rejected"], row["rejected_finish_reason"]),
-        "mismatched": response(row.get("mismatched"), "stop"),
-    }
-
-
-def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
-    """The global optimizer steps of a stream of TOKENIZED rows; none crosses an epoch, whose last may be smaller."""
-    step: list[Row] = []
-    for row in rows:
-        if step and (len(step) == examples_per_step or row["epoch"] != step[0]["epoch"]):
-            yield step
-            step = []
-        step.append(row)
-    if step:
-        yield step
-
-
-def micro_batches(step: Sequence[Row], rank: int, world_size: int, size: int) -> list[list[Row]]:
-    """The micro-batches of one worker: as many on every worker, as the sharded engine demands, some perhaps empty.
-
-    Examples go round the workers by length, so that all have about as many tokens and each micro-batch has rows of
-    about the same length.
-    """
-    by_length = sorted(step, key=lambda row: len(row["prompt"]) + len(row["chosen"]), reverse=True)
-    own = by_length[rank::world_size]
-    num_batches = math.ceil(math.ceil(len(step) / world_size) / size)
-    return [own[i * size : (i + 1) * size] for i in range(num_batches)]
 
 
 def learning_rate(settings: TrainingConfig, step: int, num_steps: int) -> float:
@@ -188,10 +127,14 @@ def train(
         compute.remember_reference(rows, num_examples)
 
     num_steps = math.ceil(num_examples / settings.examples_per_step) * settings.epochs
+    history: list[Metrics] = []  # of rank 0; it travels in the checkpoint, so that a resumed log is whole
     first_step = 0
     if checkpointing.restored is not None:
         _, state = engine.load_checkpoint(checkpointing.restored, tag="state")
         first_step = int(state["next_step"])
+        for metrics in state["history"] if rank == 0 else []:
+            history.append(metrics)
+            report(metrics)
     engine.train()
     for index, step in enumerate(steps(rows(), settings.examples_per_step)):
         if index < first_step:
@@ -212,12 +155,13 @@ def train(
                 "num_examples": len(step),
                 "tokens_per_s": metrics["num_tokens"] / seconds,
             }
+            history.append(metrics)
             report(metrics)
         if (index + 1) % settings.checkpoint_every_steps == 0 and index + 1 < num_steps:
-            state = {"next_step": index + 1}
+            state = {"next_step": index + 1, "history": history}
 
-            def write(folder: str, state: Mapping[str, int] = state) -> None:
-                engine.save_checkpoint(folder, tag="state", client_state=dict(state), save_latest=False)
+            def write(folder: str, state: dict[str, Any] = state) -> None:
+                engine.save_checkpoint(folder, tag="state", client_state=state, save_latest=False)
 
             checkpointing.save(index + 1, write)
     return lambda folder: _export(engine, folder)
@@ -446,8 +390,9 @@ def train_model(
             },
         ),
         run_config=ray.train.RunConfig(
-            name="checkpoints",
-            storage_path=checkpoints.path.removesuffix("/checkpoints"),
+            # DeepSpeed restores a state only into the same group of workers; another shape begins anew.
+            name=f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}",
+            storage_path=checkpoints.path,
             storage_filesystem=None if checkpoints.is_local else checkpoints.filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=1),
@@ -458,8 +403,11 @@ def train_model(
     )
     with _watched(board, progress):
         trainer.fit()
-    metrics: list[Metrics] = ray.get(board.read.remote(0))
-    return TrainingSummary(counts.num_examples, counts.num_too_long, counts.num_zero_weight, metrics)
+    # A step that was done again after a restart counts once, as it was done last.
+    metrics: dict[float, Metrics] = {row["step"]: row for row in ray.get(board.read.remote(0))}
+    log = [metrics[step] for step in sorted(metrics)]
+    checkpoints.clear()
+    return TrainingSummary(counts.num_examples, counts.num_too_long, counts.num_zero_weight, log)
 
 
 @dataclass(frozen=True)
@@ -479,7 +427,7 @@ def _tokenized(
     """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out."""
     import ray.data
 
-    table = examples.read(EXAMPLES)
+    table = examples.read(EXAMPLES).sort_by("question_id")
     num_zero_weight = 0
     if settings.skip_zero_weight:
         kept = table.filter(pc.greater(table["weight"], 0))
@@ -489,14 +437,17 @@ def _tokenized(
         if table.num_rows < 2:
             raise InputError("training.objective: kto needs at least 2 examples, to pair prompts with other responses")
         # The neighbour's response: a fixed mismatched pairing, so that its reference is computed only once.
-        chosen = table["chosen"].combine_chunks()
-        table = table.append_column("mismatched", pa.concat_arrays([chosen[1:], chosen[:1]]))
+        for column in ("chosen", "chosen_finish_reason"):
+            values = table[column].combine_chunks()
+            name = column.replace("chosen", "mismatched")
+            table = table.append_column(name, pa.concat_arrays([values[1:], values[:1]]))
+    read = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
 
     def tokenize_rows(batch: pa.Table) -> pa.Table:
         rows: list[dict[str, Any]] = []
         for row in batch.to_pylist():
             tokenized = tokenize_example(row, tokenizer, prompt)
-            longest = max(len(ids) for name, ids in tokenized.items() if name != "prompt" and ids is not None)
+            longest = max(len(tokenized[name] or []) for name in read[settings.objective])
             if len(tokenized["prompt"] or []) + longest > settings.max_length:
                 continue
             for epoch in range(settings.epochs):

@@ -129,12 +129,17 @@ def test_only_what_changes_results_sets_two_runs_apart() -> None:
     stored = resolve(MINIMAL)
     free = [
         "training.num_workers=4",
+        "training.micro_batch_size=1",
+        "training.deepspeed.zero_stage=3",
+        "engines.engine_args={max_num_seqs: 8}",
         "engines.max_engines=8",
         "cluster.num_cpus=2",
         "run_dir=elsewhere",
         "description=x",
     ]
     assert config.differences(stored, resolve(MINIMAL, free)) == []
+    (difference,) = config.differences(stored, resolve(MINIMAL, ["engines.engine_args={quantization: fp8}"]))
+    assert difference == "engines.engine_args.quantization: None there, 'fp8' now"
     changed = resolve(MINIMAL, ["weighting.exponent=2.0", "variants={u: {weighting.signal: uniform}}"])
     assert config.differences(stored, changed) == [
         "weighting.exponent: 1.0 there, 2.0 now",

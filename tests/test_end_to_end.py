@@ -273,9 +273,9 @@ def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Pa
 
 @pytest.mark.drill
 def test_a_second_round_samples_from_the_first_rounds_model(arguments: list[str], tmp_path: Path) -> None:
-    run = tmp_path / "run"
+    run = tmp_path / "run"  # given as an address, so that models are fetched as from any remote storage
     small = ["questions.max_questions=24", "sampling.responses_per_question=8", "evaluation.questions.max_questions=24"]
-    result = east_ray("run", arguments[0], f"run_dir={run}", "rounds=2", "variants={}", *small)
+    result = east_ray("run", arguments[0], f"run_dir=file://{run}", "rounds=2", "variants={}", *small)
     assert result.returncode == 0, result.stderr
     samples = [read(run / f"round_{number}" / "samples", SAMPLES) for number in (0, 1)]
     assert {row["model"] for row in samples[0]} == {"base"} and {row["model"] for row in samples[1]} == {"trained"}

@@ -10,7 +10,18 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 
 @pytest.mark.parametrize(
     "module",
-    ["records", "config", "answers", "weighting", "selection", "evaluation", "storage", "questions", "progress"],
+    [
+        "records",
+        "config",
+        "answers",
+        "weighting",
+        "selection",
+        "evaluation",
+        "storage",
+        "questions",
+        "batches",
+        "progress",
+    ],
 )
 def test_pure_modules_need_no_heavy_package(module: str) -> None:
     forbidden = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r})); import east_ray.{module}"

@@ -71,6 +71,8 @@ def test_math_rows(tmp_path: Path) -> None:
     assert questions["question_id"].to_pylist() == ["a/1", "a/2"]
     assert questions["reference_answer"].to_pylist() == ["\\frac{1}{2}", "0.5"]
     assert questions["level"].to_pylist() == ["Level 5", "Level 5"]
+    numbered, _ = load_questions(QuestionsConfig(path=write(tmp_path / "n.jsonl", row | {"level": 2})))
+    assert numbered["level"].to_pylist() == ["2"]  # MATH-500 has numbers
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".json", ".jsonl"])
@@ -187,6 +189,13 @@ def test_a_prompt_has_one_beginning_token_and_ends_where_the_response_begins() -
         tokenize=False,
     )
     assert str(whole).startswith(prompt + "2")
+
+
+def test_the_chat_template_gets_its_variables() -> None:
+    tokenizer = load_tokenizer(MODEL)
+    tokenizer.chat_template = "{{ date_string }}|{{ messages[0]['content'] }}"
+    dated = PromptConfig(template_variables={"date_string": "26 Jul 2024"})
+    assert render_prompt(tokenizer, "1+1?", dated) == "26 Jul 2024|1+1?"
 
 
 def test_prompts_that_leave_no_room_are_set_aside_with_their_length() -> None:

@@ -42,8 +42,13 @@ def test_a_stage_that_fails_is_not_done(tmp_path: Path) -> None:
 
 
 def test_the_configuration_is_written_first_and_guards_the_directory(tmp_path: Path) -> None:
-    RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5"))
+    RunDirectory(config(tmp_path / "run", "weighting.exponent=3.0"))
     assert (tmp_path / "run" / "config.yaml").read_text().startswith("run_dir:")
+    # Until something has been done there, a mistake may be mended.
+    directory = RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5"))
+    assert directory.config.weighting.exponent == 1.5
+    with directory.round(0).recording("questions"):
+        pass
     RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5", "training.num_workers=4"))
     with pytest.raises(InputError, match=r"another configuration \(weighting.exponent: 1.5 there, 2.0 now\)"):
         RunDirectory(config(tmp_path / "run", "weighting.exponent=2.0"))
@@ -66,6 +71,9 @@ def test_any_address_of_fsspec_serves_as_run_directory() -> None:
     (stages / "questions").write_part(pa.table({"a": [1], "b": ["x"]}))
     assert (stages / "questions").read(SCHEMA).num_rows == 1
     assert directory.address(stages / "model") == "memory://bucket/run/round_0/model"
+    directory.uri = "s3://bucket/run?endpoint_override=127.0.0.1:9000"
+    expected = "s3://bucket/run/round_0/model?endpoint_override=127.0.0.1:9000"
+    assert directory.address(stages / "model") == expected
     with stages.recording("questions"):
         pass
     assert stages.record("questions") is not None
