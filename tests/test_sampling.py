@@ -1,0 +1,105 @@
+"""The sampling stage on real vLLM: seeds, several models on one pool, a pool that grows, engines that fail."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from east_ray.config import EnginePoolConfig, PromptConfig
+from east_ray.records import QUESTIONS, SAMPLES
+from east_ray.sampling import Decoding, sample
+from east_ray.storage import Folder, locate
+
+ENGINES: dict[str, Any] = {
+    "num_cpus_per_engine": 0.5,
+    "engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 64, "max_model_len": 256},
+    "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
+}
+
+
+def questions(count: int) -> pa.Table:
+    rows = [
+        {"question_id": f"q{i}", "question": f"Tom has {i + 2} pens. He gets 3 more. How many pens has he?",
+         "reference_answer": str(i + 5)}
+        for i in range(count)
+    ]  # fmt: skip
+    return pa.Table.from_pylist([{name: row.get(name) for name in QUESTIONS.names} for row in rows], QUESTIONS)
+
+
+def ask(folder: Path, models: dict[str, str], count: int, decoding: Decoding, **engines: Any) -> list[dict[str, Any]]:
+    target = Folder(*locate(str(folder)))
+    settings = EnginePoolConfig.model_validate(ENGINES | engines)
+    list(sample(questions(count), models, target, engines=settings, prompt=PromptConfig(), decoding=decoding))
+    rows: list[dict[str, Any]] = target.read(SAMPLES).to_pylist()
+    return rows
+
+
+def test_a_question_has_its_own_seed_whatever_the_order() -> None:
+    seeded = Decoding(responses_per_question=4, temperature=1.0, max_tokens=8, seed=0)
+    seeds = [seeded.seed_of(f"q{i}") for i in range(1000)]
+    assert seeds == [seeded.seed_of(f"q{i}") for i in range(1000)]
+    assert len(set(seeds)) > 995 and all(seed is not None and 0 <= seed < 2**31 for seed in seeds)
+    greedy = Decoding(responses_per_question=1, temperature=0.0, max_tokens=8, seed=0)
+    assert greedy.seed_of("q") is None
+    assert Decoding(responses_per_question=1, temperature=1.0, max_tokens=8).seed_of("q") is None
+
+
+def test_rows_are_complete_and_truncation_is_visible(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+    decoding = Decoding(responses_per_question=6, temperature=1.0, max_tokens=12, seed=1)
+    rows = ask(tmp_path, {"base": str(quickstart / "model")}, 10, decoding)
+    assert sorted(row["question_id"] for row in rows) == sorted(f"q{i}" for i in range(10))
+    for row in rows:
+        assert len(row["responses"]) == 6 and row["num_prompt_tokens"] > 5 and row["question"] in row["prompt"]
+        for response in row["responses"]:
+            assert 1 <= response["num_tokens"] <= 12 and response["logprob"] < 0
+            assert response["finish_reason"] == ("length" if response["num_tokens"] == 12 else "stop")
+    assert any(len({response["text"] for response in row["responses"]}) > 1 for row in rows)
+
+
+def test_one_pool_serves_several_models_and_does_not_mix_them(
+    quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # The second model is the first with its last layer switched off, so greedy answers differ.
+    model = AutoModelForCausalLM.from_pretrained(quickstart / "model", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.model.layers[-1].parameters():
+            parameter.zero_()
+    model.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(quickstart / "model").save_pretrained(tmp_path / "other")
+    paths = {"base": str(quickstart / "model"), "other": str(tmp_path / "other")}
+    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=24)
+    rows = ask(tmp_path / "both", paths, 30, decoding)
+    together = {(row["model"], row["question_id"]): row["responses"][0]["text"] for row in rows}
+    assert len(rows) == len(together) == 60
+    alone = ask(tmp_path / "alone", {"other": paths["other"]}, 30, decoding)
+    assert all(row["responses"][0]["text"] == together["other", row["question_id"]] for row in alone)
+    assert sum(together["base", f"q{i}"] != together["other", f"q{i}"] for i in range(30)) > 15
+
+
+def test_an_engine_that_cannot_start_is_an_error_that_says_why(
+    quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    from east_ray.cli import _message, _root_cause
+
+    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=8)
+    with pytest.raises(Exception, match="no_such_argument") as error:
+        ask(tmp_path, {"base": str(quickstart / "model")}, 2, decoding, engine_args={"no_such_argument": 1})
+    assert "no_such_argument" in _message(_root_cause(error.value))
+
+
+@pytest.mark.drill
+def test_the_pool_grows_while_questions_wait(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+    from ray._private import state  # the public list of actors needs a dashboard
+
+    def num_samplers() -> int:
+        return sum("Sampler" in actor["ActorClassName"] for actor in state.actors().values())
+
+    before = num_samplers()
+    decoding = Decoding(responses_per_question=64, temperature=1.0, max_tokens=64)
+    rows = ask(tmp_path, {"base": str(quickstart / "model")}, 300, decoding, max_engines=2)
+    assert len(rows) == 300
+    assert num_samplers() - before == 2
