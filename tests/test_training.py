@@ -153,7 +153,7 @@ def reference_run(objective: str, examples: Folder, model_path: str) -> tuple[li
             loss.backward()  # type: ignore[union-attr]
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
-            metrics.append({"loss": float(loss), "gradient_norm": float(norm)})
+            metrics.append({"loss": loss.item(), "gradient_norm": norm.item()})
     return metrics, model.state_dict()
 
 
