@@ -35,6 +35,7 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     command = [
         RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--dashboard-port={port}",
         "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}",
+        f"--dashboard-agent-listen-port={free_port()}",  # another Ray on this machine has the usual one
     ]  # fmt: skip
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment(tmp_path), check=True, capture_output=True)
     log = (tmp_path / "head.log").open("w")
