@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from east_ray.symbolic import clean, has_long_decimal, is_rounding_of, key
+from east_ray.symbolic import clean, is_rounding_of, joined_roundings, key
 
 MAX_ANSWER_CHARS = 2000
 _MAX_READABLE = 10**1000  # numerator or denominator of a fraction that is written out
@@ -373,7 +373,10 @@ def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math")
     if equivalence == "string":
         keys: dict[str, Hashable] = {answer: _stripped(answer) for answer in set(answers) if answer is not None}
     elif equivalence == "math":
-        keys = _joined_roundings({answer: key(answer) for answer in set(answers) if answer is not None})
+        keys = {answer: key(answer) for answer in set(answers) if answer is not None}
+        distinct = list(set(keys.values()))
+        joined = dict(zip(distinct, joined_roundings(distinct), strict=True))
+        keys = {answer: joined[value] for answer, value in keys.items()}
     else:
         raise ValueError(f"equivalence: {equivalence!r} is neither 'math' nor 'string'")
     numbers: dict[Hashable, int] = {}
@@ -392,27 +395,6 @@ def cluster_with_reference(
     numbers: dict[int, int] = {}
     renumbered = [numbers.setdefault(number, len(numbers)) for number in clusters]
     return renumbered, [number == reference for number in clusters]
-
-
-def _joined_roundings(keys: dict[str, Hashable]) -> dict[str, Hashable]:
-    """Joins each long decimal to every value that it is a rounding of; what that connects is one cluster."""
-    distinct = list(dict.fromkeys(keys.values()))
-    decimals = [index for index, value in enumerate(distinct) if has_long_decimal(value)]
-    if not decimals:
-        return keys
-    parent = list(range(len(distinct)))  # a union-find forest
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    for decimal in decimals:
-        for precise, value in enumerate(distinct):
-            if is_rounding_of(distinct[decimal], value):
-                parent[root(decimal)] = root(precise)
-    roots = {value: root(index) for index, value in enumerate(distinct)}
-    return {answer: roots[value] for answer, value in keys.items()}
 
 
 _STRIPPED_COMMANDS = re.compile(r"\\(?:left|right|!|,|;|\$|%|text\{\s*\}|displaystyle)|\^\{?\\circ\}?|[$%]")

@@ -62,6 +62,8 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: R
     from east_ray import pipeline
 
     def stage(round_: "pipeline.Round") -> None:
+        if round_.config.samples is not None:
+            raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
         pipeline.ask_questions(round_)
         pipeline.sample_responses(round_)
 
@@ -70,15 +72,22 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: R
 
 @app.command()
 def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
-    """Cluster the sampled answers and weight the questions: examples/ and discarded/, of each variant too."""
-    from east_ray import pipeline
+    """Cluster the sampled answers and weight the questions: examples/ and discarded/, of each variant too.
+
+    With `samples` in the configuration, those that another sampler made.
+    """
+    from east_ray import pipeline, report
+    from east_ray.storage import RunDirectory
 
     def stage(round_: "pipeline.Round") -> None:
+        if round_.config.samples is not None:
+            pipeline.take_samples(round_)
         pipeline.require(round_, "sampling", "sample")
         for learner in round_.learners():
             pipeline.make_examples(round_, *learner)
 
-    _run_stage(stage, config_file, overrides, round_number)
+    settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
+    report.print_summary(report.summarize(RunDirectory(settings)), _console())
 
 
 @app.command()
@@ -87,6 +96,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     from east_ray import pipeline
 
     def stage(round_: "pipeline.Round") -> None:
+        pipeline.require_model(round_.config)
         if round_.config.training.examples == "reference_solutions":
             pipeline.ask_questions(round_)
             for learner in round_.learners():
@@ -107,6 +117,7 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
     def stage(round_: "pipeline.Round") -> None:
         if round_.config.evaluation.questions is None:
             raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
+        pipeline.require_model(round_.config)
         pipeline.require(round_, "training", "train")
         pipeline.evaluate(round_)
 
@@ -152,6 +163,8 @@ def _run_stage(
     config_file: Path,
     overrides: list[str] | None,
     round_number: int,
+    *,
+    only_weigh: bool = False,
 ) -> Config:
     from east_ray import pipeline
     from east_ray.progress import Progress
@@ -161,7 +174,7 @@ def _run_stage(
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
     pipeline.check_inputs(settings)
-    stage(pipeline.open_round(settings, RunDirectory(settings), round_number, progress))
+    stage(pipeline.open_round(settings, RunDirectory(settings), round_number, progress, only_weigh=only_weigh))
     return settings
 
 

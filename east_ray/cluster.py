@@ -71,8 +71,10 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
     joined = _address(config.cluster) is not None
     have = ray.cluster_resources()
     learners = [config, *(config.variant(name) for name in config.variants)]
+    samples_itself = config.samples is None and any(one.training.examples == "selected" for one in learners)
+    engines_run = samples_itself or config.evaluation.questions is not None
     demands = [(f"engines.num_{unit}s_per_engine", getattr(config.engines, f"num_{unit}s_per_engine")
-                * config.engines.min_engines, unit.upper()) for unit in ("gpu", "cpu")]  # fmt: skip
+                * config.engines.min_engines, unit.upper()) for unit in ("gpu", "cpu") if engines_run]  # fmt: skip
     for training in (learner.training for learner in learners):
         demands += [(f"training.num_{unit}s_per_worker", getattr(training, f"num_{unit}s_per_worker")
                      * training.num_workers, unit.upper()) for unit in ("gpu", "cpu")]  # fmt: skip
@@ -82,7 +84,6 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
             say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {there:g} now")
         elif wanted > there:
             raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {there:g}")
-    engines_run = config.evaluation.questions or any(one.training.examples == "selected" for one in learners)
     if engines_run and not joined and config.engines.num_gpus_per_engine == 0:
         _check_memory(config)
 

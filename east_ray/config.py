@@ -90,6 +90,29 @@ class QuestionsConfig(_Section):
         return self
 
 
+class SamplesConfig(_Section):
+    """Responses that another sampler made, to be clustered, weighted and trained on in place of our own."""
+
+    path: str
+    """A .jsonl or .parquet file, or a folder of them (local, s3:// or gs://); a row is a question with its responses.
+    The samples/ folder of another run is one."""
+    question_column: str = "question"
+    """The column of the question's text."""
+    reference_answer_column: str = "reference_answer"
+    """The column of the final answer, e.g. 72. Of a worked solution that ends in #### 72 or \\boxed{72}, the answer."""
+    responses_column: str = "responses"
+    """The column of the list of responses: texts, or objects that hold one."""
+    text_field: str = "text"
+    """With responses that are objects: the field of the text. Dots go deeper, e.g. message.content."""
+    finish_reason_field: str = "finish_reason"
+    """With responses that are objects: the field that says stop or length. Where it is missing, stop is assumed: the
+    response is taken to have ended by itself."""
+    num_tokens_field: str = "num_tokens"
+    """With responses that are objects: the field of the number of tokens; it may be missing."""
+    id_column: str | None = None
+    """A column of unique names of the questions; by default the file's name and the row's number."""
+
+
 class PromptConfig(_Section):
     """How a question is put to the model."""
 
@@ -171,6 +194,9 @@ class SelectionConfig(_Section):
     all_correct: Literal["keep", "drop"] = "keep"
     """Questions that every response answers correctly. SFT keeps them by default (entropy gives them weight 0);
     DPO and KTO always drop them, for want of a wrong response."""
+    require_boxed: bool = True
+    """A chosen response must have its answer in \\boxed{}, as the paper has it. false: any correct response will do,
+    those with a box first; for samples of models that were not asked for one."""
 
 
 class WeightingConfig(_Section):
@@ -287,8 +313,9 @@ class Config(_Section):
 
     run_dir: str
     """Where everything is written: a local folder, s3://… or gs://…"""
-    model: str
-    """The model to improve: a folder in Hugging Face format or a hub name."""
+    model: str = ""
+    """The model to improve: a folder in Hugging Face format or a hub name. Only `east-ray weigh` on given `samples`
+    does without."""
     description: Annotated[str, Field(json_schema_extra=_FREE)] = ""
     """What the run is, in the user's words; shown in the report."""
     seed: int = 0
@@ -297,8 +324,10 @@ class Config(_Section):
     """Rounds of sampling, weighting and training; each samples from the newest model."""
     init_from: Literal["previous", "base"] = "previous"
     """What a later round trains: the previous round's model, or `model` again."""
-    questions: QuestionsConfig
-    """The questions to learn from."""
+    questions: QuestionsConfig | None = None
+    """The questions to learn from. Either these or `samples`."""
+    samples: SamplesConfig | None = None
+    """Questions with responses that another sampler made; nothing is sampled then."""
     prompt: PromptConfig = PromptConfig()
     """How a question is put to the model."""
     sampling: SamplingConfig = SamplingConfig()
@@ -320,6 +349,20 @@ class Config(_Section):
     """How models are measured."""
     cluster: Annotated[ClusterConfig, Field(json_schema_extra=_FREE)] = ClusterConfig()
     """Where the run takes place."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.questions is None) == (self.samples is None):
+            raise ValueError("questions: give exactly one of questions and samples")
+        if self.samples is None:
+            if not self.model:
+                raise ValueError("model: missing; this key is required")
+            return self
+        if self.rounds > 1:
+            raise ValueError("rounds: given samples are one round; a second would have to sample")
+        if self.training.examples == "reference_solutions":
+            raise ValueError("training.examples: reference_solutions needs questions, not samples")
+        return self
 
     @model_validator(mode="after")
     def _variants_resolve(self) -> Self:

@@ -7,25 +7,26 @@ replaced alone. A stage that is done is not done again; a stage that was interru
 anew where it must.
 """
 
-import functools
 import json
+from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from east_ray import evaluation, weighting
+from east_ray import evaluation, samples, weighting
 from east_ray.cluster import check_resources, connect
 from east_ray.config import Config, InputError, QuestionsConfig, resolve_model
-from east_ray.progress import Progress
+from east_ray.examples import judge_samples, weigh_judged
+from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
-from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, JUDGED, QUESTIONS, SAMPLES, Reason
+from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, Reason
 from east_ray.report import write_report
+from east_ray.samples import check_columns
 from east_ray.sampling import Decoding, context_length, sample
-from east_ray.selection import SelectionRules, judge
+from east_ray.selection import SelectionRules
 from east_ray.storage import RunDirectory, Stages, counts_by, local_copy
 from east_ray.training import train_model
 
@@ -58,12 +59,16 @@ class Round:
 
 def run(config: Config, progress: Progress) -> str:
     """All rounds; returns the path of the report. Raises InputError for what the user can mend."""
+    require_model(config)
     directory = RunDirectory(config)
     progress.say(f"run directory: {directory.uri}")
     check_inputs(config)
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
-        ask_questions(round_)
+        if config.samples is not None:
+            take_samples(round_)
+        else:
+            ask_questions(round_)
         if any(settings.training.examples == "selected" for _, settings, _ in round_.learners()):
             sample_responses(round_)
         for name, settings, stages in round_.learners():
@@ -78,10 +83,23 @@ def check_inputs(config: Config) -> None:
     """Read the questions of the last stage before the first one begins: a wrong path should not wait for hours."""
     if config.evaluation.questions is not None:
         load_questions(config.evaluation.questions)
+    if config.samples is not None:
+        check_columns(config.samples)
 
 
-def open_round(config: Config, directory: RunDirectory, number: int, progress: Progress) -> Round:
-    """A round of a run, with a Ray cluster to work on. Raises InputError if an earlier round has made no model."""
+def require_model(config: Config) -> None:
+    """Raises InputError if the configuration names none, as only `weigh` on given samples may."""
+    if not config.model:
+        raise InputError("model: missing; only `east-ray weigh` on given samples works without one")
+
+
+def open_round(
+    config: Config, directory: RunDirectory, number: int, progress: Progress, *, only_weigh: bool = False
+) -> Round:
+    """A round of a run, with a Ray cluster to work on; `only_weigh` asks for no engines and no training workers.
+
+    Raises InputError if an earlier round has made no model, or the machine lacks what the run asks for.
+    """
     base = resolve_model(config.model)
     previous = base
     if number > 0:
@@ -90,7 +108,9 @@ def open_round(config: Config, directory: RunDirectory, number: int, progress: P
             raise InputError(f"round {number}: round {number - 1} of {directory.uri} has not been trained yet")
         previous = directory.address(before / "model")
     connect(config.cluster)
-    if number == 0:  # in a later round the engines of the one before may still be giving back their memory
+    if (
+        number == 0 and not only_weigh
+    ):  # in a later round the engines of the one before may still be giving back their memory
         check_resources(config, progress.say)
     initial = previous if config.init_from == "previous" else base
     return Round(config, directory, number, previous, initial, progress)
@@ -116,6 +136,7 @@ def require(round_: Round, stage: str, verb: str) -> None:
 def ask_questions(round_: Round) -> None:
     """``questions/`` and ``set_aside/``: what is asked in this round, and what cannot be, with the reason."""
     config, stages = round_.config, round_.stages
+    assert config.questions is not None
     if _done(round_, stages, "questions", "questions"):
         return
     with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
@@ -138,10 +159,34 @@ def askable_questions(round_: Round, source: QuestionsConfig, model: str) -> tup
     return questions, pa.concat_tables([aside, too_long])
 
 
+def take_samples(round_: Round) -> None:
+    """``samples/``, ``questions/`` and ``set_aside/`` from responses that another sampler made."""
+    config, stages = round_.config, round_.stages
+    assert config.samples is not None
+    if _done(round_, stages, "sampling", "samples"):
+        return
+    sums = dict.fromkeys(("num_questions", "num_responses", "num_truncated"), 0)
+    aside: Counter[str] = Counter()
+    with (
+        stages.recording("sampling") as sampling,
+        stages.recording("questions") as questions,
+        round_.progress.stage("samples", None, "questions") as line,
+    ):
+        for part in samples.take_samples(config.samples, stages):
+            sums = {name: sums[name] + part[name] for name in sums}
+            aside.update(part["set_aside"])
+            note = f"{sums['num_responses']:,} responses" + (f" · {aside.total():,} set aside" if aside else "")
+            line.advance(part["num_questions"], note)
+        if not sums["num_questions"]:
+            raise InputError(f"samples.path: no question can be used: {_listed(aside)}")
+        sampling.counts = dict(sums)
+        questions.counts = {"asked": sums["num_questions"], "set_aside": dict(sorted(aside.items()))}
+
+
 def sample_responses(round_: Round) -> None:
     """``samples/``: every question with all its responses. Only questions that have none yet are sampled."""
     config, stages = round_.config, round_.stages
-    if _done(round_, stages, "sampling", "sampling"):
+    if config.samples is not None or _done(round_, stages, "sampling", "sampling"):
         return
     questions = (stages / "questions").read(QUESTIONS)
     sampling = config.sampling
@@ -171,13 +216,12 @@ def make_examples(round_: Round, name: str, settings: Config, stages: Stages) ->
             examples, discarded = _solutions(round_)
             (stages / "examples").replace(examples)
             (stages / "discarded").replace(discarded)
+            kept, reasons = examples.num_rows, counts_by(discarded, "reason")
         else:
-            _weigh(round_, settings, stages)
-        weights = (stages / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
-        reasons = counts_by((stages / "discarded").read(DISCARDED, ["reason"]), "reason")
-        record.counts = {"kept": len(weights), "discarded": reasons}
-        line.update(len(weights) + sum(reasons.values()), f"{len(weights):,} kept")
-        if len(weights) == 0:
+            kept, reasons = _weigh(round_, settings, stages, line)
+        record.counts = {"kept": kept, "discarded": reasons}
+        line.update(kept + sum(reasons.values()), f"{kept:,} kept")
+        if kept == 0:
             raise InputError(
                 f"no question was kept, so there is nothing to train on: of {sum(reasons.values()):,} questions "
                 f"{_listed(reasons)}; the responses are kept in "
@@ -185,59 +229,37 @@ def make_examples(round_: Round, name: str, settings: Config, stages: Stages) ->
             )
 
 
-def _weigh(round_: Round, settings: Config, stages: Stages) -> None:
-    import ray.data
-
+def _weigh(round_: Round, settings: Config, stages: Stages, line: StageLine) -> tuple[int, dict[str, int]]:
+    """The number of questions kept, and of those discarded by reason."""
     rules = SelectionRules(
         objective=settings.training.objective,
         signal=settings.weighting.signal,
         all_correct=settings.selection.all_correct,
+        require_boxed=settings.selection.require_boxed,
         equivalence=settings.answers.equivalence,
         no_answer=settings.answers.no_answer,
         last_number=settings.answers.last_number,
         seed=settings.seed,
     )
-    samples = round_.stages / "samples"
-    judged = (
-        ray.data.read_parquet(samples.parts(), filesystem=samples.filesystem)
-        .map_batches(functools.partial(_judge, rules=rules), batch_format="pyarrow", batch_size=64)
-        .materialize()
-    )
-    signals = [row["signal"] for row in judged.map_batches(_kept_signals, batch_format="pyarrow").iter_rows()]
-    for folder in (stages / "examples", stages / "discarded"):
+    judged, examples, discarded = stages / "judged", stages / "examples", stages / "discarded"
+    for folder in (judged, examples, discarded):
         folder.clear()
+    signals, reasons = array("d"), Counter[str]()
+    for part in judge_samples(round_.stages / "samples", judged, rules):
+        signals.extend(part["signals"])
+        reasons.update(part["reasons"])
+        line.advance(part["num_questions"], f"{len(signals):,} kept")
+    normalizer = None
     if signals:
         try:
             # The only global step of a round: what a question's weight has to know of the other questions.
             normalizer = weighting.normalizer(signals, settings.weighting.exponent, settings.weighting.mapping)
         except ValueError as error:
             raise InputError(f"weighting: {error}") from error
-        _write(judged.map_batches(functools.partial(_weighted, normalizer=normalizer), batch_format="pyarrow"),
-               stages / "examples")  # fmt: skip
-    _write(judged.map_batches(_discarded, batch_format="pyarrow"), stages / "discarded")
-
-
-def _judge(samples: pa.Table, rules: SelectionRules) -> pa.Table:
-    return pa.Table.from_pylist([judge(row, rules) for row in samples.to_pylist()], schema=JUDGED)
-
-
-def _kept_signals(judged: pa.Table) -> pa.Table:
-    return judged.filter(pc.is_null(judged["reason"])).select(["signal"])
-
-
-def _weighted(judged: pa.Table, normalizer: weighting.Normalizer) -> pa.Table:
-    kept = judged.filter(pc.is_null(judged["reason"]))
-    weights = normalizer.weight(kept["signal"].to_numpy().astype(np.float64))
-    table = kept.append_column("weight", pa.array(weights, pa.float64()))
-    return table.select(EXAMPLES.names).cast(EXAMPLES)
-
-
-def _discarded(judged: pa.Table) -> pa.Table:
-    return judged.filter(pc.is_valid(judged["reason"])).select(DISCARDED.names).cast(DISCARDED)
-
-
-def _write(dataset: Any, folder: Any) -> None:
-    dataset.write_parquet(folder.path, filesystem=folder.filesystem, compression="zstd")
+    for _ in weigh_judged(judged, examples, discarded, normalizer):
+        pass
+    judged.clear()
+    return len(signals), dict(sorted(reasons.items()))
 
 
 def _solutions(round_: Round) -> tuple[pa.Table, pa.Table]:

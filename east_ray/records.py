@@ -27,7 +27,7 @@ class Reason(StrEnum):
 
 
 class SetAside(StrEnum):
-    """Why a question was never asked (column ``reason`` of ``set_aside/``)."""
+    """Why a row of the input is no question of the round (column ``reason`` of ``set_aside/``)."""
 
     UNPARSABLE_REFERENCE = "unparsable_reference"
     """The reference answer is missing or no answer."""
@@ -35,6 +35,10 @@ class SetAside(StrEnum):
     """The question has no text."""
     PROMPT_TOO_LONG = "prompt_too_long"
     """The prompt leaves no room for a response in the model's context."""
+    NO_RESPONSES = "no_responses"
+    """Given samples: the question has no response."""
+    MALFORMED_ROW = "malformed_row"
+    """Given samples: the row cannot be read; ``detail`` says what was expected."""
 
 
 #: ``questions/``: what is asked in this round.
@@ -52,7 +56,7 @@ QUESTIONS = pa.schema(
 RESPONSE = pa.struct(
     [
         pa.field("text", pa.string(), nullable=False),
-        pa.field("num_tokens", pa.int32(), nullable=False),  # the end-of-turn token included
+        pa.field("num_tokens", pa.int32()),  # the end-of-turn token included; null if whoever sampled did not say
         pa.field("finish_reason", pa.string(), nullable=False),  # "stop": ended by itself; "length": cut at max_tokens
         pa.field("logprob", pa.float32()),  # nats, summed over the response's tokens; null if the engine gives none
     ]
@@ -62,9 +66,9 @@ RESPONSE = pa.struct(
 SAMPLES = pa.schema(
     [
         *QUESTIONS,
-        pa.field("model", pa.string(), nullable=False),  # the name of the model that was asked
-        pa.field("prompt", pa.string(), nullable=False),  # as rendered by the chat template
-        pa.field("num_prompt_tokens", pa.int32(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),  # the name of the model that was asked; "given": unknown
+        pa.field("prompt", pa.string()),  # as rendered by the chat template; null in given samples, as the next
+        pa.field("num_prompt_tokens", pa.int32()),
         pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question of them
     ]
 )
@@ -111,14 +115,14 @@ JUDGED = pa.schema(
     [field.with_nullable(True) for field in EXAMPLES if field.name != "weight"] + [pa.field("reason", pa.string())]
 )
 
-#: ``set_aside/``: questions that were never asked, with the reason.
+#: ``set_aside/``: rows of the input that are no question of the round, with the reason.
 SET_ASIDE = pa.schema(
     [
         pa.field("question_id", pa.string(), nullable=False),
         pa.field("question", pa.string()),
         pa.field("reference_answer", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string()),  # numbers, e.g. "1530 prompt tokens, context 1024"
+        pa.field("detail", pa.string()),  # e.g. "1530 prompt tokens, room for 1023", or what is wrong with the row
     ]
 )
 

@@ -20,6 +20,7 @@ class SelectionRules:
     objective: Literal["sft", "dpo", "kto"]
     signal: weighting.Signal
     all_correct: Literal["keep", "drop"]
+    require_boxed: bool
     equivalence: Literal["math", "string"]
     no_answer: Literal["cluster", "exclude"]
     last_number: bool
@@ -61,7 +62,7 @@ def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
 
     # The choice among equals is random, but fixed by the seed and the question's name.
     rng = random.Random(f"{rules.seed}:{sample['question_id']}")
-    chosen = _pick(boxed, responses, rng)
+    chosen = _pick(boxed if boxed or rules.require_boxed else correct, responses, rng)
     rejected = _pick(wrong, responses, rng)
     return {
         "question_id": sample["question_id"],
@@ -81,18 +82,20 @@ def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
         "chosen_finish_reason": chosen and chosen["finish_reason"],
         "rejected": rejected and rejected["text"],
         "rejected_finish_reason": rejected and rejected["finish_reason"],
-        "reason": _reason(rules, parsable, bool(correct), bool(boxed), bool(wrong), len(correct) == num_responses),
+        "reason": _reason(
+            rules, parsable, bool(correct), chosen is not None, bool(wrong), len(correct) == num_responses
+        ),
     }
 
 
 def _reason(
-    rules: SelectionRules, parsable: bool, any_correct: bool, any_boxed: bool, any_wrong: bool, all_correct: bool
+    rules: SelectionRules, parsable: bool, any_correct: bool, any_chosen: bool, any_wrong: bool, all_correct: bool
 ) -> Reason | None:
     if not parsable:
         return Reason.UNPARSABLE_REFERENCE
     if not any_correct:
         return Reason.ALL_WRONG
-    if not any_boxed:
+    if not any_chosen:
         return Reason.NO_BOXED_CORRECT
     if rules.objective != "sft" and not any_wrong:
         return Reason.NO_WRONG_ANSWER

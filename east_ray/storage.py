@@ -102,11 +102,16 @@ class Folder:
 
     def parts(self) -> list[str]:
         """The table's finished Parquet files, in order of name; none if the folder is missing."""
-        selector = pafs.FileSelector(self.path, allow_not_found=True)
-        infos = self.filesystem.get_file_info(selector)
-        return sorted(
-            info.path for info in infos if info.path.endswith(".parquet") and not info.base_name.startswith(".")
-        )
+        return list(self.part_sizes())
+
+    def part_sizes(self) -> dict[str, int]:
+        """As `parts`, with the bytes of each file."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return {
+            info.path: info.size
+            for info in sorted(infos, key=lambda info: str(info.path))
+            if info.path.endswith(".parquet") and not info.base_name.startswith(".")
+        }
 
     def read(self, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All parts as one table; empty if there is none."""

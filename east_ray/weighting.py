@@ -24,7 +24,7 @@ array([0., 1., 2.])
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,12 +81,12 @@ class Normalizer:
         return _mapped(signals, self.exponent, self.mapping, self.signal_mean, self.signal_std) / self.mapped_mean
 
 
-def normalizer(signals: Iterable[float], exponent: float, mapping: Mapping = "power") -> Normalizer:
-    """The normalizer of the kept questions' signals.
+def normalizer(signals: Sequence[float], exponent: float, mapping: Mapping = "power") -> Normalizer:
+    """The normalizer of the kept questions' signals, (Q,); an array of doubles is not copied.
 
     Raises ValueError if there is no signal, one is negative, infinite or NaN, or no weights exist (see above).
     """
-    values = np.asarray(list(signals), dtype=np.float64)
+    values = np.asarray(signals, dtype=np.float64)
     if values.size == 0:
         raise ValueError("there is no kept question to weight")
     if not np.all(np.isfinite(values)) or np.any(values < 0):

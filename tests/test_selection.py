@@ -15,6 +15,7 @@ RULES = SelectionRules(
     objective="sft",
     signal="entropy",
     all_correct="keep",
+    require_boxed=True,
     equivalence="math",
     no_answer="cluster",
     last_number=False,

@@ -23,7 +23,8 @@ Known limits: no integrals, limits, derivatives or unknown functions; x = 3y + 1
 x - 3y = 1 is the line y = (x - 1)/3; n is any real number, so (-1)^{2n} is not 1.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -56,7 +57,9 @@ MIN_DECIMALS = 8  # from here on a decimal stands for any value it is a rounding
 MIN_SIGNIFICANT = 6  # digits of such a decimal, leading zeros not counted
 MAX_COMPARED = 20  # digits: a key holds 25
 MAX_SNAPPED_DENOMINATOR = 10**12
-MAX_ROUNDED_SET = 32  # size of the largest set whose members are compared as roundings
+MAX_ROUNDED_SET = 12  # size of the largest set whose members are compared as roundings
+_NEAR = 1.1 * 10.0**-MIN_DECIMALS  # a rounding and its value are closer than this, apart from
+_FLOAT_ERROR = 1e-14  # the error of a double, relative
 
 
 # ------------------------------------------------------------------------------------------------------ scalar keys
@@ -471,26 +474,73 @@ def is_rounding_of(decimal: Key, precise: Key) -> bool:
     >>> is_rounding_of(key("1.4142"), key(r"\sqrt{2}"))
     False
     """
+    return _are_near(_magnitudes(decimal), _magnitudes(precise)) and _is_rounding(decimal, precise)
+
+
+def _is_rounding(decimal: Key, precise: Key) -> bool:
     if decimal == precise:
         return True
     if isinstance(decimal, frozenset) and isinstance(precise, frozenset):
         if len(decimal) > MAX_ROUNDED_SET or len(decimal) != len(precise):
             return False
-        return all(any(is_rounding_of(d, p) for p in precise) for d in decimal)
+        return all(any(_is_rounding(d, p) for p in precise) for d in decimal)
     if not (isinstance(decimal, tuple) and isinstance(precise, tuple)) or len(decimal) != len(precise):
         return False
     if decimal[:1] == ("number",) == precise[:1]:
         return _is_rounded_number(_numeric(decimal), _numeric(precise))
-    return all(is_rounding_of(d, p) for d, p in zip(decimal, precise, strict=True))
+    return all(_is_rounding(d, p) for d, p in zip(decimal, precise, strict=True))
 
 
-def has_long_decimal(part: Key) -> bool:
+def _magnitudes(part: Key) -> tuple[float, ...]:
+    """The numbers in a key, those of a set in order of size: a sketch of it, to pass over most pairs quickly."""
+    if isinstance(part, frozenset):
+        return tuple(sorted(number for member in part for number in _magnitudes(member)))
+    if not isinstance(part, tuple):
+        return ()
+    if part[:1] == ("number",):
+        value = _numeric(part)
+        try:
+            return (float(value),)
+        except OverflowError:
+            return (math.inf if value > 0 else -math.inf,)
+    return tuple(number for member in part for number in _magnitudes(member))
+
+
+def _are_near(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether keys with these magnitudes can be roundings of one another."""
+    return len(one) == len(other) and all(
+        a == b or abs(a - b) <= _NEAR + _FLOAT_ERROR * abs(a) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _has_long_decimal(part: Key) -> bool:
     """Whether a number with MIN_DECIMALS places or more stands in the key, so that `is_rounding_of` can hold."""
     if isinstance(part, frozenset):
-        return any(map(has_long_decimal, part))
+        return any(map(_has_long_decimal, part))
     if not isinstance(part, tuple):
         return False
     if part[:1] == ("number",):
         value = part[1]
         return isinstance(value, Fraction) and value.denominator > 1 and (_num_decimals(value) or 0) >= MIN_DECIMALS
-    return any(map(has_long_decimal, part))
+    return any(map(_has_long_decimal, part))
+
+
+def joined_roundings(keys: Sequence[Key]) -> list[int]:
+    """(K,) distinct keys -> (K,) equal numbers for keys that `is_rounding_of` connects, also by way of others."""
+    decimals = [index for index, value in enumerate(keys) if _has_long_decimal(value)]
+    parent = list(range(len(keys)))  # a union-find forest
+    if not decimals:
+        return parent
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    sketches = [_magnitudes(value) for value in keys]
+    for decimal in decimals:
+        for precise, value in enumerate(keys):
+            near = _are_near(sketches[decimal], sketches[precise])
+            if near and root(decimal) != root(precise) and _is_rounding(keys[decimal], value):
+                parent[root(decimal)] = root(precise)
+    return [root(index) for index in range(len(keys))]

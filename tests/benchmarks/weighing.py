@@ -1,0 +1,113 @@
+r"""Time and memory of weighing against the number of questions: ``python tests/benchmarks/weighing.py 10000 100000``.
+
+For each number, questions with 128 synthetic answers each (answers only, no other text) are written as one Parquet
+file, and ``east-ray weigh`` takes them as given samples. Reported are the seconds of both stages, and the greatest
+memory of the command with everything that it starts, Ray's processes and object store included (proportional set size,
+looked at every half second). The last line is a JSON object.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+RESPONSES_PER_QUESTION = 128
+CHUNK = 10_000
+
+
+def write_samples(path: Path, num_questions: int, seed: int) -> None:
+    """Whole numbers as answers: the right one and seven near it, with falling probabilities, as GSM8K has them."""
+    rng = np.random.default_rng(seed)
+    texts = pa.array([f"So it is \\boxed{{{value}}}." for value in range(5100)])
+    shares = np.cumsum(np.array([8, 3, 2, 1, 1, 1, 0.5, 0.5]) / 17)
+    schema = pa.schema({"question": pa.string(), "reference_answer": pa.string(), "responses": pa.list_(pa.string())})
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, num_questions, CHUNK):
+            count = min(CHUNK, num_questions - start)
+            right = rng.integers(50, 5000, count)
+            near = rng.integers(-40, 100, (count, len(shares)))
+            near[:, 0] = 0
+            drawn = np.searchsorted(shares, rng.random((count, RESPONSES_PER_QUESTION)))
+            values = np.clip(right[:, None] + np.take_along_axis(near, drawn, axis=1), 0, 5099)
+            offsets = np.arange(0, (count + 1) * RESPONSES_PER_QUESTION, RESPONSES_PER_QUESTION, dtype=np.int32)
+            responses = pa.ListArray.from_arrays(offsets, texts.take(pa.array(values.ravel())))
+            questions = pa.array([f"Question {start + i}?" for i in range(count)])
+            writer.write_table(pa.table([questions, pa.array(right).cast(pa.string()), responses], schema=schema))
+
+
+def peak_bytes_now(process: psutil.Process) -> int:
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_full_info().pss
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return total
+
+
+def measure(folder: Path, num_questions: int, seed: int) -> dict[str, float]:
+    """Weigh this many questions in a process of its own."""
+    write_samples(folder / "samples.parquet", num_questions, seed)
+    settings = {"run_dir": str(folder / "run"), "samples": {"path": str(folder / "samples.parquet")}}
+    (folder / "weigh.yaml").write_text(yaml.safe_dump(settings))
+    begin, peak = time.perf_counter(), 0
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", "east_ray", "weigh", str(folder / "weigh.yaml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, peak_bytes_now(watched))
+            except psutil.NoSuchProcess:
+                break
+            time.sleep(0.5)
+    if process.wait():
+        raise SystemExit((folder / "log").read_text())
+    stages = folder / "run" / "round_0" / "stages"
+    records = {name: json.loads((stages / f"{name}.json").read_text()) for name in ("sampling", "examples")}
+    counts = records["examples"]["counts"]
+    if counts["kept"] + sum(counts["discarded"].values()) != num_questions:
+        raise SystemExit(f"{num_questions} questions went in, and out came {counts}")
+    return {
+        "num_questions": num_questions,
+        "take_s": records["sampling"]["seconds"],
+        "weigh_s": records["examples"]["seconds"],
+        "total_s": time.perf_counter() - begin,
+        "peak_bytes": peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("num_questions", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    console = Console()
+    table = Table(title=f"{RESPONSES_PER_QUESTION} answers a question", title_justify="left")
+    for column in ("questions", "taking, s", "weighing, s", "answers/s", "all, s", "peak memory, GiB"):
+        table.add_column(column, justify="right")
+    results = []
+    for num_questions in options.num_questions:
+        with tempfile.TemporaryDirectory(prefix="east-ray-weighing-") as folder:
+            row = measure(Path(folder), num_questions, options.seed)
+        results.append(row)
+        answers_per_s = num_questions * RESPONSES_PER_QUESTION / row["weigh_s"]
+        table.add_row(f"{num_questions:,}", f"{row['take_s']:.1f}", f"{row['weigh_s']:.1f}", f"{answers_per_s:,.0f}",
+                      f"{row['total_s']:.1f}", f"{row['peak_bytes'] / 2**30:.2f}")  # fmt: skip
+    console.print(table)
+    print(json.dumps({"runs": results}))
+
+
+if __name__ == "__main__":
+    main()
