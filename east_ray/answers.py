@@ -5,27 +5,30 @@ r"""From responses to final answers, and from final answers to clusters of equal
 Two answers are equal if a teacher who knows the question would count both right or both wrong. Where that is a matter
 of convention, the conventions are:
 
-    exact values       equal only exactly; a decimal is its exact self, except that with 8 places or more it equals
-                       any value it is a rounding of (1.41421356 = sqrt 2, 0.333 != 1/3)
-    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5
-    currency
+    exact values       equal only exactly; a decimal is its exact self, except that one written with 8 places or more
+                       equals any value that it is, cut or rounded there (1.41421356 = sqrt 2, 0.333 != 1/3)
+    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5; but
+    currency           3 million is a number, and 2 hours 30 minutes equals neither 2 nor 2.5
     x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); any other equation is itself, up to a constant factor
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
-    x < 5              the interval it solves to; x != 5 is the union of two
+    x < 5              the interval it solves to; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
+                       (1, 3) are one; touching intervals are joined, [1, 2] with [2, 3] is [1, 3]
     1 +- x             two values
     \text{(C)}         words without markup, punctuation and case; number words are numbers
     3:4                3/4; 12:00 and 4:30 are times of day
     1011_2             keeps its base
 
 Equality is decided on canonical keys (`east_ray.symbolic`), so the clusters depend neither on the order of the
-responses nor on the machine. Rounded decimals are the one exception to keys: `equivalent` compares two answers alone,
-while in `cluster` 1.41421356 and 1.4142135623 also meet through the square root of 2. Clusters are always transitive.
+responses nor on the machine, no process can hang and nothing is evaluated as code. Rounded decimals are the one
+exception to keys: `equivalent` compares two answers alone, while in `cluster` 1.41421356 and 1.4142135623 also meet
+through the square root of 2. Clusters are always transitive.
 Extraction reads each character a bounded number of times.
 
 Known limits: "81,256" is one number, "81, 256" a list; a letter alone counts as a choice, so x = X; a decimal comma is
 understood only in a response that uses words of a language that writes it; the box of an earlier, rejected attempt
-counts if the last box is cut off.
+counts if the last box is cut off; "x < -2 and x > 5", which nothing fulfils, is taken for "or"; "dozen" is a unit;
+irrational numbers are compared to 25 digits.
 """
 
 import re
@@ -59,11 +62,14 @@ class Extraction:
     """The response marks it as its answer, by a box, by "####" or by words; not merely its last number."""
 
 
+_NOTHING = Extraction(None, "none")
+
 # ------------------------------------------------------------------------------------------------------- one response
 
 _RUN_ON = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|begin_of_text|eot_id|start_header_id)\|>|</s>"
-    r"|^[#* \t]*(?:problem|question|exercise|user|human|instruction|q)\s*\d*\s*\**\s*:",
+    r"|^[#* \t]*(?:problem|question|exercise|user|human|instruction|q)\s*\d*\s*\**\s*:"
+    r"|^#+[ \t]*(?:problem|question|exercise)\s+\d+\b",
     re.IGNORECASE | re.MULTILINE,
 )
 """Where a model that does not stop begins to invent the next question."""
@@ -105,7 +111,7 @@ def _extract_marked(text: str) -> Extraction:
     for match in [*_RUN_ON.finditer(text), None]:
         part = text[start : match.start() if match else None]
         start = match.start() if match else start
-        found = _boxed(part) or _after_hashes(part) or _after_words(part) or Extraction(None, "none")
+        found = _boxed(part) or _after_hashes(part) or _in_tags(part) or _after_words(part) or _NOTHING
         if found.answer is not None:
             return found
         if reason == "none" and found.reason is not None:
@@ -197,8 +203,8 @@ def _with_decimal_point(answer: str, text: str) -> str:
 _HASHES = re.compile(r"^[ \t]*####[ \t]*([^\n]*)", re.MULTILINE)
 _VALUE_START = re.compile(r"[-+−$£€(\[{.\\|√π½]|\d")
 _ANSWER_WORDS = re.compile(
-    r"(?:answers?|result|(?:correct|right)\s+(?:option|choice))[*_]*\s+(?:is|are|was|would\s+be|should\s+be|must\s+be|equals|comes\s+(?:out\s+)?to)\b\s*[:=]?"
-    r"|answers?[*_]*\s*[:=：][*_]*"
+    r"(?:answers?(?:\s+(?:to|for|of|in)\s+[^.\n:=$]{1,60}?)?|result|(?:correct|right)\s+(?:option|choice))[*_]*\s+(?:is|are|was|would\s+be|should\s+be|must\s+be|equals|comes\s+(?:out\s+)?to)\b\s*[:=]?"
+    r"|(?:answers?|\bans\.?)[*_]*\s*[:=：][*_]*|answers?[*_]*\s*(?:->|=>|→|[-–]\s)"
     r"|answer[*_]*\s*(?=\$|\\\(|\\\[)"
     r"|final\s+answer[*_]*\s*\n"
     r"|答案\s*(?:是|为)?\s*[:：]?|(?:réponse|respuesta|risposta|resposta)\s+(?:est|es|è|é)\b\s*:?"
@@ -207,6 +213,9 @@ _ANSWER_WORDS = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _IS_THE_ANSWER = re.compile(r"\bis\s+(?:our|the|my)\s+(?:final\s+|correct\s+)?answer", re.IGNORECASE)
+_CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s+\(?([A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right)", re.IGNORECASE)
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|for\s+sure|indeed|exactly|equal\s+to|given\s+by|"
     r"approximately|about|that|option|choice)\b|[\s:*_`]+)+",
@@ -214,14 +223,27 @@ _HEDGE = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\*|$)|。|\n|<")
 _MATH_SPAN = re.compile(
-    r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|(\\begin\{.+\\end\{\w+\})",
+    r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]|(\\begin\{.+\\end\{\w+\})",
     re.DOTALL,
 )
 _NUMBER_IN_PROSE = re.compile(
     r"(?<![\w.])[-−]?\s?[$£€]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![\w.)])[-−])?\d+(?:[.,]\d+)?(?:/\d+)?|(?<!\d)\.\d+"
 )
+_FORMULA_IN_PROSE = re.compile(
+    r"(?:[-+−]?\\?\$?\d[\d,]*(?:\.\d+)?%?|(?:sqrt|pi|sin|cos|tan|ln|log|inf|oo|infinity)(?![A-Za-z])"
+    r"|[A-Za-z](?![A-Za-z'’])|\\[A-Za-z]+|[-−+*/^=<>≤≥≠±()\[\]{}|!,_√π°∞∪·×÷ ]|\.(?=\d)"
+    r"|(?:or|and)(?=\s+[A-Za-z]\s*[=<>≤≥]))+"
+)
+"""Numbers, single letters and signs, up to the first word: "2 * 3 = 6" of "2 * 3 = 6 apples"."""
+_COMPUTES = re.compile(r"[\w)\]}]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
+_REMARK = re.compile(
+    r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
+    r"|,?\s+(?:which|so|since|because|when|where|for|if|with)\b.*$|\s+i\.e.*$|\s+of\s+(?:them|the|an?|these|all|it)\b.*$",
+    re.DOTALL,
+)
+"""What may follow the value of an answer in its sentence: "5 (five)", "5, which is odd", "3/4 of a cup"."""
 _BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
-_CHOICE = re.compile(r"\(?([A-Z])\)?(?=[\s,.;:)]|$)")
+_CHOICE = re.compile(r"\(?([A-HJ-Z])\)?(?=[\s,.;:)]|$)(?!\s*[=<>])")
 
 
 def _after_hashes(text: str) -> Extraction | None:
@@ -229,6 +251,14 @@ def _after_hashes(text: str) -> Extraction | None:
     lines = [match[1].strip() for match in _HASHES.finditer(text)]
     answers = [line for line in lines if _VALUE_START.match(line)]
     return _explicit(answers[-1]) if answers else None
+
+
+def _in_tags(text: str) -> Extraction | None:
+    """The content of the last <answer>…</answer>."""
+    for content in _TAGGED.findall(text)[-1:]:
+        announced = _after_words(content) if len(content) <= _MAX_TAIL_CHARS else None
+        return announced or _explicit(content.strip().strip("*_`"))
+    return None
 
 
 def _after_words(text: str) -> Extraction | None:
@@ -241,11 +271,14 @@ def _after_words(text: str) -> Extraction | None:
         head = text[max(0, match.start() - _MAX_TAIL_CHARS) : match.start()]
         if (answer := _last_in(head)) is not None:
             return _explicit(answer)
+    for choice in _CHOICE_IS_RIGHT.findall(text)[-1:]:
+        return _explicit(choice)
     return None
 
 
 def _announced(tail: str) -> str | None:
     """The value at the start of the text, or the last one of its first sentence."""
+    tail = _CALCULATOR.sub("", tail)
     if hedge := _HEDGE.match(tail):
         tail = tail[hedge.end() :]
     if span := _MATH_SPAN.match(tail):
@@ -255,17 +288,27 @@ def _announced(tail: str) -> str | None:
             span = following
         return ", ".join(filter(None, spans)) or None
     end = _SENTENCE_END.search(tail)
-    sentence = (tail[: end.start()] if end else tail).strip().strip("*_`")
+    return _stated((tail[: end.start()] if end else tail).strip().strip("*_`"))
+
+
+def _stated(sentence: str) -> str | None:
+    """The value that a sentence in prose begins with, or else the last one in it."""
     if choice := _CHOICE.match(sentence):
         return choice[1]
+    if formula := _FORMULA_IN_PROSE.match(sentence):
+        content = formula[0].strip(" ,").rstrip("=+*/^<>-− ,(")
+        if _COMPUTES.search(content):
+            return content
+    begins_with_value = _VALUE_START.match(sentence) is not None
+    if begins_with_value:
+        sentence = _REMARK.sub("", sentence)
     words = sentence.split()
-    if _VALUE_START.match(sentence) and (len(words) <= 4 or not re.search(r"[a-z]{3}", sentence)):
+    if begins_with_value and (len(words) <= 4 or not re.search(r"[a-z]{3}", sentence)):
         return sentence
     if 0 < len(words) <= 3 and words[0].lower() not in ("not", "no", "the", "to", "a", "in", "as", "wrong", "unclear"):
         return sentence
-    if _VALUE_START.match(sentence) and (number := _NUMBER_IN_PROSE.match(sentence)):
-        return _plain_number(number[0])
-    return _last_in(sentence)
+    number = _NUMBER_IN_PROSE.match(sentence) if begins_with_value else None
+    return _plain_number(number[0]) if number else _last_in(sentence)
 
 
 def _span_content(span: re.Match[str]) -> str:

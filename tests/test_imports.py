@@ -18,6 +18,8 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "selection",
         "evaluation",
         "storage",
+        "samples",
+        "examples",
         "questions",
         "batches",
         "progress",

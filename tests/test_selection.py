@@ -76,6 +76,14 @@ def test_reasons(
     assert judge(sample(responses, reference), dataclasses.replace(RULES, **changes))["reason"] == reason
 
 
+def test_a_box_is_required_or_only_preferred() -> None:
+    stated = [{"text": f"The answer is {a}.", "num_tokens": 4, "finish_reason": "stop"} for a in (72, 72, 1)]
+    rules = dataclasses.replace(RULES, require_boxed=False)
+    assert judge(sample(stated), RULES)["reason"] == Reason.NO_BOXED_CORRECT
+    assert judge(sample(stated), rules)["chosen"] == "The answer is 72."
+    assert judge(sample([*stated, *boxed(72)]), rules)["chosen"] == "So \\boxed{72}"
+
+
 def test_responses_without_an_answer_can_be_left_out_of_the_entropy() -> None:
     responses = boxed(72, 72, 71, 71, None, None, None, None)
     with_cluster = judge(sample(responses), RULES)

@@ -26,11 +26,13 @@ x - 3y = 1 is the line y = (x - 1)/3; n is any real number, so (-1)^{2n} is not 
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
-from functools import lru_cache
-from itertools import pairwise
+from functools import lru_cache, reduce
 
-from east_ray.symbolic.parser import as_written, parse
-from east_ray.symbolic.tokens import clean, tokenize
+from east_ray.symbolic import intervals
+from east_ray.symbolic.intervals import interval_key
+from east_ray.symbolic.parser import parse
+from east_ray.symbolic.prose import as_written
+from east_ray.symbolic.tokens import MAX_DIGITS, clean, tokenize
 from east_ray.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
 from east_ray.symbolic.values import (
     CONSTANT,
@@ -54,6 +56,7 @@ from east_ray.symbolic.values import (
 Key = Hashable
 
 MIN_DECIMALS = 8  # from here on a decimal stands for any value it is a rounding of
+MIN_DECIMALS_WITHOUT_ZEROS = 6  # of such a decimal; 12.00000000 is just 12
 MIN_SIGNIFICANT = 6  # digits of such a decimal, leading zeros not counted
 MAX_COMPARED = 20  # digits: a key holds 25
 MAX_SNAPPED_DENOMINATOR = 10**12
@@ -101,6 +104,8 @@ def _expression_key(node: Node) -> Key:
 
 
 def _scalar_key(node: Node) -> Key:
+    if (rounded := _rounded_literal(node)) is not None:
+        return rounded
     if node in (Symbol("∞"), Apply("+", (Symbol("∞"),))):
         return ("infinity", 1)
     if node == Apply("-", (Symbol("∞"),)):
@@ -108,6 +113,29 @@ def _scalar_key(node: Node) -> Key:
     if is_constant(node):
         return _number_key(evaluate(node, CONSTANT))
     return _expression_key(node)
+
+
+def _rounded_literal(node: Node) -> Key | None:
+    """A decimal written with MIN_DECIMALS places or more: ("number", value, places)."""
+    value, places = _decimal(node)
+    if places < MIN_DECIMALS or (value * 10 ** (MIN_DECIMALS_WITHOUT_ZEROS - 1)).denominator == 1:
+        return None
+    return ("number", value, places)
+
+
+def _decimal(node: Node) -> tuple[Fraction, int]:
+    """Value and places of a decimal, signed or in scientific notation; 0 places for anything else."""
+    match node:
+        case Number(value, places):
+            return value, places
+        case Apply("-" | "+" as sign, (inner,)):
+            value, places = _decimal(inner)
+            return (-value if sign == "-" else value), places
+        case Apply("*", (Number(value, places), Apply("^", (Number(Fraction(numerator=10, denominator=1)), power)))):
+            exponent = _decimal(power)[0]
+            if exponent.denominator == 1 and abs(exponent) <= MAX_DIGITS:
+                return value * Fraction(10) ** int(exponent), places - int(exponent)
+    return Fraction(0), 0
 
 
 # --------------------------------------------------------------------------------------------------- structured keys
@@ -119,17 +147,33 @@ def _set_key(keys: Iterable[Key]) -> Key:
     return next(iter(members)) if len(members) == 1 else ("set", members)
 
 
-def _interval_or_tuple(opening: str, members: tuple[Key, ...], closing: str) -> Key:
-    return ("sequence", opening, closing, members)
+def _real_set(key: Key) -> intervals.RealSet | None:
+    return intervals.real_set(key, _numeric)
 
 
-def _interval(opening: str, lower: Key, upper: Key, closing: str) -> Key:
-    return _interval_or_tuple(opening, (lower, upper), closing)
+def _joined(keys: Iterable[Key]) -> Key:
+    """The union of sets: one key for [1, 2] with [2, 3] and for [1, 3], if they are sets of real numbers."""
+    members: set[Key] = set()
+    for key in keys:
+        members |= key[1] if isinstance(key, tuple) and key[0] == "union" else {key}
+    sets = [_real_set(member) for member in members]
+    if None not in sets:
+        return intervals.key_of(intervals.union(one for one in sets if one is not None))
+    if all(isinstance(member, tuple) and member[0] in ("set", "number", "complex") for member in members):
+        return _set_key(value for member in members for value in _elements(member))
+    return next(iter(members)) if len(members) == 1 else ("union", frozenset(members))
 
 
-_INFINITY: Key = ("infinity", 1)
-_MINUS_INFINITY: Key = ("infinity", -1)
-_ALL_REALS = _interval("(", _MINUS_INFINITY, _INFINITY, ")")
+def _elements(key: Key) -> Iterable[Key]:
+    return key[1] if isinstance(key, tuple) and key[0] == "set" else (key,)
+
+
+def _common(keys: Sequence[Key]) -> Key:
+    """The intersection of sets."""
+    sets = [_real_set(key) for key in keys]
+    if None not in sets:
+        return intervals.key_of(reduce(intervals.intersection, (one for one in sets if one is not None)))
+    return ("intersection", frozenset(keys))
 
 
 def _variants(node: Node) -> list[Node]:
@@ -149,22 +193,13 @@ def _variants(node: Node) -> list[Node]:
     return [plus] if plus == minus else [plus, minus]
 
 
-def _union_key(node: Apply) -> Key:
-    keys: set[Key] = set()
-    for argument in node.arguments:
-        key = _key(argument)
-        keys |= key[1] if isinstance(key, tuple) and key[0] == "union" else {key}
-    return next(iter(keys)) if len(keys) == 1 else ("union", frozenset(keys))
-
-
 def _difference_key(left: Node, right: Node) -> Key:
     """R without finitely many numbers is the union of the intervals between them."""
     whole, removed = _key(left), _key(right)
-    members = removed[1] if isinstance(removed, tuple) and removed[0] == "set" else frozenset([removed])
-    if whole != _ALL_REALS or not all(isinstance(m, tuple) and m[0] == "number" for m in members):
+    sets = _real_set(whole), _real_set(removed)
+    if sets[0] is None or sets[1] is None:
         return ("difference", whole, removed)
-    ends = [_MINUS_INFINITY, *sorted(members, key=_numeric), _INFINITY]
-    return ("union", frozenset(_interval("(", low, high, ")") for low, high in pairwise(ends)))
+    return intervals.key_of(intervals.difference(sets[0], sets[1]))
 
 
 def _ratio_key(terms: tuple[Node, ...]) -> Key:
@@ -191,7 +226,7 @@ def _scaled_matrix(node: Apply) -> Node | None:
 
 def _sequence_key(node: Apply) -> Key:
     """A tuple or an interval: "()", "(]", "[)", "[]"."""
-    return _interval_or_tuple(node.operator[0], tuple(map(_key, node.arguments)), node.operator[1])
+    return ("sequence", node.operator[0], node.operator[1], tuple(map(_key, node.arguments)))
 
 
 def _parts_key(node: Apply) -> Key:
@@ -199,17 +234,43 @@ def _parts_key(node: Apply) -> Key:
 
 
 def _list_key(node: Apply) -> Key:
-    keys = [_key(variant) for item in node.arguments for variant in _variants(item)]
-    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in node.arguments):
-        return ("union", frozenset(keys))  # x < -1 or x > 3
+    items = node.arguments
+    if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 and x ≠ 1, x ≠ 3
+        left, right = items[0].sides[0], items[1:]
+        alike = [
+            item if isinstance(item, Relation) else Relation(("≠",), (left, item), (True, False)) for item in right
+        ]
+        if all(item.signs == ("≠",) for item in alike):
+            return _all_key(Apply("all", (items[0], *alike)))
+    keys = [_key(variant) for item in items for variant in _variants(item)]
+    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
+        return _joined(keys)  # x < -1 or x > 3
+    if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
+        return _joined(keys)  # (-oo, -1) or (2, oo)
     return _set_key(keys)
 
 
+def _all_key(node: Apply) -> Key:
+    """Inequalities that hold together. With two variables, or without a common solution, they are a bare list."""
+    if len(frozenset().union(*map(_variables, node.arguments))) == 1:
+        common = _common(tuple(map(_key, node.arguments)))
+        if common != _EMPTY:
+            return common
+    return _list_key(Apply("list", node.arguments)) if _are_solved(node) else _set_key(map(_key, node.arguments))
+
+
+def _are_solved(node: Apply) -> bool:
+    return any(isinstance(item, Relation) and item.signs != ("≠",) for item in node.arguments)
+
+
+_EMPTY: Key = ("set", frozenset())
+_ENDLESS = frozenset((intervals.INFINITY, intervals.MINUS_INFINITY))
 _STRUCTURES: dict[str, Callable[[Apply], Key]] = {
     "list": _list_key,
     "set": _list_key,
-    "∪": _union_key,
-    "∩": lambda node: ("intersection", frozenset(map(_key, node.arguments))),
+    "all": _all_key,
+    "∪": lambda node: _joined(map(_key, node.arguments)),
+    "∩": lambda node: _common(tuple(map(_key, node.arguments))),
     "∖": lambda node: _difference_key(*node.arguments),
     ":": lambda node: _ratio_key(node.arguments),
     **dict.fromkeys(("()", "(]", "[)", "[]"), _sequence_key),
@@ -240,9 +301,11 @@ def _apply_key(node: Apply) -> Key:
 
 def _symbol_key(symbol: Symbol) -> Key:
     if symbol.name == "ℝ":
-        return _ALL_REALS
+        return intervals.ALL_REALS
     if symbol.name == "∅":
-        return ("set", frozenset())
+        return _EMPTY
+    if len(symbol.name) == 1 and symbol.name.isascii() and symbol.name not in "ei":
+        return ("text", symbol.name.casefold())  # x = n is n, which alone is the letter of a choice
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
 
 
@@ -295,7 +358,9 @@ def _variables(node: Node) -> frozenset[str]:
     if isinstance(node, Apply):
         if node.operator == "call":
             return frozenset((repr(node),))
-        return frozenset().union(*(_variables(argument) for argument in node.arguments))
+        return frozenset().union(*map(_variables, node.arguments))
+    if isinstance(node, Relation):
+        return frozenset().union(*map(_variables, node.sides))
     return frozenset()
 
 
@@ -352,7 +417,7 @@ def _half_line_key(left: Node, sign: str, right: Node) -> Key:
         minus = Apply("-", (right,))
         if sign in "<≤":
             return _between_key(minus, sign, inner, sign, right)
-        return ("union", frozenset((_half_line_key(inner, _FLIPPED[sign], minus), _half_line_key(inner, sign, right))))
+        return _joined((_half_line_key(inner, _FLIPPED[sign], minus), _half_line_key(inner, sign, right)))
     bound = _linear_bound(left, right)
     if bound is None:
         difference = _difference(left, right)
@@ -361,29 +426,30 @@ def _half_line_key(left: Node, sign: str, right: Node) -> Key:
         return ("inequality", sign, _up_to_factor(difference, keep_sign=sign != "≠"))
     end, rises = bound
     if sign == "≠":
-        return ("union", frozenset((_interval("(", _MINUS_INFINITY, end, ")"), _interval("(", end, _INFINITY, ")"))))
+        below = interval_key("(", intervals.MINUS_INFINITY, end, ")")
+        return _joined((below, interval_key("(", end, intervals.INFINITY, ")")))
     if not rises:
         sign = _FLIPPED[sign]
     if sign in "<≤":
-        return _interval("(", _MINUS_INFINITY, end, "]" if sign == "≤" else ")")
-    return _interval("[" if sign == "≥" else "(", end, _INFINITY, ")")
+        return interval_key("(", intervals.MINUS_INFINITY, end, "]" if sign == "≤" else ")")
+    return interval_key("[" if sign == "≥" else "(", end, intervals.INFINITY, ")")
 
 
 def _between_key(lower: Node, low_sign: str, middle: Node, high_sign: str, upper: Node) -> Key:
     opening, closing = "[" if low_sign == "≤" else "(", "]" if high_sign == "≤" else ")"
     if inner := _inside_abs(middle):
         minus_lower, minus_upper = Apply("-", (lower,)), Apply("-", (upper,))
-        return ("union", frozenset((
+        return _joined((
             _between_key(minus_upper, high_sign, inner, low_sign, minus_lower),
             _between_key(lower, low_sign, inner, high_sign, upper),
-        )))  # fmt: skip
+        ))  # fmt: skip
     low, high = _linear_bound(middle, lower), _linear_bound(middle, upper)
     if low is None or high is None:
         parts = (_half_line_key(middle, _FLIPPED[low_sign], lower), _half_line_key(middle, high_sign, upper))
-        return ("intersection", frozenset(parts))
+        return _common(parts)
     if low[1]:
-        return _interval(opening, low[0], high[0], closing)
-    return _interval("[" if closing == "]" else "(", high[0], low[0], "]" if opening == "[" else ")")
+        return interval_key(opening, low[0], high[0], closing)
+    return interval_key("[" if closing == "]" else "(", high[0], low[0], "]" if opening == "[" else ")")
 
 
 def _inside_abs(node: Node) -> Node | None:
@@ -396,7 +462,7 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
     """Where left - right, linear in its only variable, is zero, and whether it rises; None if it is not linear."""
     if isinstance(left, Apply) and left.operator == "call":
         left = Symbol(repr(left))  # 0 < f(x) < 1 bounds the value of f
-    if isinstance(left, Symbol) and _scalar_key(right) in (_INFINITY, _MINUS_INFINITY):
+    if isinstance(left, Symbol) and _scalar_key(right) in (intervals.INFINITY, intervals.MINUS_INFINITY):
         return _scalar_key(right), True
     difference = _difference(left, right)
     symbols = _variables(difference)
@@ -437,33 +503,22 @@ def _numeric(number_key: Key) -> Fraction:
     value = number_key[1]
     if isinstance(value, Fraction):
         return value
+    assert isinstance(value, tuple)
     _, integer, exponent = value
     return Fraction(integer * Fraction(2) ** exponent)
 
 
-@lru_cache(maxsize=1024)
-def _num_decimals(value: Fraction) -> int | None:
-    """The number of places after which the decimal expansion ends; None if it does not end."""
-    denominator, twos, fives = value.denominator, 0, 0
-    while denominator % 2 == 0:
-        denominator, twos = denominator // 2, twos + 1
-    while denominator % 5 == 0:
-        denominator, fives = denominator // 5, fives + 1
-    return max(twos, fives) if denominator == 1 else None
-
-
-def _is_rounded_number(rounded: Fraction, value: Fraction) -> bool:
-    """Whether they differ by less than one unit in the last place of the first, which has enough places and digits."""
-    decimals = _num_decimals(rounded)
-    if decimals is None or decimals < MIN_DECIMALS:
+def _is_rounded_number(decimal: Fraction, places: int, value: Fraction, is_exact: bool) -> bool:
+    """Whether the decimal is the value, cut or rounded after its last place; an inexact value has 25 digits."""
+    if abs(decimal.numerator) * 10**places < 10 ** (MIN_SIGNIFICANT - 1) * decimal.denominator:
         return False
-    last_place: int = 10**decimals
-    if abs(rounded.numerator) * last_place < 10 ** (MIN_SIGNIFICANT - 1) * rounded.denominator:
-        return False
-    # |rounded - value| < 10^-decimals, without the common denominator that makes long fractions slow
-    difference = abs(rounded.numerator * value.denominator - value.numerator * rounded.denominator)
-    is_last_place = difference * last_place < rounded.denominator * value.denominator
-    return is_last_place or difference * 10**MAX_COMPARED < abs(rounded.numerator) * value.denominator
+    # value - decimal as a fraction, without the search for its lowest terms that makes long fractions slow
+    excess = value.numerator * decimal.denominator - decimal.numerator * value.denominator
+    excess = excess if decimal > 0 else -excess
+    unit = decimal.denominator * value.denominator
+    if -unit <= 2 * excess * 10**places and excess * 10**places < unit:
+        return True
+    return not is_exact and abs(excess) * 10**MAX_COMPARED < abs(decimal.numerator) * value.denominator
 
 
 def is_rounding_of(decimal: Key, precise: Key) -> bool:
@@ -484,11 +539,12 @@ def _is_rounding(decimal: Key, precise: Key) -> bool:
         if len(decimal) > MAX_ROUNDED_SET or len(decimal) != len(precise):
             return False
         return all(any(_is_rounding(d, p) for p in precise) for d in decimal)
-    if not (isinstance(decimal, tuple) and isinstance(precise, tuple)) or len(decimal) != len(precise):
+    if not (isinstance(decimal, tuple) and isinstance(precise, tuple)):
         return False
     if decimal[:1] == ("number",) == precise[:1]:
-        return _is_rounded_number(_numeric(decimal), _numeric(precise))
-    return all(_is_rounding(d, p) for d, p in zip(decimal, precise, strict=True))
+        is_exact = isinstance(precise[1], Fraction)
+        return len(decimal) == 3 and _is_rounded_number(decimal[1], decimal[2], _numeric(precise), is_exact)
+    return len(decimal) == len(precise) and all(_is_rounding(d, p) for d, p in zip(decimal, precise, strict=True))
 
 
 def _magnitudes(part: Key) -> tuple[float, ...]:
@@ -520,8 +576,7 @@ def _has_long_decimal(part: Key) -> bool:
     if not isinstance(part, tuple):
         return False
     if part[:1] == ("number",):
-        value = part[1]
-        return isinstance(value, Fraction) and value.denominator > 1 and (_num_decimals(value) or 0) >= MIN_DECIMALS
+        return len(part) == 3
     return any(map(_has_long_decimal, part))
 
 

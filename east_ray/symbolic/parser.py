@@ -5,7 +5,7 @@ evaluated as code, and every input ends in bounded time: texts, numbers and nest
 
 Grammar, loosest binding first::
 
-    answer   = item { ("," | ";" | "and" | "or") item }          a bare list
+    answer   = item { ("," | ";" | "and" | "or") item }          a bare list; inequalities with "and" hold together
     item     = union { ("=" | "≈" | "∈" | "<" | "≤" | ">" | "≥" | "≠") union }
     union    = ratio { ("∪" | "∩" | "∖") ratio }
     ratio    = sum { ":" sum }
@@ -22,16 +22,16 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from east_ray.symbolic.names import names_a_quantity
+from east_ray.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
 from east_ray.symbolic.tokens import (
-    FUNCTIONS,
+    AND,
     MAX_DIGITS,
     SHORT_UNITS,
     NotMathematicsError,
     Token,
     clean,
-    number_in_words,
     tokenize,
-    words_of,
 )
 from east_ray.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
 
@@ -40,7 +40,27 @@ MAX_DEPTH = 40  # of nested brackets, fractions, roots; each costs some eight Py
 
 
 _RELATIONS = frozenset("=≈∈<≤>≥≠")
-_SEPARATORS = frozenset((",", ";", "\\\\"))
+_SEPARATORS = frozenset((",", ";", "\\\\", AND))
+_INEQUALITIES = frozenset("<≤>≥≠")
+_UNIT_MARKS = frozenset("./-'\"()")
+#: Words that say what to do with a number, so that they are no unit: anywhere, at first, or unless they come last.
+_NO_UNITS = frozenset(
+    [
+        "plus",
+        "minus",
+        "divided",
+        "multiplied",
+        "choose",
+        "remainder",
+        "factorial",
+        "half",
+        "halves",
+        "tenths",
+        "hundredths",
+    ]
+)
+_NO_UNITS_FIRST = frozenset(("squared", "cubed"))
+_NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
 _OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
 _CALLABLE = frozenset("fghFGH")  # f(x) is a value of f; x(y) is a product
@@ -53,6 +73,7 @@ class _Parser:
         self.depth = 0
         self.open_bars = 0
         self.open_functions = 0
+        self.separators: set[str] = set()  # between the items read last
 
     # -- tokens
 
@@ -79,21 +100,51 @@ class _Parser:
     # -- lists and relations
 
     def answer(self) -> Node:
-        items = self.items("")
+        if self.at_set_builder():
+            node = self.set_builder("")
+        else:
+            items = self.items("")
+            if not items:
+                raise NotMathematicsError("nothing")
+            together = self.separators == {AND} and all(map(_is_inequality, items))
+            node = items[0] if len(items) == 1 else Apply("all" if together else "list", tuple(items))
         if self.position < len(self.tokens):
             raise NotMathematicsError("text after the answer")
-        if not items:
-            raise NotMathematicsError("nothing")
-        return items[0] if len(items) == 1 else Apply("list", tuple(items))
+        return node
+
+    def at_set_builder(self) -> bool:
+        r"""Whether ``x | x > 2`` or ``x \in R : x > 2`` comes next, the inside of a set's braces."""
+        ahead = self.tokens[self.position : self.position + 4]
+        if not ahead or ahead[0].kind != "letter":
+            return False
+        if [token.text for token in ahead[1:3]] == ["∈", "ℝ"]:
+            ahead = [ahead[0], *ahead[3:]]
+        bar = len(ahead) > 1 and ahead[1] in (Token("mark", "|"), Token("mark", ":"))
+        return bar and any(token.kind == "mark" and token.text in _INEQUALITIES for token in self.tokens)
+
+    def set_builder(self, closers: str) -> Node:
+        """The conditions, which hold together."""
+        while self.mark() not in ("|", ":"):
+            self.position += 1
+        self.position += 1
+        bars, self.open_bars = self.open_bars, 0
+        conditions = self.items(closers)
+        self.open_bars = bars
+        if not conditions or not all(map(_is_inequality, conditions)):
+            raise NotMathematicsError("a set by other conditions than inequalities")
+        return conditions[0] if len(conditions) == 1 else Apply("all", tuple(conditions))
 
     def items(self, closers: str) -> list[Node]:
         """Items up to the end or to one of `closers`, which is not consumed; empty items are dropped."""
         found: list[Node] = []
+        separators: set[str] = set()
         while True:
-            while self.mark() in _SEPARATORS:
+            while (separator := self.mark()) in _SEPARATORS:
+                separators.add(str(separator))
                 self.position += 1
             mark = self.mark()
             if self.position >= len(self.tokens) or (mark is not None and mark in closers):
+                self.separators = separators
                 return found
             found.append(self.item())
             mark = self.mark()
@@ -113,7 +164,7 @@ class _Parser:
         while True:
             start = self.position
             sides.append(self.union())
-            named.append(_names_a_quantity(self.tokens[start : self.position], sides[-1]))
+            named.append(names_a_quantity(self.tokens[start : self.position], sides[-1]))
             mark = self.mark()
             if mark not in _RELATIONS:
                 break
@@ -183,7 +234,8 @@ class _Parser:
         """Appends a factor without a sign before it; 2\\frac12 is a mixed number."""
         before = self.tokens[self.position - 1]
         follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
-        is_fraction = self.mark() == "frac"
+        texts = [token.text for token in self.tokens[self.position : self.position + 3]]
+        is_fraction = self.mark() == "frac" or (texts[:1] == ["{"] and texts[2:] == ["over"])
         factor = self.power()
         if follows_literal and isinstance(factor, Number):
             raise NotMathematicsError("two numbers in a row")
@@ -205,7 +257,7 @@ class _Parser:
         if kind in ("word", "text"):
             return kind == "word" and not self.at_unit(left)
         if kind == "mark":
-            return text in _OPENERS or (text == "|" and not self.open_bars)
+            return (text in _OPENERS and not self.at_unit(left)) or (text == "|" and not self.open_bars)
         return kind != "end"
 
     def power(self) -> Node:
@@ -226,6 +278,9 @@ class _Parser:
                 node = self.degrees(node)
             elif mark == "%":
                 self.position += 1
+            elif mark == "_" and isinstance(node, Number) and self.tokens[self.position - 1].text == ")":
+                self.position += 1
+                node = Symbol(f"{node.value} in base {self.script()}")
             else:
                 self.depth -= 1
                 return node
@@ -312,9 +367,24 @@ class _Parser:
         text = text.rstrip(".")
         if len(text) > MAX_DIGITS or abs(int(re.split("[eE]", text + "e0")[1])) > MAX_DIGITS:
             raise NotMathematicsError("number too long")
-        if text.isdecimal() and self.take("_"):
-            return Symbol(f"{int(text)} in base {self.script()}")
-        return Number(Fraction(text))
+        if re.fullmatch(r"[\d.]+", text) and self.take("_"):
+            return Symbol(f"{int(text) if text.isdecimal() else text} in base {self.script()}")
+        scale = self.scale()
+        mantissa, _, exponent = text.lower().partition("e")
+        places = len(mantissa.partition(".")[2]) - int(exponent or 0)
+        return Number(Fraction(text) * scale, max(places, 0) if scale == 1 else 0)
+
+    def scale(self) -> int:
+        """The factor of a word such as million, if one comes next."""
+        if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text"):
+            return 1
+        first, _, rest = self.tokens[self.position].text.strip().partition(" ")
+        factor = SCALES.get(first.casefold(), 1)
+        if factor > 1 and rest:  # 3 \text{ million dollars}
+            self.tokens = [*self.tokens[: self.position], Token("text", rest), *self.tokens[self.position + 1 :]]
+        elif factor > 1:
+            self.position += 1
+        return factor
 
     def symbol(self, name: str) -> Node:
         while (mark := self.mark()) in ("_", "'"):
@@ -387,6 +457,10 @@ class _Parser:
         return Apply(operator, (lower.sides[0], lower.sides[1], upper, self.product()))
 
     def bracket(self, opening: str) -> Node:
+        if opening in "⦃{" and self.at_set_builder():
+            node = self.set_builder(_CLOSERS[opening])
+            self.expect(_CLOSERS[opening])
+            return node
         bars, self.open_bars = self.open_bars, 0
         items = self.items(_CLOSERS[opening])
         closing = self.expect(_CLOSERS[opening])
@@ -434,20 +508,45 @@ class _Parser:
         if self.position >= len(self.tokens) or not (is_constant(left) or is_literal(left)):
             return False
         kind, text = self.tokens[self.position]
-        return kind == "text" or (kind == "word" and (text in SHORT_UNITS or len(text) > 3))
+        if kind == "word" and text not in SHORT_UNITS and len(text) <= 3:
+            return False
+        return (kind in ("text", "word") or self.at_unit_fraction()) and self.unit_end() is not None
 
-    def skip_unit(self, left: Node) -> None:
-        """Moves to the end of the unit, if there is one: 10 cm^2, 42 square metres of grass."""
-        if not self.at_unit(left):
-            return
+    def at_unit_fraction(self) -> bool:
+        r"""Whether ``\frac{\text{km}}{\text{h}}`` comes next."""
+        ahead = self.tokens[self.position : self.position + 7]
+        marks = [token.text for token in ahead if token.kind == "mark"]
+        return marks == ["frac", "{", "}", "{", "}"] and all(ahead[i].kind in ("text", "word") for i in (2, 5))
+
+    def unit_end(self) -> int | None:
+        """Where the unit that comes next ends: 10 cm^2, 42 square metres of grass; None if it is none: 3 out of 5."""
+        start, self.position = self.position, self.position + 7 if self.at_unit_fraction() else self.position
+        words: list[str] = []
         while self.position < len(self.tokens):
             kind, text = self.tokens[self.position]
             if kind == "mark" and (text in _RELATIONS or text in _SEPARATORS or text in ")]⦄}⟩&:"):
-                return
-            if kind == "mark" and text in ("^", "{") and self.take("^"):
+                break
+            if self.take("^"):
                 self.script()
                 continue
+            if kind not in ("word", "text", "letter") and not (kind == "mark" and text in _UNIT_MARKS):
+                self.position = start
+                return None
+            words += re.findall(r"\w+", text.casefold())
             self.position += 1
+        end, self.position = self.position, start
+        if any(word in _NO_UNITS or word.isdecimal() for word in words) or _NO_UNITS_FIRST.intersection(words[:1]):
+            return None
+        return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else end
+
+    def skip_unit(self, left: Node) -> None:
+        """Moves to the end of the unit, if there is one."""
+        if self.at_unit(left):
+            self.position = self.unit_end() or self.position
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and all(sign in _INEQUALITIES for sign in node.signs)
 
 
 def _letters_of(word: str) -> Node:
@@ -461,75 +560,6 @@ def _product_of(factors: Sequence[Node]) -> Node:
 
 def _is_literal_fraction(node: Node) -> bool:
     return isinstance(node, Apply) and node.operator == "/" and all(isinstance(part, Number) for part in node.arguments)
-
-
-def _names_a_quantity(tokens: Sequence[Token], node: Node) -> bool:
-    """Whether one side of a relation is only a name for the other: x, a_3, f(x), f^{-1}(x), AB, NO/BO, A:B, (p, q).
-
-    A product of small letters is not: xy = 1 is an equation, AB = 1 the length of a segment.
-    """
-    kinds = {token.kind for token in tokens}
-    if isinstance(node, Symbol):
-        return not is_constant(node) and node.name not in ("ℝ", "∅") and not is_literal(node)
-    if isinstance(node, Text) or (kinds <= {"text", "word", "letter"} and any(map(_is_english, tokens))):
-        return True  # the area = 5
-    if not isinstance(node, Apply) or _is_call(tokens):
-        return _is_call(tokens)
-    if node.operator in ("()", ":", "/", "abs"):
-        return all(_names_a_quantity((), argument) for argument in node.arguments)
-    if node.operator == "*":
-        factors = _flat_product(node)
-        return all(isinstance(f, Symbol) and (f.name[0].isupper() or f.name[0] == "\\") for f in factors)
-    return node.operator == "call" or (node.operator in FUNCTIONS and not is_constant(node))
-
-
-def _flat_product(node: Node) -> list[Node]:
-    if isinstance(node, Apply) and node.operator == "*":
-        return [factor for argument in node.arguments for factor in _flat_product(argument)]
-    return [node]
-
-
-def _is_call(tokens: Sequence[Token]) -> bool:
-    """P(x), f^{-1}(x), a(n): a letter and, in brackets to the end, nothing but letters and numbers."""
-    texts = [token.text for token in tokens]
-    if len(texts) < 4 or tokens[0].kind != "letter" or "(" not in texts or texts[-1] != ")":
-        return False
-    opening = texts.index("(")
-    head, inside = texts[1:opening], tokens[opening + 1 : -1]
-    is_plain_head = "".join(head) in ("", "'", "''", "^{-1}", "^-1") or head[:1] == ["_"]
-    return is_plain_head and all(token.kind in ("letter", "number") or token.text == "," for token in inside)
-
-
-def _is_english(token: Token) -> bool:
-    """Whether a word is one of a language, and not a product such as xyz."""
-    return token.kind == "text" or (
-        token.kind == "word" and not (token.text.islower() and set("aeiou").isdisjoint(token.text))
-    )
-
-
-def _is_prose(tokens: Sequence[Token]) -> bool:
-    """Words and nothing that computes; or an answer that begins with two words and is no "area of ABC = 5"."""
-    if not any(_is_english(token) for token in tokens):
-        return "".join(token.text for token in tokens).lower() == "no"
-    computes = any(
-        kind in ("number", "clock", "function", "begin") or (kind == "mark" and text not in ",;'.?!-()\"")
-        for kind, text in tokens
-    )
-    if not computes:
-        return True
-    words = ("word", "text", "letter")
-    return _is_english(tokens[0]) and tokens[1].kind in words and Token("mark", "=") not in tokens
-
-
-def _prose(text: str) -> Node:
-    words = words_of(text)
-    value = number_in_words(words.replace("-", " "))
-    return Text(words) if value is None else Number(Fraction(value))
-
-
-def as_written(tokens: Sequence[Token]) -> Text:
-    """Mathematics that cannot be read or computed: its tokens, so that spacing and the kind of \\frac do not matter."""
-    return Text(" ".join(token.text for token in tokens).casefold())
 
 
 def parse(answer: str) -> Node:
@@ -546,13 +576,11 @@ def parse(answer: str) -> Node:
     try:
         tokens = tokenize(text)
     except NotMathematicsError:
-        return _prose(text)
-    if _is_prose(tokens):
-        return _prose(text)
+        return prose(text)
+    node = choice(text) or (prose(text) if is_prose(tokens) else quantity_of_several_units(tokens))
+    if node is not None:
+        return node
     try:
-        node = _Parser(tokens).answer()
+        return _Parser(tokens).answer()
     except NotMathematicsError:
         return as_written(tokens)
-    if isinstance(node, Symbol) and len(node.name) == 1 and node.name.isascii() and node.name != "i":
-        return Text(node.name.casefold())  # the letter of a choice: (A), \text{A}, a
-    return node

@@ -30,7 +30,8 @@ _FULL_WIDTH = {0xFF01 + offset: chr(0x21 + offset) for offset in range(94)}
 _LOOK_ALIKES = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/",
     "⁄": "/", "′": "'", "’": "'", "º": "°", "⩽": "≤", "⩾": "≥", "，": ",", "、": ",", "。": ".", "∣": "|", "％": "%",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "€": "", "£": "", "¥": "", "￥": "",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "€": "", "£": "", "¥": "", "￥": "", "₹": "",
+    "∛": r"\sqrt[3]", "∜": r"\sqrt[4]",
 }  # fmt: skip
 _UNICODE = str.maketrans({**{chr(code): text for code, text in _FULL_WIDTH.items()}, **_LOOK_ALIKES})
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
@@ -38,11 +39,14 @@ _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
 _INVISIBLE_CATEGORY = "Cf"  # zero-width spaces, direction marks
 
-_GROUPED_DIGITS = re.compile(r"(?<=\d) ?(?:\{ ?, ?\}|,? ?\\!|\\[,;: ]|~) ?(?=\d{3}(?!\d))")
+_GROUPED_DIGITS = re.compile(r"(?<=\d) ?(?:\{ ?, ?\}(?: ?\\!)?|,? ?\\!|\\[,;: ]|~) ?(?=\d{3}(?!\d))")
 _DELIMITERS = re.compile(r"\\\$|\$|\\[()]|\\\[(?!\d+(?:pt|em|ex))|(?<!\\)\\\]")
 _DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z])")
 _BACKSLASHES = re.compile(r"\\+")
 _WRAPPER = re.compile(r"(?:\\(?:boxed|fbox|framebox)\s*)?\{")
+_ROW_SPACING = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]")
+_CURRENCY_CODE = re.compile(r"^(?:USD|US(?=\s*\\?\$)|EUR|GBP|Rs\.?)\s*(?=\\?\$?\s*\d)")
+_LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _MARKUP = ' \t\r\n\f\v*_`"“”'
 
 
@@ -61,7 +65,12 @@ def _plain_unicode(text: str) -> str:
 def clean(answer: str) -> str:
     """The answer without what carries no meaning: math delimiters, currency signs, digit grouping, edge punctuation."""
     text = answer if answer.isascii() else _plain_unicode(answer)
+    if text[:1] in "UERG":
+        text = _CURRENCY_CODE.sub("", text)
+    if "10" in text:
+        text = _LETTER_TIMES.sub("*", text)
     if "\\" in text or "$" in text:
+        text = _ROW_SPACING.sub(r"\1 ", text)
         # JSON escaped twice doubles every backslash; with others about, two before a letter may end a matrix row.
         if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
             text = text.replace(r"\\", "\\")
@@ -69,7 +78,7 @@ def clean(answer: str) -> str:
             text = _DOUBLED_BACKSLASH.sub(r"\\", text)
         text = _DELIMITERS.sub(" ", text)
     if "\\" in text or "~" in text or "{" in text:
-        text = _GROUPED_DIGITS.sub("", text).replace("\\!", "")
+        text = _GROUPED_DIGITS.sub("", text).replace("\\!", "").replace("{}^", "^")
     text = _trimmed(text)
     wrapper = _WRAPPER.match(text)
     if wrapper and _closing_brace(text, wrapper.end() - 1) == len(text) - 1:
@@ -86,15 +95,17 @@ def _trimmed(text: str) -> str:
 
 # -------------------------------------------------------------------------------------------------------- tokenizing
 
+AND = "∧"  # separates like a comma, but inequalities joined by it hold together
+
 _MARKS = {
     "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "±", "mp": "∓",
     "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">",
     "ne": "≠", "neq": "≠", "approx": "≈", "simeq": "≈", "equiv": "=", "in": "∈",
-    "cup": "∪", "cap": "∩", "setminus": "∖", "backslash": "∖",
+    "cup": "∪", "cap": "∩", "bigcup": "∪", "bigcap": "∩", "cr": "\\\\", "setminus": "∖", "backslash": "∖",
     "{": "⦃", "}": "⦄", "lbrace": "⦃", "rbrace": "⦄", "langle": "⟨", "rangle": "⟩",
     "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "lbrack": "[", "rbrack": "]",
     "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "|": "|", "lVert": "|", "rVert": "|", "colon": ":",
-    "quad": ",", "qquad": ",", "and": ",", "or": ",", "land": ",", "lor": ",", "wedge": ",", "vee": ",", "\\": "\\\\",
+    "quad": ",", "qquad": ",", "and": AND, "or": ",", "land": AND, "lor": ",", "wedge": AND, "vee": ",", "\\": "\\\\",
     "%": "%", "degree": "°", "prime": "'", "sqrt": "√", "frac": "frac", "dfrac": "frac", "tfrac": "frac",
     "cfrac": "frac", "binom": "binom", "dbinom": "binom", "tbinom": "binom", "sum": "∑", "prod": "∏",
     "choose": "choose", "over": "over", "to": "→", "rightarrow": "→", "Rightarrow": "→", "implies": "→", "&": "&",
@@ -104,23 +115,24 @@ _LETTERS = {"pi": "π", "infty": "∞", "infinity": "∞", "inf": "∞", "oo": "
             "sigma": "σ", "omega": "ω", "epsilon": "ε", "varepsilon": "ε", "rho": "ρ", "delta": "δ",
             "R": "ℝ", "reals": "ℝ", "cdots": "…", "ldots": "…", "dots": "…"}  # fmt: skip
 _FUNCTION_NAMES = """
-    sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan asin acos atan ln log lg exp max min gcd lcm abs floor
-    ceil
+    sin cos tan sec csc cot cis sinh cosh tanh arcsin arccos arctan asin acos atan ln log lg exp max min gcd lcm abs
+    floor ceil
 """
 FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _LAYOUT_COMMANDS = """
     left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle limits
-    nolimits boxed fbox framebox mathbf mathcal mathit mathsf boldsymbol bm vec overline overrightarrow hat bar widehat
+    nolimits boxed fbox framebox mathbf mathcal mathit mathsf boldsymbol bm vec overrightarrow hat widehat
     underline bf rm it Large large normalsize ensuremath hfill , ; : ! > /
 """
 IGNORED = frozenset((*_LAYOUT_COMMANDS.split(), " ", "\n", "\t"))
-_TEXT_COMMAND_NAMES = "text textbf textrm textit textnormal textsf textup mbox hbox mathrm operatorname"
+_TEXT_COMMAND_NAMES = "text textbf textrm textit textnormal textsf texttt textup emph mbox hbox mathrm operatorname"
 TEXT_COMMANDS = frozenset(_TEXT_COMMAND_NAMES.split())
 _PLAIN_WORD_NAMES = "pi infinity inf oo theta alpha beta gamma lambda sqrt and or"
 _PLAIN_WORDS = frozenset(_PLAIN_WORD_NAMES.split())
 _UNIT_NAMES = """
-    cm mm km nm dm ft in yd mi kg mg lb lbs oz ml mL dL hr hrs min mins sec secs ms Hz mph kph day men cup box pct deg
-    rad am pm gal sq cu cc USD usd
+    Hz USD am bag box boy bus can car cat cc cm cow cu cup dL day deg dm dog egg ft gal gm hat hen hr hrs in jar kg
+    kid km kph lb lbs mL man men mg mi min mins ml mm mph ms nm oz pct pen per pie pig pm rad sec secs sq ton toy
+    usd way yd
 """
 SHORT_UNITS = frozenset(_UNIT_NAMES.split())
 _TWO_CHARACTER_MARKS = {"<=": "≤", ">=": "≥", "!=": "≠", "**": "^", ":=": "=", "==": "=", "=>": "→", "->": "→"}
@@ -133,6 +145,17 @@ _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?!\d)(?:\s*(?:[ap]\.?(?:m\.?)?)(?![A-Z
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _WORD = re.compile(r"[A-Za-z]+")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
+_FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
+_NESTED_TEXT = re.compile(rf"\\(?:{_TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
+_VARIABLES = frozenset("iknxyz")  # 3\text{i} is no quantity in a unit i
+_AFTER_DIGITS = frozenset("_0123456789")  # 2\text{A}3_{16}
+_QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
+_LETTERS_OR_NUMBER = re.compile(
+    r"\(?[A-Za-z]{1,2}\)?|\(?[A-Za-z]\)?(?:\s*(?:,\s*and\b|,|and\b|&)\s*\(?[A-Za-z]\)?)+|\(?[-+]?[\d.,/]+\s*%?\)?"
+)
+_ARGUMENT = re.compile(r"\s*[A-Za-z0-9(\\{^]")  # of a function: 40 min, 12 sec, but 2 sec x
 _BLANKS = re.compile(r"[\s~]+")
 
 
@@ -212,16 +235,22 @@ class _Tokenizer:
             self._add("number", match[0])
         self.position = match.end()
 
-    def _command(self) -> None:
+    def _command(self) -> None:  # noqa: PLR0912 - a case for each kind of command
         match = _COMMAND.match(self.text, self.position)
         if match is None:
             raise NotMathematicsError("lone backslash")
         self.position = match.end()
         name = match[1]
         if name in IGNORED:
+            if name in _FONTS and _FONT_OF_WORD.match(self.text, self.position):
+                self._text(name)
             return
         if name in TEXT_COMMANDS:
             self._text(name)
+        elif name in ("overline", "bar"):
+            self._overline()
+        elif name in ("color", "textcolor"):
+            self.position = _closing_brace(self.text, self.position) + 1
         elif name in ("begin", "end"):
             environment = _BEGIN.match(self.text, self.position)
             if environment is None:
@@ -244,6 +273,12 @@ class _Tokenizer:
         else:
             self._add("letter", _LETTERS.get(name, "\\" + name))
 
+    def _overline(self) -> None:
+        """The conjugate of a complex number; a segment, a mean and anything else as if there were no line."""
+        content = self.text[self.position : _closing_brace(self.text, self.position)]
+        if _IMAGINARY.search(content) and re.search(r"\d", content):
+            self._add("function", "conj")
+
     def _text(self, command: str) -> None:
         while self.text[self.position : self.position + 1] == " ":
             self.position += 1
@@ -252,18 +287,23 @@ class _Tokenizer:
         end = _closing_brace(self.text, self.position)
         content = self.text[self.position + 1 : end].replace("~", " ").strip()
         self.position = end + 1
+        if nested := _NESTED_TEXT.fullmatch(content):
+            content = nested[1].strip()
         words = re.sub(r"[^a-z]+", " ", content.lower()).strip()
         opens_value = not self.tokens or (self.tokens[-1].kind == "mark" and self.tokens[-1].text in "=≈∈+-*/,(")
         if words == "min" and not opens_value:
             self._add("word", words)  # 40 min: minutes, not a minimum
         elif words in ("and", "or", "") and not any(c.isalnum() and not c.isalpha() for c in content):
-            self._add("mark", ",")
+            self._add("mark", AND if words == "and" else ",")
         elif words in FUNCTIONS and command in ("operatorname", "mathrm"):
             self._add("function", words)
-        elif (command == "mathrm" and content in ("e", "i", "d", "π")) or (
-            opens_value and re.fullmatch(r"\(?[A-Za-z]{1,2}\)?|\(?[-+]?[\d.,/]+\s*%?\)?", content)
+        elif (
+            (command == "mathrm" and content in ("e", "i", "d", "π"))
+            or (opens_value and (_LETTERS_OR_NUMBER.fullmatch(content.rstrip(".")) or _QUANTITY.fullmatch(content)))
+            or (self.tokens and (content == "i" or (self.tokens[-1].kind == "number" and content in _VARIABLES)))
+            or (re.fullmatch("[0-9A-Z]+", content) and self.text[end + 1 : end + 2] in _AFTER_DIGITS)
         ):
-            self.tokens.extend(_Tokenizer(content).run())
+            self.tokens.extend(_Tokenizer(content.rstrip(".")).run())
         else:
             self._add("text", content)
 
@@ -273,8 +313,9 @@ class _Tokenizer:
         self.position = match.end()
         word = match[0]
         lower = word.lower()
-        is_minutes = lower == "min" and self.tokens and self.tokens[-1].kind == "number"
-        if lower in FUNCTIONS and not is_minutes:
+        follows_number = self.tokens and self.tokens[-1].kind == "number"
+        is_time = lower in ("min", "sec") and follows_number and not _ARGUMENT.match(self.text, self.position)
+        if lower in FUNCTIONS and not is_time:
             self._add("function", lower)
         elif lower in _PLAIN_WORDS:
             if lower in _MARKS:
@@ -304,52 +345,11 @@ def tokenize(text: str) -> list[Token]:
     Raises:
         NotMathematicsError: a command or a number is broken.
     """
-    return _Tokenizer(text).run()
-
-
-# ------------------------------------------------------------------------------------------------------------- words
-
-_BELOW_TWENTY = """
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-    eighteen nineteen
-"""
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_NUMBER_WORDS = {word: value for value, word in enumerate(_BELOW_TWENTY.split())} | {
-    word: 10 * value for value, word in enumerate(_TENS.split(), start=2)
-}
-_MAX_NUMBER_WORDS = 12
-
-
-def number_in_words(words: str) -> int | None:
-    """eighteen, twenty one, three hundred and five, two thousand; None for anything else, such as one two."""
-    total = current = 0
-    parts = [word for word in words.split() if word != "and"]
-    if not parts or len(parts) > _MAX_NUMBER_WORDS:
-        return None
-    for word in parts:
-        if (value := _NUMBER_WORDS.get(word)) is not None:
-            follows_tens = current % 100 >= 20 and current % 10 == 0 and 0 < value < 10
-            if current % 100 and not follows_tens:
-                return None
-            current += value
-        elif word == "hundred":
-            current = max(current, 1) * 100
-        elif word in ("thousand", "million"):
-            total += max(current, 1) * (1000 if word == "thousand" else 1_000_000)
-            current = 0
-        else:
-            return None
-    return total + current
-
-
-_COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
-_BETWEEN_WORDS = re.compile(r"[^\w+*/=<>^|-]+")
-
-
-def words_of(text: str) -> str:
-    """Prose as its case-folded words, without markup and punctuation."""
-
-    def unmarked(command: re.Match[str]) -> str:
-        return " " if command[1] in TEXT_COMMANDS | IGNORED else f" {command[1]} "
-
-    return " ".join(_BETWEEN_WORDS.sub(" ", _COMMAND_NAME.sub(unmarked, text).casefold()).split())
+    tokens = _Tokenizer(text).run()
+    for index in range(1, len(tokens) - 1):  # (1, 2) U (3, 4); R - {2}
+        before, token, after = tokens[index - 1 : index + 2]
+        if token == ("letter", "U") and before.text in (")", "]") and after.text in ("(", "["):
+            tokens[index] = Token("mark", "∪")
+        elif token == ("mark", "-") and before == ("letter", "ℝ") and after.text == "⦃":
+            tokens[index] = Token("mark", "∖")
+    return tokens

@@ -8,6 +8,8 @@ class Number(NamedTuple):
     """A decimal, an integer or a mixed number, exactly."""
 
     value: Fraction
+    places: int = 0
+    """Decimals as written, trailing zeros included: with many, it may be a rounded value."""
 
 
 class Symbol(NamedTuple):

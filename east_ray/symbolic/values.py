@@ -342,6 +342,10 @@ def _exponential(exponent: Value) -> Value:
     return Fraction(1) if exponent == 0 else _checked(CONTEXT.exp(inexact(exponent)))
 
 
+def _cis(angle: Value) -> Value:
+    return _add(_elementary("cos", angle), _multiply(_CONSTANTS["i"], _elementary("sin", angle)))
+
+
 def _extremum(values: list[Value], greatest: bool) -> Value:
     reals = [real(value) for value in values]
     return max(reals, key=inexact) if greatest else min(reals, key=inexact)
@@ -392,6 +396,8 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # an
     "lg": (lambda values, point: _divide(_logarithm(values[0], point), CONTEXT.ln(10)), 1),
     "log_base": (lambda values, point: _divide(_logarithm(values[1], point), _logarithm(values[0], point)), 2),
     "exp": (lambda values, _: _exponential(values[0]), 1),
+    "conj": (lambda values, _: CONTEXT.conj(values[0]) if is_complex(values[0]) else values[0], 1),
+    "cis": (lambda values, _: _cis(values[0]), 1),
     "!": (lambda values, _: _factorial(values[0]), 1),
     "binom": (lambda values, _: _binomial(values[0], values[1]), 2),
     "max": (lambda values, _: _extremum(values, greatest=True), ANY_NUMBER),
