@@ -230,6 +230,19 @@ class DeepSpeedConfig(_Section):
         return self
 
 
+class LoraConfig(_Section):
+    """Low-rank adapters: only they are trained, and they are merged into the model when it is written."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the adapters."""
+    alpha: Annotated[int, Field(ge=1)] = 32
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters."""
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the modules that get adapters, e.g. [q_proj, v_proj]; by default every linear one but the head."""
+
+
 class TrainingConfig(_Section):
     """How the model is trained on the weighted examples."""
 
@@ -244,6 +257,9 @@ class TrainingConfig(_Section):
     """Examples in one optimizer step, over all workers."""
     micro_batch_size: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 4
     """Examples that one worker computes at once; the result does not depend on it, only memory and speed do."""
+    packing: Annotated[bool, Field(json_schema_extra=_FREE)] = True
+    """Put a micro-batch's sequences end to end, each with attention to itself alone, and no padding. false pads them,
+    for models whose attention or head cannot do that; the result is the same."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-6
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -255,7 +271,9 @@ class TrainingConfig(_Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this global norm."""
     max_length: Annotated[int, Field(ge=8)] = 2048
-    """Longest prompt and response together, in tokens; a longer example is left out and counted."""
+    """Longest prompt and response together, in tokens."""
+    too_long: Literal["discard", "truncate"] = "discard"
+    """What becomes of a longer example; both are counted. truncate cuts the response, and with it its end."""
     precision: Literal["bf16", "float32"] = "bf16"
     """Arithmetic of the model; the optimizer's state is float32 in both."""
     gradient_checkpointing: Annotated[bool, Field(json_schema_extra=_FREE)] = False
@@ -264,12 +282,18 @@ class TrainingConfig(_Section):
     """Leave examples of weight 0 out of the batches; they still count in the normalizer."""
     beta: Annotated[float, Field(gt=0)] = 0.01
     """DPO and KTO: how strongly the trained model is held to the model that it starts from."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """DPO: probability that the two responses of a pair are the wrong way round (conservative DPO)."""
+    length_normalized: bool = False
+    """DPO: compare log-probabilities per token of a response in place of their sums."""
     desirable_factor: Annotated[float, Field(gt=0)] = 1.0
     """KTO: factor of the chosen responses' losses."""
     undesirable_factor: Annotated[float, Field(gt=0)] = 1.0
     """KTO: factor of the rejected responses' losses."""
     deepspeed: Annotated[DeepSpeedConfig, Field(json_schema_extra=_FREE)] = DeepSpeedConfig()
     """Sharding over the workers."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters in place of all parameters, e.g. {rank: 16, alpha: 32}."""
     num_workers: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 1
     """Workers, each with a model replica or shard of it."""
     num_gpus_per_worker: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 0
@@ -278,11 +302,18 @@ class TrainingConfig(_Section):
     """CPUs of a worker."""
     checkpoint_every_steps: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 100
     """Steps between checkpoints, from which a killed training goes on."""
+    checkpoint_every_minutes: Annotated[float, Field(gt=0, json_schema_extra=_FREE)] | None = None
+    """Also a checkpoint when so many minutes have passed since the last."""
+    tracker: Annotated[Literal["none", "tensorboard", "wandb", "mlflow"], Field(json_schema_extra=_FREE)] = "none"
+    """Where each step's metrics go beside training.jsonl. The library must be installed; it reads its own environment
+    variables (WANDB_MODE, MLFLOW_TRACKING_URI, …). TensorBoard's files go to tensorboard/ in the run directory."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.examples == "reference_solutions" and self.objective != "sft":
             raise ValueError(f"examples: reference_solutions needs objective sft, not {self.objective}")
+        if self.objective != "dpo" and (self.label_smoothing or self.length_normalized):
+            raise ValueError(f"label_smoothing and length_normalized need objective dpo, not {self.objective}")
         if self.examples_per_step < self.num_workers:
             raise ValueError(
                 f"examples_per_step {self.examples_per_step} is smaller than num_workers {self.num_workers}"
@@ -434,6 +465,11 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: st
 def dump(config: Config) -> str:
     """The configuration as YAML, every key written out; `load` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every setting by its dotted key, e.g. {"weighting.exponent": 1.5}."""
+    return dict(_flatten(config.model_dump()))
 
 
 def dump_documented(config: Config) -> str:

@@ -22,6 +22,12 @@ from torch import Tensor
 IGNORED = -100
 
 
+def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
+    """(P, V) logits and (P,) labels -> (P,) log-probabilities in nats, float32 (float64 for float64 logits)."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return -F.cross_entropy(logits, labels, reduction="none")
+
+
 def response_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of each response under the model, summed over its tokens.
 
@@ -30,12 +36,9 @@ def response_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     """
     logits, labels = logits[:, :-1], labels[:, 1:]
     counted = labels != IGNORED
-    # Only the response's positions go through the softmax, in float32 at least.
-    kept = logits[counted]
-    kept = kept if kept.dtype == torch.float64 else kept.float()
-    nll = F.cross_entropy(kept, labels[counted], reduction="none")
+    logprobs = token_logprobs(logits[counted], labels[counted])  # only the response's positions go through the softmax
     rows = counted.nonzero(as_tuple=True)[0]
-    return torch.zeros(logits.shape[0], dtype=nll.dtype, device=nll.device).index_add(0, rows, -nll)
+    return torch.zeros(logits.shape[0], dtype=logprobs.dtype, device=logprobs.device).index_add(0, rows, logprobs)
 
 
 def sft(logprobs: Tensor, weights: Tensor, num_step_tokens: int) -> Tensor:
@@ -54,14 +57,18 @@ def dpo(
     weights: Tensor,
     beta: float,
     num_step_examples: int,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Weighted direct preference optimization (Rafailov et al., 2023, equation 7).
 
-    chosen, rejected (B,): log-probabilities under the trained model; reference_*: under the model that training began
-    with; weights (B,); num_step_examples: pairs of the whole step.
+    chosen, rejected (B,): log-probabilities under the trained model, of whole responses or per token; reference_*:
+    under the model that training began with; weights (B,); num_step_examples: pairs of the whole step;
+    label_smoothing: probability that the two of a pair are the wrong way round (Mitchell, 2023, "conservative DPO").
     """
     margins = (chosen - reference_chosen) - (rejected - reference_rejected)
-    return -(weights * F.logsigmoid(beta * margins)).sum() / num_step_examples
+    as_labelled, otherwise = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
+    terms = (1 - label_smoothing) * as_labelled + label_smoothing * otherwise if label_smoothing else as_labelled
+    return -(weights * terms).sum() / num_step_examples
 
 
 def kto(

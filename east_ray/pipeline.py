@@ -12,23 +12,25 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from east_ray import evaluation, samples, weighting
 from east_ray.cluster import check_resources, connect
-from east_ray.config import Config, InputError, QuestionsConfig, resolve_model
+from east_ray.config import Config, InputError, QuestionsConfig, flat, resolve_model
 from east_ray.examples import judge_samples, weigh_judged
 from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, Reason
-from east_ray.report import write_report
+from east_ray.report import model_card, write_report
 from east_ray.samples import check_columns
 from east_ray.sampling import Decoding, context_length, sample
 from east_ray.selection import SelectionRules
-from east_ray.storage import RunDirectory, Stages, counts_by, local_copy
-from east_ray.training import train_model
+from east_ray.storage import Folder, RunDirectory, Stages, counts_by, local_copy
+from east_ray.tracking import tracked
+from east_ray.workers import train_model
 
 #: Names of the two models that every round knows, beside its variants: what it began with and what it made.
 BASE, TRAINED = "base", "trained"
@@ -288,24 +290,45 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
             line.total = int(metrics["num_steps"])
             line.update(int(metrics["step"]), f"loss {metrics['loss']:.4f} · {metrics['tokens_per_s']:,.0f} tokens/s")
 
-        summary = train_model(
-            stages / "examples",
-            round_.initial_model,
-            stages / "model",
-            stages / "checkpoints",
-            settings=settings.training,
-            prompt=settings.prompt,
-            seed=settings.seed,
-            progress=show,
-        )
+        tracker = settings.training.tracker
+        tensorboard = _local(stages / "tensorboard") if tracker in ("tensorboard", "wandb") else ""
+        with tracked(tracker, f"{name}, round {round_.number}", tensorboard, flat(settings)) as log:
+
+            def progress(metrics: Mapping[str, float]) -> None:
+                show(metrics)
+                log(metrics)
+
+            summary = train_model(
+                stages / "examples",
+                round_.initial_model,
+                stages / "model",
+                stages / "checkpoints",
+                settings=settings.training,
+                prompt=settings.prompt,
+                seed=settings.seed,
+                progress=progress,
+            )
         if summary.steps:
             show(summary.steps[-1])
+        _write_card(round_, name, settings, stages, None)
         stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in summary.steps))
         record.counts = {
             "examples": summary.num_examples,
             "too_long": summary.num_too_long,
             "zero_weight_skipped": summary.num_zero_weight,
         }
+
+
+def _local(folder: Folder) -> str:
+    """A folder on this machine: itself, or, for one elsewhere, a new one of the same name under the home directory."""
+    path = Path(folder.path) if folder.is_local else Path.home() / "east-ray" / folder.path
+    path.mkdir(parents=True, exist_ok=True)
+    return str(path)
+
+
+def _write_card(round_: Round, name: str, settings: Config, stages: Stages, metrics: Any) -> None:
+    card = model_card(settings, stages, round_.number, name, round_.initial_model, metrics)
+    (stages / "model").write_text("README.md", card)
 
 
 def evaluate(round_: Round) -> None:
@@ -332,6 +355,8 @@ def evaluate(round_: Round) -> None:
         (stages / "evaluation/answers").replace(answers)
         metrics = evaluation.metrics(answers, list(models), config.seed) | {"num_set_aside": aside.num_rows}
         (stages / "evaluation").write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
+        for name, settings, learner in round_.learners():
+            _write_card(round_, name, settings, learner, metrics)
 
 
 def _sample(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,6 +241,38 @@ def write_report(directory: RunDirectory) -> str:
     )
     directory.folder.write_text("report.html", html)
     return directory.address(directory.folder / "report.html")
+
+
+def model_card(config: Config, stages: Stages, number: int, name: str, initial_model: str, metrics: Any) -> str:
+    """The README.md of a trained model: method, data, configuration and, if `metrics` are there, measured accuracy."""
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - Markdown
+        loader=jinja2.PackageLoader("east_ray", "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    record = stages.record("examples")
+    source = config.questions or config.samples
+    held_out = config.evaluation.questions
+    shown = {"base": "before training", name: "this model"}
+    accuracies = (metrics or {}).get("accuracy", {})
+    return str(
+        environment.get_template("model_card.md.jinja").render(
+            config=config,
+            config_yaml=dump(config),
+            label=f"{describe(config)}, from {Path(config.model).name}",
+            version=metadata.version("east-ray"),
+            number=number,
+            initial_model=initial_model,
+            num_responses=f"{config.sampling.responses_per_question} times"
+            if config.samples is None
+            else "several times",
+            source=source and (source.path or getattr(source, "hub", None)),
+            kept=record.counts["kept"] if record else 0,
+            discarded=record.counts["discarded"] if record else {},
+            accuracies=[{"label": shown[model]} | row for model, row in accuracies.items() if model in shown],
+            held_out=held_out and (held_out.path or held_out.hub),
+        )
+    )
 
 
 def _rendered(summary: RoundSummary) -> dict[str, Any]:

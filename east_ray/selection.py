@@ -36,7 +36,9 @@ def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
     """
     responses: Sequence[Mapping[str, Any]] = sample["responses"]
     reference: str | None = sample["reference_answer"]
-    extractions = [answers.extract(response["text"], last_number=rules.last_number) for response in responses]
+    texts = [response["text"] for response in responses]
+    by_text = {text: answers.extract(text, last_number=rules.last_number) for text in dict.fromkeys(texts)}
+    extractions = [by_text[text] for text in texts]
     found = [extraction.answer for extraction in extractions]
 
     parsable = answers.is_parsable_reference(reference)

@@ -119,3 +119,13 @@ def test_the_reference_point_gets_no_gradient() -> None:
     logprobs = torch.tensor([-3.0], requires_grad=True)
     losses.kto(logprobs, torch.tensor([-2.0]), torch.tensor([True]), point, torch.ones(1), 0.1, 1).backward()
     assert point.grad is None and logprobs.grad is not None
+
+
+def test_label_smoothing_mixes_in_the_pair_the_other_way_round() -> None:
+    chosen, rejected = torch.tensor([-1.0, -3.0]), torch.tensor([-2.0, -1.5])
+    reference = torch.tensor([-1.5, -2.0]), torch.tensor([-1.0, -2.5])
+    weights = torch.tensor([2.0, 0.5])
+    straight = losses.dpo(chosen, rejected, *reference, weights, 0.3, 2)
+    turned = losses.dpo(rejected, chosen, *reference[::-1], weights, 0.3, 2)
+    smoothed = losses.dpo(chosen, rejected, *reference, weights, 0.3, 2, label_smoothing=0.1)
+    assert float(smoothed) == pytest.approx(0.9 * float(straight) + 0.1 * float(turned), rel=1e-6)

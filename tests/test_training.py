@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from east_ray import workers
 from east_ray.batches import micro_batches, steps, tokenize_example
 from east_ray.config import InputError, PromptConfig, TrainingConfig
 from east_ray.questions import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
-from east_ray.training import TrainingSummary, learning_rate, train_model
+from east_ray.training import learning_rate
+from east_ray.workers import TrainingSummary, train_model
 
 
 def rows(lengths: list[int], epoch: int = 0) -> list[dict[str, Any]]:
@@ -166,20 +168,21 @@ _references: dict[str, Any] = {}
 
 
 @pytest.mark.parametrize(
-    ("objective", "num_workers", "zero_stage", "micro_batch_size"),
+    ("objective", "num_workers", "zero_stage", "micro_batch_size", "packing"),
     [
-        ("sft", 1, 0, 8),
-        pytest.param("sft", 2, 1, 3, marks=pytest.mark.drill),
-        ("sft", 2, 2, 1),
-        ("sft", 2, 3, 2),
-        ("dpo", 2, 2, 3),
-        ("kto", 2, 2, 2),
-        pytest.param("dpo", 2, 3, 2, marks=pytest.mark.drill),
-        pytest.param("kto", 2, 3, 3, marks=pytest.mark.drill),
+        ("sft", 1, 0, 8, True),
+        pytest.param("sft", 1, 0, 8, False, marks=pytest.mark.drill),
+        pytest.param("sft", 2, 1, 3, True, marks=pytest.mark.drill),
+        ("sft", 2, 2, 1, False),
+        ("sft", 2, 3, 2, True),
+        ("dpo", 2, 2, 3, True),
+        ("kto", 2, 2, 2, True),
+        pytest.param("dpo", 2, 3, 2, False, marks=pytest.mark.drill),
+        pytest.param("kto", 2, 3, 3, True, marks=pytest.mark.drill),
     ],
 )
 def test_a_global_step_is_the_same_for_any_split(
-    objective: str, num_workers: int, zero_stage: int, micro_batch_size: int,
+    objective: str, num_workers: int, zero_stage: int, micro_batch_size: int, packing: bool,
     examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None,
 ) -> None:  # fmt: skip
     import torch
@@ -191,7 +194,7 @@ def test_a_global_step_is_the_same_for_any_split(
     expected, parameters = _references[objective]
     summary = run_training(
         examples, model_path, tmp_path,
-        settings(objective=objective, num_workers=num_workers, micro_batch_size=micro_batch_size,
+        settings(objective=objective, num_workers=num_workers, micro_batch_size=micro_batch_size, packing=packing,
                  deepspeed={"zero_stage": zero_stage}),
     )  # fmt: skip
     assert len(summary.steps) == 2 * math.ceil(NUM_EXAMPLES / PER_STEP)
@@ -231,6 +234,120 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     assert summary.num_too_long == sum(length > limit for length in lengths) > 0
     with pytest.raises(InputError, match=r"none of the 21 examples fits in training.max_length 8 tokens"):
         run_training(examples, model, tmp_path / "none", settings(max_length=8))
+    dataset, counts = workers._tokenized(
+        examples, tokenizer, PromptConfig(), settings(epochs=1, max_length=limit, too_long="truncate"), 0
+    )
+    assert (counts.num_examples, counts.num_too_long) == (NUM_EXAMPLES, summary.num_too_long)
+    rows = dataset.take_all()
+    assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "changes", "message"),
+    [
+        ("weight", math.nan, {}, "the weight of q4 is nan; expected a finite number of at least 0"),
+        ("weight", -1.0, {}, "the weight of q4 is -1.0; expected a finite number"),
+        ("weight", math.inf, {}, "the weight of q4 is inf; expected a finite number"),
+        ("rejected", None, {"objective": "dpo"}, "dpo needs a rejected response, and q4 has none; weigh the samples"),
+        ("weight", 1.0, {"num_workers": 8}, "training.num_workers: 8 workers for 6 examples; use fewer workers"),
+    ],
+)
+def test_examples_that_cannot_be_trained_on_are_said(
+    column: str, value: Any, changes: dict[str, Any], message: str, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    folder = write_examples(tmp_path / "examples", 6)
+    rows = folder.read(EXAMPLES).to_pylist()
+    rows[4][column] = value
+    folder.replace(pa.Table.from_pylist(rows, EXAMPLES))
+    with pytest.raises(InputError, match=message):
+        run_training(folder, str(quickstart / "model"), tmp_path, settings(**changes))
+
+
+def test_a_training_that_was_interrupted_in_another_shape_is_refused(
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    (tmp_path / "checkpoints" / "workers_2_zero_3" / "checkpoint_2026").mkdir(parents=True)
+    with pytest.raises(
+        InputError, match=r"the interrupted training had 2 workers and ZeRO stage 3; go on with these, or"
+    ):
+        run_training(examples, str(quickstart / "model"), tmp_path, settings())
+
+
+def test_a_gpu_without_memory_left_is_one_sentence() -> None:
+    import torch
+
+    with (
+        pytest.raises(
+            InputError, match=r"memory does not suffice \(CUDA out of memory\); lower training.micro_batch_size"
+        ),
+        workers._out_of_memory_is_said(),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory\nTried to allocate 2 GiB")
+
+
+@pytest.mark.parametrize("zero_stage", [2, pytest.param(3, marks=pytest.mark.drill)])
+def test_adapters_alone_are_trained_and_merged_at_the_end(
+    zero_stage: int, examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    from safetensors.torch import load_file
+
+    training = settings(lora={"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}, num_workers=2,
+                        deepspeed={"zero_stage": zero_stage})  # fmt: skip
+    summary = run_training(examples, str(quickstart / "model"), tmp_path, training)
+    assert summary.steps[-1]["loss"] < summary.steps[0]["loss"]
+    base, trained = (load_file(folder / "model.safetensors") for folder in (quickstart / "model", tmp_path / "model"))
+    assert base.keys() == trained.keys()
+    for name, tensor in trained.items():
+        difference = tensor.float() - base[name].float()
+        if "q_proj" in name or "v_proj" in name:
+            rank = int((difference.double().svd().S > 1e-6).sum())
+            assert 0 < rank <= 4, (name, rank)
+        else:
+            assert not difference.any(), name
+
+
+def test_memory_savers_change_no_result(examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+    """Offload of optimizer and parameters, recomputed activations: the steps of a plain training, to rounding."""
+    model = str(quickstart / "model")
+    plain = run_training(examples, model, tmp_path / "plain", settings(epochs=1))
+    saving = settings(epochs=1, num_workers=2, gradient_checkpointing=True,
+                      deepspeed={"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True})  # fmt: skip
+    saved = run_training(examples, model, tmp_path / "saved", saving)
+    for one, two in zip(plain.steps, saved.steps, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_bf16_comes_near_float32(
+    objective: str, examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    model = str(quickstart / "model")
+    exact = run_training(examples, model, tmp_path / "exact", settings(objective=objective))
+    half = run_training(
+        examples, model, tmp_path / "half", settings(objective=objective, precision="bf16", num_workers=2)
+    )
+    for one, two in zip(exact.steps, half.steps, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=0.05)
+
+
+def test_every_step_reports_what_a_researcher_watches(
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    seen: list[dict[str, float]] = []
+    root = Folder(*locate(str(tmp_path)))
+    summary = train_model(
+        examples, str(quickstart / "model"), root / "model", root / "checkpoints",
+        settings=settings(objective="kto", epochs=1, checkpoint_every_minutes=1e-6), prompt=PromptConfig(), seed=3,
+        progress=seen.append,
+    )  # fmt: skip
+    assert seen == summary.steps and len(seen) == 3
+    first, last = seen[0], seen[-1]
+    assert (first["weight_min"], first["weight_max"]) == (0.0, 2.0)
+    assert first["padding_share"] == 0 and 0.1 < first["memory_gib"] < 8
+    assert first["chosen_reward"] == pytest.approx(0, abs=1e-5) and first["kl"] == pytest.approx(0, abs=1e-4)
+    assert last["reward_margin"] == pytest.approx(last["chosen_reward"] - last["rejected_reward"])
+    assert last["reward_margin"] > 0 and 0 <= last["reward_accuracy"] <= 1
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
@@ -244,7 +361,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     model = str(quickstart / "model")
     whole = run_training(examples, model, tmp_path / "whole", settings(num_workers=2, checkpoint_every_steps=100))
     # The worker dies after the fifth of six steps, once; a checkpoint was taken after the fourth.
-    monkeypatch.setattr("east_ray.training._worker", _DyingWorker(str(tmp_path / "died")))
+    monkeypatch.setattr("east_ray.workers._worker", _DyingWorker(str(tmp_path / "died")))
     resumed = run_training(examples, model, tmp_path / "resumed", settings(num_workers=2, checkpoint_every_steps=2))
     assert (tmp_path / "died").exists()
     assert [step["step"] for step in resumed.steps] == [1, 2, 3, 4, 5, 6]
@@ -266,14 +383,14 @@ class _DyingWorker:
         import os
         import signal
 
-        from east_ray import training
+        from east_ray import training, workers
 
         original, mark = training._Compute.step, Path(self._mark)
         count = 0
 
-        def step(compute: Any, rows: Any) -> Any:
+        def step(compute: Any, rows: Any, is_late: bool = False) -> Any:
             nonlocal count
-            metrics = original(compute, rows)
+            metrics, late = original(compute, rows, is_late)
             count += 1
             if compute._rank == 0:
                 with mark.with_name("computed").open("a") as file:
@@ -285,7 +402,7 @@ class _DyingWorker:
                 ray.get(board.add.remote(metrics | {"step": 5, "num_steps": 6, "tokens_per_s": 0.0}))
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return metrics
+            return metrics, late
 
         training._Compute.step = step  # type: ignore[method-assign]
-        training._worker(config)
+        workers._worker(config)

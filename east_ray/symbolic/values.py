@@ -191,14 +191,14 @@ def _power(base: Value, exponent: Value, point: int) -> Value:
 def _irrational_power(base: Value, exponent: Value, point: int) -> Value:
     if point >= FIRST_SIGNED_POINT and _is_negative(base):
         raise OffDomainError
-    if exponent and CONTEXT.mag(exponent) > MAX_ARGUMENT_BITS:
-        raise UndefinedError("exponent too large")
     return _checked(CONTEXT.power(_bounded_base(base, exponent), exponent))
 
 
 def _bounded_base(base: Value, exponent: Value) -> Value:
     """The inexact base, if its power stays within the bounds."""
     base = inexact(base)
+    if CONTEXT.mag(inexact(exponent)) > MAX_ARGUMENT_BITS:
+        raise UndefinedError("exponent too large")  # of a base near 1, whose magnitude says nothing
     if abs(CONTEXT.mag(base)) * abs(float(CONTEXT.re(inexact(exponent)))) > MAX_MAGNITUDE:
         raise UndefinedError("too large")
     return base

@@ -1,0 +1,301 @@
+"""The group of training workers under Ray Train: examples in, checkpoints on the way, a model out."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from east_ray.batches import TOKENIZED, tokenize_example
+from east_ray.config import InputError, PromptConfig, TrainingConfig
+from east_ray.questions import load_tokenizer
+from east_ray.records import EXAMPLES
+from east_ray.storage import Folder, local_copy
+from east_ray.training import Checkpointing, Metrics, train
+
+if TYPE_CHECKING:
+    import ray.data
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a training counted: examples trained on, examples left out, and the metrics of each step."""
+
+    num_examples: int
+    num_too_long: int
+    num_zero_weight: int
+    steps: list[Metrics]
+
+
+def train_model(
+    examples: Folder,
+    model: str,
+    target: Folder,
+    checkpoints: Folder,
+    *,
+    settings: TrainingConfig,
+    prompt: PromptConfig,
+    seed: int,
+    progress: Callable[[Metrics], None],
+) -> TrainingSummary:
+    """Train `model` on a folder of records.EXAMPLES with a group of Ray Train workers; write the model to `target`.
+
+    `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process. `progress` gets the
+    metrics of each step. Raises InputError if there is nothing to train on, an example cannot be used, the group had
+    another shape when it was interrupted, or the memory of a GPU does not suffice.
+    """
+    import ray
+    import ray.train
+    import ray.train.torch
+
+    shape = f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}"
+    _check_shape(checkpoints, shape)
+    tokenizer = load_tokenizer(local_copy(model))
+    dataset, counts = _tokenized(examples, tokenizer, prompt, settings, seed)
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    use_gpu = settings.num_gpus_per_worker > 0
+    trainer = ray.train.torch.TorchTrainer(
+        _worker,
+        train_loop_config={
+            "settings": settings,
+            "model": model,
+            "target": target,
+            "num_examples": counts.num_examples,
+            "seed": seed,
+            "board": board,
+        },
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={
+                "CPU": settings.num_cpus_per_worker,
+                **({"GPU": settings.num_gpus_per_worker} if use_gpu else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=shape,
+            storage_path=checkpoints.path,
+            storage_filesystem=None if checkpoints.is_local else checkpoints.filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=1),
+        ),
+        datasets={"examples": dataset},
+        # Not split: every worker reads every example and takes its share of each step itself.
+        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+    )
+    with _watched(board, progress):
+        trainer.fit()
+    # A step that was done again after a restart counts once, as it was done last.
+    metrics: dict[float, Metrics] = {row["step"]: row for row in ray.get(board.read.remote(0))}
+    log = [metrics[step] for step in sorted(metrics)]
+    checkpoints.clear()
+    return TrainingSummary(counts.num_examples, counts.num_too_long, counts.num_zero_weight, log)
+
+
+def _check_shape(checkpoints: Folder, shape: str) -> None:
+    """Raises InputError if the checkpoints are of another shape: DeepSpeed restores only what the same group saved."""
+    selector = pafs.FileSelector(checkpoints.path, allow_not_found=True, recursive=True)
+    saved = {
+        Path(info.path).relative_to(checkpoints.path).parts[0]
+        for info in checkpoints.filesystem.get_file_info(selector)
+        if info.base_name.startswith("checkpoint_")
+    }
+    for other in sorted(saved - {shape}):
+        _, workers, _, stage = other.split("_")
+        raise InputError(
+            f"training.num_workers, training.deepspeed.zero_stage: the interrupted training had {workers} workers and "
+            f"ZeRO stage {stage}; go on with these, or remove {checkpoints} to begin it anew"
+        )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    num_examples: int
+    num_too_long: int
+    num_zero_weight: int
+
+
+def _tokenized(
+    examples: Folder,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: PromptConfig,
+    settings: TrainingConfig,
+    seed: int,
+) -> "tuple[ray.data.Dataset, _Counts]":
+    """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out."""
+    import ray.data
+
+    table = examples.read(EXAMPLES).sort_by("question_id")
+    _check_examples(table, settings)
+    num_zero_weight = 0
+    if settings.skip_zero_weight:
+        kept = table.filter(pc.greater(table["weight"], 0))
+        num_zero_weight = table.num_rows - kept.num_rows
+        table = kept
+    if settings.objective == "kto":
+        if table.num_rows < 2:
+            raise InputError("training.objective: kto needs at least 2 examples, to pair prompts with other responses")
+        # The neighbour's response: a fixed mismatched pairing, so that its reference is computed only once.
+        for column in ("chosen", "chosen_finish_reason"):
+            values = table[column].combine_chunks()
+            name = column.replace("chosen", "mismatched")
+            table = table.append_column(name, pa.concat_arrays([values[1:], values[:1]]))
+    read = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
+
+    def tokenize_rows(batch: pa.Table) -> pa.Table:
+        rows: list[dict[str, Any]] = []
+        for row in batch.to_pylist():
+            tokenized = tokenize_example(row, tokenizer, prompt)
+            room = settings.max_length - len(tokenized["prompt"] or [])
+            is_too_long = max(len(tokenized[name] or []) for name in read[settings.objective]) > room
+            if is_too_long and (settings.too_long == "discard" or room < 1):
+                continue
+            if is_too_long:
+                tokenized |= {name: (tokenized[name] or [])[:room] for name in read[settings.objective]}
+            row["is_too_long"] = is_too_long
+            for epoch in range(settings.epochs):
+                order = hashlib.blake2b(f"{seed}:{epoch}:{row['question_id']}".encode(), digest_size=12).hexdigest()
+                rows.append({"epoch": epoch, "order": order, **row, **tokenized})
+        schema = TOKENIZED.append(pa.field("is_too_long", pa.bool_()))
+        return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
+
+    dataset = ray.data.from_arrow(table).map_batches(tokenize_rows, batch_size=1024, batch_format="pyarrow")
+    dataset = dataset.sort(["epoch", "order"]).materialize()
+    num_examples = dataset.count() // settings.epochs
+    if num_examples == 0:
+        raise InputError(
+            f"training: none of the {table.num_rows} examples fits in training.max_length {settings.max_length} tokens"
+        )
+    if num_examples < settings.num_workers:
+        raise InputError(
+            f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
+        )
+    num_truncated = int(dataset.sum("is_too_long") or 0) // settings.epochs
+    return dataset, _Counts(num_examples, table.num_rows - num_examples + num_truncated, num_zero_weight)
+
+
+def _check_examples(table: pa.Table, settings: TrainingConfig) -> None:
+    """Raises InputError for a weight that is none, or for a preference objective without rejected responses."""
+    weights = table["weight"].to_numpy()
+    for row in np.flatnonzero(~np.isfinite(weights) | (weights < 0))[:1]:
+        name = table["question_id"][int(row)].as_py()
+        raise InputError(f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0")
+    if settings.objective != "sft" and table["rejected"].null_count:
+        row = pc.index(pc.is_null(table["rejected"]), True).as_py()
+        raise InputError(
+            f"training.objective: {settings.objective} needs a rejected response, and {table['question_id'][row]} has "
+            "none; weigh the samples again with this objective"
+        )
+
+
+def _worker(config: Mapping[str, Any]) -> None:
+    """One worker of the Ray Train group."""
+    import ray.train
+
+    settings: TrainingConfig = config["settings"]
+    target: Folder = config["target"]
+    model_path = local_copy(config["model"])
+    tokenizer = load_tokenizer(model_path)
+    rank = ray.train.get_context().get_world_rank()
+    shard = ray.train.get_dataset_shard("examples")
+    board = config["board"]
+
+    def save(step: int, write: Callable[[str], None]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write(folder)
+            # Every worker reports the part of the sharded state that it holds; Ray Train joins them in one checkpoint.
+            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    restored = ray.train.get_checkpoint()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_out_of_memory_is_said())
+        export = train(
+            settings,
+            model_path,
+            shard.iter_rows,
+            config["num_examples"],
+            board.add.remote,
+            Checkpointing(save, stack.enter_context(restored.as_directory()) if restored else None),
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+            config["seed"],
+        )
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = os.path.join(scratch, "model")
+            export(folder)
+            if rank == 0:
+                tokenizer.save_pretrained(folder)
+                _publish(folder, model_path, target)
+
+
+@contextlib.contextmanager
+def _out_of_memory_is_said() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"training: the GPU's memory does not suffice ({str(error).splitlines()[0]}); lower "
+            "training.micro_batch_size or training.max_length, set training.gradient_checkpointing, raise "
+            "training.deepspeed.zero_stage or turn on its offload"
+        ) from None
+
+
+def _publish(folder: str, base: str, target: Folder) -> None:
+    """Move a finished model to its place, with the base model's generation settings."""
+    generation = Path(base) / "generation_config.json"
+    if generation.is_file():
+        shutil.copy(generation, folder)
+    target.clear()
+    target.filesystem.create_dir(target.path, recursive=True)
+    pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
+
+
+class _Board:
+    """An actor: where rank 0 puts the metrics of each step, for the driver to read while the group trains."""
+
+    def __init__(self) -> None:
+        self._metrics: list[Metrics] = []
+
+    def add(self, metrics: Metrics) -> None:
+        self._metrics.append(metrics)
+
+    def read(self, begin: int) -> list[Metrics]:
+        return self._metrics[begin:]
+
+
+@contextlib.contextmanager
+def _watched(board: Any, progress: Callable[[Metrics], None]) -> Iterator[None]:
+    """Call `progress` with each step's metrics, about twice a second, while the block runs and once it has ended."""
+    import ray
+
+    ended = threading.Event()
+
+    def watch() -> None:
+        seen, last_look = 0, False
+        while not last_look:
+            last_look = ended.wait(0.5)
+            new = ray.get(board.read.remote(seen))
+            seen += len(new)
+            for metrics in new:
+                progress(metrics)
+
+    thread = threading.Thread(target=watch, daemon=True, name="training-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
