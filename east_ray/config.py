@@ -197,6 +197,8 @@ class SelectionConfig(_Section):
     require_boxed: bool = True
     """A chosen response must have its answer in \\boxed{}, as the paper has it. false: any correct response will do,
     those with a box first; for samples of models that were not asked for one."""
+    responses_per_question_trained: Annotated[int, Field(ge=1)] = 1
+    """Correct responses of a question that are trained on, or as many as it has; they share the question's weight."""
 
 
 class WeightingConfig(_Section):

@@ -238,6 +238,7 @@ def _weigh(round_: Round, settings: Config, stages: Stages, line: StageLine) -> 
         signal=settings.weighting.signal,
         all_correct=settings.selection.all_correct,
         require_boxed=settings.selection.require_boxed,
+        responses_per_question_trained=settings.selection.responses_per_question_trained,
         equivalence=settings.answers.equivalence,
         no_answer=settings.answers.no_answer,
         last_number=settings.answers.last_number,

@@ -81,6 +81,13 @@ CLUSTER = pa.struct(
     ]
 )
 
+CHOSEN = pa.struct(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+    ]
+)
+
 _JUDGED = [
     pa.field("question_id", pa.string(), nullable=False),
     pa.field("question", pa.string(), nullable=False),
@@ -102,6 +109,8 @@ EXAMPLES = pa.schema(
         pa.field("weight", pa.float64(), nullable=False),  # the loss multiplier; its mean over the examples is 1
         pa.field("chosen", pa.string(), nullable=False),  # a correct response
         pa.field("chosen_finish_reason", pa.string(), nullable=False),
+        # Further correct responses that share the weight; null with selection.responses_per_question_trained: 1.
+        pa.field("more_chosen", pa.list_(CHOSEN)),
         pa.field("rejected", pa.string()),  # a response of the commonest wrong answer; null if none is wrong
         pa.field("rejected_finish_reason", pa.string()),
     ]

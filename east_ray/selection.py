@@ -21,6 +21,7 @@ class SelectionRules:
     signal: weighting.Signal
     all_correct: Literal["keep", "drop"]
     require_boxed: bool
+    responses_per_question_trained: int
     equivalence: Literal["math", "string"]
     no_answer: Literal["cluster", "exclude"]
     last_number: bool
@@ -64,8 +65,11 @@ def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
 
     # The choice among equals is random, but fixed by the seed and the question's name.
     rng = random.Random(f"{rules.seed}:{sample['question_id']}")
-    chosen = _pick(boxed if boxed or rules.require_boxed else correct, responses, rng)
-    rejected = _pick(wrong, responses, rng)
+    choosable = _choosable(boxed if boxed or rules.require_boxed else correct, responses)
+    chosen = rng.choice(choosable) if choosable else None
+    rejected = rng.choice(_choosable(wrong, responses)) if wrong else None
+    others = [response for response in choosable if response is not chosen]
+    more = rng.sample(others, min(len(others), rules.responses_per_question_trained - 1))
     return {
         "question_id": sample["question_id"],
         "question": sample["question"],
@@ -82,6 +86,9 @@ def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
         "signal": weighting.signal(rules.signal, entropy=entropy, pass_rate=pass_rate, rejected_rate=rejected_rate),
         "chosen": chosen and chosen["text"],
         "chosen_finish_reason": chosen and chosen["finish_reason"],
+        "more_chosen": [{"text": one["text"], "finish_reason": one["finish_reason"]} for one in more]
+        if rules.responses_per_question_trained > 1
+        else None,
         "rejected": rejected and rejected["text"],
         "rejected_finish_reason": rejected and rejected["finish_reason"],
         "reason": _reason(
@@ -106,8 +113,7 @@ def _reason(
     return None
 
 
-def _pick(group: Sequence[int], responses: Sequence[Mapping[str, Any]], rng: random.Random) -> Mapping[str, Any] | None:
-    """One response of a group at random, among those that ended by themselves if there are any."""
-    ended = [index for index in group if responses[index]["finish_reason"] == "stop"]
-    candidates = ended or list(group)
-    return responses[rng.choice(candidates)] if candidates else None
+def _choosable(group: Sequence[int], responses: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The responses of a group that ended by themselves; all of it if none did."""
+    ended = [responses[index] for index in group if responses[index]["finish_reason"] == "stop"]
+    return ended or [responses[index] for index in group]

@@ -113,10 +113,16 @@ class Folder:
             if info.path.endswith(".parquet") and not info.base_name.startswith(".")
         }
 
-    def read(self, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-        """All parts as one table; empty if there is none."""
+    def read(
+        self, schema: pa.Schema, columns: Sequence[str] | None = None, parts: Sequence[str] | None = None
+    ) -> pa.Table:
+        """These parts, or all, as one table; empty if none. A column that joined later is null in an older part."""
         names = list(columns or schema.names)
-        tables = [pq.read_table(part, filesystem=self.filesystem, columns=names) for part in self.parts()]
+        tables = []
+        for part in self.parts() if parts is None else parts:
+            with self.filesystem.open_input_file(part) as file:
+                parquet = pq.ParquetFile(file)
+                tables.append(parquet.read([name for name in names if name in parquet.schema_arrow.names]))
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *tables], promote_options="permissive")
 

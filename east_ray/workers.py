@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,70 +134,134 @@ def _tokenized(
     settings: TrainingConfig,
     seed: int,
 ) -> "tuple[ray.data.Dataset, _Counts]":
-    """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out."""
+    """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out or cut.
+
+    The parts are read and tokenized by tasks and sorted by Ray Data, which spills to disk what the object store cannot
+    hold, so this process never has the examples in memory.
+    """
     import ray.data
 
-    table = examples.read(EXAMPLES).sort_by("question_id")
-    _check_examples(table, settings)
-    num_zero_weight = 0
-    if settings.skip_zero_weight:
-        kept = table.filter(pc.greater(table["weight"], 0))
-        num_zero_weight = table.num_rows - kept.num_rows
-        table = kept
-    if settings.objective == "kto":
-        if table.num_rows < 2:
-            raise InputError("training.objective: kto needs at least 2 examples, to pair prompts with other responses")
-        # The neighbour's response: a fixed mismatched pairing, so that its reference is computed only once.
-        for column in ("chosen", "chosen_finish_reason"):
-            values = table[column].combine_chunks()
-            name = column.replace("chosen", "mismatched")
-            table = table.append_column(name, pa.concat_arrays([values[1:], values[:1]]))
-    read = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
+    names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
+    num_rows, num_responses, num_zero_weight, groups = _checked_parts(examples, settings)
+    if num_rows == 0:
+        raise InputError("training: there is no example to train on" + (" with a weight" if num_zero_weight else ""))
+    if settings.objective == "kto" and num_rows < 2:
+        raise InputError("training.objective: kto needs at least 2 examples, to pair prompts with other responses")
 
-    def tokenize_rows(batch: pa.Table) -> pa.Table:
-        rows: list[dict[str, Any]] = []
-        for row in batch.to_pylist():
-            tokenized = tokenize_example(row, tokenizer, prompt)
-            room = settings.max_length - len(tokenized["prompt"] or [])
-            is_too_long = max(len(tokenized[name] or []) for name in read[settings.objective]) > room
-            if is_too_long and (settings.too_long == "discard" or room < 1):
-                continue
-            if is_too_long:
-                tokenized |= {name: (tokenized[name] or [])[:room] for name in read[settings.objective]}
-            row["is_too_long"] = is_too_long
-            for epoch in range(settings.epochs):
+    def tokenize_parts(task: pa.Table) -> pa.Table:
+        (parts,) = task["parts"].to_pylist()
+        rows = _trainable_rows(examples, parts, settings, num_responses / num_rows)
+        tokenized = (
+            _cut(tokenize_example(row, tokenizer, prompt), names[settings.objective], settings) for row in rows
+        )
+        found: list[dict[str, Any]] = []
+        for row, ids in zip(rows, tokenized, strict=True):
+            for epoch in range(settings.epochs if ids is not None else 0):
                 order = hashlib.blake2b(f"{seed}:{epoch}:{row['question_id']}".encode(), digest_size=12).hexdigest()
-                rows.append({"epoch": epoch, "order": order, **row, **tokenized})
-        schema = TOKENIZED.append(pa.field("is_too_long", pa.bool_()))
-        return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
+                found.append({"epoch": epoch, "order": order, **row, **(ids or {})})
+        return pa.Table.from_pylist([{name: row.get(name) for name in _CUT_OR_NOT.names} for row in found], _CUT_OR_NOT)
 
-    dataset = ray.data.from_arrow(table).map_batches(tokenize_rows, batch_size=1024, batch_format="pyarrow")
+    tasks = ray.data.from_items([{"parts": group} for group in groups], override_num_blocks=len(groups))
+    dataset = tasks.map_batches(tokenize_parts, batch_size=1, batch_format="pyarrow")
     dataset = dataset.sort(["epoch", "order"]).materialize()
     num_examples = dataset.count() // settings.epochs
     if num_examples == 0:
         raise InputError(
-            f"training: none of the {table.num_rows} examples fits in training.max_length {settings.max_length} tokens"
+            f"training: none of the {num_responses} examples fits in training.max_length {settings.max_length} tokens"
         )
     if num_examples < settings.num_workers:
         raise InputError(
             f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
         )
-    num_truncated = int(dataset.sum("is_too_long") or 0) // settings.epochs
-    return dataset, _Counts(num_examples, table.num_rows - num_examples + num_truncated, num_zero_weight)
+    num_cut = int(dataset.sum("is_cut") or 0) // settings.epochs
+    return dataset, _Counts(num_examples, num_responses - num_examples + num_cut, num_zero_weight)
 
 
-def _check_examples(table: pa.Table, settings: TrainingConfig) -> None:
-    """Raises InputError for a weight that is none, or for a preference objective without rejected responses."""
-    weights = table["weight"].to_numpy()
-    for row in np.flatnonzero(~np.isfinite(weights) | (weights < 0))[:1]:
-        name = table["question_id"][int(row)].as_py()
-        raise InputError(f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0")
-    if settings.objective != "sft" and table["rejected"].null_count:
-        row = pc.index(pc.is_null(table["rejected"]), True).as_py()
-        raise InputError(
-            f"training.objective: {settings.objective} needs a rejected response, and {table['question_id'][row]} has "
-            "none; weigh the samples again with this objective"
-        )
+_CUT_OR_NOT = TOKENIZED.append(pa.field("is_cut", pa.bool_()))
+
+
+def _checked_parts(examples: Folder, settings: TrainingConfig) -> tuple[int, int, int, list[list[str]]]:
+    """Numbers of questions and of responses trained on and of questions skipped for weight 0; the parts, in groups.
+
+    A group has two questions at least, which KTO needs.
+    Raises InputError for a weight that is none, or for a preference objective without rejected responses.
+    """
+    num_trained = num_responses = num_skipped = waiting = 0
+    groups: list[list[str]] = []
+    for part in examples.parts():
+        columns = ["question_id", "weight", "more_chosen", *(["rejected"] if settings.objective != "sft" else [])]
+        table = examples.read(EXAMPLES, columns, [part])
+        weights = table["weight"].to_numpy()
+        for row in np.flatnonzero(~np.isfinite(weights) | (weights < 0))[:1]:
+            name = table["question_id"][int(row)].as_py()
+            raise InputError(
+                f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0"
+            )
+        if settings.objective != "sft" and table["rejected"].null_count:
+            row = pc.index(pc.is_null(table["rejected"]), True).as_py()
+            raise InputError(
+                f"training.objective: {settings.objective} needs a rejected response, and {table['question_id'][row]} "
+                "has none; weigh the samples again with this objective"
+            )
+        trained = int(np.count_nonzero(weights)) if settings.skip_zero_weight else len(weights)
+        num_trained, num_skipped = num_trained + trained, num_skipped + len(weights) - trained
+        is_trained = weights > 0 if settings.skip_zero_weight else np.ones(len(weights), bool)
+        more = pc.fill_null(pc.list_value_length(table["more_chosen"]), 0).to_numpy()
+        num_responses += int((1 + more)[is_trained].sum())
+        if waiting < 2:  # KTO pairs the prompts of a group with its other responses
+            groups.append([*(groups.pop() if waiting else []), part])
+            waiting += trained
+        else:
+            groups.append([part])
+            waiting = trained
+    if len(groups) > 1 and waiting < 2:
+        last = groups.pop()
+        groups[-1] += last
+    return num_trained, num_responses, num_skipped, groups
+
+
+def _trainable_rows(
+    examples: Folder, parts: Sequence[str], settings: TrainingConfig, responses_per_question: float
+) -> list[dict[str, Any]]:
+    """A row per chosen response of the examples in some parts, in order of question_id.
+
+    The responses of a question share its weight, times their mean number, so that the mean weight stays. For KTO each
+    row has the chosen response of the next question besides.
+    """
+    rows: list[dict[str, Any]] = examples.read(EXAMPLES, _TRAINED_COLUMNS, parts).sort_by("question_id").to_pylist()
+    rows = [row for row in rows if row["weight"] or not settings.skip_zero_weight]
+    if settings.objective == "kto":
+        # A fixed mismatched pairing, so that its reference is computed only once.
+        for row, following in zip(rows, rows[1:] + rows[:1], strict=True):
+            row |= {"mismatched": following["chosen"], "mismatched_finish_reason": following["chosen_finish_reason"]}
+    return [one for row in rows for one in _per_response(row, responses_per_question)]
+
+
+def _per_response(row: dict[str, Any], responses_per_question: float) -> Iterator[dict[str, Any]]:
+    responses = [{"text": row["chosen"], "finish_reason": row["chosen_finish_reason"]}, *(row["more_chosen"] or [])]
+    for number, response in enumerate(responses):
+        yield row | {
+            "question_id": f"{row['question_id']}#{number}" if number else row["question_id"],
+            "weight": row["weight"] * responses_per_question / len(responses),
+            "chosen": response["text"],
+            "chosen_finish_reason": response["finish_reason"],
+        }
+
+
+_TRAINED_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "more_chosen", "rejected",
+                    "rejected_finish_reason"]  # fmt: skip
+
+
+def _cut(
+    tokenized: dict[str, list[int] | None], names: Sequence[str], settings: TrainingConfig
+) -> dict[str, Any] | None:
+    """The example within max_length, `is_cut` or whole; None if it is too long and not to be cut."""
+    room = settings.max_length - len(tokenized["prompt"] or [])
+    if all(len(tokenized[name] or []) <= room for name in names):
+        return {**tokenized, "is_cut": False}
+    if settings.too_long == "discard" or room < 1:
+        return None
+    return {**tokenized, **{name: (tokenized[name] or [])[:room] for name in names}, "is_cut": True}
 
 
 def _worker(config: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
 from east_ray.selection import SelectionRules, judge
 from east_ray.storage import Folder, locate
 
-RULES = SelectionRules("sft", "entropy", "keep", True, "math", "cluster", False, 0)
+RULES = SelectionRules("sft", "entropy", "keep", True, 1, "math", "cluster", False, 0)
 NUM_QUESTIONS = 90
 
 

@@ -16,6 +16,7 @@ RULES = SelectionRules(
     signal="entropy",
     all_correct="keep",
     require_boxed=True,
+    responses_per_question_trained=1,
     equivalence="math",
     no_answer="cluster",
     last_number=False,
@@ -82,6 +83,18 @@ def test_a_box_is_required_or_only_preferred() -> None:
     assert judge(sample(stated), RULES)["reason"] == Reason.NO_BOXED_CORRECT
     assert judge(sample(stated), rules)["chosen"] == "The answer is 72."
     assert judge(sample([*stated, *boxed(72)]), rules)["chosen"] == "So \\boxed{72}"
+
+
+def test_more_correct_responses_may_be_trained_on() -> None:
+    responses = [{"text": f"{i} \\boxed{{72}}", "num_tokens": 3, "finish_reason": "stop"} for i in range(5)]
+    alone = judge(sample([*responses, *boxed(71)]), RULES)
+    rules = dataclasses.replace(RULES, responses_per_question_trained=3)
+    three = judge(sample([*responses, *boxed(71)]), rules)
+    assert alone["more_chosen"] is None
+    assert (three["chosen"], three["rejected"]) == (alone["chosen"], alone["rejected"])
+    texts = {three["chosen"], *(more["text"] for more in three["more_chosen"])}
+    assert len(texts) == 3 and texts <= {response["text"] for response in responses}
+    assert len(judge(sample([*responses[:2], *boxed(71)]), rules)["more_chosen"]) == 1
 
 
 def test_responses_without_an_answer_can_be_left_out_of_the_entropy() -> None:

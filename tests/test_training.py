@@ -242,6 +242,25 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
 
 
+def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+    folder = write_examples(tmp_path / "examples", 5)
+    rows = folder.read(EXAMPLES).to_pylist()
+    rows[1]["more_chosen"] = [{"text": f"Or {k}.", "finish_reason": "stop"} for k in range(2)]
+    folder.replace(pa.Table.from_pylist(rows, EXAMPLES))
+    tokenizer = load_tokenizer(str(quickstart / "model"))
+    for objective in ("sft", "kto"):
+        dataset, counts = workers._tokenized(
+            folder, tokenizer, PromptConfig(), settings(epochs=1, objective=objective), 0
+        )
+        tokenized = {row["question_id"]: row for row in dataset.take_all()}
+        assert sorted(tokenized) == ["q0", "q1", "q1#1", "q1#2", "q2", "q3", "q4"] and counts.num_examples == 7
+        scale = 7 / 5  # so that the mean weight over the rows is that over the questions
+        assert [tokenized[name]["weight"] for name in ("q1", "q1#1", "q2")] == pytest.approx(
+            [rows[1]["weight"] * scale / 3] * 2 + [rows[2]["weight"] * scale]
+        )
+        assert tokenizer.decode(tokenized["q1#2"]["chosen"][:-1]) == "Or 1."
+
+
 @pytest.mark.parametrize(
     ("column", "value", "changes", "message"),
     [
@@ -294,7 +313,7 @@ def test_adapters_alone_are_trained_and_merged_at_the_end(
     training = settings(lora={"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}, num_workers=2,
                         deepspeed={"zero_stage": zero_stage})  # fmt: skip
     summary = run_training(examples, str(quickstart / "model"), tmp_path, training)
-    assert summary.steps[-1]["loss"] < summary.steps[0]["loss"]
+    assert summary.steps[-1]["unweighted_loss"] < summary.steps[0]["unweighted_loss"]
     base, trained = (load_file(folder / "model.safetensors") for folder in (quickstart / "model", tmp_path / "model"))
     assert base.keys() == trained.keys()
     for name, tensor in trained.items():
