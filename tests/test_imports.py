@@ -20,6 +20,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "storage",
         "samples",
         "examples",
+        "tracking",
         "questions",
         "batches",
         "progress",

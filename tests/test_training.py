@@ -311,9 +311,13 @@ def test_adapters_alone_are_trained_and_merged_at_the_end(
     from safetensors.torch import load_file
 
     training = settings(lora={"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}, num_workers=2,
-                        deepspeed={"zero_stage": zero_stage})  # fmt: skip
+                        learning_rate=1e-2, deepspeed={"zero_stage": zero_stage})  # fmt: skip
     summary = run_training(examples, str(quickstart / "model"), tmp_path, training)
-    assert summary.steps[-1]["unweighted_loss"] < summary.steps[0]["unweighted_loss"]
+    first, second = (
+        sum(step["unweighted_loss"] * step["num_examples"] for step in summary.steps if step["epoch"] == epoch)
+        for epoch in (0, 1)
+    )
+    assert second < 0.9 * first
     base, trained = (load_file(folder / "model.safetensors") for folder in (quickstart / "model", tmp_path / "model"))
     assert base.keys() == trained.keys()
     for name, tensor in trained.items():
@@ -325,6 +329,7 @@ def test_adapters_alone_are_trained_and_merged_at_the_end(
             assert not difference.any(), name
 
 
+@pytest.mark.drill
 def test_memory_savers_change_no_result(examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None) -> None:
     """Offload of optimizer and parameters, recomputed activations: the steps of a plain training, to rounding."""
     model = str(quickstart / "model")
