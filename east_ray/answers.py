@@ -68,8 +68,8 @@ _NOTHING = Extraction(None, "none")
 
 _RUN_ON = re.compile(
     r"<\|(?:im_start|im_end|endoftext|end_of_text|begin_of_text|eot_id|start_header_id)\|>|</s>"
-    r"|^[#* \t]*(?:problem|question|exercise|user|human|instruction|q)\s*\d*\s*\**\s*:"
-    r"|^#+[ \t]*(?:problem|question|exercise)\s+\d+\b",
+    r"|^[#* \t]*(?:problem|question|exercise|user|human|instruction|q)[ \t]{0,4}\d{0,6}[ \t]{0,4}\*{0,3}[ \t]{0,4}:"
+    r"|^#+[ \t]*(?:problem|question|exercise)[ \t]{1,4}\d{1,6}\b",
     re.IGNORECASE | re.MULTILINE,
 )
 """Where a model that does not stop begins to invent the next question."""
@@ -203,8 +203,8 @@ def _with_decimal_point(answer: str, text: str) -> str:
 _HASHES = re.compile(r"^[ \t]*####[ \t]*([^\n]*)", re.MULTILINE)
 _VALUE_START = re.compile(r"[-+−$£€(\[{.\\|√π½]|\d")
 _ANSWER_WORDS = re.compile(
-    r"(?:answers?(?:\s+(?:to|for|of|in)\s+[^.\n:=$]{1,60}?)?|result|(?:correct|right)\s+(?:option|choice))[*_]*\s+(?:is|are|was|would\s+be|should\s+be|must\s+be|equals|comes\s+(?:out\s+)?to)\b\s*[:=]?"
-    r"|(?:answers?|\bans\.?)[*_]*\s*[:=：][*_]*|answers?[*_]*\s*(?:->|=>|→|[-–]\s)"
+    r"(?:answers?(?:\s(?:to|for|of|in)\s[^.\n:=$]{1,60}?)?|result|(?:correct|right)\s{1,4}(?:option|choice))[*_]{0,4}\s{1,4}(?:is|are|was|would\s+be|should\s+be|must\s+be|equals|comes\s+(?:out\s+)?to)\b\s*[:=]?"
+    r"|(?:answers?|\bans\.?)[*_]{0,4}\s{0,4}(?:->|=>|→|[:=：])[*_]{0,4}|answers?[*_]{0,4}\s{0,4}[-–]\s"
     r"|answer[*_]*\s*(?=\$|\\\(|\\\[)"
     r"|final\s+answer[*_]*\s*\n"
     r"|答案\s*(?:是|为)?\s*[:：]?|(?:réponse|respuesta|risposta|resposta)\s+(?:est|es|è|é)\b\s*:?"
@@ -214,14 +214,16 @@ _ANSWER_WORDS = re.compile(
 )
 _IS_THE_ANSWER = re.compile(r"\bis\s+(?:our|the|my)\s+(?:final\s+|correct\s+)?answer", re.IGNORECASE)
 _CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s+\(?([A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right)", re.IGNORECASE)
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+_CALCULATOR = re.compile(r"(?<=\d)\s<<[^<>\n=]{0,60}=([\d.,]{1,30})>>\1(?!\d|\.\d)|<<[^<>\n]{0,100}>>")
 _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|for\s+sure|indeed|exactly|equal\s+to|given\s+by|"
     r"approximately|about|that|option|choice)\b|[\s:*_`]+)+",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|\*|$)|。|\n|<")
+_SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|。|\n|<(?=[|/]|[a-z]{1,10}>)")
+_CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
+_ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
+_SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
 _MATH_SPAN = re.compile(
     r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]|(\\begin\{.+\\end\{\w+\})",
     re.DOTALL,
@@ -255,10 +257,14 @@ def _after_hashes(text: str) -> Extraction | None:
 
 def _in_tags(text: str) -> Extraction | None:
     """The content of the last <answer>…</answer>."""
-    for content in _TAGGED.findall(text)[-1:]:
-        announced = _after_words(content) if len(content) <= _MAX_TAIL_CHARS else None
-        return announced or _explicit(content.strip().strip("*_`"))
-    return None
+    lower = text.lower()
+    end = lower.rfind("</answer>")
+    begin = lower.rfind("<answer>", 0, max(end, 0))
+    if begin < 0:
+        return None
+    content = text[begin + len("<answer>") : end]
+    announced = _after_words(content) if len(content) <= _MAX_TAIL_CHARS else None
+    return announced or _explicit(content.strip().strip("*_`"))
 
 
 def _after_words(text: str) -> Extraction | None:
@@ -293,7 +299,9 @@ def _announced(tail: str) -> str | None:
 
 def _stated(sentence: str) -> str | None:
     """The value that a sentence in prose begins with, or else the last one in it."""
-    if choice := _CHOICE.match(sentence):
+    if whole := _CHOICES.match(sentence) or _SEVERAL_UNITS.match(sentence):
+        return whole[0]
+    if (choice := _CHOICE.match(sentence)) and not _ARTICLE.match(sentence):
         return choice[1]
     if formula := _FORMULA_IN_PROSE.match(sentence):
         content = formula[0].strip(" ,").rstrip("=+*/^<>-− ,(")

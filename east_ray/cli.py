@@ -87,7 +87,9 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
             pipeline.make_examples(round_, *learner)
 
     settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
-    report.print_summary(report.summarize(RunDirectory(settings)), _console())
+    directory, console = RunDirectory(settings), _console()
+    report.print_summary(report.summarize(directory), console)
+    console.print(f"\nexamples: {directory.address(directory.round(round_number) / 'examples')}", soft_wrap=True)
 
 
 @app.command()
@@ -173,8 +175,9 @@ def _run_stage(
     settings, progress = config.load(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
-    pipeline.check_inputs(settings)
-    stage(pipeline.open_round(settings, RunDirectory(settings), round_number, progress, only_weigh=only_weigh))
+    directory = RunDirectory(settings)
+    pipeline.check_inputs(settings, directory)
+    stage(pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh))
     return settings
 
 
@@ -201,6 +204,8 @@ def main() -> None:
         cause = _root_cause(error)
         if isinstance(cause, InputError):
             _fail(str(cause))
+        if told := re.search(r"^(?:\w+\.)*InputError: (.+)$", str(cause), flags=re.MULTILINE):  # of a Ray Data task
+            _fail(told[1])
         with log.open("a") as file:
             traceback.print_exception(error, file=file)
         _fail(f"{_message(cause)}\nThe same command goes on where this one stopped. Details: {log}")
@@ -227,7 +232,8 @@ def _root_cause(error: BaseException) -> BaseException:
         if failures:
             inner = next(iter(failures.values()))
         # Ray Data raises some errors "from" an empty SystemException; what it says stands in the error itself.
-        if not isinstance(inner, BaseException) or type(inner).__name__ == "SystemException":
+        # So does the text of what stands around a UserCodeException, which has lost its own cause on the way.
+        if not isinstance(inner, BaseException) or type(inner).__name__ in ("SystemException", "UserCodeException"):
             return error
         error = inner
 

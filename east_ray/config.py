@@ -479,10 +479,19 @@ def dump_documented(config: Config) -> str:
     return "\n".join(_documented_lines(config, "")) + "\n"
 
 
-def differences(stored: Config, given: Config) -> list[str]:
-    """Keys in which two configurations differ and whose change would change results, as ``key: stored -> given``."""
+def differences(stored: Config, given: Config, *, ignored_sections: Sequence[str] = ()) -> list[str]:
+    """Keys in which two configurations differ and whose change would change results, as ``key: stored -> given``.
+
+    Sections in `ignored_sections` are passed over.
+    """
     old, new = dict(_results_keys(stored, "")), dict(_results_keys(given, ""))
-    return [f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in old | new if old.get(key) != new.get(key)]
+    if not old["model"]:  # samples were weighed without one, and now they are trained on
+        new["model"] = ""
+    return [
+        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        for key in old | new
+        if old.get(key) != new.get(key) and key.partition(".")[0] not in ignored_sections
+    ]
 
 
 def resolve_path(path: str, *, is_output: bool = False) -> str:

@@ -1,8 +1,8 @@
 """samples/ -> examples/ with weights and discarded/ with reasons: CPU tasks spread over the cluster.
 
 Each task reads some parts of ``samples/``, 64 questions at a time, and writes its judgements as one part; only signals
-and reasons travel, 8 bytes a question. When the normalizer is known, a second pass gives the judged questions their
-weights. Memory does not grow with the number of questions, and a task that Ray runs again replaces its own part.
+and reasons travel, some ten bytes a question. When the normalizer is known, a second pass gives the judged questions
+their weights. Nothing else grows with the number of questions, and a task that Ray runs again replaces its own part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -85,7 +85,8 @@ def _judged(samples: Folder, parts: Sequence[str], rules: SelectionRules) -> pa.
     tables = [JUDGED.empty_table()]
     for part in parts:
         with samples.filesystem.open_input_file(part) as file:
-            for batch in pq.ParquetFile(file).iter_batches(_QUESTIONS_AT_ONCE, columns=_READ):
+            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            for batch in parquet.iter_batches(_QUESTIONS_AT_ONCE, columns=_READ):
                 tables.append(pa.Table.from_pylist([judge(row, rules) for row in batch.to_pylist()], schema=JUDGED))
     return pa.concat_tables(tables)
 

@@ -19,13 +19,12 @@ import pyarrow as pa
 
 from east_ray import evaluation, samples, weighting
 from east_ray.cluster import check_resources, connect
-from east_ray.config import Config, InputError, QuestionsConfig, flat, resolve_model
+from east_ray.config import Config, InputError, QuestionsConfig, SamplesConfig, flat, resolve_model
 from east_ray.examples import judge_samples, weigh_judged
 from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, Reason
 from east_ray.report import model_card, write_report
-from east_ray.samples import check_columns
 from east_ray.sampling import Decoding, context_length, sample
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, Stages, counts_by, local_copy
@@ -64,7 +63,7 @@ def run(config: Config, progress: Progress) -> str:
     require_model(config)
     directory = RunDirectory(config)
     progress.say(f"run directory: {directory.uri}")
-    check_inputs(config)
+    check_inputs(config, directory)
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         if config.samples is not None:
@@ -81,12 +80,12 @@ def run(config: Config, progress: Progress) -> str:
     return write_report(directory)
 
 
-def check_inputs(config: Config) -> None:
+def check_inputs(config: Config, directory: RunDirectory) -> None:
     """Read the questions of the last stage before the first one begins: a wrong path should not wait for hours."""
     if config.evaluation.questions is not None:
         load_questions(config.evaluation.questions)
-    if config.samples is not None:
-        check_columns(config.samples)
+    if config.samples is not None and directory.round(0).record("sampling") is None:
+        samples.check_columns(config.samples)
 
 
 def require_model(config: Config) -> None:
@@ -165,7 +164,10 @@ def take_samples(round_: Round) -> None:
     """``samples/``, ``questions/`` and ``set_aside/`` from responses that another sampler made."""
     config, stages = round_.config, round_.stages
     assert config.samples is not None
-    if _done(round_, stages, "sampling", "samples"):
+    record = stages.record("sampling")
+    if record is not None:
+        _check_same_files(config.samples, record.counts["files"])
+        _done(round_, stages, "sampling", "samples")
         return
     sums = dict.fromkeys(("num_questions", "num_responses", "num_truncated"), 0)
     aside: Counter[str] = Counter()
@@ -181,8 +183,20 @@ def take_samples(round_: Round) -> None:
             line.advance(part["num_questions"], note)
         if not sums["num_questions"]:
             raise InputError(f"samples.path: no question can be used: {_listed(aside)}")
-        sampling.counts = dict(sums)
+        sampling.counts = sums | {"files": samples.stamp(config.samples)}
         questions.counts = {"asked": sums["num_questions"], "set_aside": dict(sorted(aside.items()))}
+
+
+def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:
+    """Raises InputError if the given samples are there and are not those that were taken."""
+    try:
+        differ = samples.stamp(source) != taken
+    except InputError:  # removed since; what was taken of them is here
+        return
+    if differ:
+        raise InputError(
+            f"samples.path: {source.path} has changed since it was read; choose another run_dir, or remove that one"
+        )
 
 
 def sample_responses(round_: Round) -> None:

@@ -162,7 +162,9 @@ def _weights_table(summary: RoundSummary) -> Table:
     table.add_row("entropy (nats)", *(f"{value:.2f}" for value in quartiles(summary.learners[0].entropies)))
     for learner in summary.learners:
         if learner.weights.size:
-            table.add_row(f"weight: {learner.label}", *(f"{value:.2f}" for value in quartiles(learner.weights)))
+            table.add_row(
+                f"weight: {labels(summary)[learner.name]}", *(f"{value:.2f}" for value in quartiles(learner.weights))
+            )
     return table
 
 

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
@@ -99,8 +100,10 @@ def _label(value: Any) -> str | None:
 
 
 def _reference_answer(value: Any) -> str | None:
-    if value is None:
+    if value is None or value != value:  # noqa: PLR0124 - NaN, as pandas writes what is missing
         return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise MalformedRowError(f"reference answer: expected text or a number, found {_kind(value)}")
     text = str(value).strip()
     return answers.extract_answer(text) if "####" in text or "\\boxed" in text else text
 
@@ -117,18 +120,28 @@ def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]
     return {
         "text": value or "",
         "num_tokens": num_tokens if known else None,
-        "finish_reason": finish_reason if isinstance(finish_reason, str) else "stop",
+        "finish_reason": _FINISH_REASONS.get(finish_reason.casefold(), finish_reason)
+        if isinstance(finish_reason, str)
+        else "stop",
         "logprob": None,
     }
 
 
+#: What other servers call the two ways in which a response ends.
+_FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), "stop") | (
+    dict.fromkeys(("length", "max_tokens", "max_length"), "length")
+)
+
+
 def _field(response: Row, path: str, where: str) -> Any:
+    """The value at a dotted path; None where the way there is null, as in a request that failed."""
     value: Any = response
     for name in path.split("."):
+        if value is None:
+            return None
         if not isinstance(value, dict) or name not in value:
-            raise MalformedRowError(
-                f"{where}: field {path!r} is missing; found {', '.join(map(repr, sorted(response)))}"
-            )
+            there = ", ".join(map(repr, sorted(value))) if isinstance(value, dict) else _kind(value)
+            raise MalformedRowError(f"{where}: field {path!r} is missing; found {there}")
         value = value[name]
     return value
 
@@ -191,15 +204,20 @@ def _is_known(file: pyarrow.fs.FileInfo) -> bool:
 def check_columns(config: SamplesConfig) -> None:
     """Raises InputError unless the first row can be read: one wrong name should not set a million rows aside."""
     filesystem, files = find_files(config)
-    piece = next(_pieces(filesystem, files[0], ""), None)
-    first = next(iter(_piece_rows(filesystem, piece, config)), None) if piece is not None else None
-    if first is None:
-        raise InputError(f"samples.path: {files[0].path} is empty; expected questions with responses")
-    number, row = first
-    try:
-        given_sample(_sound(row), config, "")
-    except MalformedRowError as error:
-        raise InputError(f"samples.path: {files[0].path}, row {number}: {error}") from None
+    for file in files:
+        for piece in _pieces(filesystem, file, ""):
+            for number, row in _piece_rows(filesystem, piece, config):
+                try:
+                    given_sample(_sound(row), config, "")
+                except MalformedRowError as error:
+                    raise InputError(f"samples.path: {file.path}, row {number}: {error}") from None
+                return
+    raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
+
+
+def stamp(config: SamplesConfig) -> list[list[Any]]:
+    """Name, size and time of each file: whether they are those that were taken. Raises InputError as `find_files`."""
+    return [[file.path, file.size, file.mtime_ns] for file in find_files(config)[1]]
 
 
 def _pieces(filesystem: pyarrow.fs.FileSystem, file: pyarrow.fs.FileInfo, prefix: str) -> Iterator[Piece]:
@@ -255,13 +273,27 @@ def _piece_rows(
     wanted = {columns.question_column, columns.reference_answer_column, columns.responses_column, columns.id_column,
               "level", "subject", "type"}  # fmt: skip
     number = piece.first_row
-    with filesystem.open_input_file(piece.path) as file:
-        parquet = pq.ParquetFile(file)
-        names = [name for name in parquet.schema_arrow.names if name in wanted]
-        for batch in parquet.iter_batches(_ROWS_AT_ONCE, list(range(piece.start, piece.stop)), columns=names):
-            for row in batch.to_pylist():
-                yield number, row
-                number += 1
+    groups = list(range(piece.start, piece.stop))
+    try:
+        with filesystem.open_input_file(piece.path) as file:
+            # Buffered, a row group is read page by page; many writers put a whole file into one.
+            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            found = parquet.schema_arrow.names
+            for column in (columns.question_column, columns.reference_answer_column, columns.responses_column):
+                if column not in found:
+                    _cell(dict.fromkeys(found), column)
+            names = [name for name in found if name in wanted]
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=names):
+                for row in batch.to_pylist():
+                    yield number, row
+                    number += 1
+    except MalformedRowError as error:
+        raise InputError(f"samples.path: {piece.path}: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        message = str(error).splitlines()[0]
+        raise InputError(
+            f"samples.path: {piece.path}, row groups from {piece.start}: cannot be read ({message})"
+        ) from None
 
 
 def _parsed(line: bytes | None) -> Row | MalformedRowError:
@@ -303,6 +335,9 @@ def take_samples(config: SamplesConfig, stages: Stages) -> Iterator[dict[str, An
     ]
     pieces = _numbered(pieces, filesystem)
     for name in ("samples", "questions", "set_aside"):
+        for file in files:
+            if f"{file.path}/".startswith(f"{(stages / name).path}/"):
+                raise InputError(f"samples.path: {file.path} lies in the run directory itself; choose another run_dir")
         (stages / name).clear()
 
     def take(batch: pa.Table) -> pa.Table:
@@ -312,7 +347,8 @@ def take_samples(config: SamplesConfig, stages: Stages) -> Iterator[dict[str, An
     tasks = ray.data.from_items([vars(piece) for piece in pieces], override_num_blocks=len(pieces))
     for row in tasks.map_batches(take, batch_size=1, batch_format="pyarrow").iter_rows():
         yield json.loads(row["counts"])
-    _check_unique(stages)
+    if config.id_column is not None:
+        _check_unique(stages)
 
 
 def _numbered(pieces: list[Piece], filesystem: pyarrow.fs.FileSystem) -> list[Piece]:
@@ -408,6 +444,8 @@ def _check_unique(stages: Stages) -> None:
     if pc.count_distinct(names).as_py() < len(names):
         counted = names.value_counts()
         repeated = counted.filter(pc.greater(counted.field("counts"), 1))[0].as_py()
+        for name in ("samples", "questions", "set_aside"):  # so that the configuration may be mended
+            (stages / name).clear()
         raise InputError(
             f"samples.id_column: {repeated['counts']} questions have the name {repeated['values']!r}; "
             "expected a name of its own for each, or no id_column"

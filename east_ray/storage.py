@@ -198,6 +198,10 @@ class Stages:
         (self.folder / "stages").write_text(f"{stage}.json", text + "\n")
 
 
+#: Sections of the configuration that matter only after the samples are there.
+_LATER_SECTIONS = ("answers", "selection", "weighting", "training", "variants", "evaluation")
+
+
 class RunDirectory:
     """The folder of a run. Opening it writes ``config.yaml``, or checks that the one there is of the same run."""
 
@@ -215,15 +219,23 @@ class RunDirectory:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
         if stored is not None:
             self._check_same_run(stored, config)
+            if not self._is_weighed() or not self.config.model:
+                self.folder.write_text("config.yaml", config_module.dump(config))
 
     def _has_begun(self) -> bool:
         """Whether any stage is done or has written rows: until then a mistake in the configuration may be mended."""
         stages = self.round(0)
         return any((stages / name).exists for name in ("stages", "samples"))
 
+    def _is_weighed(self) -> bool:
+        """Whether anything is made of the samples yet: until then, what is to be made of them may be mended."""
+        return self.round(0).record("examples") is not None
+
     def _check_same_run(self, stored: str, config: Config) -> None:
         try:
-            differing = config_module.differences(config_module.parse(stored, f"{self.uri}/config.yaml"), config)
+            before = config_module.parse(stored, f"{self.uri}/config.yaml")
+            ignored = () if self._is_weighed() else _LATER_SECTIONS
+            differing = config_module.differences(before, config, ignored_sections=ignored)
         except InputError as error:
             raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
         if differing:

@@ -515,6 +515,16 @@ RESPONSES = [
     ("The answer is 3/4 of a cup.", "3/4"),
     ("The answer is 12 miles per hour.", "12 miles per hour"),
     ("The answer to the question is 64.", "64"),
+    ("The answer => 5", "5"),
+    ("The answer is -1 < x < 3.", "-1 < x < 3"),
+    ("The answer is x > 3 or x < -1.", "x > 3 or x < -1"),
+    ("The answer is 2 hours and 30 minutes.", "2 hours and 30 minutes"),
+    ("The answers are A, B and D.", "A, B and D"),
+    ("The answer is A total of 15.", "15"),
+    ("The answer is 6!", "6"),
+    ("The answer is 5! = 120.", "5! = 120"),
+    ("The answer is 5 <<2+3=5>>5.", "5"),
+    ("The answer is 7</s>", "7"),
     ("<answer> $x=\\frac{1}{2}$ </answer>", "$x=\\frac{1}{2}$"),
     ("Ans: 64", "64"),
     ("Final Answer -> 64", "64"),
@@ -704,6 +714,29 @@ def test_hostile_input_is_answered_at_once(text: str) -> None:
     for response in (text, rf"\boxed{{{text}}}", f"The answer is {text}"):
         extract(response, last_number=True)
     assert time.process_time() - start < 2
+
+
+LONG_RESPONSES = [
+    "Question" + "\n" * 5000, "Q" + " " * 20_000, "the answer to " + " " * 5000, ("answer to" + " " * 61) * 1000,
+    "<answer>" * 25_000, "<answer>x" * 22_000, ("word " * 50 + "<answer>") * 800, "answer" + "*" * 50_000,
+    "The answer is " * 15_000, "The answer is " + "1 apple and " * 300, "answer to the " * 5000, "<<1=1" * 20_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("response", LONG_RESPONSES, ids=range(len(LONG_RESPONSES)))
+def test_long_responses_are_read_in_reasonable_time(response: str) -> None:
+    start = time.process_time()
+    extract(response, last_number=True)
+    assert time.process_time() - start < 1
+
+
+CHAINS = ["x∪" * 300 + "x", "x" + r"\cup x" * 300, "x" + "!" * 1990, r"\binom" * 331, "sin(1" + "°" * 1900 + ")",
+          "1∖" * 900 + "1", "x∩" * 900 + "x", r"\frac" * 300, r"\sqrt" * 300 + "2", "sin " * 300 + "x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=range(len(CHAINS)))
+def test_chains_are_no_deeper_than_the_stack(chain: str) -> None:
+    assert equivalent(chain, chain) and not equivalent(chain, "5")
 
 
 CODE = ['print("x")', '[].append(print("x"))', "__import__('os').getcwd()", "lambda: 0", "nan"]

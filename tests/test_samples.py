@@ -59,9 +59,21 @@ def test_a_reference_may_be_an_answer_or_end_a_worked_solution(reference: Any, a
     assert given_sample(row(reference_answer=reference), PLAIN, "q")["reference_answer"] == answer
 
 
+def test_what_other_servers_say_of_the_end_is_understood() -> None:
+    said = ["STOP", "eos_token", "MAX_TOKENS", "length", "content_filter", None]
+    responses = [{"text": "a", "finish_reason": reason} for reason in said]
+    found = [response["finish_reason"] for response in given_sample(row(responses=responses), PLAIN, "q")["responses"]]
+    assert found == ["stop", "stop", "length", "length", "content_filter", "stop"]
+    columns = SamplesConfig(path="s.jsonl", text_field="message.content")
+    (failed,) = given_sample(row(responses=[{"message": None}]), columns, "q")["responses"]
+    assert failed["text"] == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"reference_answer": ["4"]}, "reference answer: expected text or a number, found list"),
+        ({"reference_answer": True}, "reference answer: expected text or a number, found bool"),
         ({"question": 3}, "question: expected text, found int"),
         ({"responses": "\\boxed{4}"}, "responses: expected a list of responses, found str"),
         ({"responses": ["a", 4]}, "responses, response 2: expected text, found int"),
@@ -244,6 +256,58 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(tm
         command = [sys.executable, "-m", "east_ray", verb, str(config)]
         refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert refused.returncode == 1 and message in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_mistake_in_the_configuration_can_be_mended(tmp_path: Path) -> None:
+    rows = [row(name="twice", responses=["\\boxed{4}"] * 2), row(name="twice", responses=["\\boxed{4}", "\\boxed{5}"])]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    arguments = tmp_path / "run", tmp_path / "s.jsonl"
+    result = weigh(*arguments, "samples.id_column=name")
+    assert result.returncode == 1 and "2 questions have the name 'twice'; expected a name of its own" in result.stderr
+    result = weigh(*arguments, "weighting.exponent=-1")
+    assert result.returncode == 1 and "exponent -1 is not defined for the 1 of 2 kept questions" in result.stderr
+    result = weigh(*arguments, "weighting.exponent=2")
+    assert result.returncode == 0, result.stderr
+    # Once weighed it stays; but a model may be named to train on it, and then the files may not have changed.
+    refused = weigh(*arguments, "weighting.exponent=1")
+    assert refused.returncode == 1 and "weighting.exponent: 2.0 there, 1.0 now" in refused.stderr
+    assert weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model").returncode == 0
+    (tmp_path / "s.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    changed = weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model")
+    assert changed.returncode == 1 and "has changed since it was read" in changed.stderr
+    (tmp_path / "s.jsonl").unlink()
+    assert weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model").returncode == 0
+
+
+def test_what_breaks_in_a_task_is_said_in_one_sentence(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row(question="q" * 5000 + str(i)) for i in range(300)])
+    pq.write_table(table, tmp_path / "s.parquet", compression="snappy", use_dictionary=False, row_group_size=100)
+    content = bytearray((tmp_path / "s.parquet").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    (tmp_path / "s.parquet").write_bytes(content)
+    result = weigh(tmp_path / "run", tmp_path / "s.parquet")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert "s.parquet, row groups from 0: cannot be read (" in result.stderr
+
+
+def test_an_input_inside_the_run_directory_is_not_removed(tmp_path: Path) -> None:
+    inside = tmp_path / "run" / "round_0" / "samples"
+    inside.mkdir(parents=True)
+    (inside / "mine.jsonl").write_text(json.dumps(row()) + "\n")
+    result = weigh(tmp_path / "run", inside / "mine.jsonl")
+    assert result.returncode == 1 and "lies in the run directory itself; choose another run_dir" in result.stderr
+    assert (inside / "mine.jsonl").exists()
+
+
+def test_a_folder_may_begin_with_a_file_without_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([row()]).slice(0, 0), tmp_path / "part-0.parquet")
+    pq.write_table(pa.Table.from_pylist([row()]), tmp_path / "part-1.parquet")
+    check_columns(SamplesConfig(path=str(tmp_path)))
+    with pytest.raises(
+        InputError, match=r"column 'gold' is missing; found 'question', 'reference_answer', 'responses'"
+    ):
+        check_columns(SamplesConfig(path=str(tmp_path), reference_answer_column="gold"))
 
 
 def labelled(name: str) -> list[dict[str, Any]]:

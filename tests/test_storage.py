@@ -50,7 +50,13 @@ def test_the_configuration_is_written_first_and_guards_the_directory(tmp_path: P
     with directory.round(0).recording("questions"):
         pass
     RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5", "training.num_workers=4"))
-    with pytest.raises(InputError, match=r"another configuration \(weighting.exponent: 1.5 there, 2.0 now\)"):
+    with pytest.raises(InputError, match=r"another configuration \(sampling.top_p: 1.0 there, 0.9 now\)"):
+        RunDirectory(config(tmp_path / "run", "weighting.exponent=1.5", "sampling.top_p=0.9"))
+    # What is to be made of the samples may be mended until something has been made of them.
+    assert RunDirectory(config(tmp_path / "run", "weighting.exponent=2.5")).config.weighting.exponent == 2.5
+    with directory.round(0).recording("examples"):
+        pass
+    with pytest.raises(InputError, match=r"another configuration \(weighting.exponent: 2.5 there, 2.0 now\)"):
         RunDirectory(config(tmp_path / "run", "weighting.exponent=2.0"))
     (tmp_path / "run" / "config.yaml").write_text("zzz: 1\n")
     with pytest.raises(InputError, match="holds a run that this version cannot read"):

@@ -493,7 +493,11 @@ def key(answer: str) -> Key:
             raise UndefinedError("too long to evaluate")
         with LOCK:
             return _key(node)
-    except (UndefinedError, OffDomainError):
+    except (
+        UndefinedError,
+        OffDomainError,
+        RecursionError,
+    ):  # the last: nested as deeply as may be, under a deep caller
         return _key(as_written(tokenize(clean(answer))))
 
 

@@ -175,8 +175,12 @@ class _Parser:
 
     def union(self) -> Node:
         node = self.ratio()
+        num_operators = 0
         while (mark := self.mark()) in ("∪", "∩", "∖"):
             self.position += 1
+            num_operators += 1
+            if num_operators > MAX_DEPTH:
+                raise NotMathematicsError("too many sets")
             node = Apply(str(mark), (node, self.ratio()))
         return node
 
@@ -265,8 +269,11 @@ class _Parser:
         if self.depth > MAX_DEPTH:
             raise NotMathematicsError("nested too deeply")
         node = self.atom()
+        begin = self.position
         while True:
             mark = self.mark()
+            if mark in ("!", "°") and self.position - begin > MAX_DEPTH:
+                raise NotMathematicsError("too many signs after a value")
             if mark == "^":
                 self.position += 1
                 node = self.exponentiation(node)
@@ -353,8 +360,13 @@ class _Parser:
             case "(" | "[" | "{" | "⦃" | "⟨":
                 return self.bracket(mark)
             case "frac" | "binom":
+                self.depth += 1  # fractions of fractions nest without brackets
+                if self.depth > MAX_DEPTH:
+                    raise NotMathematicsError("nested too deeply")
                 top = self.argument()
-                return Apply("/" if mark == "frac" else "binom", (top, self.argument()))
+                node = Apply("/" if mark == "frac" else "binom", (top, self.argument()))
+                self.depth -= 1
+                return node
             case "√":
                 return self.root()
             case "|" | "⌊" | "⌈":
