@@ -258,6 +258,7 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(tm
         assert refused.returncode == 1 and message in refused.stderr and refused.stderr.count("\n") == 1
 
 
+@pytest.mark.drill
 def test_a_mistake_in_the_configuration_can_be_mended(tmp_path: Path) -> None:
     rows = [row(name="twice", responses=["\\boxed{4}"] * 2), row(name="twice", responses=["\\boxed{4}", "\\boxed{5}"])]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))

@@ -173,7 +173,7 @@ _references: dict[str, Any] = {}
         ("sft", 1, 0, 8, True),
         pytest.param("sft", 1, 0, 8, False, marks=pytest.mark.drill),
         pytest.param("sft", 2, 1, 3, True, marks=pytest.mark.drill),
-        ("sft", 2, 2, 1, False),
+        pytest.param("sft", 2, 2, 1, False, marks=pytest.mark.drill),
         ("sft", 2, 3, 2, True),
         ("dpo", 2, 2, 3, True),
         ("kto", 2, 2, 2, True),
@@ -304,7 +304,8 @@ def test_a_gpu_without_memory_left_is_one_sentence() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory\nTried to allocate 2 GiB")
 
 
-@pytest.mark.parametrize("zero_stage", [2, pytest.param(3, marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("zero_stage", [2, 3])
 def test_adapters_alone_are_trained_and_merged_at_the_end(
     zero_stage: int, examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
 ) -> None:
