@@ -176,7 +176,7 @@ _references: dict[str, Any] = {}
         pytest.param("sft", 2, 2, 1, False, marks=pytest.mark.drill),
         ("sft", 2, 3, 2, True),
         ("dpo", 2, 2, 3, True),
-        ("kto", 2, 2, 2, True),
+        pytest.param("kto", 2, 2, 2, True, marks=pytest.mark.drill),
         pytest.param("dpo", 2, 3, 2, False, marks=pytest.mark.drill),
         pytest.param("kto", 2, 3, 3, True, marks=pytest.mark.drill),
     ],
