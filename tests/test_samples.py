@@ -182,7 +182,7 @@ def test_parquet_in_row_groups_and_a_folder_of_files(tmp_path: Path, local_ray: 
     assert [one["question"] for one in found] == [one["question"] for one in rows] and not aside
     named, _, _ = taken(tmp_path / "in", tmp_path / "named", id_column="name")
     assert [one["question_id"] for one in named] == [one["name"] for one in rows]
-    with pytest.raises(InputError, match=r"150 questions have the name 'None'|15\d questions have the name"):
+    with pytest.raises(InputError, match=r"150 questions have the name 'x'"):
         (tmp_path / "in" / "b.jsonl").write_text("")
         pq.write_table(pa.Table.from_pylist([one | {"name": "x"} for one in rows]), tmp_path / "in" / "a.parquet")
         taken(tmp_path / "in", tmp_path / "twice", id_column="name")
