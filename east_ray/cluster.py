@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from east_ray.config import ClusterConfig, Config, InputError, resolve_model
+from east_ray.config import ClusterConfig, Config, InputError
+from east_ray.storage import resolve_model
 
 #: Memory of an engine's process beside parameters and key-value cache: code and buffers of the libraries, as measured.
 _ENGINE_BASE_GIB = 1.2

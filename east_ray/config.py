@@ -9,7 +9,6 @@ WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
 """
 
 import difflib
-import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -492,27 +491,6 @@ def differences(stored: Config, given: Config, *, ignored_sections: Sequence[str
         for key in old | new
         if old.get(key) != new.get(key) and key.partition(".")[0] not in ignored_sections
     ]
-
-
-def resolve_path(path: str, *, is_output: bool = False) -> str:
-    """A local path made absolute; an address such as s3://bucket/run as it is.
-
-    Inside `ray job submit` the working directory is a temporary copy that Ray deletes, so there a relative path is
-    taken from the home directory of the machine that runs the job, unless it is an input that travelled with the copy.
-    """
-    if "://" in path:
-        return path
-    expanded = Path(path).expanduser()
-    in_job_copy = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in str(Path.cwd())
-    if in_job_copy and (is_output or not expanded.exists()):
-        return str(Path.home() / expanded)
-    return str(expanded.absolute())
-
-
-def resolve_model(model: str) -> str:
-    """A model's folder as `resolve_path` gives it if there is one, else the name as it is: a hub name or an address."""
-    path = resolve_path(model)
-    return path if "://" in path or Path(path).is_dir() else model
 
 
 def _validate(values: Mapping[str, Any], source: str) -> Config:

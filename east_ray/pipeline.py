@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from east_ray import evaluation, samples, weighting
 from east_ray.cluster import check_resources, connect
-from east_ray.config import Config, InputError, QuestionsConfig, SamplesConfig, flat, resolve_model
+from east_ray.config import Config, InputError, QuestionsConfig, SamplesConfig, flat
 from east_ray.examples import judge_samples, weigh_judged
 from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
@@ -27,7 +27,7 @@ from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, R
 from east_ray.report import model_card, write_report
 from east_ray.sampling import Decoding, context_length, sample
 from east_ray.selection import SelectionRules
-from east_ray.storage import Folder, RunDirectory, Stages, counts_by, local_copy
+from east_ray.storage import Folder, RunDirectory, Stages, counts_by, local_copy, resolve_model
 from east_ray.tracking import tracked
 from east_ray.workers import train_model
 
@@ -318,6 +318,7 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
                 round_.initial_model,
                 stages / "model",
                 stages / "checkpoints",
+                stages / "reference",
                 settings=settings.training,
                 prompt=settings.prompt,
                 seed=settings.seed,

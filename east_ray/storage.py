@@ -5,6 +5,7 @@ record stands in ``stages/``; the record is written last, so a stage that was ki
 """
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +23,31 @@ from east_ray import config as config_module
 from east_ray.config import Config, InputError
 
 
+def resolve_path(path: str, *, is_output: bool = False) -> str:
+    """A local path made absolute; an address such as s3://bucket/run as it is.
+
+    Inside `ray job submit` the working directory is a temporary copy that Ray deletes, so there a relative path is
+    taken from the home directory of the machine that runs the job, unless it is an input that travelled with the copy.
+    """
+    if "://" in path:
+        return path
+    expanded = Path(path).expanduser()
+    in_job_copy = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "working_dir_files" in str(Path.cwd())
+    if in_job_copy and (is_output or not expanded.exists()):
+        return str(Path.home() / expanded)
+    return str(expanded.absolute())
+
+
+def resolve_model(model: str) -> str:
+    """A model's folder as `resolve_path` gives it if there is one, else the name as it is: a hub name or an address."""
+    path = resolve_path(model)
+    return path if "://" in path or Path(path).is_dir() else model
+
+
 def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]:
     """The file system of a path and the path inside it. Raises InputError for an address of an unknown kind."""
     if "://" not in path:
-        return pafs.LocalFileSystem(), config_module.resolve_path(path, is_output=is_output)
+        return pafs.LocalFileSystem(), resolve_path(path, is_output=is_output)
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)
     except pa.ArrowInvalid:
@@ -75,6 +97,38 @@ def local_copy(path: str) -> str:
                 if not os.path.isdir(target):  # else another process was first
                     raise
     return target
+
+
+#: Files up to this size are read whole for a fingerprint, larger ones at this distance.
+_WHOLE_BYTES, _STRIDE_BYTES, _PROBE_BYTES = 64 << 20, 1 << 20, 4 << 10
+
+
+def model_fingerprint(path: str) -> str:
+    """What identifies a model: 32 hex digits that change with its parameters, configuration, tokenizer or template.
+
+    `path` as `local_copy` gives it. Of a file above 64 MiB the first 4 KiB of every MiB are read, and its size: other
+    parameters differ nearly everywhere. A hub name is identified by the commit that is in the local cache.
+    """
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=16)
+    if not Path(path).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(path, "config.json")
+        commit = Path(cached).parent.name if isinstance(cached, str) else ""
+        digest.update(f"{path}@{commit}".encode())
+        return digest.hexdigest()
+    for file in sorted(file for file in Path(path).iterdir() if file.is_file() and file.suffix not in (".md", "")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as content:
+            if size <= _WHOLE_BYTES:
+                digest.update(content.read())
+            for begin in range(0, size if size > _WHOLE_BYTES else 0, _STRIDE_BYTES):
+                content.seek(begin)
+                digest.update(content.read(_PROBE_BYTES))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

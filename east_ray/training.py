@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from east_ray import losses
+import numpy as np
+import pyarrow as pa
+
+from east_ray import losses, reference
 from east_ray.batches import Row, micro_batches, steps
 from east_ray.config import InputError, LoraConfig, TrainingConfig
+from east_ray.storage import Folder, model_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -85,18 +89,21 @@ def train(
     checkpointing: Checkpointing,
     pad_token_id: int = 0,
     seed: int = 0,
+    references: Folder | None = None,
 ) -> Callable[[str], None]:
     """Train on this worker, one of a torch.distributed group; returns the function that exports the model to a folder.
 
     `rows` begins the stream of TOKENIZED rows anew, `num_examples` is the length of one epoch of it, and `report`
-    gets the metrics of each step on rank 0. The returned function must be called on every worker.
+    gets the metrics of each step on rank 0. DPO and KTO keep their reference log-probabilities in the folder
+    `references`. The returned function must be called on every worker.
     """
     import deepspeed
     import torch
     import torch.distributed as dist
 
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    model = _load(settings, model_path)
+    deepspeed.init_distributed()  # over the group that is there; sharded loading needs it
+    model = _load(settings, model_path, world_size)
     model.config.use_cache = False
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -107,7 +114,9 @@ def train(
     )
     compute = _Compute(engine, settings, pad_token_id, rank, world_size)
     if settings.objective != "sft":
-        compute.remember_reference(rows, num_examples)
+        assert references is not None, f"{settings.objective} needs a folder for its reference log-probabilities"
+        name = f"{model_fingerprint(model_path)}-{settings.precision}"
+        compute.remember_reference(rows, num_examples, references, name)
 
     num_steps = math.ceil(num_examples / settings.examples_per_step) * settings.epochs
     history: list[Metrics] = []  # of rank 0; it travels in the checkpoint, so that a resumed log is whole
@@ -161,8 +170,11 @@ def train(
     return lambda folder: _export(engine, compute, settings, model_path, folder)
 
 
-def _load(settings: TrainingConfig, model_path: str) -> Any:
-    """The model to train, with packed attention and adapters as the settings have it. Raises InputError."""
+def _load(settings: TrainingConfig, model_path: str, sharded_over: int = 0) -> Any:
+    """The model to train, with packed attention and adapters as the settings have it. Raises InputError.
+
+    With `sharded_over` workers and ZeRO-3 each parameter is split as it is created, so that no worker ever holds all.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -173,6 +185,11 @@ def _load(settings: TrainingConfig, model_path: str) -> Any:
     if settings.packing:
         packing.register_attention()
         attention = {"attn_implementation": packing.PACKED_ATTENTION}
+    sharding = None
+    if sharded_over and settings.deepspeed.zero_stage == 3:
+        from transformers.integrations import HfDeepSpeedConfig
+
+        sharding = HfDeepSpeedConfig(deepspeed_config(settings, sharded_over))  # in force while this object lives
     try:
         model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, **attention)
     except ValueError as error:
@@ -181,6 +198,7 @@ def _load(settings: TrainingConfig, model_path: str) -> Any:
         raise InputError(
             f"training.packing: this model's attention cannot be packed ({error}); set it to false"
         ) from None
+    del sharding
     if settings.packing and not packing.supports(model):
         raise InputError("training.packing: this model changes its logits after the head; set packing to false")
     return model if settings.lora is None else _with_adapters(model, settings.lora)
@@ -222,8 +240,7 @@ class _Compute:
         self._rank, self._world_size = rank, world_size
         self._positions = 0  # that the step has computed on this worker so far, padding included
         self._head = self._packed_head() if settings.packing else None
-        #: question_id -> log-probabilities of chosen, rejected and mismatched response before the first step.
-        self._reference: dict[str, list[float]] = {}
+        self._reference: reference.ReferenceLogprobs | None = None
 
     def _packed_head(self) -> Any:
         from east_ray.packing import LogprobHead
@@ -289,25 +306,45 @@ class _Compute:
             metrics["kl"] = float(reference_point)
         return metrics, late > 0
 
-    def remember_reference(self, rows: Callable[[], Iterable[Row]], num_examples: int) -> None:
-        """Log-probabilities of every response before the first step, the work shared out over the workers."""
+    def remember_reference(
+        self, rows: Callable[[], Iterable[Row]], num_examples: int, folder: Folder, name: str
+    ) -> None:
+        """Read, or compute and write, the log-probabilities of every response before the first step.
+
+        The work is shared out over the workers. What is in the folder under this name is used if it has every row.
+        """
         import torch
         import torch.distributed as dist
 
-        names = [*self._trained_responses(), *(["mismatched"] if self._settings.objective == "kto" else [])]
-        size = self._settings.micro_batch_size
-        own: dict[str, list[float]] = {}
-        self._engine.eval()
-        with torch.no_grad():
+        def own_batches() -> Iterator[tuple[list[Row], list[Row]]]:
+            size = self._settings.micro_batch_size
             for step in steps(_first(rows(), num_examples), size * self._world_size):
                 for batch in micro_batches(step, self._rank, self._world_size, size):
-                    logprobs = self._logprobs(batch or step[:1], names)
-                    for column, row in enumerate(batch):
-                        own[row["question_id"]] = logprobs[:, column].tolist()
-        gathered: list[dict[str, list[float]] | None] = [None] * self._world_size
-        dist.all_gather_object(gathered, own)
-        for part in gathered:
-            self._reference |= part or {}
+                    yield step, batch
+
+        stored = reference.read(folder, name)
+        missing = stored is None or any(self._key(row) not in stored for _, batch in own_batches() for row in batch)
+        anywhere = torch.tensor(float(missing), device=self._engine.device)
+        dist.all_reduce(anywhere)
+        if not anywhere.item():
+            self._reference = stored
+            return
+        names = self._reference_responses()
+        own: list[dict[str, Any]] = []
+        self._engine.eval()
+        with torch.no_grad():
+            for step, batch in own_batches():
+                logprobs = self._logprobs(batch or step[:1], names).double()
+                for column, row in enumerate(batch):
+                    found = dict(zip(names, logprobs[:, column].tolist(), strict=True))
+                    own.append({"question_id": row["question_id"], "key": self._key(row)} | found)
+        gathered: list[pa.Table | None] = [None] * self._world_size
+        rows_of_schema = [{name: row.get(name) for name in reference.REFERENCE.names} for row in own]
+        dist.all_gather_object(gathered, pa.Table.from_pylist(rows_of_schema, reference.REFERENCE))
+        table = pa.concat_tables(part for part in gathered if part is not None)
+        if self._rank == 0:
+            reference.write(folder, name, table)
+        self._reference = reference.ReferenceLogprobs(table)
 
     def _rewards(self, batch: Sequence[Row], logprobs: "torch.Tensor") -> "torch.Tensor":
         """(4,) sums over the examples: reward of chosen and of rejected, their difference, and how often it is > 0."""
@@ -321,13 +358,24 @@ class _Compute:
 
     def _stored(self, batch: Sequence[Row], like: "torch.Tensor") -> "torch.Tensor":
         """(2, B) reference log-probabilities of chosen and rejected responses."""
+        return self._references(batch, like)[:2]
+
+    def _references(self, batch: Sequence[Row], like: "torch.Tensor") -> "torch.Tensor":
+        """(3, B) reference log-probabilities of chosen, rejected and mismatched responses."""
         import torch
 
-        stored = [self._reference[row["question_id"]][:2] for row in batch]
-        return torch.tensor(stored, device=like.device, dtype=like.dtype).reshape(len(batch), 2).T
+        assert self._reference is not None
+        stored = np.asarray([self._reference[self._key(row)] for row in batch], dtype=float).reshape(len(batch), 3)
+        return torch.tensor(stored, device=like.device, dtype=like.dtype).T
+
+    def _key(self, row: Row) -> str:
+        return reference.key(row, self._reference_responses())
 
     def _trained_responses(self) -> list[str]:
         return ["chosen"] if self._settings.objective == "sft" else ["chosen", "rejected"]
+
+    def _reference_responses(self) -> list[str]:
+        return [*self._trained_responses(), *(["mismatched"] if self._settings.objective == "kto" else [])]
 
     def _logprobs(self, batch: Sequence[Row], names: Sequence[str]) -> "torch.Tensor":
         """(number of names, B) log-probabilities of the named responses of each row, in one forward pass."""
@@ -401,8 +449,7 @@ class _Compute:
         with torch.no_grad():
             for batch in batches:
                 logprobs = self._logprobs(batch or step[:1], ["mismatched"])[0, : len(batch)]
-                stored = torch.tensor([self._reference[row["question_id"]][2] for row in batch])
-                total += (logprobs - stored.to(logprobs)).double().sum()
+                total += (logprobs - self._references(batch, logprobs)[2]).double().sum()
         torch.distributed.all_reduce(total)
         return (total / len(step)).clamp(min=0).float()
 

@@ -43,6 +43,7 @@ def train_model(
     model: str,
     target: Folder,
     checkpoints: Folder,
+    references: Folder,
     *,
     settings: TrainingConfig,
     prompt: PromptConfig,
@@ -51,9 +52,10 @@ def train_model(
 ) -> TrainingSummary:
     """Train `model` on a folder of records.EXAMPLES with a group of Ray Train workers; write the model to `target`.
 
-    `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process. `progress` gets the
-    metrics of each step. Raises InputError if there is nothing to train on, an example cannot be used, the group had
-    another shape when it was interrupted, or the memory of a GPU does not suffice.
+    `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process, and `references` the
+    reference log-probabilities of DPO and KTO. `progress` gets the metrics of each step. Raises InputError if there is
+    nothing to train on, an example cannot be used, the group had another shape when it was interrupted, or the memory
+    of a GPU does not suffice.
     """
     import ray
     import ray.train
@@ -71,6 +73,7 @@ def train_model(
             "settings": settings,
             "model": model,
             "target": target,
+            "references": references,
             "num_examples": counts.num_examples,
             "seed": seed,
             "board": board,
@@ -294,6 +297,7 @@ def _worker(config: Mapping[str, Any]) -> None:
             Checkpointing(save, stack.enter_context(restored.as_directory()) if restored else None),
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
             config["seed"],
+            config["references"],
         )
         with tempfile.TemporaryDirectory() as scratch:
             folder = os.path.join(scratch, "model")

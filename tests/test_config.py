@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from east_ray import config
+from east_ray import config, storage
 from east_ray.config import InputError, load, resolve
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -161,11 +161,11 @@ def test_a_relative_run_directory_outlives_the_working_copy_of_a_submitted_job(
     (copy / "jobs").mkdir(parents=True)
     (copy / "jobs" / "q.jsonl").touch()
     monkeypatch.chdir(copy)
-    assert config.resolve_path("runs/a") == str(copy / "runs/a")
+    assert storage.resolve_path("runs/a") == str(copy / "runs/a")
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert config.resolve_path("runs/a") == str(Path.home() / "runs/a")
-    assert config.resolve_path("jobs/q.jsonl") == str(copy / "jobs/q.jsonl")
-    assert config.resolve_path("s3://bucket/a") == "s3://bucket/a"
+    assert storage.resolve_path("runs/a") == str(Path.home() / "runs/a")
+    assert storage.resolve_path("jobs/q.jsonl") == str(copy / "jobs/q.jsonl")
+    assert storage.resolve_path("s3://bucket/a") == "s3://bucket/a"
 
 
 def test_the_documented_dump_is_yaml_with_every_key() -> None:

@@ -19,6 +19,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "evaluation",
         "storage",
         "samples",
+        "reference",
         "examples",
         "tracking",
         "questions",

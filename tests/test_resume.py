@@ -1,0 +1,96 @@
+"""Runs whose driver is killed with SIGKILL: the same command goes on, and ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "east_ray", *arguments]
+
+
+def kill_once(arguments: list[str], seen: Callable[[], bool]) -> None:
+    """Begin a command, kill its process when something is seen, and wait for what it began to end with it."""
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not seen():
+            assert process.poll() is None, "the command ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def finish(arguments: list[str]) -> str:
+    result = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.drill
+def test_a_driver_killed_while_training_goes_on_from_its_checkpoint(quickstart: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    with (tmp_path / "samples.jsonl").open("w") as file:
+        for i in range(21):
+            texts = [
+                f"{i}+{i}={value}. The answer is \\boxed{{{value}}}." for value in (2 * i, i + 7, i + 7, 2 * i + 1)
+            ]
+            row = {"question": f"Tom has {i} pens and gets {i} more. How many has he?", "reference_answer": str(2 * i)}
+            file.write(json.dumps(row | {"responses": texts}) + "\n")
+    (tmp_path / "job.yaml").write_text(
+        json.dumps(
+            {
+                "model": str(quickstart / "model"),
+                "samples": {"path": str(tmp_path / "samples.jsonl")},
+                "cluster": {"address": "local", "num_cpus": 4},
+                "training": {
+                    "objective": "dpo", "num_workers": 2, "num_cpus_per_worker": 1, "precision": "float32",
+                    "num_gpus_per_worker": 0, "examples_per_step": 8, "epochs": 5, "learning_rate": 1e-4,
+                    "checkpoint_every_steps": 1, "deepspeed": {"zero_stage": 2},
+                },
+            }
+        )
+    )  # fmt: skip
+
+    def arguments(name: str) -> list[str]:
+        return ["run", str(tmp_path / "job.yaml"), f"run_dir={tmp_path / name}"]
+
+    def checkpoints() -> list[Path]:
+        return sorted((tmp_path / "killed" / "round_0" / "checkpoints").glob("workers_2_zero_2/checkpoint_*"))
+
+    kill_once(arguments("killed"), lambda: len(checkpoints()) > 1)
+    (reference,) = (tmp_path / "killed" / "round_0" / "reference").glob("*.parquet")
+    written = reference.stat().st_mtime_ns
+    states = [torch.load(file, weights_only=False)
+              for folder in checkpoints() for file in folder.glob("state/mp_rank_00_model_states.pt")]  # fmt: skip
+    before = max((state["history"] for state in states), key=len)
+    assert 1 <= len(before) < 15
+
+    finish(arguments("killed"))
+    finish(arguments("whole"))
+    logs: dict[str, list[dict[str, Any]]] = {
+        name: [json.loads(line) for line in (tmp_path / name / "round_0" / "training.jsonl").read_text().splitlines()]
+        for name in ("killed", "whole")
+    }
+    assert [step["step"] for step in logs["killed"]] == list(range(1, 16))
+    assert logs["killed"][0]["tokens_per_s"] == before[0]["tokens_per_s"], "the first step was done again"
+    assert reference.stat().st_mtime_ns == written, "the reference log-probabilities were computed again"
+    for one, two in zip(logs["killed"], logs["whole"], strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-6)
+    one, two = (load_file(tmp_path / name / "round_0" / "model" / "model.safetensors") for name in ("killed", "whole"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-7)
