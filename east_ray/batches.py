@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from east_ray.config import PromptConfig
-from east_ray.questions import render_prompt, tokenize
+from east_ray.questions import end_of_turn, render_prompt, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,8 +41,7 @@ def tokenize_example(
     def response(text: str | None, finish_reason: str | None) -> list[int] | None:
         if text is None:
             return None
-        end = [tokenizer.eos_token_id] if finish_reason == "stop" and tokenizer.eos_token_id is not None else []
-        return tokenize(tokenizer, text) + end
+        return tokenize(tokenizer, text) + (end_of_turn(tokenizer) if finish_reason == "stop" else [])
 
     return {
         "prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt)),

@@ -6,6 +6,7 @@ A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml 
 import atexit
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -194,10 +195,13 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     log = _native_messages_to_file()
+    signal.signal(signal.SIGTERM, _terminate)  # of `ray job stop`, or of a machine that shuts down
     try:
         app()
     except InputError as error:
         _fail(str(error))
+    except _Terminated:
+        _fail("stopped; the same command goes on where this one stopped", code=128 + signal.SIGTERM)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where this one stopped", code=130)
     except Exception as error:
@@ -209,6 +213,14 @@ def main() -> None:
         with log.open("a") as file:
             traceback.print_exception(error, file=file)
         _fail(f"{_message(cause)}\nThe same command goes on where this one stopped. Details: {log}")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: as an interrupt, which every library lets pass, but with the exit code of its own."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _native_messages_to_file() -> Path:

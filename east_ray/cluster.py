@@ -3,6 +3,9 @@
 import logging
 import os
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from east_ray.storage import resolve_model
 
 #: Memory of an engine's process beside parameters and key-value cache: code and buffers of the libraries, as measured.
 _ENGINE_BASE_GIB = 1.2
+#: Seconds without an answer after which the head of a cluster counts as gone; Ray gives up after 60.
+_HEAD_GONE_S = 30.0
 #: vLLM's key-value cache on a CPU, if VLLM_CPU_KVCACHE_SPACE does not say otherwise.
 _DEFAULT_KV_CACHE_GIB = 4.0
 
@@ -34,6 +39,7 @@ def connect(cluster: ClusterConfig) -> None:
         try:
             _check_reachable(address)
             ray.init(address=address, **quiet)
+            _watch_head(ray.get_runtime_context().gcs_address)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
@@ -47,6 +53,29 @@ def connect(cluster: ClusterConfig) -> None:
     # What fails is raised, and shown by whoever catches it; Ray's loggers would print it a second time.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _watch_head(address: str) -> None:
+    """End this process with a sentence once the head at HOST:PORT is gone; Ray would end it without a word."""
+
+    def watch() -> None:
+        last_seen = time.monotonic()
+        while time.monotonic() - last_seen < _HEAD_GONE_S:
+            try:
+                _check_reachable(address)
+                last_seen = time.monotonic()
+            except OSError:
+                pass  # how long it lasts decides
+            time.sleep(3)
+        print(
+            f"error: the head of the Ray cluster at {address} has not answered for {_HEAD_GONE_S:.0f} s; begin the "
+            "cluster again, and the same command goes on where this one stopped",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # Ray's own threads would hold up an orderly end
+
+    threading.Thread(target=watch, daemon=True, name="head").start()
 
 
 def _address(cluster: ClusterConfig) -> str | None:

@@ -143,13 +143,18 @@ class EnginePoolConfig(_Section):
     """GPUs that Ray reserves for an engine; a fraction lets engines share one. 0 runs on the CPU."""
     num_cpus_per_engine: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 1
     """CPUs that Ray reserves for an engine."""
+    resources: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(json_schema_extra=_FREE)] = {}
+    """Other resources that Ray reserves for an engine, e.g. {sampler: 1} for nodes that declare `sampler`."""
     engine_args: dict[str, Any] = {}
     """vLLM engine arguments by name, e.g. {dtype: bfloat16, tensor_parallel_size: 2, max_model_len: 4096}."""
     env: Annotated[dict[str, str], Field(json_schema_extra=_FREE)] = {}
     """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}. They are stored with the
     run, so no secrets: a token belongs in the environment of the cluster's nodes."""
-    questions_per_write: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 8
-    """Questions that a task asks together and then writes to storage; what is written is not sampled again."""
+    questions_per_task: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 8
+    """Questions of a task, which asks them together and writes each as it finishes."""
+    max_deaths_per_question: Annotated[int, Field(ge=2, json_schema_extra=_FREE)] = 3
+    """Set a question aside when so many attempts at it have ended with the engine's death, the last ones with no other
+    question beside it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -301,6 +306,10 @@ class TrainingConfig(_Section):
     """GPUs of a worker; 0 trains on the CPU."""
     num_cpus_per_worker: Annotated[float, Field(ge=0, json_schema_extra=_FREE)] = 1
     """CPUs of a worker."""
+    resources: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(json_schema_extra=_FREE)] = {}
+    """Other resources of a worker, e.g. {trainer: 1} for nodes that declare `trainer`."""
+    max_failures: Annotated[int, Field(ge=0, json_schema_extra=_FREE)] = 8
+    """How often a training whose worker or node has died goes on from its last checkpoint by itself."""
     checkpoint_every_steps: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 100
     """Steps between checkpoints, from which a killed training goes on."""
     checkpoint_every_minutes: Annotated[float, Field(gt=0, json_schema_extra=_FREE)] | None = None
@@ -319,6 +328,8 @@ class TrainingConfig(_Section):
             raise ValueError(
                 f"examples_per_step {self.examples_per_step} is smaller than num_workers {self.num_workers}"
             )
+        if self.num_gpus_per_worker % 1 and self.num_workers > 1:
+            raise ValueError(f"num_gpus_per_worker {self.num_gpus_per_worker:g}: workers cannot share a GPU")
         return self
 
 

@@ -72,15 +72,27 @@ def packed_attention(
     return torch.cat(parts, dim=1), None
 
 
-def supports(model: nn.Module) -> bool:
-    """Whether `LogprobHead` can stand in for the model's head."""
+def supports(model: Any) -> bool:
+    """Whether `packed_attention` and `LogprobHead` do what this model's own attention and head would.
+
+    Not with layers that carry a state or a convolution along the row, with attention that has more to it than torch's
+    (sinks, chunks, biases), with logits that change after the head, or with a head that is no plain linear one.
+    """
     config, find_head = getattr(model, "config", None), getattr(model, "get_output_embeddings", lambda: None)
-    head = find_head()
+    layer_types = getattr(config, "layer_types", None) or []
     return (
-        isinstance(head, nn.Linear)
-        and "logits_to_keep" in inspect.signature(model.forward).parameters
+        isinstance(find_head(), nn.Linear)
+        and bool(getattr(model, "_supports_sdpa", False))
+        and not getattr(model, "_is_stateful", False)
+        and set(layer_types) <= {"full_attention", "sliding_attention"}
+        and "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
         and not any(getattr(config, name, None) for name in _CHANGED_LOGITS)
     )
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model inside an adapted one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class LogprobHead:

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from east_ray import evaluation, samples, weighting
 from east_ray.cluster import check_resources, connect
 from east_ray.config import Config, InputError, QuestionsConfig, SamplesConfig, flat
 from east_ray.examples import judge_samples, weigh_judged
+from east_ray.journal import tidy
 from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
-from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, Reason
+from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason
 from east_ray.report import model_card, write_report
-from east_ray.sampling import Decoding, context_length, sample
+from east_ray.sampling import Decoding, context_length, requests, sample
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, Stages, counts_by, local_copy, resolve_model
 from east_ray.tracking import tracked
@@ -217,9 +219,9 @@ def sample_responses(round_: Round) -> None:
     )
     with stages.recording("sampling") as record:
         _sample(round_, "sampling", questions, {TRAINED if round_.number else BASE: round_.sampled_model},
-                "samples", decoding, record.counts)  # fmt: skip
-        num_rows = (stages / "samples").read(SAMPLES, ["question_id"]).num_rows
-        assert num_rows == questions.num_rows, (num_rows, questions.num_rows)
+                "samples", "set_aside", decoding, record.counts)  # fmt: skip
+        if not record.counts["num_questions"]:
+            raise InputError(f"no question could be sampled: {_listed(record.counts['set_aside'])}")
 
 
 def make_examples(round_: Round, name: str, settings: Config, stages: Stages) -> None:
@@ -297,7 +299,9 @@ def _solutions(round_: Round) -> tuple[pa.Table, pa.Table]:
 def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step."""
     label = "training" if name == TRAINED else f"  {name}"
+    checkpoints = stages / "checkpoints"
     if _done(round_, stages, "training", label):
+        checkpoints.clear()
         return
     with stages.recording("training") as record, round_.progress.stage(label, None, "steps") as line:
 
@@ -307,17 +311,21 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
 
         tracker = settings.training.tracker
         tensorboard = _local(stages / "tensorboard") if tracker in ("tensorboard", "wandb") else ""
-        with tracked(tracker, f"{name}, round {round_.number}", tensorboard, flat(settings)) as log:
+        with (
+            tracked(tracker, f"{name}, round {round_.number}", tensorboard, flat(settings)) as log,
+            stages.folder.lines("training.jsonl") as write,
+        ):
 
             def progress(metrics: Mapping[str, float]) -> None:
                 show(metrics)
+                write(json.dumps(metrics))
                 log(metrics)
 
             summary = train_model(
                 stages / "examples",
                 round_.initial_model,
                 stages / "model",
-                stages / "checkpoints",
+                checkpoints,
                 stages / "reference",
                 settings=settings.training,
                 prompt=settings.prompt,
@@ -327,12 +335,14 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
         if summary.steps:
             show(summary.steps[-1])
         _write_card(round_, name, settings, stages, None)
+        # Anew, since a step that was done again after a restart was written twice.
         stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in summary.steps))
         record.counts = {
             "examples": summary.num_examples,
             "too_long": summary.num_too_long,
             "zero_weight_skipped": summary.num_zero_weight,
         }
+    checkpoints.clear()
 
 
 def _local(folder: Folder) -> str:
@@ -360,16 +370,32 @@ def evaluate(round_: Round) -> None:
         raise InputError(f"evaluation.questions: none can be asked: {_listed(counts_by(aside, 'reason'))}")
     decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=config.evaluation.max_tokens)
     with stages.recording("evaluation") as record:
-        _sample(round_, "evaluation", questions, models, "evaluation/responses", decoding, record.counts)
+        _sample(
+            round_,
+            "evaluation",
+            questions,
+            models,
+            "evaluation/responses",
+            "evaluation/set_aside",
+            decoding,
+            record.counts,
+        )
+        responses = (stages / "evaluation/responses").read(SAMPLES).to_pylist()
+        times = Counter(row["question_id"] for row in responses)
+        # A question that an engine has refused or died of counts for no model.
         rows = [
             evaluation.judge_response(row, config.answers.equivalence, config.answers.last_number)
-            for row in (stages / "evaluation/responses").read(SAMPLES).to_pylist()
+            for row in responses
+            if times[row["question_id"]] == len(models)
         ]
+        if not rows:
+            raise InputError(f"evaluation.questions: none could be sampled: {_listed(record.counts['set_aside'])}")
         answers = pa.Table.from_pylist(rows, schema=ANSWERS).sort_by(
             [("model", "ascending"), ("question_id", "ascending")]
         )
         (stages / "evaluation/answers").replace(answers)
-        metrics = evaluation.metrics(answers, list(models), config.seed) | {"num_set_aside": aside.num_rows}
+        num_set_aside = aside.num_rows + questions.num_rows - len(rows) // len(models)
+        metrics = evaluation.metrics(answers, list(models), config.seed) | {"num_set_aside": num_set_aside}
         (stages / "evaluation").write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
         for name, settings, learner in round_.learners():
             _write_card(round_, name, settings, learner, metrics)
@@ -381,29 +407,44 @@ def _sample(
     questions: pa.Table,
     models: Mapping[str, str],
     folder: str,
+    set_aside: str,
     decoding: Decoding,
     counts: dict[str, Any],
 ) -> None:
-    """Run the sampling stage with its progress line and put its sums into `counts`."""
-    config = round_.config
-    total = questions.num_rows * len(models)
-    sums = dict.fromkeys(("num_questions", "num_responses", "num_tokens", "num_truncated"), 0)
-    with round_.progress.stage(stage, total, "questions") as line:
+    """Run the sampling stage with its progress line and put the sums over the whole stage into `counts`."""
+    config, samples_folder, aside_folder = round_.config, round_.stages / folder, round_.stages / set_aside
+    asked = requests(questions, models, config.prompt, decoding)
+    sums = dict.fromkeys(("num_questions", "num_set_aside", "num_responses", "num_tokens"), 0)
+    with round_.progress.stage(stage, asked.num_rows, "questions") as line:
         for part in sample(
-            questions,
+            asked,
             models,
-            round_.stages / folder,
+            samples_folder,
+            aside_folder,
             engines=config.engines,
             prompt=config.prompt,
             decoding=decoding,
         ):
             sums = {name: sums[name] + int(part[name]) for name in sums}
             line.advance(
-                int(part["num_questions"]),
+                int(part["num_questions"] + part["num_set_aside"]),
                 f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s",
             )
-        line.update(total, f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s")
-    counts.update(sums)
+        wanted = set(asked["key"].to_pylist())
+        seconds, whole = line.seconds, Counter[str]()
+        for part in tidy(samples_folder, wanted):
+            whole.update(part)
+        aside = aside_folder.read(SET_ASIDE)
+        aside = aside.filter(pc.is_in(aside["key"], pa.array(wanted, pa.string())))
+        assert whole["num_questions"] + aside.num_rows == asked.num_rows, (whole, aside.num_rows, asked.num_rows)
+        notes = [f"{whole['num_responses']:,} responses", f"{sums['num_tokens'] / seconds:,.0f} tokens/s"]
+        if aside.num_rows:
+            notes.append(f"{aside.num_rows:,} set aside")
+        if whole["num_dropped"]:
+            notes.append(f"{whole['num_dropped']:,} rows of another model or settings dropped")
+        line.update(asked.num_rows, " · ".join(notes))
+    counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
+    counts["set_aside"] = counts_by(aside, "reason")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

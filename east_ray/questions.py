@@ -122,6 +122,22 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return ids
 
 
+@functools.lru_cache(maxsize=8)
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The token with which a model ends its response, as its chat template writes it; empty if it has none.
+
+    Not always the end-of-sequence token: Gemma ends a turn with <end_of_turn> and a text with <eos>.
+    """
+    mark = "east ray was here"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert isinstance(rendered, str)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    after = [token for token in tokenize(tokenizer, rendered.rpartition(mark)[2]) if token in special]
+    eos: int | None = tokenizer.eos_token_id
+    return after[:1] or ([] if eos is None else [eos])
+
+
 def _file_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(row number from 1, row) of a JSONL, JSON, CSV or Parquet file."""
     path = str(config.path)

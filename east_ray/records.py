@@ -27,7 +27,7 @@ class Reason(StrEnum):
 
 
 class SetAside(StrEnum):
-    """Why a row of the input is no question of the round (column ``reason`` of ``set_aside/``)."""
+    """Why a row of the input has no responses and goes no further (column ``reason`` of ``set_aside/``)."""
 
     UNPARSABLE_REFERENCE = "unparsable_reference"
     """The reference answer is missing or no answer."""
@@ -37,6 +37,10 @@ class SetAside(StrEnum):
     """The prompt leaves no room for a response in the model's context."""
     NO_RESPONSES = "no_responses"
     """Given samples: the question has no response."""
+    ENGINE_REFUSED = "engine_refused"
+    """The engine does not serve the request; ``detail`` says why."""
+    ENGINE_DIED = "engine_died"
+    """Engines have died again and again while the question was in flight, the last time with no other beside it."""
     MALFORMED_ROW = "malformed_row"
     """Given samples: the row cannot be read; ``detail`` says what was expected."""
 
@@ -70,6 +74,7 @@ SAMPLES = pa.schema(
         pa.field("prompt", pa.string()),  # as rendered by the chat template; null in given samples, as the next
         pa.field("num_prompt_tokens", pa.int32()),
         pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question of them
+        pa.field("key", pa.string()),  # all that the responses depend on, see journal.sample_key; null in given samples
     ]
 )
 
@@ -124,7 +129,7 @@ JUDGED = pa.schema(
     [field.with_nullable(True) for field in EXAMPLES if field.name != "weight"] + [pa.field("reason", pa.string())]
 )
 
-#: ``set_aside/``: rows of the input that are no question of the round, with the reason.
+#: ``set_aside/``: rows of the input that have no responses and go no further, with the reason.
 SET_ASIDE = pa.schema(
     [
         pa.field("question_id", pa.string(), nullable=False),
@@ -132,6 +137,7 @@ SET_ASIDE = pa.schema(
         pa.field("reference_answer", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string()),  # e.g. "1530 prompt tokens, room for 1023", or what is wrong with the row
+        pa.field("key", pa.string()),  # as in samples/, where the engine is the reason; else null
     ]
 )
 

@@ -1,8 +1,8 @@
 """Reference log-probabilities: what the model that training begins with thinks of each response, computed once.
 
-They lie in the run directory, a row per example, in a file that is named by the model's fingerprint; a row is found by
-the token ids of its prompt and responses. So nothing is computed again when a training goes on after a crash, and
-nothing is taken for what it is not when the examples or the model have changed.
+They lie in the run directory, a row per example, in a folder named by the model's fingerprint; a row is found by the
+token ids of its prompt and responses. So nothing is computed again when a training goes on after a crash, and nothing
+is taken for what it is not when the examples or the model have changed.
 """
 
 import hashlib
@@ -25,7 +25,6 @@ REFERENCE = pa.schema(
         pa.field("mismatched", pa.float64()),
     ]
 )
-_VALUES = ("chosen", "rejected", "mismatched")
 
 
 def key(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -41,12 +40,16 @@ def key(row: Mapping[str, Any], names: Sequence[str]) -> str:
 class ReferenceLogprobs:
     """Reference log-probabilities by key, in 56 bytes an example."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table | None = None) -> None:
         """Of a table of REFERENCE; a key that is there twice counts once."""
-        keys = np.asarray(table["key"].to_pylist(), dtype="S32")
+        table = REFERENCE.empty_table() if table is None else table
+        keys = np.asarray(table["key"].to_numpy(zero_copy_only=False), dtype="S32")
         self._keys, first = np.unique(keys, return_index=True)
-        values = np.stack([table[name].to_numpy().astype(float) for name in _VALUES], axis=1)
-        self._values = values.reshape(-1, len(_VALUES))[first]
+        values = [table[name].to_numpy().astype(float) for name in ("chosen", "rejected", "mismatched")]
+        self._values = np.stack(values, axis=1)[first]
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def __contains__(self, wanted: str) -> bool:
         return bool(self._keys[self._place(wanted)] == wanted.encode()) if len(self._keys) else False
@@ -62,13 +65,12 @@ class ReferenceLogprobs:
         return min(int(np.searchsorted(self._keys, wanted.encode())), len(self._keys) - 1)
 
 
-def read(folder: Folder, name: str) -> ReferenceLogprobs | None:
-    """What was written under this name, if anything."""
-    parts = [part for part in folder.parts() if part.endswith(f"/{name}.parquet")]
-    return ReferenceLogprobs(folder.read(REFERENCE, parts=parts)) if parts else None
+def read(folder: Folder) -> ReferenceLogprobs:
+    """All that was computed with one model: the folder of its fingerprint."""
+    return ReferenceLogprobs(folder.read(REFERENCE))
 
 
-def write(folder: Folder, name: str, table: pa.Table) -> None:
-    """Write a table of REFERENCE in the place of any before it."""
-    folder.clear()
-    folder.write_part(table, f"{name}.parquet")
+def add(folder: Folder, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of REFERENCE beside those that are there."""
+    complete = [{name: row.get(name) for name in REFERENCE.names} for row in rows]
+    folder.write_part(pa.Table.from_pylist(complete, REFERENCE))

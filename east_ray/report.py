@@ -17,7 +17,7 @@ from rich.table import Table
 
 from east_ray.config import Config, dump
 from east_ray.records import DISCARDED, EXAMPLES
-from east_ray.storage import RunDirectory, Stages
+from east_ray.storage import RunDirectory, StageRecord, Stages
 
 #: How the two models that every run knows are shown.
 _SHOWN = {"base": "base (before training)"}
@@ -66,11 +66,12 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
         records = {
             stage: stages.record(stage) for stage in ("questions", "sampling", "examples", "training", "evaluation")
         }
+        sampling = records["sampling"] or StageRecord()
         rounds.append(
             RoundSummary(
                 number,
                 questions.counts["asked"],
-                questions.counts["set_aside"],
+                questions.counts["set_aside"] | sampling.counts.get("set_aside", {}),
                 learners,
                 json.loads(metrics) if metrics else None,
                 {stage: record.seconds for stage, record in records.items() if record},

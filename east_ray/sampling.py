@@ -1,28 +1,34 @@
 """Questions -> responses: a Ray Data actor pool of vLLM engines.
 
-One request per question asks for all its responses, so that they share the prompt's prefill. Every engine is stepped by
-a thread of its own and has the questions of many tasks in flight at once: no engine waits for the slowest response of
-a batch. A task writes its questions to storage as soon as they are finished and hands on only numbers, so what is
-finished is durable, and a restart asks only the rest.
+Every engine has the questions of many tasks in flight at once (engine.py). A task writes each question to storage
+within a second of its last response and hands on only numbers, so what is finished is durable whatever dies next
+(journal.py), and only what was in flight is asked again.
 
 Axes in names: Q questions, R responses.
 """
 
+import concurrent.futures
 import hashlib
-import queue
+import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from east_ray.config import EnginePoolConfig, PromptConfig
+from east_ray.engine import Engine, EngineDiedError, RequestRefusedError
+from east_ray.journal import TaskJournal, adopt, finished_keys, sample_key
 from east_ray.questions import load_tokenizer, pretrained, render_prompt, tokenize
-from east_ray.records import SAMPLES
-from east_ray.storage import Folder, local_copy
+from east_ray.records import SAMPLES, SET_ASIDE, SetAside
+from east_ray.storage import Folder, local_copy, model_fingerprint
 
+_NO_ERROR = "its process was killed"
+#: What finishes within this time of another question of the task is written with it.
+_GATHER_S = 1.0
 #: vLLM's own default; together with n it tells how many questions fill an engine.
 _DEFAULT_MAX_NUM_SEQS = 256
 
@@ -48,11 +54,21 @@ class Decoding:
             return None
         return int.from_bytes(hashlib.blake2b(f"{self.seed}:{question_id}".encode(), digest_size=4).digest()) >> 1
 
+    def params(self, question_id: str) -> Any:
+        """vllm.SamplingParams of one question's request, for all its responses."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-def finished_questions(folder: Folder) -> set[tuple[str, str]]:
-    """(model, question_id) of all rows that are already in a folder of samples."""
-    table = folder.read(SAMPLES, ["model", "question_id"])
-    return set(zip(table["model"].to_pylist(), table["question_id"].to_pylist(), strict=True))
+        return SamplingParams(
+            n=self.responses_per_question,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            seed=self.seed_of(question_id),
+            logprobs=0,  # of the sampled token alone: what the sum over the response needs
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
 
 
 def context_length(model: str, engine_args: Mapping[str, Any]) -> int:
@@ -65,155 +81,141 @@ def context_length(model: str, engine_args: Mapping[str, Any]) -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
 
 
-class Engine:
-    """A vLLM engine stepped by its own thread; any number of threads may ask it at once.
-
-    Requests name a model. The engine serves them in order and, when the next one is of another model of the same
-    architecture, finishes those in flight and takes over that model's parameters in place.
-    """
-
-    def __init__(self, model: str, engine_args: Mapping[str, Any]) -> None:
-        from vllm import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        self._engine = LLMEngine.from_engine_args(
-            EngineArgs(model=local_copy(model), **{"disable_log_stats": True, **engine_args})
-        )
-        self._model = model
-        self._waiting: queue.SimpleQueue[tuple[str, str, list[int], Any, Future[Any]]] = queue.SimpleQueue()
-        self._in_flight: dict[str, Future[Any]] = {}
-        self._num_requests = 0
-        self._lock = threading.Lock()
-        self._failure: BaseException | None = None
-        threading.Thread(target=self._run, daemon=True, name="engine").start()
-
-    def ask(self, model: str, prompt_token_ids: list[int], decoding: Decoding, seed: int | None) -> "Future[Any]":
-        """A future of the finished vllm.RequestOutput. A request that vLLM refuses fails with vLLM's error."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            n=decoding.responses_per_question,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            top_k=decoding.top_k,
-            max_tokens=decoding.max_tokens,
-            seed=seed,
-            logprobs=0,  # of the sampled token alone: what the sum over the response needs
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._failure is not None:
-                raise RuntimeError("the engine has failed") from self._failure
-            self._num_requests += 1
-            self._waiting.put((f"request-{self._num_requests}", model, prompt_token_ids, params, future))
-        return future
-
-    def _run(self) -> None:
-        try:
-            held = None  # a request of another model, which waits until those in flight are finished
-            while True:
-                held = self._admit(held)
-                for output in self._engine.step():
-                    if output.finished:
-                        self._in_flight.pop(_outer_id(output.request_id)).set_result(output)
-        except BaseException as error:  # whatever ends the thread must reach those who wait for it
-            with self._lock:
-                self._failure = error
-                unserved = list(self._in_flight.values())
-                while not self._waiting.empty():
-                    unserved.append(self._waiting.get()[-1])
-            for future in unserved:
-                future.set_exception(error)
-
-    def _admit(self, held: Any) -> Any:
-        """Hand waiting requests to the engine; blocks while there is nothing at all to do."""
-        while held is not None or not self._waiting.empty() or not self._in_flight:
-            request_id, model, token_ids, params, future = held or self._waiting.get()
-            if model != self._model and self._in_flight:
-                return request_id, model, token_ids, params, future
-            held = None
-            try:
-                if model != self._model:
-                    self._take_over(model)
-                self._engine.add_request(request_id, {"prompt_token_ids": token_ids}, params)
-            except ValueError as error:
-                future.set_exception(error)
-            except BaseException as error:  # it is in neither list any more, so nobody else would tell who waits
-                future.set_exception(error)
-                raise
-            else:
-                self._in_flight[request_id] = future
-        return None
-
-    def _take_over(self, model: str) -> None:
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": local_copy(model)})
-        self._engine.reset_prefix_cache()
-        self._model = model
-
-
-def _outer_id(request_id: str) -> str:
-    """vLLM may add its own suffix to a request's name; ours ends before it."""
-    return "-".join(request_id.split("-")[:2])
-
-
 class Sampler:
     """The actor of the pool: asks its engine a task's questions, writes their responses, hands on the numbers."""
 
     def __init__(
         self,
         models: Mapping[str, str],
-        engine_args: Mapping[str, Any],
+        engines: EnginePoolConfig,
         prompt: PromptConfig,
         decoding: Decoding,
         folder: Folder,
+        set_aside: Folder,
     ) -> None:
         first = next(iter(models.values()))
+        engine_args: Mapping[str, Any] = engines.engine_args
         if decoding.seed is not None and not _has_gpu():
             # A seeded request whose prompt is read in two steps fails on a CPU ("CPU Generator does not use offset").
             engine_args = {"enable_chunked_prefill": False} | dict(engine_args)
-        self._models, self._prompt, self._decoding, self._folder = models, prompt, decoding, folder
+        self._models, self._prompt, self._decoding = models, prompt, decoding
+        self._folder, self._set_aside, self._max_deaths = folder, set_aside, engines.max_deaths_per_question
         self._tokenizer = load_tokenizer(local_copy(first))
         self._engine = Engine(first, engine_args)
         self._asking = threading.Lock()
+        self._lock = threading.Lock()
+        self._num_tasks = 0
 
     def __call__(self, questions: pa.Table) -> pa.Table:
-        """Questions with the name of the model to ask -> one row of numbers, once their samples are durable."""
-        rows = questions.to_pylist()
-        with self._asking:  # tasks of two models must not alternate row by row: each change empties the engine
-            asked = [self._ask(row) for row in rows]
-        answered = [
-            sample_row(row, prompt, future.result(), self._decoding.responses_per_question)
-            for row, (prompt, future) in zip(rows, asked, strict=True)
-        ]
-        # Named after its questions: a task that Ray runs again replaces its part instead of adding a second one.
-        key = "\n".join(f"{row['model']}\t{row['question_id']}" for row in rows)
-        name = f"part-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
-        self._folder.write_part(pa.Table.from_pylist(answered, schema=SAMPLES), name)
+        """Questions with their key and the name of the model to ask -> one row of numbers, once all is durable.
+
+        Raises RuntimeError if engines have died of several of these questions, each on its own: then it is not they.
+        """
+        with self._end_of_process_if_the_engine_dies():
+            answered, aside = self._work(questions.to_pylist())
         responses = [response for row in answered for response in row["responses"]]
         return pa.table(
             {
                 "num_questions": [len(answered)],
+                "num_set_aside": [len(aside)],
                 "num_responses": [len(responses)],
                 "num_tokens": [sum(response["num_tokens"] for response in responses)],
-                "num_truncated": [sum(response["finish_reason"] == "length" for response in responses)],
             }
         )
 
-    def _ask(self, row: Mapping[str, Any]) -> "tuple[str, Future[Any]]":
-        prompt = render_prompt(self._tokenizer, row["question"], self._prompt)
-        seed = self._decoding.seed_of(row["question_id"])
-        token_ids = tokenize(self._tokenizer, prompt)
-        return prompt, self._engine.ask(self._models[row["model"]], token_ids, self._decoding, seed)
+    @contextmanager
+    def _end_of_process_if_the_engine_dies(self) -> Iterator[None]:
+        """A failed engine cannot be mended in its process: once every task has noted what it must, the process ends.
+
+        Ray starts the actor again, here or elsewhere, and gives it its tasks again.
+        """
+        with self._lock:
+            self._num_tasks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_tasks -= 1
+                is_last = self._num_tasks == 0
+            if self._engine.has_failed:
+                if is_last:
+                    os._exit(1)
+                threading.Event().wait()  # for the last one
+
+    def _work(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of SAMPLES and of SET_ASIDE of a task."""
+        journal = TaskJournal(self._folder, self._set_aside, [row["key"] for row in rows])
+        is_finished, answered, aside = journal.open()
+        if is_finished:
+            return answered, aside
+        found = {row["key"] for row in answered}
+        together, alone = [], []
+        for row in rows:
+            deaths, error = journal.deaths[row["key"]], journal.errors.get(row["key"])
+            if row["key"] in found:
+                continue
+            if deaths >= self._max_deaths:
+                aside.append(_aside(row, SetAside.ENGINE_DIED, f"{deaths} times; {error or _NO_ERROR}"))
+            elif error or deaths > 1:
+                # It has seen an engine fail, or two attempts end in silence (a killed process, a lost node): with
+                # nothing beside it, there is no doubt of whom the next one dies.
+                alone.append([row])
+            else:
+                together.append(row)
+        if len(aside) > 2:
+            raise RuntimeError(f"engines die of every question: {next(iter(journal.errors.values()), _NO_ERROR)}")
+        left = len(rows) - len(found) - len(aside)
+        for group in [*([together] if together else []), *alone]:
+            journal.ask([row["key"] for row in group])
+            settled: set[str] = set()
+            try:
+                for finished, refused in self._ask(group, alone=group is not together):
+                    settled |= {row["key"] for row in (*finished, *refused)}
+                    left -= len(finished) + len(refused)
+                    answered += finished
+                    aside += refused
+                    if finished and left:
+                        journal.add(finished)
+            except EngineDiedError as error:
+                journal.died([row["key"] for row in group if row["key"] not in settled], str(error))
+                raise
+        journal.close(answered, aside)
+        return answered, aside
+
+    def _ask(
+        self, rows: Sequence[dict[str, Any]], *, alone: bool
+    ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+        """Rows of SAMPLES as questions finish, at most a second later, and rows of SET_ASIDE."""
+        with self._asking:  # tasks of two models must not alternate row by row: each change empties the engine
+            waiting = {self._request(row, alone): row for row in rows}
+        while waiting:
+            concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            done, _ = concurrent.futures.wait(waiting, timeout=_GATHER_S)
+            finished, refused = [], []
+            for future in done:
+                row = waiting.pop(future)
+                try:
+                    finished.append(sample_row(row, future.result(), self._decoding.responses_per_question))
+                except RequestRefusedError as error:
+                    refused.append(_aside(row, SetAside.ENGINE_REFUSED, str(error)))
+            yield finished, refused
+
+    def _request(self, row: dict[str, Any], alone: bool) -> "Future[Any]":
+        row["prompt"] = render_prompt(self._tokenizer, row["question"], self._prompt)
+        token_ids = tokenize(self._tokenizer, row["prompt"])
+        params = self._decoding.params(row["question_id"])
+        return self._engine.ask(self._models[row["model"]], token_ids, params, alone=alone)
 
 
-def sample_row(row: Mapping[str, Any], prompt: str, output: Any, responses_per_question: int) -> dict[str, Any]:
-    """A question and vLLM's finished output -> a row of records.SAMPLES."""
+def _aside(row: Mapping[str, Any], reason: SetAside, detail: str) -> dict[str, Any]:
+    return {name: row.get(name) for name in SET_ASIDE.names} | {"reason": reason, "detail": detail}
+
+
+def sample_row(row: Mapping[str, Any], output: Any, responses_per_question: int) -> dict[str, Any]:
+    """A question with its prompt and vLLM's finished output -> a row of records.SAMPLES."""
     assert len(output.outputs) == responses_per_question, (len(output.outputs), responses_per_question)
     return {
         **row,
-        "prompt": prompt,
         "num_prompt_tokens": len(output.prompt_token_ids),
         "responses": [
             {
@@ -233,42 +235,54 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _unfinished(questions: pa.Table, model: str, done: set[tuple[str, str]]) -> pa.Table:
-    waiting = [(model, question_id) not in done for question_id in questions["question_id"].to_pylist()]
-    rows = questions.filter(pa.array(waiting, pa.bool_()))
-    return rows.append_column(SAMPLES.field("model"), pa.array([model] * rows.num_rows, pa.string()))
+def requests(questions: pa.Table, models: Mapping[str, str], prompt: PromptConfig, decoding: Decoding) -> pa.Table:
+    """What is to be asked: every question of every model (name -> path), with the key of its samples."""
+    settings = asdict(decoding) | prompt.model_dump()
+    tables = []
+    for name, path in models.items():
+        fingerprint = model_fingerprint(local_copy(path))
+        keys = [sample_key(fingerprint, settings, row) for row in questions.select(_KEYED).to_pylist()]
+        table = questions.append_column(SAMPLES.field("model"), pa.array([name] * len(keys), pa.string()))
+        tables.append(table.append_column(SAMPLES.field("key"), pa.array(keys, pa.string())))
+    return pa.concat_tables(tables)
+
+
+_KEYED = ["question_id", "question"]
 
 
 def sample(
-    questions: pa.Table,
+    asked: pa.Table,
     models: Mapping[str, str],
     folder: Folder,
+    set_aside: Folder,
     *,
     engines: EnginePoolConfig,
     prompt: PromptConfig,
     decoding: Decoding,
 ) -> Iterator[dict[str, int]]:
-    """Ask every model (name -> path) every question and write the rows (records.SAMPLES) as parts of `folder`.
+    """Ask `requests` and write the rows (records.SAMPLES) as parts of `folder`; `journal.tidy` then brings it to rest.
 
-    Questions that are already there are not asked again. Yields the numbers of each part as it becomes durable:
-    num_questions, num_responses, num_tokens, num_truncated. The models share an architecture; one pool serves them.
+    What is there already under its key is not asked again. Questions that engines refuse or die of go to `set_aside`.
+    Yields the numbers of each task as it becomes durable: num_questions, num_set_aside, num_responses, num_tokens. The
+    models (name -> path) share an architecture; one pool serves them. Raises what an engine raises that cannot start.
     """
     import ray.data
 
-    done = finished_questions(folder)
-    unfinished = [_unfinished(questions, name, done) for name in models]
+    adopt(folder)
+    done = finished_keys(folder, set_aside)
+    unfinished = asked.filter(pa.array([key not in done for key in asked["key"].to_pylist()], pa.bool_()))
     max_num_seqs = int(engines.engine_args.get("max_num_seqs", _DEFAULT_MAX_NUM_SEQS))
-    per_task = max(engines.questions_per_write, max_num_seqs // (4 * decoding.responses_per_question))
+    per_task = max(engines.questions_per_task, max_num_seqs // (4 * decoding.responses_per_question))
     # Twice what fills the engine: while one half is sampled the other waits inside it, ready.
     tasks_per_engine = max(2, -(-2 * max_num_seqs // (per_task * decoding.responses_per_question)))
-    blocks = [table.slice(i, per_task) for table in unfinished for i in range(0, table.num_rows, per_task)]
+    blocks = [unfinished.slice(begin, per_task) for begin in range(0, unfinished.num_rows, per_task)]
     if not blocks:
         return
     results = ray.data.from_arrow(blocks).map_batches(
         Sampler,
         batch_size=per_task,
         batch_format="pyarrow",
-        fn_constructor_args=(dict(models), engines.engine_args, prompt, decoding, folder),
+        fn_constructor_args=(dict(models), engines, prompt, decoding, folder, set_aside),
         compute=ray.data.ActorPoolStrategy(
             min_size=engines.min_engines,
             max_size=min(engines.max_engines, max(engines.min_engines, len(blocks))),

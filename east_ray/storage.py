@@ -4,16 +4,18 @@ Any path may be local or an address that pyarrow or fsspec understands (s3://, g
 record stands in ``stages/``; the record is written last, so a stage that was killed is never taken for done.
 """
 
+import functools
 import json
 import os
+import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -68,8 +70,8 @@ def local_copy(path: str) -> str:
     """
     if "://" not in path:
         return path
+    import fcntl
     import hashlib
-    import os
     import tempfile
 
     filesystem, inner = locate(path)
@@ -83,19 +85,17 @@ def local_copy(path: str) -> str:
     if not files:
         raise InputError(f"model: there is nothing at {path}")
     target = str(cache / stamp)
-    if not os.path.isdir(target):
-        # Fetched beside its place and renamed, so that a second process never reads half a model.
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            fetched = os.path.join(scratch, "model")
-            for file in files:
-                destination = os.path.join(fetched, os.path.relpath(file, inner))
-                os.makedirs(os.path.dirname(destination), exist_ok=True)
-                pafs.copy_files(file, destination, source_filesystem=filesystem)
-            try:
+    with (cache / f"{stamp}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a machine wait for the first of them
+        if not os.path.isdir(target):
+            # Fetched beside its place and renamed: a process that is killed leaves no half of a model.
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                fetched = os.path.join(scratch, "model")
+                for file in files:
+                    destination = os.path.join(fetched, os.path.relpath(file, inner))
+                    os.makedirs(os.path.dirname(destination), exist_ok=True)
+                    pafs.copy_files(file, destination, source_filesystem=filesystem)
                 Path(fetched).rename(target)
-            except OSError:
-                if not os.path.isdir(target):  # else another process was first
-                    raise
     return target
 
 
@@ -131,6 +131,36 @@ def model_fingerprint(path: str) -> str:
     return digest.hexdigest()
 
 
+#: A growing text file on an object store is written anew at this interval.
+_REWRITE_S = 30.0
+
+
+#: File systems whose folders are but names.
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+#: Seconds between attempts at an operation that a remote file system has failed; its own client has tried before.
+_PATIENCE_S = (0.5, 2.0, 8.0, 30.0)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _patient(operation: Callable[Concatenate["Folder", _P], _R]) -> Callable[Concatenate["Folder", _P], _R]:
+    """The operation, tried again where a remote file system fails it: a run of days meets every kind of hiccup."""
+
+    @functools.wraps(operation)
+    def patient(folder: "Folder", /, *arguments: _P.args, **keywords: _P.kwargs) -> _R:
+        for pause in () if folder.is_local else _PATIENCE_S:
+            try:
+                return operation(folder, *arguments, **keywords)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:
+                time.sleep(pause * random.uniform(0.5, 1.5))
+        return operation(folder, *arguments, **keywords)
+
+    return patient
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder on any file system. Parquet files in it are the parts of one table."""
@@ -154,19 +184,33 @@ class Folder:
         """Whether there is anything at this path."""
         return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
 
+    def names(self) -> list[str]:
+        """Names of what lies in it, hidden files left out, in order; none if it is missing."""
+        return sorted(info.base_name for info in self._infos() if not info.base_name.startswith("."))
+
     def parts(self) -> list[str]:
         """The table's finished Parquet files, in order of name; none if the folder is missing."""
         return list(self.part_sizes())
 
     def part_sizes(self) -> dict[str, int]:
         """As `parts`, with the bytes of each file."""
-        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return {
             info.path: info.size
-            for info in sorted(infos, key=lambda info: str(info.path))
+            for info in sorted(self._infos(), key=lambda info: str(info.path))
             if info.path.endswith(".parquet") and not info.base_name.startswith(".")
         }
 
+    @_patient
+    def _infos(self) -> list[pafs.FileInfo]:
+        found: list[pafs.FileInfo] = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return found
+
+    @_patient
+    def has(self, name: str) -> bool:
+        """Whether there is a file or folder of this name in it."""
+        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound)
+
+    @_patient
     def read(
         self, schema: pa.Schema, columns: Sequence[str] | None = None, parts: Sequence[str] | None = None
     ) -> pa.Table:
@@ -181,11 +225,26 @@ class Folder:
         return pa.concat_tables([empty, *tables], promote_options="permissive")
 
     def write_part(self, table: pa.Table, name: str | None = None) -> None:
-        """Add a part, whole or not at all: written under a hidden name and moved into place."""
-        self.filesystem.create_dir(self.path, recursive=True)
-        name = name or f"part-{uuid.uuid4().hex}.parquet"
+        """Add a part, whole or not at all."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._write(name or f"part-{uuid.uuid4().hex}.parquet", sink.getvalue())
+
+    @_patient
+    def _write(self, name: str, content: Any) -> None:
+        """Write a file so that its name never stands for half of it: under a hidden name, and then moved.
+
+        On object stores too: a stream whose upload has failed may still put what it has in place when it is collected,
+        over what a second attempt has written.
+        """
+        if self.filesystem.type_name not in _OBJECT_STORES:  # these have no folders
+            self.filesystem.create_dir(self.path, recursive=True)
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
-        pq.write_table(table, hidden, filesystem=self.filesystem, compression="zstd")
+        with self.filesystem.open_output_stream(hidden) as stream:
+            stream.write(content)
+        written = self.filesystem.get_file_info(hidden).size
+        if written != len(content):
+            raise OSError(f"{hidden}: {written} of {len(content)} bytes were written")
         self.filesystem.move(hidden, f"{self.path}/{name}")
 
     def replace(self, table: pa.Table) -> None:
@@ -193,20 +252,54 @@ class Folder:
         self.clear()
         self.write_part(table, "part-0.parquet")
 
+    @_patient
     def clear(self) -> None:
         """Remove the folder with all that is in it."""
         if self.exists:
-            self.filesystem.delete_dir(self.path)
+            try:
+                self.filesystem.delete_dir(self.path)
+            except FileNotFoundError:  # somebody else was faster
+                return
+
+    @_patient
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove those of these files that are there."""
+        for info in self.filesystem.get_file_info(list(paths)):
+            if info.type == pafs.FileType.File:
+                self.filesystem.delete_file(info.path)
 
     def write_text(self, name: str, text: str) -> str:
         """Write a text file, whole or not at all; returns its path."""
-        self.filesystem.create_dir(self.path, recursive=True)
-        hidden, path = f"{self.path}/.{name}.{uuid.uuid4().hex}", f"{self.path}/{name}"
-        with self.filesystem.open_output_stream(hidden) as stream:
-            stream.write(text.encode())
-        self.filesystem.move(hidden, path)
-        return path
+        self._write(name, text.encode())
+        return f"{self.path}/{name}"
 
+    @contextmanager
+    def lines(self, name: str) -> Iterator[Callable[[str], None]]:
+        """A function that adds lines to a new text file while the block runs.
+
+        On this machine each is there at once; elsewhere, where files do not grow, all of them every half minute.
+        """
+        self.write_text(name, "")
+        if self.is_local:
+            with Path(self.path, name).open("a", encoding="utf-8", buffering=1) as file:
+                yield lambda line: print(line, file=file)
+            return
+        written: list[str] = []
+        last = time.monotonic()
+
+        def add(line: str) -> None:
+            nonlocal last
+            written.append(line + "\n")
+            if time.monotonic() - last > _REWRITE_S:
+                last = time.monotonic()
+                self.write_text(name, "".join(written))
+
+        try:
+            yield add
+        finally:
+            self.write_text(name, "".join(written))
+
+    @_patient
     def read_text(self, name: str) -> str | None:
         """A text file's content, or None if there is no such file."""
         try:

@@ -58,9 +58,9 @@ def _opened(
             return (lambda step, values: run.log(values, step=step)), run.finish
         case "mlflow":
             mlflow = _required("mlflow", tracker)
-            mlflow.start_run(run_name=name)
+            run = mlflow.start_run(run_name=name)  # active in this thread alone, so metrics name it
             mlflow.log_params({key: str(value)[:250] for key, value in settings.items()})
-            return (lambda step, values: mlflow.log_metrics(values, step=step)), mlflow.end_run
+            return (lambda step, values: mlflow.log_metrics(values, step, run_id=run.info.run_id)), mlflow.end_run
 
 
 def _required(module: str, tracker: str) -> Any:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from east_ray import losses, reference
 from east_ray.batches import Row, micro_batches, steps
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 Metrics = dict[str, float]
+
+#: Reference log-probabilities of so many examples are written together.
+_REFERENCE_ROWS = 4096
 
 
 def learning_rate(settings: TrainingConfig, step: int, num_steps: int) -> float:
@@ -41,13 +43,18 @@ def learning_rate(settings: TrainingConfig, step: int, num_steps: int) -> float:
             return settings.learning_rate
 
 
-def deepspeed_config(settings: TrainingConfig, world_size: int) -> dict[str, Any]:
+def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
     """The DeepSpeed configuration of these settings.
 
     DeepSpeed counts one micro-batch as one step here: the loop holds the engine's accumulation boundary itself and
     divides by the denominators of the global step, so DeepSpeed has nothing left to average over but the workers.
+    bf16 gradients are added up in float32, or the result would depend on the micro-batch size.
     """
-    zero: dict[str, Any] = {"stage": settings.deepspeed.zero_stage}
+    is_bf16 = settings.precision == "bf16"
+    # Its bf16 optimizer of stage 0 takes a step on zero gradients before the first one; that of stage 1 does not.
+    zero: dict[str, Any] = {
+        "stage": max(1, settings.deepspeed.zero_stage) if is_bf16 else settings.deepspeed.zero_stage
+    }
     if settings.deepspeed.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
     if settings.deepspeed.offload_parameters:
@@ -57,12 +64,18 @@ def deepspeed_config(settings: TrainingConfig, world_size: int) -> dict[str, Any
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.max_grad_norm,
-        "bf16": {"enabled": settings.precision == "bf16"},
+        "bf16": {"enabled": is_bf16},
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if is_bf16 else {}),
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True},
+            "params": {
+                "lr": settings.learning_rate,
+                "weight_decay": settings.weight_decay,
+                "torch_adam": True,
+                **({"fused": True} if on_gpu and not settings.deepspeed.offload_optimizer else {}),
+            },
         },
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
@@ -103,20 +116,20 @@ def train(
 
     rank, world_size = dist.get_rank(), dist.get_world_size()
     deepspeed.init_distributed()  # over the group that is there; sharded loading needs it
-    model = _load(settings, model_path, world_size)
+    model = _load(settings, model_path, seed, world_size)
     model.config.use_cache = False
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        config=deepspeed_config(settings, world_size),
+        config=deepspeed_config(settings, world_size, on_gpu=torch.cuda.is_available()),
     )
     compute = _Compute(engine, settings, pad_token_id, rank, world_size)
     if settings.objective != "sft":
         assert references is not None, f"{settings.objective} needs a folder for its reference log-probabilities"
         name = f"{model_fingerprint(model_path)}-{settings.precision}"
-        compute.remember_reference(rows, num_examples, references, name)
+        compute.remember_reference(rows, num_examples, references / name)
 
     num_steps = math.ceil(num_examples / settings.examples_per_step) * settings.epochs
     history: list[Metrics] = []  # of rank 0; it travels in the checkpoint, so that a resumed log is whole
@@ -170,8 +183,10 @@ def train(
     return lambda folder: _export(engine, compute, settings, model_path, folder)
 
 
-def _load(settings: TrainingConfig, model_path: str, sharded_over: int = 0) -> Any:
-    """The model to train, with packed attention and adapters as the settings have it. Raises InputError.
+def _load(settings: TrainingConfig, model_path: str, seed: int, sharded_over: int = 0) -> Any:
+    """The model to train, with packed attention and adapters as the settings have it, the same for a seed.
+
+    Raises InputError for what packing or adapters cannot do with this model.
 
     With `sharded_over` workers and ZeRO-3 each parameter is split as it is created, so that no worker ever holds all.
     """
@@ -189,10 +204,12 @@ def _load(settings: TrainingConfig, model_path: str, sharded_over: int = 0) -> A
     if sharded_over and settings.deepspeed.zero_stage == 3:
         from transformers.integrations import HfDeepSpeedConfig
 
-        sharding = HfDeepSpeedConfig(deepspeed_config(settings, sharded_over))  # in force while this object lives
+        sharding = HfDeepSpeedConfig(
+            deepspeed_config(settings, sharded_over, on_gpu=torch.cuda.is_available())
+        )  # in force while this object lives
     try:
         model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, **attention)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         if not settings.packing:
             raise
         raise InputError(
@@ -200,8 +217,17 @@ def _load(settings: TrainingConfig, model_path: str, sharded_over: int = 0) -> A
         ) from None
     del sharding
     if settings.packing and not packing.supports(model):
-        raise InputError("training.packing: this model changes its logits after the head; set packing to false")
-    return model if settings.lora is None else _with_adapters(model, settings.lora)
+        raise InputError(
+            "training.packing: this model has layers that would see the example before, or changes its logits after "
+            "the head; set packing to false"
+        )
+    if settings.lora is None:
+        return model
+    torch.manual_seed(seed)
+    model = _with_adapters(model, settings.lora)
+    if settings.packing and not packing.supports(model):
+        raise InputError("training.lora.target_modules: adapters on the head need training.packing: false")
+    return model
 
 
 def _with_adapters(model: Any, lora: LoraConfig) -> Any:
@@ -240,7 +266,7 @@ class _Compute:
         self._rank, self._world_size = rank, world_size
         self._positions = 0  # that the step has computed on this worker so far, padding included
         self._head = self._packed_head() if settings.packing else None
-        self._reference: reference.ReferenceLogprobs | None = None
+        self._reference = reference.ReferenceLogprobs()
 
     def _packed_head(self) -> Any:
         from east_ray.packing import LogprobHead
@@ -306,45 +332,44 @@ class _Compute:
             metrics["kl"] = float(reference_point)
         return metrics, late > 0
 
-    def remember_reference(
-        self, rows: Callable[[], Iterable[Row]], num_examples: int, folder: Folder, name: str
-    ) -> None:
-        """Read, or compute and write, the log-probabilities of every response before the first step.
+    def remember_reference(self, rows: Callable[[], Iterable[Row]], num_examples: int, folder: Folder) -> None:
+        """Compute the log-probabilities of every response before the first step that are not in the folder yet.
 
-        The work is shared out over the workers. What is in the folder under this name is used if it has every row.
+        The workers share the work out and write what they have computed, so that a pass that is cut short goes on.
         """
         import torch
         import torch.distributed as dist
 
-        def own_batches() -> Iterator[tuple[list[Row], list[Row]]]:
-            size = self._settings.micro_batch_size
-            for step in steps(_first(rows(), num_examples), size * self._world_size):
-                for batch in micro_batches(step, self._rank, self._world_size, size):
-                    yield step, batch
-
-        stored = reference.read(folder, name)
-        missing = stored is None or any(self._key(row) not in stored for _, batch in own_batches() for row in batch)
-        anywhere = torch.tensor(float(missing), device=self._engine.device)
-        dist.all_reduce(anywhere)
-        if not anywhere.item():
-            self._reference = stored
-            return
+        size = self._settings.micro_batch_size
         names = self._reference_responses()
-        own: list[dict[str, Any]] = []
+        stored = reference.read(folder)
+        # Which batches are computed must be the same on every worker, or one would wait for the others for ever.
+        found = torch.tensor([len(stored), -len(stored)], device=self._engine.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        if found[0] != -found[1]:
+            stored = reference.ReferenceLogprobs()
+        own: list[Row] = []
+
+        def write() -> None:
+            if own:
+                reference.add(folder, own)
+                own.clear()
+
         self._engine.eval()
         with torch.no_grad():
-            for step, batch in own_batches():
-                logprobs = self._logprobs(batch or step[:1], names).double()
-                for column, row in enumerate(batch):
-                    found = dict(zip(names, logprobs[:, column].tolist(), strict=True))
-                    own.append({"question_id": row["question_id"], "key": self._key(row)} | found)
-        gathered: list[pa.Table | None] = [None] * self._world_size
-        rows_of_schema = [{name: row.get(name) for name in reference.REFERENCE.names} for row in own]
-        dist.all_gather_object(gathered, pa.Table.from_pylist(rows_of_schema, reference.REFERENCE))
-        table = pa.concat_tables(part for part in gathered if part is not None)
-        if self._rank == 0:
-            reference.write(folder, name, table)
-        self._reference = reference.ReferenceLogprobs(table)
+            for step in steps(_first(rows(), num_examples), size * self._world_size):
+                if all(self._key(row) in stored for row in step):
+                    continue
+                for batch in micro_batches(step, self._rank, self._world_size, size):
+                    logprobs = self._logprobs(batch or step[:1], names).double()
+                    for column, row in enumerate(batch):
+                        values = dict(zip(names, logprobs[:, column].tolist(), strict=True))
+                        own.append({"question_id": row["question_id"], "key": self._key(row)} | values)
+                if len(own) >= _REFERENCE_ROWS:
+                    write()
+        write()
+        dist.barrier()
+        self._reference = reference.read(folder)
 
     def _rewards(self, batch: Sequence[Row], logprobs: "torch.Tensor") -> "torch.Tensor":
         """(4,) sums over the examples: reward of chosen and of rejected, their difference, and how often it is > 0."""
@@ -364,7 +389,6 @@ class _Compute:
         """(3, B) reference log-probabilities of chosen, rejected and mismatched responses."""
         import torch
 
-        assert self._reference is not None
         stored = np.asarray([self._reference[self._key(row)] for row in batch], dtype=float).reshape(len(batch), 3)
         return torch.tensor(stored, device=like.device, dtype=like.dtype).T
 
@@ -485,7 +509,7 @@ def _export(engine: Any, compute: _Compute, settings: TrainingConfig, model_path
     state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     model = engine.module
     if settings.lora is not None:
-        model = _load(settings, model_path)
+        model = _load(settings, model_path, seed=0)
         model.load_state_dict(state)
         model = model.merge_and_unload()
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}

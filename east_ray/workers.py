@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,19 +55,22 @@ def train_model(
     """Train `model` on a folder of records.EXAMPLES with a group of Ray Train workers; write the model to `target`.
 
     `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process, and `references` the
-    reference log-probabilities of DPO and KTO. `progress` gets the metrics of each step. Raises InputError if there is
-    nothing to train on, an example cannot be used, the group had another shape when it was interrupted, or the memory
-    of a GPU does not suffice.
+    reference log-probabilities of DPO and KTO; the caller clears `checkpoints` once it has noted that the training is
+    done. `progress` gets the metrics of each step. Raises InputError if there is nothing to train on, an example cannot
+    be used, the group had another shape when it was interrupted, or memory does not suffice.
     """
     import ray
     import ray.train
     import ray.train.torch
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     shape = f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}"
     _check_shape(checkpoints, shape)
+    _remove_half_written(checkpoints / shape)
     tokenizer = load_tokenizer(local_copy(model))
     dataset, counts = _tokenized(examples, tokenizer, prompt, settings, seed)
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must not go with another node
     use_gpu = settings.num_gpus_per_worker > 0
     trainer = ray.train.torch.TorchTrainer(
         _worker,
@@ -85,6 +90,7 @@ def train_model(
             resources_per_worker={
                 "CPU": settings.num_cpus_per_worker,
                 **({"GPU": settings.num_gpus_per_worker} if use_gpu else {}),
+                **settings.resources,
             },
         ),
         run_config=ray.train.RunConfig(
@@ -92,35 +98,88 @@ def train_model(
             storage_path=checkpoints.path,
             storage_filesystem=None if checkpoints.is_local else checkpoints.filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-            failure_config=ray.train.FailureConfig(max_failures=1),
+            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
+            # Without GPUs of their own, workers must not see those of others.
+            worker_runtime_env={} if use_gpu else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}},
         ),
         datasets={"examples": dataset},
         # Not split: every worker reads every example and takes its share of each step itself.
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
     )
-    with _watched(board, progress):
+    with _watched(board, progress), _interrupts_as_before(), _failures_in_one_sentence():
         trainer.fit()
+    refusal = ray.get(board.refusal.remote())
+    if refusal is not None:
+        raise InputError(refusal)
     # A step that was done again after a restart counts once, as it was done last.
     metrics: dict[float, Metrics] = {row["step"]: row for row in ray.get(board.read.remote(0))}
     log = [metrics[step] for step in sorted(metrics)]
-    checkpoints.clear()
     return TrainingSummary(counts.num_examples, counts.num_too_long, counts.num_zero_weight, log)
 
 
 def _check_shape(checkpoints: Folder, shape: str) -> None:
     """Raises InputError if the checkpoints are of another shape: DeepSpeed restores only what the same group saved."""
-    selector = pafs.FileSelector(checkpoints.path, allow_not_found=True, recursive=True)
-    saved = {
-        Path(info.path).relative_to(checkpoints.path).parts[0]
-        for info in checkpoints.filesystem.get_file_info(selector)
-        if info.base_name.startswith("checkpoint_")
-    }
-    for other in sorted(saved - {shape}):
-        _, workers, _, stage = other.split("_")
-        raise InputError(
-            f"training.num_workers, training.deepspeed.zero_stage: the interrupted training had {workers} workers and "
-            f"ZeRO stage {stage}; go on with these, or remove {checkpoints} to begin it anew"
-        )
+    for other in checkpoints.names():
+        if other != shape and _whole_checkpoints(checkpoints / other):
+            _, workers, _, stage = other.split("_")
+            raise InputError(
+                f"training.num_workers, training.deepspeed.zero_stage: the interrupted training had {workers} workers "
+                f"and ZeRO stage {stage}; go on with these, or remove {checkpoints} to begin it anew"
+            )
+
+
+def _whole_checkpoints(run: Folder) -> list[str]:
+    """Names of the checkpoints that Ray Train has listed as whole; none if its list is not whole itself."""
+    try:
+        listed = json.loads(run.read_text("checkpoint_manager_snapshot.json") or "{}").get("checkpoint_results", [])
+    except ValueError:
+        return []
+    names = [result["checkpoint_dir_name"] for result in listed]
+    return names if set(names) <= set(run.names()) else []
+
+
+def _remove_half_written(run: Folder) -> None:
+    """Remove what a killed group or driver left half-written or half-removed, which Ray Train refuses to begin with."""
+    whole = _whole_checkpoints(run)
+    if not whole:
+        run.clear()
+    for name in run.names():
+        if name.startswith("checkpoint_") and name != "checkpoint_manager_snapshot.json" and name not in whole:
+            (run / name).clear()
+
+
+@contextlib.contextmanager
+def _interrupts_as_before() -> Iterator[None]:
+    """Ray Train puts its own handler of Ctrl-C in place, which ends with code 0, and leaves it there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _failures_in_one_sentence() -> Iterator[None]:
+    """A group that was ended for its use of the machine's memory says which settings to lower."""
+    import ray.train
+
+    try:
+        yield
+    except ray.train.TrainingFailedError as error:
+        failures = [str(failure) for failure in getattr(error, "worker_failures", {}).values()]
+        failures += [str(getattr(failure, "health_check_failure", "")) for failure in
+                     getattr(error, "worker_failures", {}).values()]  # fmt: skip
+        if any("OutOfMemory" in failure or "due to the node running low on memory" in failure for failure in failures):
+            raise InputError(
+                "training: the memory of a machine does not suffice; lower training.num_workers on it, "
+                "training.micro_batch_size or training.max_length, or raise training.deepspeed.zero_stage"
+            ) from None
+        raise
 
 
 @dataclass(frozen=True)
@@ -268,7 +327,23 @@ def _cut(
 
 
 def _worker(config: Mapping[str, Any]) -> None:
-    """One worker of the Ray Train group."""
+    """One worker of the Ray Train group.
+
+    What only the user can mend is put on the board, and a group that is begun again finds it there and ends: without
+    an error, since Ray Train would begin it again.
+    """
+    import ray
+
+    if ray.get(config["board"].refusal.remote()) is not None:
+        return
+    try:
+        _train_and_publish(config)
+    except InputError as error:
+        ray.get(config["board"].refuse.remote(str(error)))
+        raise
+
+
+def _train_and_publish(config: Mapping[str, Any]) -> None:
     import ray.train
 
     settings: TrainingConfig = config["settings"]
@@ -332,16 +407,23 @@ def _publish(folder: str, base: str, target: Folder) -> None:
 
 
 class _Board:
-    """An actor: where rank 0 puts the metrics of each step, for the driver to read while the group trains."""
+    """An actor, for the driver to read: the metrics of each step from rank 0, and why a worker cannot go on."""
 
     def __init__(self) -> None:
         self._metrics: list[Metrics] = []
+        self._refusal: str | None = None
 
     def add(self, metrics: Metrics) -> None:
         self._metrics.append(metrics)
 
     def read(self, begin: int) -> list[Metrics]:
         return self._metrics[begin:]
+
+    def refuse(self, reason: str) -> None:
+        self._refusal = reason
+
+    def refusal(self) -> str | None:
+        return self._refusal
 
 
 @contextlib.contextmanager

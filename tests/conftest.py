@@ -1,5 +1,6 @@
 """What several tests share: the shipped model and questions, and one local Ray."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ ROOT = Path(__file__).parent.parent
 def quickstart() -> Path:
     """The folder of the shipped model and questions."""
     return ROOT / "jobs" / "quickstart"
+
+
+# Of the S3-compatible server of some tests; Ray's workers have the environment that Ray began with.
+os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -180,7 +181,9 @@ def test_the_trained_model_loads_in_transformers_and_vllm_and_its_evaluation_rep
     folder = Folder(*locate(str(tmp_path / "again")))
     decoding = sampling.Decoding(responses_per_question=1, temperature=0.0, max_tokens=64)
     engines = EnginePoolConfig.model_validate(settings.engines.model_dump())
-    parts = list(sampling.sample(asked, {"trained": str(model_path)}, folder, engines=engines, prompt=PromptConfig(),
+    models = {"trained": str(model_path)}
+    asked = sampling.requests(asked, models, PromptConfig(), decoding)
+    parts = list(sampling.sample(asked, models, folder, folder / "aside", engines=engines, prompt=PromptConfig(),
                                  decoding=decoding))  # fmt: skip
     assert sum(int(part["num_questions"]) for part in parts) == NUM_TEST
     again = {row["question_id"]: row["responses"][0]["text"] for row in folder.read(SAMPLES).to_pylist()}
@@ -231,28 +234,40 @@ def test_another_configuration_is_refused_by_its_keys(arguments: list[str], run_
 def test_only_unfinished_questions_are_sampled_again(arguments: list[str], run_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
-    # As a driver that was killed in the middle leaves it: some parts whole, one half-written, no record.
+    # As a driver that was killed in the middle leaves it: finished tasks, one in flight, half a part, no record.
     (copy / "round_0" / "stages" / "sampling.json").unlink()
-    parts = sorted((copy / "round_0" / "samples").glob("*.parquet"))
-    lost = sum(pq.read_metadata(part).num_rows for part in parts[::2])
-    for part in parts[::2]:
-        part.rename(part.with_name(f".{part.name}.half"))
-    kept = {part: part.read_bytes() for part in parts[1::2]}
+    folder = copy / "round_0" / "samples"
+    (part,) = folder.glob("*.parquet")
+    table = pq.read_table(part)
+    part.rename(part.with_name(f".{part.name}.half"))
+    mark = [[{**response, "text": response["text"] + " kept"} for response in row] for row in
+            table["responses"].to_pylist()]  # fmt: skip
+    marked = table.set_column(table.schema.get_field_index("responses"), SAMPLES.field("responses"),
+                              pa.array(mark, SAMPLES.field("responses").type))  # fmt: skip
+    (folder / "pending" / "task").mkdir(parents=True)
+    pq.write_table(marked.slice(0, 20), folder / "part-1.parquet")
+    pq.write_table(marked.slice(18, 10), folder / "pending" / "task" / "part-2.parquet")  # two rows are there already
+    other_model = pa.array(["f" * 32] * 5, pa.string())
+    pq.write_table(table.slice(40, 5).set_column(table.schema.get_field_index("key"), SAMPLES.field("key"),
+                                                 other_model), folder / "part-3.parquet")  # fmt: skip
     result = east_ray("sample", arguments[0], f"run_dir={copy}", *arguments[2:])
     assert result.returncode == 0, result.stderr
+    assert re.search(
+        rf"sampling +{NUM_QUESTIONS}/{NUM_QUESTIONS} questions .*7 rows of another model .* dropped", result.stdout
+    )
     record = json.loads((copy / "round_0" / "stages" / "sampling.json").read_text())
-    assert record["counts"]["num_questions"] == lost
-    assert all(part.read_bytes() == content for part, content in kept.items())
+    assert record["counts"]["num_questions"] == NUM_QUESTIONS
+    assert record["counts"]["num_responses"] == NUM_QUESTIONS * NUM_RESPONSES
+    assert [path.suffix for path in folder.iterdir() if not path.name.startswith(".")] == [".parquet"]
     rows = read(copy / "round_0" / "samples", SAMPLES)
     assert len({row["question_id"] for row in rows}) == len(rows) == NUM_QUESTIONS
+    kept = {row["question_id"] for row in rows if row["responses"][0]["text"].endswith(" kept")}
+    assert kept == set(table.slice(0, 28)["question_id"].to_pylist())
     # Seeds go by question, so a question that is asked again mostly gets the same responses.
-    first = {
-        row["question_id"]: [r["text"] for r in row["responses"]]
-        for row in read(run_dir / "round_0" / "samples", SAMPLES)
-    }
+    first = {row["question_id"]: [r["text"] for r in row["responses"]] for row in table.to_pylist()}
     again = {row["question_id"]: [r["text"] for r in row["responses"]] for row in rows}
-    same = sum(a == b for name in first for a, b in zip(first[name], again[name], strict=True))
-    assert same >= 0.9 * NUM_QUESTIONS * NUM_RESPONSES
+    same = sum(a == b for name in first if name not in kept for a, b in zip(first[name], again[name], strict=True))
+    assert same >= 0.9 * (NUM_QUESTIONS - 28) * NUM_RESPONSES
 
 
 def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Path) -> None:

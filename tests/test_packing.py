@@ -130,3 +130,19 @@ def test_models_that_change_their_logits_are_not_supported() -> None:
     assert not supports(transformers.AutoModelForCausalLM.from_config(config))
     granite = transformers.GraniteConfig(**SMALL, logits_scaling=4.0)
     assert not supports(transformers.AutoModelForCausalLM.from_config(granite))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("GptOss", {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8}),  # attention sinks
+        ("Bloom", {"n_layer": 1, "n_head": 2}),  # a bias by distance
+        ("Mamba2", {"num_heads": 4, "head_dim": 16, "state_size": 4, "n_groups": 1}),  # a state along the row
+        ("Gemma2", {"head_dim": 8}),  # logits that change after the head
+    ],
+)
+def test_what_packing_would_do_wrong_is_not_supported(name: str, changes: dict[str, Any]) -> None:
+    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(**small | changes)
+    assert not supports(getattr(transformers, f"{name}ForCausalLM")(config))

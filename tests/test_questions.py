@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from east_ray.config import InputError, PromptConfig, QuestionsConfig
-from east_ray.questions import load_questions, load_tokenizer, prompts_within, render_prompt, tokenize
+from east_ray.questions import end_of_turn, load_questions, load_tokenizer, prompts_within, render_prompt, tokenize
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -224,3 +224,23 @@ def test_a_tokenizer_without_chat_template_is_one_sentence(tmp_path: Path) -> No
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="has no chat template"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "token"),
+    [
+        ("<|end|>\n", "<|end|>"),
+        ("\n<|end|><|pad|>", "<|end|>"),
+        ("{{ eos_token }}", "<eos>"),
+        ("\n", "<eos>"),
+        ("", "<eos>"),
+    ],
+)
+def test_a_turn_ends_as_the_chat_template_has_it(quickstart: Path, suffix: str, token: str) -> None:
+    tokenizer = load_tokenizer(str(quickstart / "model"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|pad|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|" + "{{ m['role'] }}|>{{ m['content'] }}" + suffix + "{% endfor %}"
+    )
+    expected = tokenizer.eos_token_id if token == "<eos>" else tokenizer.convert_tokens_to_ids(token)
+    assert end_of_turn(tokenizer) == [expected]

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from east_ray.config import EnginePoolConfig, PromptConfig
+from east_ray.journal import tidy
 from east_ray.records import QUESTIONS, SAMPLES
-from east_ray.sampling import Decoding, sample
+from east_ray.sampling import Decoding, requests, sample
 from east_ray.storage import Folder, locate
 
 ENGINES: dict[str, Any] = {
@@ -30,7 +31,11 @@ def questions(count: int) -> pa.Table:
 def ask(folder: Path, models: dict[str, str], count: int, decoding: Decoding, **engines: Any) -> list[dict[str, Any]]:
     target = Folder(*locate(str(folder)))
     settings = EnginePoolConfig.model_validate(ENGINES | engines)
-    list(sample(questions(count), models, target, engines=settings, prompt=PromptConfig(), decoding=decoding))
+    prompt = PromptConfig()
+    asked = requests(questions(count), models, prompt, decoding)
+    aside = target / "set_aside"
+    list(sample(asked, models, target, aside, engines=settings, prompt=prompt, decoding=decoding))
+    list(tidy(target, set(asked["key"].to_pylist())))
     rows: list[dict[str, Any]] = target.read(SAMPLES).to_pylist()
     return rows
 

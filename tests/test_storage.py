@@ -97,3 +97,34 @@ def test_a_remote_model_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Monk
     (copy / "mark").touch()
     assert (Path(local_copy("memory://bucket/model")) / "mark").exists()
     assert local_copy("a/hub-name") == "a/hub-name"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_text_file_grows_while_it_is_written(remote: bool, tmp_path: Path) -> None:
+    folder = Folder(*locate("memory://bucket/lines" if remote else str(tmp_path / "lines")))
+    with folder.lines("log.jsonl") as add:
+        add("one")
+        assert remote or folder.read_text("log.jsonl") == "one\n"
+        add("two")
+    assert folder.read_text("log.jsonl") == "one\ntwo\n"
+
+
+def test_a_remote_file_system_is_given_another_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("east_ray.storage._PATIENCE_S", (0.0, 0.0))
+    folder = Folder(*locate("memory://bucket/patient"))
+    folder.write_part(pa.table({"a": [1]}), "part-0.parquet")
+    calls = 0
+    original = Folder.part_sizes
+
+    def failing(self: Folder) -> dict[str, int]:
+        nonlocal calls
+        calls += 1
+        if calls % 3:
+            raise OSError("503 Slow Down")
+        return original(self)
+
+    monkeypatch.setattr(Folder, "part_sizes", failing)
+    assert folder.read(pa.schema([("a", pa.int64())])).num_rows == 1 and calls == 3
+    with pytest.raises(OSError, match="503"):
+        folder.parts()  # not one of the patient operations itself
+    assert not folder.has("part-1.parquet") and folder.read_text("none") is None

@@ -2,6 +2,7 @@
 
 import builtins
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ STEPS = [{"step": step, "num_steps": 3, "loss": 1.0 / step, "epoch": 0} for step
 
 def log_all(tracker: Tracker, folder: Path) -> None:
     with tracked(tracker, "trained, round 0", str(folder), {"seed": 1, "training.lora": None}) as log:
-        for metrics in STEPS:
-            log(metrics)
+        for metrics in STEPS:  # as in a run: not in the thread that opened it
+            thread = threading.Thread(target=log, args=(metrics,))
+            thread.start()
+            thread.join()
 
 
 def test_tensorboard(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training on the real Ray Train and DeepSpeed against a plain reference: one process, one example at a time."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from east_ray.config import InputError, PromptConfig, TrainingConfig
 from east_ray.questions import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
-from east_ray.training import learning_rate
+from east_ray.training import deepspeed_config, learning_rate
 from east_ray.workers import TrainingSummary, train_model
 
 
@@ -94,7 +95,8 @@ NUM_EXAMPLES, PER_STEP, LEARNING_RATE, BETA = 21, 8, 1e-3, 0.5
 def settings(**changes: Any) -> TrainingConfig:
     values = {
         "examples_per_step": PER_STEP, "epochs": 2, "learning_rate": LEARNING_RATE, "precision": "float32",
-        "num_cpus_per_worker": 0.5, "beta": BETA, "warmup_ratio": 0.0, "schedule": "constant", "max_grad_norm": 0.5,
+        "num_cpus_per_worker": 0.5, "beta": BETA, "warmup_ratio": 0.2, "schedule": "cosine", "max_grad_norm": 0.5,
+        "weight_decay": 0.1,
     }  # fmt: skip
     return TrainingConfig.model_validate(values | changes)
 
@@ -112,7 +114,9 @@ def reference_run(objective: str, examples: Folder, model_path: str) -> tuple[li
     table = examples.read(EXAMPLES).sort_by("question_id").to_pylist()
     for row, following in zip(table, table[1:] + table[:1], strict=True):
         row["mismatched"], row["mismatched_finish_reason"] = following["chosen"], following["chosen_finish_reason"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
+    # Six steps: two of warm-up, then a half cosine over the other four.
+    rates = [LEARNING_RATE * factor for factor in (0.5, 1, 1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5)]
 
     def logprob(net: Any, prompt: list[int], response: list[int]) -> torch.Tensor:
         ids = torch.tensor([prompt + response])
@@ -128,15 +132,23 @@ def reference_run(objective: str, examples: Folder, model_path: str) -> tuple[li
         for begin in range(0, len(order), PER_STEP):
             step = order[begin : begin + PER_STEP]
             tokens = [tokenize_example(row, tokenizer, PromptConfig()) for row in step]
-            names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}[
-                objective
-            ]
+            names = {"sft": ["chosen"], "kto": ["chosen", "rejected", "mismatched"]}.get(
+                objective, ["chosen", "rejected"]
+            )
             now = [[logprob(model, t["prompt"], t[name]) for name in names] for t in tokens]  # type: ignore[arg-type]
             with torch.no_grad():
                 then = [[logprob(initial, t["prompt"], t[name]) for name in names] for t in tokens]  # type: ignore[arg-type]
             if objective == "sft":
                 num_tokens = sum(len(t["chosen"] or []) for t in tokens)
                 loss = sum(-row["weight"] * lp[0] for row, lp in zip(step, now, strict=True)) / num_tokens
+            elif objective == "dpo-normalized":
+                terms = [
+                    -row["weight"] * torch.nn.functional.logsigmoid(
+                        BETA * ((c - rc) / len(t["chosen"] or []) - (r - rr) / len(t["rejected"] or []))
+                    )
+                    for row, t, (c, r), (rc, rr) in zip(step, tokens, now, then, strict=True)
+                ]  # fmt: skip
+                loss = sum(terms) / len(step)
             elif objective == "dpo":
                 terms = [
                     -row["weight"] * torch.nn.functional.logsigmoid(BETA * ((c - rc) - (r - rr)))
@@ -152,6 +164,7 @@ def reference_run(objective: str, examples: Folder, model_path: str) -> tuple[li
                 ]
                 loss = sum(terms) / (2 * len(step))
             optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = rates[len(metrics)]
             loss.backward()  # type: ignore[union-attr]
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
@@ -175,6 +188,8 @@ _references: dict[str, Any] = {}
         pytest.param("sft", 2, 1, 3, True, marks=pytest.mark.drill),
         pytest.param("sft", 2, 2, 1, False, marks=pytest.mark.drill),
         ("sft", 2, 3, 2, True),
+        pytest.param("sft", 2, 0, 2, True, marks=pytest.mark.drill),
+        pytest.param("dpo-normalized", 2, 1, 2, True, marks=pytest.mark.drill),
         ("dpo", 2, 2, 3, True),
         pytest.param("kto", 2, 2, 2, True, marks=pytest.mark.drill),
         pytest.param("dpo", 2, 3, 2, False, marks=pytest.mark.drill),
@@ -194,7 +209,8 @@ def test_a_global_step_is_the_same_for_any_split(
     expected, parameters = _references[objective]
     summary = run_training(
         examples, model_path, tmp_path,
-        settings(objective=objective, num_workers=num_workers, micro_batch_size=micro_batch_size, packing=packing,
+        settings(objective=objective.removesuffix("-normalized"), length_normalized=objective.endswith("normalized"),
+                 num_workers=num_workers, micro_batch_size=micro_batch_size, packing=packing,
                  deepspeed={"zero_stage": zero_stage}),
     )  # fmt: skip
     assert len(summary.steps) == 2 * math.ceil(NUM_EXAMPLES / PER_STEP)
@@ -285,11 +301,61 @@ def test_examples_that_cannot_be_trained_on_are_said(
 def test_a_training_that_was_interrupted_in_another_shape_is_refused(
     examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    (tmp_path / "checkpoints" / "workers_2_zero_3" / "checkpoint_2026").mkdir(parents=True)
+    run = tmp_path / "checkpoints" / "workers_2_zero_3"
+    (run / "checkpoint_2026").mkdir(parents=True)
+    listed = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2026", "metrics": {}}]}
+    (run / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
     with pytest.raises(
         InputError, match=r"the interrupted training had 2 workers and ZeRO stage 3; go on with these, or"
     ):
         run_training(examples, str(quickstart / "model"), tmp_path, settings())
+
+
+def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path: Path) -> None:
+    run = Folder(*locate(str(tmp_path / "workers_1_zero_2")))
+    snapshot = tmp_path / "workers_1_zero_2" / "checkpoint_manager_snapshot.json"
+
+    def leave(listed: list[str], there: list[str]) -> list[str]:
+        run.clear()
+        for name in there:
+            (tmp_path / "workers_1_zero_2" / name / "state").mkdir(parents=True)
+        results = {"checkpoint_results": [{"checkpoint_dir_name": name} for name in listed]}
+        snapshot.parent.mkdir(exist_ok=True)
+        snapshot.write_text(json.dumps(results))
+        workers._remove_half_written(run)
+        return run.names()
+
+    assert leave(["checkpoint_1"], ["checkpoint_1", "checkpoint_2"]) == ["checkpoint_1", snapshot.name]
+    assert leave([], ["checkpoint_1"]) == []
+    assert leave(["checkpoint_1"], []) == []
+    leave(["checkpoint_1"], ["checkpoint_1"])
+    snapshot.write_text("")
+    workers._check_shape(Folder(*locate(str(tmp_path))), "workers_4_zero_2")  # there is nothing to go on from
+    workers._remove_half_written(run)
+    assert run.names() == []
+
+
+def test_bf16_gradients_are_added_up_in_float32_and_its_optimizer_begins_at_the_beginning() -> None:
+    for stage in (0, 1, 2, 3):
+        config = deepspeed_config(settings(precision="bf16", deepspeed={"zero_stage": stage}), 1, on_gpu=False)
+        assert config["data_types"] == {"grad_accum_dtype": "fp32"}
+        assert config["zero_optimization"]["stage"] == max(1, stage)
+    plain = deepspeed_config(settings(deepspeed={"zero_stage": 0}), 1, on_gpu=True)
+    assert plain["zero_optimization"]["stage"] == 0 and "data_types" not in plain
+    assert plain["optimizer"]["params"]["fused"]
+    offloaded = settings(deepspeed={"zero_stage": 2, "offload_optimizer": True})
+    assert "fused" not in deepspeed_config(offloaded, 1, on_gpu=True)["optimizer"]["params"]
+
+
+def test_a_machine_without_memory_left_is_one_sentence() -> None:
+    import ray.train
+
+    with (
+        pytest.raises(InputError, match=r"memory of a machine does not suffice; lower training.num_workers on it"),
+        workers._failures_in_one_sentence(),
+    ):
+        failure = RuntimeError("Task was killed due to the node running low on memory.")
+        raise ray.train.WorkerGroupError("a worker failed", {0: failure})
 
 
 def test_a_gpu_without_memory_left_is_one_sentence() -> None:

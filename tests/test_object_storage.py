@@ -1,0 +1,142 @@
+"""Sampling into an S3-compatible server on this machine that fails a share of its requests."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+
+import pytest
+from clusters import free_port
+
+from east_ray.config import EnginePoolConfig, PromptConfig
+from east_ray.journal import tidy
+from east_ray.records import SAMPLES
+from east_ray.sampling import Decoding, requests, sample
+from east_ray.storage import Folder, RunDirectory, Stages, local_copy, locate
+
+SHARE_FAILED = 0.15
+
+
+class FaultyProxy(BaseHTTPRequestHandler):
+    """Passes requests on to the real server, answers some with 503, and drops the connection of some."""
+
+    backend = ""
+    random = Random(0)
+    num_failed = 0
+    protocol_version = "HTTP/1.1"
+
+    def _handle(self) -> None:
+        body = self._body()
+        chance = self.random.random()
+        if chance < SHARE_FAILED:
+            FaultyProxy.num_failed += 1
+            self.close_connection = True
+            if chance < SHARE_FAILED / 3:
+                return
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        headers = {name: value for name, value in self.headers.items()
+                   if name.lower() not in ("expect", "transfer-encoding")}  # fmt: skip
+        address = self.backend + self.path
+        request = urllib.request.Request(address, body or None, headers, method=self.command)
+        try:
+            answer = urllib.request.urlopen(request)
+        except urllib.error.HTTPError as error:
+            answer = error  # type: ignore[assignment]
+        with answer:
+            content = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
+                    self.send_header(name, value)
+            if "Content-Length" not in answer.headers:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815 - the names of http.server
+
+    def log_message(self, *arguments: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a folder in a bucket, behind the proxy, as a user writes it: s3://…"""
+    from moto.server import ThreadedMotoServer
+
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setattr(FaultyProxy, "backend", f"http://{host}:{port}")
+    monkeypatch.setattr(FaultyProxy, "num_failed", 0)
+    proxy = ThreadingHTTPServer(("127.0.0.1", free_port()), FaultyProxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
+    yield f"s3://bucket/runs/one?scheme=http&endpoint_override=127.0.0.1:{proxy.server_port}&region=us-east-1"
+    proxy.shutdown()
+    server.stop()
+
+
+def test_every_operation_of_a_run_directory_survives_a_failing_server(bucket: str, tmp_path: Path) -> None:
+    from test_sampling import questions
+    from test_storage import config
+
+    directory = RunDirectory(config(bucket))
+    stages: Stages = directory.round(0)
+    for number in range(30):
+        (stages / "questions").write_part(questions(3).slice(number % 3, 1), f"part-{number:02}.parquet")
+    assert len((stages / "questions").parts()) == 30 and (stages / "questions").read(questions(1).schema).num_rows == 30
+    with stages.recording("questions") as record:
+        record.counts["asked"] = 30
+    done = RunDirectory(config(bucket)).round(0).record("questions")
+    assert done is not None and done.counts == {"asked": 30}
+    (stages / "model").write_text("config.json", "{}")
+    copy = Path(local_copy(directory.address(stages / "model")))
+    assert (copy / "config.json").read_text() == "{}"
+    (stages / "questions").clear()
+    assert (stages / "questions").parts() == [] and not (stages / "questions").exists
+    assert FaultyProxy.num_failed > 10
+
+
+@pytest.mark.drill
+def test_samples_reach_a_failing_server_whole_and_are_not_asked_again(
+    bucket: str, quickstart: Path, local_ray: None
+) -> None:
+    from test_sampling import ENGINES, questions
+
+    folder = Folder(*locate(bucket)) / "samples"
+    models, prompt = {"base": str(quickstart / "model")}, PromptConfig()
+    decoding = Decoding(responses_per_question=8, temperature=1.0, max_tokens=32)
+    engines = EnginePoolConfig.model_validate(ENGINES)
+
+    def ask(count: int) -> int:
+        asked = requests(questions(count), models, prompt, decoding)
+        parts = sample(asked, models, folder, folder / "aside", engines=engines, prompt=prompt, decoding=decoding)
+        num_asked = sum(part["num_questions"] for part in parts)
+        assert sum(part["num_questions"] for part in tidy(folder, set(asked["key"].to_pylist()))) == count
+        return num_asked
+
+    assert (ask(40), ask(48), ask(48)) == (40, 8, 0)
+    rows = folder.read(SAMPLES).to_pylist()
+    assert len({row["question_id"] for row in rows}) == len(rows) == 48
+    assert all(len(row["responses"]) == 8 for row in rows)
+    assert folder.names() == [Path(part).name for part in folder.parts()] and len(folder.parts()) == 1
+    assert FaultyProxy.num_failed > 10
