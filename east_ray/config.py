@@ -9,6 +9,7 @@ WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
 """
 
 import difflib
+import math
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ _FREE = {"free": True}
 
 #: vLLM engine arguments that spend memory or devices differently and leave the responses' distribution as it is.
 _FREE_ENGINE_ARGS = frozenset(
-    {
+    [
         "max_num_seqs",
         "max_num_batched_tokens",
         "gpu_memory_utilization",
@@ -47,7 +48,7 @@ _FREE_ENGINE_ARGS = frozenset(
         "swap_space",
         "cpu_offload_gb",
         "block_size",
-    }
+    ]
 )
 
 
@@ -160,6 +161,13 @@ class EnginePoolConfig(_Section):
     def _ordered(self) -> Self:
         if self.min_engines > self.max_engines:
             raise ValueError(f"min_engines {self.min_engines} is greater than max_engines {self.max_engines}")
+        shards = math.prod(int(self.engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+        by_ray = self.engine_args.get("distributed_executor_backend") == "ray"  # its workers ask for GPUs themselves
+        if shards > 1 and self.num_gpus_per_engine not in (0, shards) and not by_ray:
+            raise ValueError(
+                f"num_gpus_per_engine {self.num_gpus_per_engine:g}: tensor_parallel_size times pipeline_parallel_size "
+                f"in engine_args is {shards}, so an engine needs {shards} GPUs"
+            )
         return self
 
 

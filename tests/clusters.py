@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -78,8 +77,8 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(home: Path) -> Iterator[LocalCluster]:
-    cluster = LocalCluster(home)
+def local_cluster(home: Path, kind: type[LocalCluster] = LocalCluster) -> Iterator[LocalCluster]:
+    cluster = kind(home)
     try:
         yield cluster
     finally:
@@ -112,11 +111,3 @@ def processes(ancestor: int, words: Sequence[str]) -> list[psutil.Process]:
         if any(word in title for word in words):
             found.append(process)
     return found
-
-
-def terminate(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()

@@ -171,3 +171,13 @@ def test_a_relative_run_directory_outlives_the_working_copy_of_a_submitted_job(
 def test_the_documented_dump_is_yaml_with_every_key() -> None:
     dumped = yaml.safe_load(config.dump_documented(resolve(MINIMAL)))
     assert dumped == yaml.safe_load(config.dump(resolve(MINIMAL)))
+
+
+def test_an_engine_has_a_gpu_for_each_shard() -> None:
+    shards = ["engines.engine_args={tensor_parallel_size: 2, pipeline_parallel_size: 2}"]
+    with pytest.raises(InputError, match=r"engines: num_gpus_per_engine 2: tensor_parallel_size times .* needs 4 GPUs"):
+        resolve(MINIMAL, [*shards, "engines.num_gpus_per_engine=2"])
+    for number in (0, 4):
+        assert (
+            resolve(MINIMAL, [*shards, f"engines.num_gpus_per_engine={number}"]).engines.num_gpus_per_engine == number
+        )

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ class Run:
         }
         self.process: subprocess.Popen[str] | None = None
 
-    def begin(self, **env: str) -> None:
-        """Begin the command, or begin it again."""
+    def begin(self, *, via: Sequence[str] = (), **env: str) -> None:
+        """Begin the command, or begin it again, with the command `via` in front of it."""
         engines = {
             "num_cpus_per_engine": 1,
             "engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 64, "max_model_len": 256},
@@ -55,7 +55,7 @@ class Run:
         config = self._config | {"engines": engines, "cluster": {"address": self._cluster.address}}
         (self.folder / "job.yaml").write_text(json.dumps(config))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "east_ray", "sample", str(self.folder / "job.yaml")],
+            [*via, sys.executable, "-m", "east_ray", "sample", str(self.folder / "job.yaml")],
             cwd=ROOT, env=self._cluster.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

@@ -1,90 +1,66 @@
 """The quick start as a job: submitted to a cluster that was begun with `ray start --head`, authentication left on."""
 
-import os
 import re
-import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from clusters import RAY, LocalCluster, local_cluster, wait_for
+
+from east_ray.records import SAMPLES
+from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent
-RAY = str(Path(sys.executable).parent / "ray")
+JOB = "python -m east_ray run jobs/quickstart.yaml questions.max_questions=64 sampling.responses_per_question=16 "
+JOB += "evaluation.questions.max_questions=32 sampling.seeded=false engines.engine_args.max_num_seqs=32"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def ray_job(cluster: LocalCluster, *words: str, mode: str = "token") -> "subprocess.CompletedProcess[str]":
+    shell = cluster.environment(mode) | {"RAY_API_SERVER_ADDRESS": cluster.dashboard}
+    command = [RAY, "job", *words]
+    return subprocess.run(command, env=shell, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
 
 
-def environment(home: Path, mode: str = "token") -> dict[str, str]:
-    """A shell with the environment activated and a home of its own, where Ray keeps the token."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"RAY_AUTH_MODE": mode, "HOME": str(home), "PATH": path}
-
-
-@pytest.fixture
-def dashboard(tmp_path: Path) -> Iterator[str]:
-    """The address of the dashboard of a cluster of one node; only this cluster's processes are ended."""
-    port = free_port()
-    command = [
-        RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--dashboard-port={port}",
-        "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", f"--ray-client-server-port={free_port()}",
-        f"--dashboard-agent-listen-port={free_port()}",  # another Ray on this machine has the usual one
-    ]  # fmt: skip
-    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment(tmp_path), check=True, capture_output=True)
-    log = (tmp_path / "head.log").open("w")
-    head = subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert head.poll() is None and time.monotonic() < deadline, (tmp_path / "head.log").read_text()
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        try:
-            head.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
-        log.close()
-
-
-def test_the_quick_start_runs_as_a_submitted_job(dashboard: str, tmp_path: Path) -> None:
-    command = "ray job submit --working-dir . -- python -m east_ray run jobs/quickstart.yaml"
-    smaller = "questions.max_questions=32 sampling.responses_per_question=8 evaluation.questions.max_questions=32"
-
-    def submit(mode: str) -> "subprocess.CompletedProcess[str]":
-        shell = environment(tmp_path, mode) | {"RAY_API_SERVER_ADDRESS": dashboard}
-        return subprocess.run(
-            f"{command} {smaller}".split(),
-            env=shell,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=500,
-        )
-
-    assert submit("disabled").returncode != 0  # without the token nobody may submit
-    for _ in range(20):
-        result = submit("token")
-        if "No available agent to submit job, please try again later" not in result.stderr:
-            break
-        time.sleep(3)  # the dashboard answers a little before the agent that starts the jobs
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"sampling +32/32 questions", result.stdout)
+def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
     # Ray deletes a job's working directory, so the file's relative run_dir is taken from the home directory.
     run_dir = tmp_path / "runs" / "quickstart"
-    assert f"run directory: {run_dir}" in result.stdout
+    samples = Folder(*locate(str(run_dir / "round_0" / "samples")))
+
+    def texts() -> dict[str, list[str]]:
+        parts = samples.parts()
+        return {row["key"]: [response["text"] for response in row["responses"]]
+                for row in samples.read(SAMPLES, parts=parts).to_pylist()}  # fmt: skip
+
+    with local_cluster(tmp_path) as cluster:
+        head = cluster.start_head(2)
+        wait_for(cluster.dashboard_port, head, tmp_path / "node-0.log")
+        job = ["--working-dir", ".", "--submission-id"]
+        refused = ray_job(cluster, "submit", *job, "nobody", "--", *JOB.split(), mode="disabled")
+        assert refused.returncode != 0  # without the token nobody may submit
+        for _ in range(20):
+            first = ray_job(cluster, "submit", "--no-wait", *job, "first", "--", *JOB.split())
+            if "No available agent to submit job, please try again later" not in first.stderr:
+                break
+            time.sleep(3)  # the dashboard answers a little before the agent that starts the jobs
+        assert first.returncode == 0, first.stderr
+        deadline = time.monotonic() + 200
+        while len(samples.parts()) < 2:
+            assert time.monotonic() < deadline, ray_job(cluster, "logs", "first").stdout
+            time.sleep(0.2)
+        assert ray_job(cluster, "stop", "first").returncode == 0
+        status = ray_job(cluster, "status", "first")
+        assert "STOPPED" in status.stdout + status.stderr
+        log = ray_job(cluster, "logs", "first").stdout
+        assert "error: stopped; the same command goes on where this one stopped" in log, log
+        assert not re.search(r"Traceback|raylet|WARNING", log)
+        before = texts()
+        assert len(before) >= 16
+
+        second = ray_job(cluster, "submit", *job, "second", "--", *JOB.split())
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert re.search(r"sampling +64/64 questions", second.stdout)
+    after = texts()
+    assert len(after) == 64 and all(after[key] == value for key, value in before.items()), "sampled again"
+    assert f"run directory: {run_dir}" in second.stdout
     assert (run_dir / "report.html").is_file()
     assert (run_dir / "round_0" / "model" / "model.safetensors").is_file()
