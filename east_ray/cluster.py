@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from east_ray.config import ClusterConfig, Config, InputError
@@ -15,7 +17,7 @@ from east_ray.storage import resolve_model
 #: Memory of an engine's process beside parameters and key-value cache: code and buffers of the libraries, as measured.
 _ENGINE_BASE_GIB = 1.2
 #: Seconds without an answer after which the head of a cluster counts as gone; Ray gives up after 60.
-_HEAD_GONE_S = 30.0
+_HEAD_GONE_S, _LOOK_S = 30.0, 3.0
 #: vLLM's key-value cache on a CPU, if VLLM_CPU_KVCACHE_SPACE does not say otherwise.
 _DEFAULT_KV_CACHE_GIB = 4.0
 
@@ -34,11 +36,13 @@ def connect(cluster: ClusterConfig) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # "local" and not auto-detection: the file of a cluster that has died would be believed.
-        ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+        with _terminations_as_before():
+            ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
         try:
             _check_reachable(address)
-            ray.init(address=address, **quiet)
+            with _terminations_as_before():
+                ray.init(address=address, **quiet)
             _watch_head(ray.get_runtime_context().gcs_address)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -50,23 +54,36 @@ def connect(cluster: ClusterConfig) -> None:
     context.enable_progress_bars = False
     # All tasks that an engine holds run in it at once, so a busy pool is at 1.0; the default of 1.75 is never reached.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    # An engine may find the memory of the one before still taken; what is wrong with its arguments fails each time.
+    context.max_consecutive_actor_init_deaths = 2
     # What fails is raised, and shown by whoever catches it; Ray's loggers would print it a second time.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _terminations_as_before() -> Iterator[None]:
+    """Ray puts its own handler of SIGTERM in place, which ends the process without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _watch_head(address: str) -> None:
     """End this process with a sentence once the head at HOST:PORT is gone; Ray would end it without a word."""
 
     def watch() -> None:
-        last_seen = time.monotonic()
-        while time.monotonic() - last_seen < _HEAD_GONE_S:
+        failures = 0
+        while failures * _LOOK_S < _HEAD_GONE_S:  # not by the clock: a machine may have been asleep
             try:
                 _check_reachable(address)
-                last_seen = time.monotonic()
+                failures = 0
             except OSError:
-                pass  # how long it lasts decides
-            time.sleep(3)
+                failures += 1
+            time.sleep(_LOOK_S)
         print(
             f"error: the head of the Ray cluster at {address} has not answered for {_HEAD_GONE_S:.0f} s; begin the "
             "cluster again, and the same command goes on where this one stopped",
@@ -108,6 +125,12 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
     for training in (learner.training for learner in learners):
         demands += [(f"training.num_{unit}s_per_worker", getattr(training, f"num_{unit}s_per_worker")
                      * training.num_workers, unit.upper()) for unit in ("gpu", "cpu")]  # fmt: skip
+    if engines_run:
+        demands += [("engines.resources", amount * config.engines.min_engines, name)
+                    for name, amount in config.engines.resources.items()]  # fmt: skip
+    for learner in learners:
+        demands += [("training.resources", amount * learner.training.num_workers, name)
+                    for name, amount in learner.training.resources.items()]  # fmt: skip
     for key, wanted, resource in dict.fromkeys(demands):
         there = have.get(resource, 0)
         if wanted > there and joined:

@@ -153,9 +153,8 @@ class EnginePoolConfig(_Section):
     run, so no secrets: a token belongs in the environment of the cluster's nodes."""
     questions_per_task: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 8
     """Questions of a task, which asks them together and writes each as it finishes."""
-    max_deaths_per_question: Annotated[int, Field(ge=2, json_schema_extra=_FREE)] = 3
-    """Set a question aside when so many attempts at it have ended with the engine's death, the last ones with no other
-    question beside it."""
+    max_deaths_per_question: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 2
+    """Set a question aside when so many engines have died with no other question in flight beside it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

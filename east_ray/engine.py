@@ -6,7 +6,7 @@ in flight together, and a finished one leaves at once: the engine never waits fo
 
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,7 @@ class _Request:
     model: str
     prompt_token_ids: list[int]
     params: Any  # vllm.SamplingParams
-    alone: bool
+    when_alone: Callable[[], None] | None
     future: "Future[Any]" = field(default_factory=Future)
 
 
@@ -40,10 +40,12 @@ class Engine:
     def __init__(self, model: str, engine_args: Mapping[str, Any]) -> None:
         """Load the model, a path or hub name, with vLLM's engine arguments. Raises what vLLM raises."""
         from vllm import EngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._engine = LLMEngine.from_engine_args(
-            EngineArgs(model=local_copy(model), **{"disable_log_stats": True, **engine_args})
+            EngineArgs(model=local_copy(model), **{"disable_log_stats": True, **engine_args}),
+            usage_context=UsageContext.LLM_CLASS,  # its batches are as large as those of `vllm.LLM`
         )
         self._model = model
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
@@ -58,15 +60,17 @@ class Engine:
         """Whether it answers nothing any more."""
         return self._failure is not None
 
-    def ask(self, model: str, prompt_token_ids: list[int], params: Any, *, alone: bool = False) -> "Future[Any]":
+    def ask(
+        self, model: str, prompt_token_ids: list[int], params: Any, when_alone: Callable[[], None] | None = None
+    ) -> "Future[Any]":
         """A future of the finished vllm.RequestOutput for vllm.SamplingParams.
 
-        It fails with RequestRefusedError or EngineDiedError. `alone`: with no other request in flight, as suits one
-        that engines have died of.
+        It fails with RequestRefusedError or EngineDiedError. With `when_alone`, as suits a request that engines have
+        died of, no other is in flight beside it, and this is called just before the engine gets it.
         """
         with self._lock:
             self._num_requests += 1
-            request = _Request(f"request-{self._num_requests}", model, prompt_token_ids, params, alone)
+            request = _Request(f"request-{self._num_requests}", model, prompt_token_ids, params, when_alone)
             if self._failure is None:
                 self._waiting.put(request)
             else:
@@ -96,13 +100,15 @@ class Engine:
         while held is not None or not self._waiting.empty() or not self._in_flight:
             request = held or self._waiting.get()
             held = None
-            some_alone = request.alone or any(other.alone for other in self._in_flight.values())
+            some_alone = any(one.when_alone for one in (request, *self._in_flight.values()))
             if self._in_flight and (request.model != self._model or some_alone):
                 return request
             self._in_flight[request.name] = request
+            if request.model != self._model:
+                self._take_over(request.model)
+            if request.when_alone:
+                request.when_alone()
             try:
-                if request.model != self._model:
-                    self._take_over(request.model)
                 self._engine.add_request(request.name, {"prompt_token_ids": request.prompt_token_ids}, request.params)
             except ValueError as error:
                 del self._in_flight[request.name]
@@ -118,7 +124,8 @@ class Engine:
 
     def _take_over(self, model: str) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": local_copy(model)})
-        self._engine.reset_prefix_cache()
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM has kept prefixes of the model before")
         self._model = model
 
 

@@ -1,21 +1,24 @@
 """What sampling has made durable: the parts that tasks write while they work, and the folder at rest.
 
-    samples/part-*.parquet                 finished tasks
+    samples/tasks/part-*.parquet           finished tasks
     samples/pending/TASK/part-*.parquet    questions that a task in flight has finished
     samples/pending/TASK/asked-*.json      keys of the questions that one attempt at the task has asked
     samples/pending/TASK/died-*.json       the same of an attempt that outlived its engine, with the engine's error
+    samples/part-*.parquet                 all of it, once the stage has ended; nothing else is read by later stages
 
 A task may be attempted again after its actor, engine or node has died, even while a node that was cut off goes on with
 it. So every file that an attempt writes has a name of its own, and only what is whole has the task's: two attempts
-write the same questions there, and whichever is last stands. A row is found by its key, which says all that its
-responses depend on; `tidy` leaves each key once.
+write the same questions there, and whichever is last stands. What an attempt writes after the stage has ended is not
+looked at. A row is found by its key, which says all that its responses depend on; `tidy` leaves each key once.
 """
 
+import contextlib
 import hashlib
 import json
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -30,13 +33,15 @@ _PART_BYTES = 128 << 20
 Row = dict[str, Any]
 
 
-def sample_key(model_fingerprint: str, settings: Mapping[str, Any], question: Mapping[str, Any]) -> str:
+def sample_key(model: str, model_fingerprint: str, settings: Mapping[str, Any], question: Mapping[str, Any]) -> str:
     """What identifies the samples of a question: 32 hex digits over all that they depend on.
 
-    `settings` are those of the prompt and of decoding; what renders the prompt (tokenizer and chat template) is part of
-    the model's fingerprint.
+    `model` is the name under which it is asked, `settings` are those of the prompt and of decoding; what renders the
+    prompt (tokenizer and chat template) is part of the model's fingerprint.
     """
-    text = json.dumps([model_fingerprint, settings, question["question_id"], question["question"]], sort_keys=True)
+    text = json.dumps(
+        [model, model_fingerprint, settings, question["question_id"], question["question"]], sort_keys=True
+    )
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -45,11 +50,12 @@ class TaskJournal:
 
     def __init__(self, folder: Folder, set_aside: Folder, keys: Sequence[str]) -> None:
         name = hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
-        self._folder, self._set_aside, self._pending = folder, set_aside, folder / "pending" / name
+        self._folder, self._set_aside, self._pending = folder / "tasks", set_aside, folder / "pending" / name
         self._part = f"part-{name}.parquet"
         self._has_files = False
-        #: How often each question was asked by an attempt that did not come to its end.
+        #: How often each question was asked by an attempt that did not come to its end, with others and alone.
         self.deaths: Counter[str] = Counter()
+        self.deaths_alone: Counter[str] = Counter()
         #: The last error of an engine that died with the question in flight, by key.
         self.errors: dict[str, str] = {}
 
@@ -64,14 +70,14 @@ class TaskJournal:
         for name in names:
             if name.startswith(("asked-", "died-")):
                 found = json.loads(self._pending.read_text(name) or "{}")
-                self.deaths.update(found.get("asked", []))
+                (self.deaths_alone if found.get("alone") else self.deaths).update(found.get("asked", []))
                 self.errors.update(dict.fromkeys(found.get("died", []), found.get("error", "")))
         rows = {row["key"]: row for row in self._pending.read(SAMPLES).to_pylist()}
         return False, list(rows.values()), []
 
-    def ask(self, keys: Sequence[str]) -> None:
+    def ask(self, keys: Sequence[str], *, alone: bool = False) -> None:
         """Note that these are about to be asked, so that the next attempt knows should this one end in silence."""
-        self._note("asked", {"asked": list(keys)})
+        self._note("asked", {"asked": list(keys), "alone": alone})
 
     def died(self, keys: Sequence[str], error: str) -> None:
         """Note that the engine failed with these in flight."""
@@ -96,21 +102,37 @@ class TaskJournal:
 
 
 def adopt(folder: Folder) -> None:
-    """Take over what the tasks of a driver that was killed had finished, so that nothing pending is left."""
-    pending = folder / "pending"
-    if not pending.exists:
-        return
-    for task in pending.names():
-        rows = (pending / task).read(SAMPLES)
-        if rows.num_rows:
-            folder.write_part(rows)  # some may be there already: `tidy` will see to it
-    pending.clear()
+    """Take over what the tasks of a driver that was killed had finished.
+
+    An actor of that driver may still be at work, so what was read is removed, and nothing else.
+    """
+    for task in (folder / "pending").names():
+        for part in (folder / "pending" / task).parts():
+            try:
+                rows = folder.read(SAMPLES, parts=[part])
+            except FileNotFoundError:  # its task has come to its end
+                continue
+            (folder / "tasks").write_part(rows)  # some may be there already: `tidy` will see to it
+            folder.remove([part])
 
 
-def finished_keys(folder: Folder, set_aside: Folder) -> set[str]:
-    """Keys of all questions that have their samples or were set aside while sampling."""
-    keys = [*folder.read(SAMPLES, ["key"])["key"].to_pylist(), *set_aside.read(SET_ASIDE, ["key"])["key"].to_pylist()]
-    return {key for key in keys if key is not None}
+def _keys(folder: Folder, schema: pa.Schema) -> dict[str, list[str | None]]:
+    """The keys in each part of a folder; many at once, since a remote file system takes its time for each."""
+    parts = folder.parts()
+    with ThreadPoolExecutor(32) as pool:
+        columns = pool.map(lambda part: folder.read(schema, ["key"], [part])["key"].to_pylist(), parts)
+        return dict(zip(parts, columns, strict=True))
+
+
+def sampled_keys(folder: Folder) -> set[str]:
+    """Keys of all questions whose samples are there, of a stage at rest or in the middle."""
+    parts = _keys(folder, SAMPLES) | _keys(folder / "tasks", SAMPLES)
+    return {key for keys in parts.values() for key in keys if key is not None}
+
+
+def set_aside_keys(set_aside: Folder) -> set[str]:
+    """Keys of all questions that were set aside while sampling."""
+    return {key for keys in _keys(set_aside, SET_ASIDE).values() for key in keys if key is not None}
 
 
 def tidy(folder: Folder, wanted: Collection[str]) -> Iterator[dict[str, int]]:
@@ -121,19 +143,21 @@ def tidy(folder: Folder, wanted: Collection[str]) -> Iterator[dict[str, int]]:
     """
     import ray.data
 
+    tasks = folder / "tasks"
     seen: set[str] = set()
     groups: list[dict[str, Any]] = []
     room = 0
-    for part, size in folder.part_sizes().items():
-        if size > room or not groups:
+    sizes = folder.part_sizes() | tasks.part_sizes()
+    for part, keys in (_keys(folder, SAMPLES) | _keys(tasks, SAMPLES)).items():
+        if sizes[part] > room or not groups:
             groups.append({"parts": [], "drop": []})
             room = _PART_BYTES
-        room -= size
+        room -= sizes[part]
         drop = []
-        for index, key in enumerate(folder.read(SAMPLES, ["key"], [part])["key"].to_pylist()):
+        for index, key in enumerate(keys):
             if key in seen or key not in wanted:
                 drop.append(index)
-            seen.add(key)
+            seen.add(key or "")
         groups[-1]["parts"].append(part)
         groups[-1]["drop"].append(drop)
     if not groups:
@@ -143,7 +167,7 @@ def tidy(folder: Folder, wanted: Collection[str]) -> Iterator[dict[str, int]]:
         parts = group["parts"]
         num_dropped = sum(len(drop) for drop in group["drop"])
         whole = parts[0]
-        if num_dropped or len(parts) > 1:
+        if num_dropped or len(parts) > 1 or whole.startswith(tasks.path):
             name = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
             whole = f"{folder.path}/part-{name}.parquet"
             if not folder.has(f"part-{name}.parquet"):  # else this task was here before
@@ -164,6 +188,7 @@ def tidy(folder: Folder, wanted: Collection[str]) -> Iterator[dict[str, int]]:
             "num_dropped": num_dropped,
         }
 
-    tasks = ray.data.from_items(groups, override_num_blocks=len(groups))
-    yield from tasks.map(rewrite).iter_rows()
-    (folder / "pending").clear()
+    yield from ray.data.from_items(groups, override_num_blocks=len(groups)).map(rewrite).iter_rows()
+    for leftover in (folder / "pending", tasks):
+        with contextlib.suppress(OSError):  # an attempt that was cut off may be writing there; nobody reads it
+            leftover.clear()

@@ -22,7 +22,7 @@ from east_ray import evaluation, samples, weighting
 from east_ray.cluster import check_resources, connect
 from east_ray.config import Config, InputError, QuestionsConfig, SamplesConfig, flat
 from east_ray.examples import judge_samples, weigh_judged
-from east_ray.journal import tidy
+from east_ray.journal import sampled_keys, tidy
 from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason
@@ -434,9 +434,11 @@ def _sample(
         seconds, whole = line.seconds, Counter[str]()
         for part in tidy(samples_folder, wanted):
             whole.update(part)
+        missing = wanted - sampled_keys(samples_folder)
         aside = aside_folder.read(SET_ASIDE)
-        aside = aside.filter(pc.is_in(aside["key"], pa.array(wanted, pa.string())))
-        assert whole["num_questions"] + aside.num_rows == asked.num_rows, (whole, aside.num_rows, asked.num_rows)
+        aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
+        if missing - set(aside["key"].to_pylist()):
+            raise InputError(f"{samples_folder}: samples have gone while they were written; run the same command again")
         notes = [f"{whole['num_responses']:,} responses", f"{sums['num_tokens'] / seconds:,.0f} tokens/s"]
         if aside.num_rows:
             notes.append(f"{aside.num_rows:,} set aside")

@@ -8,10 +8,11 @@ Axes in names: Q questions, R responses.
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from east_ray.config import EnginePoolConfig, PromptConfig
 from east_ray.engine import Engine, EngineDiedError, RequestRefusedError
-from east_ray.journal import TaskJournal, adopt, finished_keys, sample_key
+from east_ray.journal import TaskJournal, adopt, sample_key, sampled_keys, set_aside_keys
 from east_ray.questions import load_tokenizer, pretrained, render_prompt, tokenize
 from east_ray.records import SAMPLES, SET_ASIDE, SetAside
 from east_ray.storage import Folder, local_copy, model_fingerprint
@@ -29,8 +30,8 @@ from east_ray.storage import Folder, local_copy, model_fingerprint
 _NO_ERROR = "its process was killed"
 #: What finishes within this time of another question of the task is written with it.
 _GATHER_S = 1.0
-#: vLLM's own default; together with n it tells how many questions fill an engine.
-_DEFAULT_MAX_NUM_SEQS = 256
+#: Responses that an engine without and with a GPU computes at once, if its arguments do not say otherwise.
+_MAX_NUM_SEQS, _MAX_NUM_SEQS_GPU = 256, 1024
 
 #: In the engine's process unless the configuration says otherwise: an engine inside its actor dies with it (nothing is
 #: orphaned), starts faster, and is stepped by our own thread. Logs: warnings and worse.
@@ -151,25 +152,27 @@ class Sampler:
         found = {row["key"] for row in answered}
         together, alone = [], []
         for row in rows:
-            deaths, error = journal.deaths[row["key"]], journal.errors.get(row["key"])
+            alone_deaths, error = journal.deaths_alone[row["key"]], journal.errors.get(row["key"])
             if row["key"] in found:
                 continue
-            if deaths >= self._max_deaths:
-                aside.append(_aside(row, SetAside.ENGINE_DIED, f"{deaths} times; {error or _NO_ERROR}"))
-            elif error or deaths > 1:
-                # It has seen an engine fail, or two attempts end in silence (a killed process, a lost node): with
-                # nothing beside it, there is no doubt of whom the next one dies.
-                alone.append([row])
+            if alone_deaths >= self._max_deaths:
+                detail = f"{alone_deaths} times with no other beside it; {error or _NO_ERROR}"
+                aside.append(_aside(row, SetAside.ENGINE_DIED, detail))
+            elif alone_deaths or journal.deaths[row["key"]] > 1:
+                # Two attempts have ended in a death, of an engine, its process or its node: with nothing beside it,
+                # there is no doubt of whom the next one dies.
+                alone.append(row)
             else:
                 together.append(row)
-        if len(aside) > 2:
+        # Those that are above suspicion first: once they have been answered, it is not the engine's fault.
+        alone.sort(key=lambda row: journal.deaths_alone[row["key"]])
+        if len(aside) > 2 and not answered:
             raise RuntimeError(f"engines die of every question: {next(iter(journal.errors.values()), _NO_ERROR)}")
-        left = len(rows) - len(found) - len(aside)
-        for group in [*([together] if together else []), *alone]:
-            journal.ask([row["key"] for row in group])
+        left = len(together) + len(alone)
+        for group in [*([together] if together else []), *([row] for row in alone)]:
             settled: set[str] = set()
             try:
-                for finished, refused in self._ask(group, alone=group is not together):
+                for finished, refused in self._ask(group, journal, alone=group is not together):
                     settled |= {row["key"] for row in (*finished, *refused)}
                     left -= len(finished) + len(refused)
                     answered += finished
@@ -183,28 +186,36 @@ class Sampler:
         return answered, aside
 
     def _ask(
-        self, rows: Sequence[dict[str, Any]], *, alone: bool
+        self, rows: Sequence[dict[str, Any]], journal: TaskJournal, *, alone: bool
     ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
         """Rows of SAMPLES as questions finish, at most a second later, and rows of SET_ASIDE."""
+        keys = [row["key"] for row in rows]
+        if not alone:
+            journal.ask(keys)
         with self._asking:  # tasks of two models must not alternate row by row: each change empties the engine
-            waiting = {self._request(row, alone): row for row in rows}
+            note = functools.partial(journal.ask, keys, alone=True) if alone else None
+            waiting = {self._request(row, note): row for row in rows}
         while waiting:
             concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
             done, _ = concurrent.futures.wait(waiting, timeout=_GATHER_S)
-            finished, refused = [], []
+            finished, refused, death = [], [], None
             for future in done:
                 row = waiting.pop(future)
                 try:
                     finished.append(sample_row(row, future.result(), self._decoding.responses_per_question))
                 except RequestRefusedError as error:
                     refused.append(_aside(row, SetAside.ENGINE_REFUSED, str(error)))
+                except EngineDiedError as error:
+                    death = error
             yield finished, refused
+            if death:  # only after what it had finished is safe
+                raise death
 
-    def _request(self, row: dict[str, Any], alone: bool) -> "Future[Any]":
+    def _request(self, row: dict[str, Any], when_alone: Callable[[], None] | None) -> "Future[Any]":
         row["prompt"] = render_prompt(self._tokenizer, row["question"], self._prompt)
         token_ids = tokenize(self._tokenizer, row["prompt"])
         params = self._decoding.params(row["question_id"])
-        return self._engine.ask(self._models[row["model"]], token_ids, params, alone=alone)
+        return self._engine.ask(self._models[row["model"]], token_ids, params, when_alone)
 
 
 def _aside(row: Mapping[str, Any], reason: SetAside, detail: str) -> dict[str, Any]:
@@ -241,7 +252,8 @@ def requests(questions: pa.Table, models: Mapping[str, str], prompt: PromptConfi
     tables = []
     for name, path in models.items():
         fingerprint = model_fingerprint(local_copy(path))
-        keys = [sample_key(fingerprint, settings, row) for row in questions.select(_KEYED).to_pylist()]
+        rows = questions.select(_KEYED).to_pylist()
+        keys = [sample_key(name, fingerprint, settings, row) for row in rows]
         table = questions.append_column(SAMPLES.field("model"), pa.array([name] * len(keys), pa.string()))
         tables.append(table.append_column(SAMPLES.field("key"), pa.array(keys, pa.string())))
     return pa.concat_tables(tables)
@@ -269,9 +281,11 @@ def sample(
     import ray.data
 
     adopt(folder)
-    done = finished_keys(folder, set_aside)
+    done = sampled_keys(folder) | set_aside_keys(set_aside)
     unfinished = asked.filter(pa.array([key not in done for key in asked["key"].to_pylist()], pa.bool_()))
-    max_num_seqs = int(engines.engine_args.get("max_num_seqs", _DEFAULT_MAX_NUM_SEQS))
+    default = _MAX_NUM_SEQS_GPU if engines.num_gpus_per_engine else _MAX_NUM_SEQS
+    max_num_seqs = int(engines.engine_args.get("max_num_seqs", default))
+    engines = engines.model_copy(update={"engine_args": engines.engine_args | {"max_num_seqs": max_num_seqs}})
     per_task = max(engines.questions_per_task, max_num_seqs // (4 * decoding.responses_per_question))
     # Twice what fills the engine: while one half is sampled the other waits inside it, ready.
     tasks_per_engine = max(2, -(-2 * max_num_seqs // (per_task * decoding.responses_per_question)))
@@ -292,6 +306,7 @@ def sample(
         ),
         num_cpus=engines.num_cpus_per_engine,
         num_gpus=engines.num_gpus_per_engine or None,
+        resources=engines.resources or None,
         runtime_env={"env_vars": _ENGINE_ENV | engines.env},
     )
     yield from results.iter_rows()

@@ -107,17 +107,13 @@ def model_fingerprint(path: str) -> str:
     """What identifies a model: 32 hex digits that change with its parameters, configuration, tokenizer or template.
 
     `path` as `local_copy` gives it. Of a file above 64 MiB the first 4 KiB of every MiB are read, and its size: other
-    parameters differ nearly everywhere. A hub name is identified by the commit that is in the local cache.
+    parameters differ nearly everywhere. A hub name is identified by its commit; raises InputError if there is none.
     """
     import hashlib
 
     digest = hashlib.blake2b(digest_size=16)
     if not Path(path).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(path, "config.json")
-        commit = Path(cached).parent.name if isinstance(cached, str) else ""
-        digest.update(f"{path}@{commit}".encode())
+        digest.update(f"{path}@{_hub_commit(path)}".encode())
         return digest.hexdigest()
     for file in sorted(file for file in Path(path).iterdir() if file.is_file() and file.suffix not in (".md", "")):
         size = file.stat().st_size
@@ -129,6 +125,18 @@ def model_fingerprint(path: str) -> str:
                 content.seek(begin)
                 digest.update(content.read(_PROBE_BYTES))
     return digest.hexdigest()
+
+
+def _hub_commit(name: str) -> str:
+    """The commit of a hub model, as in the local cache, else as on the hub."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    try:
+        file = cached if isinstance(cached, str) else hf_hub_download(name, "config.json")
+    except (OSError, ValueError) as error:
+        raise InputError(f"model: {name!r} is neither a folder nor a hub model that can be reached") from error
+    return Path(file).parent.name
 
 
 #: A growing text file on an object store is written anew at this interval.

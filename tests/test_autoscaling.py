@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 def test_nodes_come_while_questions_wait_and_go_when_none_is_left(
     quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Logical GPUs: an engine asks for one, the head has none (ray#59144: pools of GPU actors that stay at one)."""
+    """As the file's comment has it, and with logical GPUs (ray#59144: pools of GPU actors that stay at one)."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 6379)) == 0:
             pytest.skip("port 6379, which Ray's local provider assumes, is taken")

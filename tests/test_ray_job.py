@@ -27,7 +27,7 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(tmp_path: Path
     samples = Folder(*locate(str(run_dir / "round_0" / "samples")))
 
     def texts() -> dict[str, list[str]]:
-        parts = samples.parts()
+        parts = samples.parts() + (samples / "tasks").parts()
         return {row["key"]: [response["text"] for response in row["responses"]]
                 for row in samples.read(SAMPLES, parts=parts).to_pylist()}  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(tmp_path: Path
             time.sleep(3)  # the dashboard answers a little before the agent that starts the jobs
         assert first.returncode == 0, first.stderr
         deadline = time.monotonic() + 200
-        while len(samples.parts()) < 2:
+        while len((samples / "tasks").parts()) < 2:
             assert time.monotonic() < deadline, ray_job(cluster, "logs", "first").stdout
             time.sleep(0.2)
         assert ray_job(cluster, "stop", "first").returncode == 0

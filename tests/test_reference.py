@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from east_ray import reference
+from east_ray.config import InputError
 from east_ray.storage import Folder, locate, model_fingerprint
 
 TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=6)
@@ -83,4 +84,20 @@ def test_a_large_file_is_probed_all_along(tmp_path: Path, monkeypatch: pytest.Mo
         file.write_bytes(content)
         seen.add(model_fingerprint(str(tmp_path)))
     assert len(seen) == 4
-    assert model_fingerprint("some/hub-name") != model_fingerprint("some/other-name")
+
+
+def test_a_hub_model_is_told_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["a" * 40, "b" * 40, "b" * 40])
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda name, file: f"/cache/snapshots/{next(commits)}/{file}"
+    )
+    first, second, third = (model_fingerprint("some/hub-name") for _ in range(3))
+    assert first != second == third
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: None)
+
+    def unreachable(name: str, file: str) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    with pytest.raises(InputError, match="'some/hub-name' is neither a folder nor a hub model that can be reached"):
+        model_fingerprint("some/hub-name")

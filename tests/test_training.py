@@ -185,13 +185,11 @@ _references: dict[str, Any] = {}
     [
         ("sft", 1, 0, 8, True),
         pytest.param("sft", 1, 0, 8, False, marks=pytest.mark.drill),
-        pytest.param("sft", 2, 1, 3, True, marks=pytest.mark.drill),
         pytest.param("sft", 2, 2, 1, False, marks=pytest.mark.drill),
         ("sft", 2, 3, 2, True),
         pytest.param("sft", 2, 0, 2, True, marks=pytest.mark.drill),
         pytest.param("dpo-normalized", 2, 1, 2, True, marks=pytest.mark.drill),
         ("dpo", 2, 2, 3, True),
-        pytest.param("kto", 2, 2, 2, True, marks=pytest.mark.drill),
         pytest.param("dpo", 2, 3, 2, False, marks=pytest.mark.drill),
         pytest.param("kto", 2, 3, 3, True, marks=pytest.mark.drill),
     ],
@@ -371,14 +369,13 @@ def test_a_gpu_without_memory_left_is_one_sentence() -> None:
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("zero_stage", [2, 3])
 def test_adapters_alone_are_trained_and_merged_at_the_end(
-    zero_stage: int, examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
 ) -> None:
     from safetensors.torch import load_file
 
     training = settings(lora={"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}, num_workers=2,
-                        learning_rate=1e-2, deepspeed={"zero_stage": zero_stage})  # fmt: skip
+                        learning_rate=1e-2, deepspeed={"zero_stage": 3})  # fmt: skip
     summary = run_training(examples, str(quickstart / "model"), tmp_path, training)
     first, second = (
         sum(step["unweighted_loss"] * step["num_examples"] for step in summary.steps if step["epoch"] == epoch)
@@ -409,18 +406,14 @@ def test_memory_savers_change_no_result(examples: Folder, quickstart: Path, tmp_
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize(("objective", "metric"), [("sft", "loss"), ("dpo", "reward_margin")])
-def test_bf16_comes_near_float32(
-    objective: str, metric: str, examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
-) -> None:
-    """DPO's loss is a small difference once a pair is told apart, so there the margin is compared."""
+def test_bf16_comes_near_float32(examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+    """With a large learning rate: bf16 parameters do not show updates below their rounding until they have added up."""
     model = str(quickstart / "model")
-    exact = run_training(examples, model, tmp_path / "exact", settings(objective=objective))
-    half = run_training(
-        examples, model, tmp_path / "half", settings(objective=objective, precision="bf16", num_workers=2)
-    )
+    large = {"schedule": "constant", "warmup_ratio": 0.0}
+    exact = run_training(examples, model, tmp_path / "exact", settings(**large))
+    half = run_training(examples, model, tmp_path / "half", settings(**large, precision="bf16", num_workers=2))
     for one, two in zip(exact.steps, half.steps, strict=True):
-        assert one[metric] == pytest.approx(two[metric], rel=0.05, abs=0.01)
+        assert one["loss"] == pytest.approx(two["loss"], rel=0.05)
 
 
 def test_every_step_reports_what_a_researcher_watches(
