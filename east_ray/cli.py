@@ -201,7 +201,7 @@ def main() -> None:
     except InputError as error:
         _fail(str(error))
     except _Terminated:
-        _fail("stopped; the same command goes on where this one stopped", code=128 + signal.SIGTERM)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where this one stopped", code=130)
     except Exception as error:
@@ -220,6 +220,9 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: object) -> None:
+    # Said at once: `ray job stop` waits three seconds, and the engines may take longer to go.
+    _say_error("stopped; the same command goes on where this one stopped")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Terminated
 
 
@@ -259,8 +262,12 @@ def _message(error: BaseException) -> str:
 
 
 def _fail(message: str, code: int = 1) -> None:
-    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True, style="red")
+    _say_error(message)
     raise SystemExit(code)
+
+
+def _say_error(message: str) -> None:
+    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True, style="red")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "selection",
         "evaluation",
         "storage",
+        "journal",
         "samples",
         "reference",
         "examples",

@@ -1,0 +1,89 @@
+"""What sampling has made durable, through attempts that end at any moment."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from east_ray.journal import TaskJournal, adopt, sample_key, sampled_keys, set_aside_keys, tidy
+from east_ray.records import SAMPLES
+from east_ray.storage import Folder, locate
+
+
+def row(key: str, text: str = "It is 2.") -> dict[str, Any]:
+    response = {"text": text, "num_tokens": 4, "finish_reason": "stop", "logprob": -1.0}
+    values = {"question_id": f"q-{key}", "question": "?", "model": "base", "responses": [response] * 2, "key": key}
+    return {name: values.get(name) for name in SAMPLES.names}
+
+
+def aside(key: str) -> dict[str, Any]:
+    return {"question_id": f"q-{key}", "question": "?", "reference_answer": None, "reason": "engine_died",
+            "detail": "", "key": key}  # fmt: skip
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Folder:
+    return Folder(*locate(str(tmp_path / "samples")))
+
+
+def test_a_key_says_all_that_samples_depend_on() -> None:
+    question = {"question_id": "q1", "question": "Why?", "reference_answer": "2"}
+    key = sample_key("base", "f" * 32, {"temperature": 1.0}, question)
+    assert key == sample_key("base", "f" * 32, {"temperature": 1.0}, question | {"reference_answer": "3"})
+    others = [
+        sample_key("trained", "f" * 32, {"temperature": 1.0}, question),
+        sample_key("base", "e" * 32, {"temperature": 1.0}, question),
+        sample_key("base", "f" * 32, {"temperature": 0.9}, question),
+        sample_key("base", "f" * 32, {"temperature": 1.0}, question | {"question_id": "q2"}),
+        sample_key("base", "f" * 32, {"temperature": 1.0}, question | {"question": "How?"}),
+    ]
+    assert len({key, *others}) == 6
+
+
+def test_an_attempt_finds_what_those_before_it_have_left(samples: Folder) -> None:
+    set_aside, keys = samples / "aside", ["a", "b", "c"]
+    first = TaskJournal(samples, set_aside, keys)
+    assert first.open() == (False, [], [])
+    first.ask(keys)
+    first.add([row("a")])  # and here it is killed
+
+    second = TaskJournal(samples, set_aside, keys)
+    assert second.open() == (False, [row("a")], [])
+    assert (second.deaths, second.deaths_alone, second.errors) == ({"a": 1, "b": 1, "c": 1}, {}, {})
+    second.ask(["b", "c"])
+    second.died(["b", "c"], "CUDA error")
+
+    third = TaskJournal(samples, set_aside, keys)
+    third.open()
+    assert third.deaths["b"] == 2 and third.errors == {"b": "CUDA error", "c": "CUDA error"}
+    third.ask(["b"], alone=True)
+
+    last = TaskJournal(samples, set_aside, keys)
+    last.open()
+    assert last.deaths_alone == {"b": 1} and last.deaths["b"] == 2
+    last.close([row("a"), row("c")], [aside("b")])
+    assert TaskJournal(samples, set_aside, keys).open() == (True, [row("a"), row("c")], [aside("b")])
+    assert not (samples / "pending").names()
+    assert sampled_keys(samples) == {"a", "c"} and set_aside_keys(set_aside) == {"b"}
+    assert TaskJournal(samples, set_aside, ["a", "b"]).open() == (False, [], []), "another task"
+
+
+def test_a_new_driver_takes_over_and_brings_the_folder_to_rest(samples: Folder, local_ray: None) -> None:
+    killed = TaskJournal(samples, samples / "aside", ["a", "b"])
+    killed.ask(["a", "b"])
+    killed.add([row("a")])
+    adopt(samples)
+    assert sampled_keys(samples) == {"a"}
+    TaskJournal(samples, samples / "aside", ["b", "c"]).close([row("b"), row("c")], [])
+    killed.close([row("a", "Late."), row("b", "Late.")], [])  # its actor was alive, and writes once more
+    sums = list(tidy(samples, {"a", "b", "c"}))
+    assert [part["num_questions"] for part in sums] == [3] and sums[0]["num_dropped"] == 2
+    assert sums[0]["num_responses"] == 6 and sums[0]["num_tokens"] == 24
+    killed.close([row("a", "Too late."), row("b", "Too late.")], [])
+    rows = samples.read(SAMPLES).to_pylist()
+    assert sorted(one["key"] for one in rows) == ["a", "b", "c"]
+    assert not any(response["text"] == "Too late." for one in rows for response in one["responses"])
+    (part,) = samples.parts()
+    assert [one["num_dropped"] for one in tidy(samples, {"a", "b", "c"})] == [2]
+    assert samples.parts() == [part] or len(samples.parts()) == 1
+    assert [one["num_questions"] for one in tidy(samples, {"a", "c"})] == [2], "a key of other settings is dropped"
