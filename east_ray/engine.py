@@ -13,6 +13,9 @@ from typing import Any
 
 from east_ray.storage import local_copy
 
+#: Seconds that a request served alone has for what it has brought to be settled.
+_SETTLE_S = 120.0
+
 
 class EngineDiedError(RuntimeError):
     """The engine has failed as a whole, with its first error; nothing asked of it is answered any more."""
@@ -23,12 +26,24 @@ class RequestRefusedError(ValueError):
 
 
 @dataclass
+class Alone:
+    """Has a request served with no other in flight, as suits one that engines have died of.
+
+    `begin` is called just before the engine gets it, and no other request follows until `settled`: so who dies of the
+    next one cannot be mistaken.
+    """
+
+    begin: Callable[[], None]
+    settled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
 class _Request:
     name: str
     model: str
     prompt_token_ids: list[int]
     params: Any  # vllm.SamplingParams
-    when_alone: Callable[[], None] | None
+    alone: Alone | None
     future: "Future[Any]" = field(default_factory=Future)
 
 
@@ -60,17 +75,14 @@ class Engine:
         """Whether it answers nothing any more."""
         return self._failure is not None
 
-    def ask(
-        self, model: str, prompt_token_ids: list[int], params: Any, when_alone: Callable[[], None] | None = None
-    ) -> "Future[Any]":
+    def ask(self, model: str, prompt_token_ids: list[int], params: Any, alone: Alone | None = None) -> "Future[Any]":
         """A future of the finished vllm.RequestOutput for vllm.SamplingParams.
 
-        It fails with RequestRefusedError or EngineDiedError. With `when_alone`, as suits a request that engines have
-        died of, no other is in flight beside it, and this is called just before the engine gets it.
+        It fails with RequestRefusedError or EngineDiedError.
         """
         with self._lock:
             self._num_requests += 1
-            request = _Request(f"request-{self._num_requests}", model, prompt_token_ids, params, when_alone)
+            request = _Request(f"request-{self._num_requests}", model, prompt_token_ids, params, alone)
             if self._failure is None:
                 self._waiting.put(request)
             else:
@@ -100,14 +112,14 @@ class Engine:
         while held is not None or not self._waiting.empty() or not self._in_flight:
             request = held or self._waiting.get()
             held = None
-            some_alone = any(one.when_alone for one in (request, *self._in_flight.values()))
+            some_alone = any(one.alone for one in (request, *self._in_flight.values()))
             if self._in_flight and (request.model != self._model or some_alone):
                 return request
             self._in_flight[request.name] = request
             if request.model != self._model:
                 self._take_over(request.model)
-            if request.when_alone:
-                request.when_alone()
+            if request.alone:
+                request.alone.begin()
             try:
                 self._engine.add_request(request.name, {"prompt_token_ids": request.prompt_token_ids}, request.params)
             except ValueError as error:
@@ -121,6 +133,8 @@ class Engine:
             request.future.set_exception(RequestRefusedError(f"vLLM ended a response with {unusual.pop()!r}"))
         else:
             request.future.set_result(output)
+        if request.alone:
+            request.alone.settled.wait(_SETTLE_S)
 
     def _take_over(self, model: str) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": local_copy(model)})

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from east_ray.config import EnginePoolConfig, PromptConfig
-from east_ray.engine import Engine, EngineDiedError, RequestRefusedError
+from east_ray.engine import Alone, Engine, EngineDiedError, RequestRefusedError
 from east_ray.journal import TaskJournal, adopt, sample_key, sampled_keys, set_aside_keys
 from east_ray.questions import load_tokenizer, pretrained, render_prompt, tokenize
 from east_ray.records import SAMPLES, SET_ASIDE, SetAside
@@ -177,7 +177,7 @@ class Sampler:
                     left -= len(finished) + len(refused)
                     answered += finished
                     aside += refused
-                    if finished and left:
+                    if finished and (left or group is not together):
                         journal.add(finished)
             except EngineDiedError as error:
                 journal.died([row["key"] for row in group if row["key"] not in settled], str(error))
@@ -192,9 +192,9 @@ class Sampler:
         keys = [row["key"] for row in rows]
         if not alone:
             journal.ask(keys)
+        lonely = Alone(functools.partial(journal.ask, keys, alone=True)) if alone else None
         with self._asking:  # tasks of two models must not alternate row by row: each change empties the engine
-            note = functools.partial(journal.ask, keys, alone=True) if alone else None
-            waiting = {self._request(row, note): row for row in rows}
+            waiting = {self._request(row, lonely): row for row in rows}
         while waiting:
             concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
             done, _ = concurrent.futures.wait(waiting, timeout=_GATHER_S)
@@ -208,14 +208,16 @@ class Sampler:
                 except EngineDiedError as error:
                     death = error
             yield finished, refused
+            if lonely:
+                lonely.settled.set()
             if death:  # only after what it had finished is safe
                 raise death
 
-    def _request(self, row: dict[str, Any], when_alone: Callable[[], None] | None) -> "Future[Any]":
+    def _request(self, row: dict[str, Any], alone: Alone | None) -> "Future[Any]":
         row["prompt"] = render_prompt(self._tokenizer, row["question"], self._prompt)
         token_ids = tokenize(self._tokenizer, row["prompt"])
         params = self._decoding.params(row["question_id"])
-        return self._engine.ask(self._models[row["model"]], token_ids, params, when_alone)
+        return self._engine.ask(self._models[row["model"]], token_ids, params, alone)
 
 
 def _aside(row: Mapping[str, Any], reason: SetAside, detail: str) -> dict[str, Any]:

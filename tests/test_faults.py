@@ -28,8 +28,10 @@ SAMPLER, ENGINE = "MapBatches(Sampler)", "EngineCore"
 class Run:
     """`east-ray sample` on a cluster, and what it has made durable so far."""
 
-    def __init__(self, cluster: LocalCluster, folder: Path, model: Path, **engines: Any) -> None:
-        self._cluster, self.folder = cluster, folder
+    def __init__(
+        self, cluster: LocalCluster, folder: Path, model: Path, *, num_responses: int = NUM_RESPONSES, **engines: Any
+    ) -> None:
+        self._cluster, self.folder, self._num_responses = cluster, folder, num_responses
         self._engines = engines
         folder.mkdir(exist_ok=True)
         with (folder / "questions.jsonl").open("w") as file:
@@ -41,7 +43,7 @@ class Run:
             "model": str(model),
             "run_dir": str(folder / "run"),
             "questions": {"path": str(folder / "questions.jsonl")},
-            "sampling": {"responses_per_question": NUM_RESPONSES, "max_tokens": 64, "seeded": False},
+            "sampling": {"responses_per_question": num_responses, "max_tokens": 64, "seeded": False},
         }
         self.process: subprocess.Popen[str] | None = None
 
@@ -105,7 +107,7 @@ class Run:
         assert not (self.samples / "pending").exists and not (self.samples / "tasks").exists
         rows = self.samples.read(SAMPLES).to_pylist()
         assert len({row["question_id"] for row in rows}) == len(rows) == NUM_QUESTIONS
-        assert all(len(row["responses"]) == NUM_RESPONSES for row in rows)
+        assert all(len(row["responses"]) == self._num_responses for row in rows)
         last = {row["key"]: [response["text"] for response in row["responses"]] for row in rows}
         for snapshot in snapshots:
             assert snapshot and all(last[key] == texts for key, texts in snapshot.items())

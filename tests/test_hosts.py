@@ -70,8 +70,8 @@ def test_a_host_that_dies_and_one_that_is_cut_off_cost_only_what_was_in_flight(
     with local_cluster(tmp_path / "home", HostCluster) as cluster:
         assert isinstance(cluster, HostCluster)
         nodes = [cluster.start_host(name, number) for number, name in enumerate(hosts, start=1)]
-        time.sleep(8)
-        run = Run(cluster, tmp_path, quickstart / "model", min_engines=3, max_engines=3,
+        time.sleep(12)
+        run = Run(cluster, tmp_path, quickstart / "model", num_responses=96, min_engines=3, max_engines=3,
                   num_cpus_per_engine=1.5)  # fmt: skip
         run.begin(via=("ip", "netns", "exec", hosts[0]))
         snapshots = []
