@@ -57,9 +57,14 @@ class HostCluster(LocalCluster):
                    *(head if number == 1 else [f"--address={SUBNET}.1:{self.port}"])]  # fmt: skip
         if number == 1:
             self.address = f"{address}:{self.port}"
-        with (self.home / f"node-{number}.log").open("w") as log:
+        path = self.home / f"node-{number}.log"
+        with path.open("w") as log:
             node = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
         self.nodes.append(node)
+        deadline = time.monotonic() + 120  # one after the other: they share the folder of Ray's session here
+        while "This command will now block" not in path.read_text():
+            assert node.poll() is None and time.monotonic() < deadline, path.read_text()
+            time.sleep(0.3)
         return node
 
 
@@ -70,7 +75,6 @@ def test_a_host_that_dies_and_one_that_is_cut_off_cost_only_what_was_in_flight(
     with local_cluster(tmp_path / "home", HostCluster) as cluster:
         assert isinstance(cluster, HostCluster)
         nodes = [cluster.start_host(name, number) for number, name in enumerate(hosts, start=1)]
-        time.sleep(12)
         run = Run(cluster, tmp_path, quickstart / "model", num_responses=96, min_engines=3, max_engines=3,
                   num_cpus_per_engine=1.5)  # fmt: skip
         run.begin(via=("ip", "netns", "exec", hosts[0]))
