@@ -4,6 +4,7 @@ A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml 
 """
 
 import atexit
+import logging
 import os
 import re
 import signal
@@ -222,6 +223,7 @@ class _Terminated(KeyboardInterrupt):
 def _terminate(number: int, frame: object) -> None:
     # Said at once: `ray job stop` waits three seconds, and the engines may take longer to go.
     _say_error("stopped; the same command goes on where this one stopped")
+    logging.disable()  # Ray reports every actor that it ends from here on
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Terminated
 
