@@ -30,26 +30,12 @@ class InputError(ValueError):
 _FREE = {"free": True}
 
 #: vLLM engine arguments that spend memory or devices differently and leave the responses' distribution as it is.
-_FREE_ENGINE_ARGS = frozenset(
-    [
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "gpu_memory_utilization",
-        "kv_cache_memory_bytes",
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "distributed_executor_backend",
-        "enforce_eager",
-        "enable_prefix_caching",
-        "enable_chunked_prefill",
-        "disable_log_stats",
-        "download_dir",
-        "load_format",
-        "swap_space",
-        "cpu_offload_gb",
-        "block_size",
-    ]
-)
+_FREE_ENGINE_ARGS = {
+    "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes", "tensor_parallel_size",
+    "pipeline_parallel_size", "distributed_executor_backend", "enforce_eager", "enable_prefix_caching",
+    "enable_chunked_prefill", "disable_log_stats", "download_dir", "load_format", "swap_space", "cpu_offload_gb",
+    "block_size",
+}  # fmt: skip
 
 
 class _Section(BaseModel):
