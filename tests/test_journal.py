@@ -83,7 +83,7 @@ def test_a_new_driver_takes_over_and_brings_the_folder_to_rest(samples: Folder, 
     rows = samples.read(SAMPLES).to_pylist()
     assert sorted(one["key"] for one in rows) == ["a", "b", "c"]
     assert not any(response["text"] == "Too late." for one in rows for response in one["responses"])
-    (part,) = samples.parts()
+    assert len(samples.parts()) == 1
     assert [one["num_dropped"] for one in tidy(samples, {"a", "b", "c"})] == [2]
-    assert samples.parts() == [part] or len(samples.parts()) == 1
+    assert len(samples.parts()) == 1
     assert [one["num_questions"] for one in tidy(samples, {"a", "c"})] == [2], "a key of other settings is dropped"
