@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from east_ray import __version__, config
+from east_ray import __version__
 from east_ray.config import Config, InputError
+from east_ray.config_file import dump_documented, load
 
 if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses
-    from east_ray import pipeline
+    from east_ray import stages
 
 app = typer.Typer(
     name="east-ray",
@@ -52,7 +53,7 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from east_ray.progress import Progress
     from east_ray.storage import RunDirectory
 
-    console, settings = _console(), config.load(config_file, overrides or [])
+    console, settings = _console(), load(config_file, overrides or [])
     path = pipeline.run(settings, Progress(console))
     report.print_summary(report.summarize(RunDirectory(settings)), console)
     console.print(f"\nreport: {path}", soft_wrap=True)
@@ -61,13 +62,15 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
-    from east_ray import pipeline
 
-    def stage(round_: "pipeline.Round") -> None:
+    from east_ray import pipeline, stages
+
+    def stage(round_: "stages.Round") -> None:
+        pipeline.require_questions(round_.config)
         if round_.config.samples is not None:
             raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-        pipeline.ask_questions(round_)
-        pipeline.sample_responses(round_)
+        stages.ask_questions(round_)
+        stages.sample_responses(round_)
 
     _run_stage(stage, config_file, overrides, round_number)
 
@@ -78,15 +81,15 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 
     With `samples` in the configuration, those that another sampler made.
     """
-    from east_ray import pipeline, report
+    from east_ray import pipeline, report, stages
     from east_ray.storage import RunDirectory
 
-    def stage(round_: "pipeline.Round") -> None:
+    def stage(round_: "stages.Round") -> None:
         if round_.config.samples is not None:
-            pipeline.take_samples(round_)
+            stages.take_samples(round_)
         pipeline.require(round_, "sampling", "sample")
         for learner in round_.learners():
-            pipeline.make_examples(round_, *learner)
+            stages.make_examples(round_, *learner)
 
     settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
     directory, console = RunDirectory(settings), _console()
@@ -97,17 +100,17 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 @app.command()
 def train(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
-    from east_ray import pipeline
+    from east_ray import pipeline, stages
 
-    def stage(round_: "pipeline.Round") -> None:
+    def stage(round_: "stages.Round") -> None:
         pipeline.require_model(round_.config)
         if round_.config.training.examples == "reference_solutions":
-            pipeline.ask_questions(round_)
+            stages.ask_questions(round_)
             for learner in round_.learners():
-                pipeline.make_examples(round_, *learner)
+                stages.make_examples(round_, *learner)
         pipeline.require(round_, "examples", "weigh")
         for learner in round_.learners():
-            pipeline.train(round_, *learner)
+            stages.train(round_, *learner)
 
     _run_stage(stage, config_file, overrides, round_number)
 
@@ -115,18 +118,42 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 @app.command()
 def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
-    from east_ray import pipeline, report
+    from east_ray import pipeline, report, stages
     from east_ray.storage import RunDirectory
 
-    def stage(round_: "pipeline.Round") -> None:
+    def stage(round_: "stages.Round") -> None:
         if round_.config.evaluation.questions is None:
             raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
         pipeline.require_model(round_.config)
-        pipeline.require(round_, "training", "train")
-        pipeline.evaluate(round_)
+        if round_.config.questions is not None or round_.config.samples is not None:
+            pipeline.require(round_, "training", "train")
+        stages.evaluate(round_)
 
     settings = _run_stage(stage, config_file, overrides, round_number)
     report.print_summary(report.summarize(RunDirectory(settings)), _console())
+
+
+@app.command()
+def compare(
+    files_and_overrides: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG_FILE... [KEY=VALUE]...", help="Comparisons, and settings for all of them."),
+    ],
+) -> None:
+    """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
+    from east_ray import comparing, report
+    from east_ray.progress import Progress
+    from east_ray.storage import RunDirectory
+
+    console = _console()
+    overrides = [argument for argument in files_and_overrides if "=" in argument]
+    configs = [load(argument, overrides) for argument in files_and_overrides if "=" not in argument]
+    if not configs:
+        raise InputError("compare: name at least one YAML file, e.g. jobs/compare_quickstart.yaml")
+    for settings in configs:
+        path = comparing.compare(settings, Progress(console))
+        report.print_summary(report.summarize(RunDirectory(settings)), console)
+        console.print(f"\nreport: {path}", soft_wrap=True)
 
 
 @app.command(name="report")
@@ -135,7 +162,7 @@ def write_report(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from east_ray import report
     from east_ray.storage import RunDirectory
 
-    console, directory = _console(), RunDirectory(config.load(config_file, overrides or []))
+    console, directory = _console(), RunDirectory(load(config_file, overrides or []))
     path = report.write_report(directory)
     report.print_summary(report.summarize(directory), console)
     console.print(f"\nreport: {path}", soft_wrap=True)
@@ -144,7 +171,7 @@ def write_report(config_file: ConfigFile, overrides: Overrides = None) -> None:
 @app.command(name="config")
 def show_config(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration as YAML, every setting with its documentation."""
-    sys.stdout.write(config.dump_documented(config.load(config_file, overrides or [])))
+    sys.stdout.write(dump_documented(load(config_file, overrides or [])))
 
 
 @app.command()
@@ -163,7 +190,7 @@ def doctor(
 
 
 def _run_stage(
-    stage: "Callable[[pipeline.Round], None]",
+    stage: "Callable[[stages.Round], None]",
     config_file: Path,
     overrides: list[str] | None,
     round_number: int,
@@ -174,7 +201,7 @@ def _run_stage(
     from east_ray.progress import Progress
     from east_ray.storage import RunDirectory
 
-    settings, progress = config.load(config_file, overrides or []), Progress(_console())
+    settings, progress = load(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
     directory = RunDirectory(settings)

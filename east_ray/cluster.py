@@ -117,7 +117,7 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
 
     joined = _address(config.cluster) is not None
     have = ray.cluster_resources()
-    learners = [config, *(config.variant(name) for name in config.variants)]
+    learners = config.learners().values()
     samples_itself = config.samples is None and any(one.training.examples == "selected" for one in learners)
     engines_run = samples_itself or config.evaluation.questions is not None
     demands = [(f"engines.num_{unit}s_per_engine", getattr(config.engines, f"num_{unit}s_per_engine")

@@ -1,11 +1,8 @@
 """Every setting of a run: its type, its bound, its default and what it means.
 
-A run is one YAML file plus dotted overrides (``sampling.temperature=0.8``). The models below are strict: an unknown
-key, a wrong type or a value out of bounds is refused with the path of the key, the value, what was expected and the
-nearest known key. Nothing here edits a value, and nothing here imports Ray, vLLM or torch.
-
->>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting
-WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
+The models below are strict: an unknown key, a wrong type or a value out of bounds is refused with the path of the key,
+the value, what was expected and the nearest known key. Nothing here edits a value, and nothing here imports Ray, vLLM
+or torch. config_file.py reads them from a run's YAML file.
 """
 
 import difflib
@@ -13,10 +10,8 @@ import math
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
@@ -25,17 +20,12 @@ class InputError(ValueError):
     """What a user gave cannot be used. The message is one sentence: which file, row or key, and what was expected."""
 
 
+#: Names of the two models that every round knows, beside its variants: what the run began with, what the round made.
+BASE, TRAINED = "base", "trained"
+
 #: Marks a field whose change cannot change a result, so that a run may be resumed with another value (more workers,
 #: another cluster). Every other difference to the configuration stored in a run directory is refused.
 _FREE = {"free": True}
-
-#: vLLM engine arguments that spend memory or devices differently and leave the responses' distribution as it is.
-_FREE_ENGINE_ARGS = {
-    "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes", "tensor_parallel_size",
-    "pipeline_parallel_size", "distributed_executor_backend", "enforce_eager", "enable_prefix_caching",
-    "enable_chunked_prefill", "disable_log_stats", "download_dir", "load_format", "swap_space", "cpu_offload_gb",
-    "block_size",
-}  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -332,7 +322,108 @@ class EvaluationConfig(_Section):
     questions: QuestionsConfig | None = None
     """Held-out questions; without them nothing is evaluated."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Longest response, in tokens. Decoding is greedy."""
+    """Longest response, in tokens. Accuracy is of greedy decoding."""
+    responses_per_question: Annotated[int, Field(ge=0, le=16384)] = 0
+    """Sample so many responses besides, for pass@k and maj@k with k up to this; 0: none."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Sampling temperature of these responses."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling of these responses."""
+    models: dict[str, str] = {}
+    """Further models to measure beside: name -> folder or hub name. They may be of other architectures."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in self.models:
+            _check_name(f"models.{name}", name)
+        return self
+
+
+class EarlyStoppingConfig(_Section):
+    """Ends the rounds when they no longer help."""
+
+    questions: QuestionsConfig
+    """A validation split, apart from the questions that are learned from and those of `evaluation`."""
+
+
+class GridConfig(_Section):
+    """Trainings of a comparison: every combination of these lists. Each has a name such as sft-entropy-a1.5."""
+
+    objectives: Annotated[list[Literal["sft", "dpo", "kto"]], Field(min_length=1)] = ["sft"]
+    """Training objectives."""
+    signals: Annotated[list[Literal["uniform", "entropy", "accuracy", "rejection"]], Field(min_length=1)] = [
+        "uniform",
+        "entropy",
+    ]
+    """What the weight grows with."""
+    exponents: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=1)] = [1.0]
+    """Exponents of every signal but uniform."""
+    mappings: Annotated[list[Literal["power", "sigmoid"]], Field(min_length=1)] = ["power"]
+    """Mappings of every signal but uniform."""
+    overrides: dict[str, Any] = {}
+    """Settings of selection, weighting and training for all of them, e.g. {training.learning_rate: 2.0e-7}."""
+    suffix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+)?$")] = ""
+    """Ends the names, e.g. -lr1, where grids differ in nothing but their overrides."""
+
+    def arms(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, overrides) of each combination."""
+        for objective in self.objectives:
+            for signal in self.signals:
+                shapes = [(m, a) for m in self.mappings for a in self.exponents] if signal != "uniform" else [(None, 0)]
+                for mapping, exponent in shapes:
+                    overrides: dict[str, Any] = {"training.objective": objective, "weighting.signal": signal}
+                    name = f"{objective}-{signal}"
+                    if mapping is not None:
+                        overrides |= {"weighting.mapping": mapping, "weighting.exponent": float(exponent)}
+                        name += f"-a{exponent:g}" + ("-sigmoid" if mapping == "sigmoid" else "")
+                    yield name + self.suffix, overrides | self.overrides
+
+
+class CompareConfig(_Section):
+    """Trainings from one set of samples, each with several seeds, evaluated on the same questions."""
+
+    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    """Every training is done with each of these; a seed decides the responses trained on and their order."""
+    grids: Annotated[list[GridConfig], Field(min_length=1)] = [GridConfig()]
+    """What is compared. Each objective's trainings are compared with its own uniform one."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trainings at the same time; by default as many as the cluster has CPUs and GPUs for when they begin."""
+    models_at_once: Annotated[int, Field(ge=1)] = 16
+    """Trained models that wait for their evaluation; each is removed after it, unless `keep_models` or more rounds."""
+    keep_models: bool = False
+    """Keep the trained models."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may be given once")
+        names = [name for grid in self.grids for name, _ in grid.arms()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"grids: two trainings are called {twice[0]}; give one of the grids a suffix")
+        return self
+
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """Name -> overrides of everything that is compared."""
+        return dict(arm for grid in self.grids for arm in grid.arms())
+
+    def baselines(self) -> dict[str, str | None]:
+        """Name of each arm -> the uniform one of its grid and objective, or of its objective; None if there is none."""
+        names = self.arms()
+        found: dict[str, str | None] = {}
+        for grid in self.grids:
+            for name, overrides in grid.arms():
+                uniform = f"{overrides['training.objective']}-uniform"
+                candidates = [one for one in (uniform + grid.suffix, uniform) if one in names]
+                found[name] = candidates[0] if candidates and candidates[0] != name else None
+        return found
+
+    def trainings(self) -> dict[str, dict[str, Any]]:
+        """Name -> overrides of each arm with each seed."""
+        return {
+            f"{name}-seed-{seed}": overrides | {"seed": seed}
+            for name, overrides in self.arms().items()
+            for seed in self.seeds
+        }
 
 
 class ClusterConfig(_Section):
@@ -360,8 +451,12 @@ class Config(_Section):
     """Rounds of sampling, weighting and training; each samples from the newest model."""
     init_from: Literal["previous", "base"] = "previous"
     """What a later round trains: the previous round's model, or `model` again."""
+    questions_per_round: Literal["same", "fresh"] = "same"
+    """same: every round asks the same questions. fresh: each the next `questions.max_questions` of the source."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """End after a round whose model does not answer significantly more of these questions than the one before it."""
     questions: QuestionsConfig | None = None
-    """The questions to learn from. Either these or `samples`."""
+    """The questions to learn from. Either these or `samples`; `east-ray evaluate` does without both."""
     samples: SamplesConfig | None = None
     """Questions with responses that another sampler made; nothing is sampled then."""
     prompt: PromptConfig = PromptConfig()
@@ -383,14 +478,18 @@ class Config(_Section):
     e.g. {uniform: {weighting.signal: uniform}}."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How models are measured."""
+    compare: Annotated[CompareConfig | None, Field(json_schema_extra=_FREE)] = None
+    """What `east-ray compare` trains and evaluates; arms and seeds may join later."""
     cluster: Annotated[ClusterConfig, Field(json_schema_extra=_FREE)] = ClusterConfig()
     """Where the run takes place."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.questions is None) == (self.samples is None):
-            raise ValueError("questions: give exactly one of questions and samples")
+        if self.questions is not None and self.samples is not None:
+            raise ValueError("questions: give one of questions and samples, not both")
         if self.samples is None:
+            if self.questions is None and self.evaluation.questions is None:
+                raise ValueError("questions: give questions to learn from, samples, or evaluation.questions")
             if not self.model:
                 raise ValueError("model: missing; this key is required")
             return self
@@ -401,103 +500,56 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
-    def _variants_resolve(self) -> Self:
-        for name in self.variants:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-                raise ValueError(f"variants.{name}: a name is made of letters, digits, '.', '_' and '-'")
-            self.variant(name)
+    def _rounds_make_sense(self) -> Self:
+        fresh = self.questions_per_round == "fresh"
+        if fresh and (self.questions is None or self.questions.max_questions is None):
+            raise ValueError("questions_per_round: fresh needs questions.max_questions, the number of each round")
+        if self.early_stopping and self.compare:
+            raise ValueError("early_stopping: a comparison has all its rounds; leave one of the two out")
         return self
 
+    @model_validator(mode="after")
+    def _variants_resolve(self) -> Self:
+        for name in self.variants:
+            _check_name(f"variants.{name}", name)
+            self.variant(name)
+        if self.compare:
+            if self.variants:
+                raise ValueError("variants: a comparison has its trainings in compare.grids; leave one of the two out")
+            if self.training.examples == "reference_solutions":
+                raise ValueError("compare: training.examples: reference_solutions has no weights to compare")
+            for name in self.compare.arms():
+                self.variant(f"{name}-seed-{self.compare.seeds[0]}")
+        return self
+
+    def learners(self) -> "dict[str, Config]":
+        """Name -> configuration of each training of a round: the run's own and its variants, or a comparison's."""
+        if self.compare:
+            return {name: self.variant(name) for name in self.compare.trainings()}
+        return {TRAINED: self} | {name: self.variant(name) for name in self.variants}
+
     def variant(self, name: str) -> "Config":
-        """The configuration of a variant: this one with the variant's overrides, and no variants of its own.
+        """The configuration of a variant or of a comparison's training: this one with the overrides of that name.
 
         Raises InputError if an override is not of selection, weighting or training, or is refused there.
         """
-        values = self.model_dump() | {"variants": {}}
-        for key, value in _flatten(self.variants[name]):
-            if key.split(".")[0] not in ("selection", "weighting", "training"):
-                raise InputError(
-                    f"variants.{name}.{key}: a variant may change selection, weighting and training, nothing else"
-                )
-            _set(values, key, value)
-        return _validate(values, f"variants.{name}.")
+        values = self.model_dump() | {"variants": {}, "compare": None}
+        where = "compare" if self.compare else f"variants.{name}"
+        overrides = self.compare.trainings()[name] if self.compare else self.variants[name]
+        for key, value in flatten(overrides):
+            if key.split(".")[0] not in ("selection", "weighting", "training", "seed"):
+                raise InputError(f"{where}.{key}: only selection, weighting, training and seed may differ here")
+            set_dotted(values, key, value)
+        return validate(values, f"{where}.")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-6 as a string; users mean the number, as YAML 1.2 has it."""
+def _check_name(key: str, name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"{key}: a name is made of letters, digits, '.', '_' and '-'")
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML file, with dotted overrides (``key.path=value``, the value read as YAML).
-
-    Raises InputError naming the file, the key, the value and what was expected.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the configuration ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the configuration is not UTF-8 text") from error
-    return parse(text, str(path), overrides)
-
-
-def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
-    """As `load`, from the text of a YAML file; `source` names it in messages."""
-    values = _parse_yaml(text, source)
-    if not isinstance(values, dict):
-        raise InputError(f"{source}: expected keys with values (model: …, run_dir: …), found {type(values).__name__}")
-    return resolve(values, overrides, source=f"{source}: ")
-
-
-def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
-    """A checked configuration from plain values and dotted overrides; raises InputError."""
-    merged = _copy(values)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
-        _set(merged, key, _parse_yaml(text, override))
-    return _validate(merged, source)
-
-
-def dump(config: Config) -> str:
-    """The configuration as YAML, every key written out; `load` reads it back to an equal one."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Every setting by its dotted key, e.g. {"weighting.exponent": 1.5}."""
-    return dict(_flatten(config.model_dump()))
-
-
-def dump_documented(config: Config) -> str:
-    """The configuration as YAML with each field's documentation as a comment above it."""
-    return "\n".join(_documented_lines(config, "")) + "\n"
-
-
-def differences(stored: Config, given: Config, *, ignored_sections: Sequence[str] = ()) -> list[str]:
-    """Keys in which two configurations differ and whose change would change results, as ``key: stored -> given``.
-
-    Sections in `ignored_sections` are passed over.
-    """
-    old, new = dict(_results_keys(stored, "")), dict(_results_keys(given, ""))
-    if not old["model"]:  # samples were weighed without one, and now they are trained on
-        new["model"] = ""
-    return [
-        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
-        for key in old | new
-        if old.get(key) != new.get(key) and key.partition(".")[0] not in ignored_sections
-    ]
-
-
-def _validate(values: Mapping[str, Any], source: str) -> Config:
+def validate(values: Mapping[str, Any], source: str) -> Config:
+    """A checked configuration; raises InputError, each sentence with `source` before it."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -535,20 +587,8 @@ def _section_type(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
-
-
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-
-
-def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+def set_dotted(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+    """Put a value at its dotted key, e.g. weighting.exponent, making the sections that are missing."""
     *parents, last = dotted_key.split(".")
     for parent in parents:
         child = values.get(parent)
@@ -558,36 +598,10 @@ def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
     values[last] = value
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value with its dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _results_keys(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if (isinstance(extra, dict) and extra.get("free")) or (prefix == "" and name == "run_dir"):
-            continue
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _results_keys(value, f"{prefix}{name}.")
-        elif name == "engine_args":
-            yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in _FREE_ENGINE_ARGS)
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _documented_lines(section: BaseModel, indent: str) -> Iterator[str]:
-    for name, field in type(section).model_fields.items():
-        for line in (field.description or "").splitlines():
-            yield f"{indent}# {line.strip()}"
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield f"{indent}{name}:"
-            yield from _documented_lines(value, indent + "  ")
-        else:
-            shown = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
-            yield from (indent + line for line in shown.splitlines())

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from east_ray.config import Config, dump
+from east_ray.config import Config
+from east_ray.config_file import dump
 from east_ray.records import DISCARDED, EXAMPLES
 from east_ray.storage import RunDirectory, StageRecord, Stages
 

@@ -10,6 +10,7 @@ Axes in names: Q questions, R responses.
 import concurrent.futures
 import functools
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ from east_ray.storage import Folder, local_copy, model_fingerprint
 _NO_ERROR = "its process was killed"
 #: What finishes within this time of another question of the task is written with it.
 _GATHER_S = 1.0
+#: Responses that an engine holds, running, waiting or finished, over those that it computes at once. A task lasts as
+#: long as its longest response, so by Little's law the engine stays full if this is above longest over mean length.
+_FILLS = 8
 #: Responses that an engine without and with a GPU computes at once, if its arguments do not say otherwise.
 _MAX_NUM_SEQS, _MAX_NUM_SEQS_GPU = 256, 1024
 
@@ -264,6 +268,27 @@ def requests(questions: pa.Table, models: Mapping[str, str], prompt: PromptConfi
 _KEYED = ["question_id", "question"]
 
 
+def by_architecture(models: Mapping[str, str]) -> list[dict[str, str]]:
+    """Models (name -> path) in groups that one engine can serve: of equal configuration, vocabulary and template."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, path in models.items():
+        groups.setdefault(_architecture(local_copy(path)), {})[name] = path
+    return list(groups.values())
+
+
+def _architecture(model: str) -> str:
+    import transformers
+
+    config = pretrained(transformers.AutoConfig, model).to_dict()
+    told = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
+    tokenizer = load_tokenizer(model)
+    return json.dumps([told, tokenizer.get_vocab(), tokenizer.chat_template], sort_keys=True, default=str)
+
+
+#: What a model's configuration says beside the shapes of its parameters and what is computed with them.
+_NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+
+
 def sample(
     asked: pa.Table,
     models: Mapping[str, str],
@@ -289,8 +314,7 @@ def sample(
     max_num_seqs = int(engines.engine_args.get("max_num_seqs", default))
     engines = engines.model_copy(update={"engine_args": engines.engine_args | {"max_num_seqs": max_num_seqs}})
     per_task = max(engines.questions_per_task, max_num_seqs // (4 * decoding.responses_per_question))
-    # Twice what fills the engine: while one half is sampled the other waits inside it, ready.
-    tasks_per_engine = max(2, -(-2 * max_num_seqs // (per_task * decoding.responses_per_question)))
+    tasks_per_engine = max(2, -(-_FILLS * max_num_seqs // (per_task * decoding.responses_per_question)))
     blocks = [unfinished.slice(begin, per_task) for begin in range(0, unfinished.num_rows, per_task)]
     if not blocks:
         return

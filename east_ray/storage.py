@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from east_ray import config as config_module
-from east_ray.config import Config, InputError
+from east_ray import config_file
+from east_ray.config import TRAINED, Config, InputError
 
 
 def resolve_path(path: str, *, is_output: bool = False) -> str:
@@ -63,6 +63,10 @@ def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]
     return filesystem, inner
 
 
+#: Seconds for which a fetched model stays after its last use.
+_KEEP_COPIES_S = 6 * 3600.0
+
+
 def local_copy(path: str) -> str:
     """A folder on this machine with the content of a model folder; hub names and local folders are themselves.
 
@@ -88,6 +92,7 @@ def local_copy(path: str) -> str:
     with (cache / f"{stamp}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a machine wait for the first of them
         if not os.path.isdir(target):
+            _remove_unused(cache)
             # Fetched beside its place and renamed: a process that is killed leaves no half of a model.
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 fetched = os.path.join(scratch, "model")
@@ -96,7 +101,17 @@ def local_copy(path: str) -> str:
                     os.makedirs(os.path.dirname(destination), exist_ok=True)
                     pafs.copy_files(file, destination, source_filesystem=filesystem)
                 Path(fetched).rename(target)
+        os.utime(target)
     return target
+
+
+def _remove_unused(cache: Path) -> None:
+    """Make room for another model: every round makes one. A process that has loaded a model needs its files no more."""
+    import shutil
+
+    for copy in cache.iterdir():
+        if copy.is_dir() and time.time() - copy.stat().st_mtime > _KEEP_COPIES_S:
+            shutil.rmtree(copy, ignore_errors=True)  # another process may be at the same
 
 
 #: Files up to this size are read whole for a fingerprint, larger ones at this distance.
@@ -334,9 +349,9 @@ class Stages:
     def __truediv__(self, name: str) -> Folder:
         return self.folder / name
 
-    def variant(self, name: str) -> "Stages":
-        """The folders of a variant, which shares the round's samples and has the rest of its own."""
-        return Stages(self.folder / "variants" / name)
+    def learner(self, name: str) -> "Stages":
+        """The folders of one training of the round; a variant has all but the samples of its own."""
+        return self if name == TRAINED else Stages(self.folder / "variants" / name)
 
     def record(self, stage: str) -> StageRecord | None:
         """The record of a stage that is done, else None."""
@@ -369,13 +384,13 @@ class RunDirectory:
             stored = self.folder.read_text("config.yaml")
             if stored is None or not self._has_begun():
                 stored = None
-                self.folder.write_text("config.yaml", config_module.dump(config))
+                self.folder.write_text("config.yaml", config_file.dump(config))
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
         if stored is not None:
             self._check_same_run(stored, config)
             if not self._is_weighed() or not self.config.model:
-                self.folder.write_text("config.yaml", config_module.dump(config))
+                self.folder.write_text("config.yaml", config_file.dump(config))
 
     def _has_begun(self) -> bool:
         """Whether any stage is done or has written rows: until then a mistake in the configuration may be mended."""
@@ -388,9 +403,9 @@ class RunDirectory:
 
     def _check_same_run(self, stored: str, config: Config) -> None:
         try:
-            before = config_module.parse(stored, f"{self.uri}/config.yaml")
+            before = config_file.parse(stored, f"{self.uri}/config.yaml")
             ignored = () if self._is_weighed() else _LATER_SECTIONS
-            differing = config_module.differences(before, config, ignored_sections=ignored)
+            differing = config_file.differences(before, config, ignored_sections=ignored)
         except InputError as error:
             raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
         if differing:
@@ -411,7 +426,7 @@ class RunDirectory:
     @cached_property
     def config(self) -> Config:
         """The configuration as stored."""
-        return config_module.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
+        return config_file.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
 
 
 def counts_by(table: pa.Table, column: str) -> dict[str, int]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from east_ray import config, storage
-from east_ray.config import InputError, load, resolve
+from east_ray import config, config_file, storage
+from east_ray.config import InputError
+from east_ray.config_file import load, resolve
 
 JOBS = Path(__file__).parent.parent / "jobs"
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
@@ -106,7 +107,7 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: bytes, message: 
 @pytest.mark.parametrize("job", sorted(JOBS.glob("*.yaml")), ids=lambda job: job.name)
 def test_every_job_is_valid_and_survives_being_written_and_read(job: Path, tmp_path: Path) -> None:
     settings = load(job)
-    for text in (config.dump(settings), config.dump_documented(settings)):
+    for text in (config_file.dump(settings), config_file.dump_documented(settings)):
         (tmp_path / "copy.yaml").write_text(text, encoding="utf-8")
         assert load(tmp_path / "copy.yaml") == settings
     assert not Path(settings.run_dir).is_absolute()
@@ -137,11 +138,11 @@ def test_only_what_changes_results_sets_two_runs_apart() -> None:
         "run_dir=elsewhere",
         "description=x",
     ]
-    assert config.differences(stored, resolve(MINIMAL, free)) == []
-    (difference,) = config.differences(stored, resolve(MINIMAL, ["engines.engine_args={quantization: fp8}"]))
+    assert config_file.differences(stored, resolve(MINIMAL, free)) == []
+    (difference,) = config_file.differences(stored, resolve(MINIMAL, ["engines.engine_args={quantization: fp8}"]))
     assert difference == "engines.engine_args.quantization: None there, 'fp8' now"
     changed = resolve(MINIMAL, ["weighting.exponent=2.0", "variants={u: {weighting.signal: uniform}}"])
-    assert config.differences(stored, changed) == [
+    assert config_file.differences(stored, changed) == [
         "weighting.exponent: 1.0 there, 2.0 now",
         "variants: {} there, {'u': {'weighting.signal': 'uniform'}} now",
     ]
@@ -169,8 +170,8 @@ def test_a_relative_run_directory_outlives_the_working_copy_of_a_submitted_job(
 
 
 def test_the_documented_dump_is_yaml_with_every_key() -> None:
-    dumped = yaml.safe_load(config.dump_documented(resolve(MINIMAL)))
-    assert dumped == yaml.safe_load(config.dump(resolve(MINIMAL)))
+    dumped = yaml.safe_load(config_file.dump_documented(resolve(MINIMAL)))
+    assert dumped == yaml.safe_load(config_file.dump(resolve(MINIMAL)))
 
 
 def test_an_engine_has_a_gpu_for_each_shard() -> None:

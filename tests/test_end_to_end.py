@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from east_ray import sampling
-from east_ray.config import EnginePoolConfig, PromptConfig, load
+from east_ray.config import EnginePoolConfig, PromptConfig
+from east_ray.config_file import load
 from east_ray.journal import tidy
-from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE
+from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent
@@ -289,15 +290,67 @@ def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Pa
 
 
 @pytest.mark.drill
-def test_a_second_round_samples_from_the_first_rounds_model(arguments: list[str], tmp_path: Path) -> None:
+def test_a_second_round_asks_fresh_questions_of_the_first_rounds_model(arguments: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"  # given as an address, so that models are fetched as from any remote storage
     small = ["questions.max_questions=24", "sampling.responses_per_question=8", "evaluation.questions.max_questions=24"]
-    result = east_ray("run", arguments[0], f"run_dir=file://{run}", "rounds=2", "variants={}", *small)
+    result = east_ray(
+        "run", arguments[0], f"run_dir=file://{run}", "rounds=2", "questions_per_round=fresh", "variants={}",
+        "evaluation.responses_per_question=4", *small,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     samples = [read(run / f"round_{number}" / "samples", SAMPLES) for number in (0, 1)]
     assert {row["model"] for row in samples[0]} == {"base"} and {row["model"] for row in samples[1]} == {"trained"}
-    texts = [[response["text"] for row in rows for response in row["responses"]] for rows in samples]
-    assert texts[0] != texts[1]
+    asked = [{row["question_id"] for row in rows} for rows in samples]
+    assert len(asked[0]) == len(asked[1]) == 24 and not asked[0] & asked[1]
     models = [(run / f"round_{number}" / "model" / "model.safetensors").read_bytes() for number in (0, 1)]
     assert models[0] != models[1]
     assert "round 0" in result.stdout and "round 1" in result.stdout
+    metrics = json.loads((run / "round_1" / "evaluation" / "metrics.json").read_text())
+    assert [row["k"] for row in metrics["sampled"]["trained"]["pass_at"]] == [1, 2, 4]
+    for row in read(run / "round_1" / "evaluation" / "sampled_answers", SAMPLED_ANSWERS):
+        assert row["num_responses"] == 4 == sum(cluster["num_responses"] for cluster in row["clusters"])
+
+
+@pytest.mark.drill
+def test_rounds_end_when_the_validation_questions_show_no_gain(quickstart: Path, tmp_path: Path) -> None:
+    result = east_ray(
+        "run", str(ROOT / "jobs" / "quickstart.yaml"), f"run_dir={tmp_path / 'run'}", "rounds=3", "variants={}",
+        "questions.max_questions=16", "sampling.responses_per_question=8", "evaluation={}",
+        "training.learning_rate=1e-12", "training.num_workers=1",  # the trained model answers as the base does
+        f"early_stopping={{questions: {{path: {quickstart / 'test.jsonl'}, max_questions: 30}}}}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "ended after round 0" in result.stdout
+    assert not (tmp_path / "run" / "round_1").exists()
+
+
+@pytest.mark.drill
+def test_models_are_measured_without_anything_to_learn_from(quickstart: Path, tmp_path: Path) -> None:
+    """Two models, one of another architecture, on the same questions."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(quickstart / "model")
+    torch.manual_seed(0)
+    other = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                    num_attention_heads=2, max_position_embeddings=256, eos_token_id=tokenizer.eos_token_id)
+    )  # fmt: skip
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    job = {
+        "run_dir": str(tmp_path / "run"), "model": str(quickstart / "model"), "cluster": {"num_cpus": 2},
+        "engines": {"engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 256,
+                                    "max_model_len": 256}, "env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
+        "evaluation": {"questions": {"path": str(quickstart / "test.jsonl"), "max_questions": 60}, "max_tokens": 64,
+                       "models": {"other": str(tmp_path / "other")}},
+    }  # fmt: skip
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    result = east_ray("evaluate", str(tmp_path / "job.yaml"))
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run" / "round_0" / "evaluation" / "metrics.json").read_text())
+    assert metrics["accuracy"]["base"]["accuracy"] > 0.5 > metrics["accuracy"]["other"]["accuracy"]
+    (difference,) = metrics["differences"]
+    assert difference["second"] == "base" and difference["high"] < 0 and difference["p_value"] < 0.001
+    refused = east_ray("run", str(tmp_path / "job.yaml"))
+    assert refused.returncode == 1 and "questions: missing" in refused.stderr

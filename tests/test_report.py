@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from east_ray.config import resolve
+from east_ray.config_file import resolve
 from east_ray.records import DISCARDED, EXAMPLES
 from east_ray.report import describe, print_summary, summarize, write_report
 from east_ray.storage import RunDirectory

@@ -1,12 +1,14 @@
 """The run directory: parts that are whole or absent, stages that are done or not, and runs that are told apart."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from east_ray.config import Config, InputError, resolve
+from east_ray.config import Config, InputError
+from east_ray.config_file import resolve
 from east_ray.storage import Folder, RunDirectory, counts_by, local_copy, locate
 
 SCHEMA = pa.schema([pa.field("a", pa.int64()), pa.field("b", pa.string())])
@@ -97,6 +99,11 @@ def test_a_remote_model_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Monk
     (copy / "mark").touch()
     assert (Path(local_copy("memory://bucket/model")) / "mark").exists()
     assert local_copy("a/hub-name") == "a/hub-name"
+    os.utime(copy, (0, 0))  # not used for long
+    with filesystem.open_output_stream(f"{path}/another.json") as stream:
+        stream.write(b"{}")
+    assert Path(local_copy("memory://bucket/model")) != copy
+    assert not copy.exists(), "models that nobody uses any more fill the disk"
 
 
 @pytest.mark.parametrize("remote", [False, True])

@@ -1,0 +1,212 @@
+"""A comparison: one set of samples, every way to learn from it with every seed, and which of them differ.
+
+The trainings run several at a time, in waves: a wave's models are evaluated together by one pool of engines and then
+removed. What is trained or evaluated is never done again. From the second round on, each training is a run of its own,
+which samples from its own model.
+"""
+
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from rich.console import Console
+
+from east_ray import evaluation, significance
+from east_ray.config import BASE, CompareConfig, Config, InputError
+from east_ray.config_file import differences, dump, parse
+from east_ray.pipeline import check_inputs, open_round, prepare, require_model
+from east_ray.progress import Progress, StageLine
+from east_ray.records import ANSWERS
+from east_ray.report import describe, write_report
+from east_ray.stages import Round, held_out_answers, make_examples, train
+from east_ray.storage import RunDirectory, StageRecord, Stages, resolve_model
+
+#: A learner of a round: its name, its settings and its folders.
+_Learner = tuple[str, Config, Stages]
+
+
+def compare(config: Config, progress: Progress) -> str:
+    """All rounds of a comparison; returns the path of the report. Raises InputError for what the user can mend."""
+    require_model(config)
+    if config.compare is None or config.evaluation.questions is None:
+        raise InputError("compare: a comparison needs `compare`, what to train, and `evaluation.questions`")
+    directory = RunDirectory(config)
+    progress.say(f"run directory: {directory.uri}")
+    check_inputs(config, directory)
+    for number in range(config.rounds):
+        round_ = open_round(config, directory, number, progress)
+        _check_same_trainings(round_)
+        if number == 0:
+            prepare(round_)
+            rounds = dict.fromkeys(config.compare.trainings(), round_)
+        else:
+            rounds = {name: _own_round(round_, name, settings) for name, settings, _ in round_.learners()}
+        _make_all_examples(round_, rounds)
+        _train_and_evaluate(round_, rounds, config.compare)
+        _write_comparison(round_, config.compare)
+    return write_report(directory)
+
+
+def _check_same_trainings(round_: Round) -> None:
+    """Raises InputError if a training that has begun was of other settings under the same name."""
+    for name, settings, stages in round_.learners():
+        stored = stages.folder.read_text("config.yaml")
+        if stored is None:
+            stages.folder.write_text("config.yaml", dump(settings))
+        elif differing := differences(parse(stored, f"{stages.folder}/config.yaml"), settings):
+            raise InputError(
+                f"compare: {name} has been begun with other settings ({'; '.join(differing)}); give its grid another "
+                "suffix, or choose another run_dir"
+            )
+
+
+def _own_round(round_: Round, name: str, settings: Config) -> Round:
+    """A later round of one training, with the questions asked and sampled of its own model."""
+    mine = open_round(settings, round_.directory, round_.number, round_.progress, learner=name)
+    prepare(mine)
+    return mine
+
+
+def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
+    """The examples of every training before the first of them begins: what is wrong with a grid shows here."""
+    todo = [learner for learner in round_.learners() if learner[2].record("examples") is None]
+    with round_.progress.stage("examples", len(todo), "trainings") as line:
+        for name, settings, stages in todo:
+            make_examples(_silent(rounds[name]), name, settings, stages)
+            line.advance(1, name)
+
+
+def _silent(round_: Round) -> Round:
+    """The round without its progress lines, where one line stands for many trainings."""
+    return replace(round_, progress=Progress(Console(quiet=True)))
+
+
+def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: CompareConfig) -> None:
+    """``variants/NAME/``: each training with the answers of its model; ``evaluation/answers/``: those of the base."""
+    if round_.number == 0 and round_.stages.record("base") is None:
+        with round_.stages.recording("base"):
+            _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages})
+    todo = [learner for learner in round_.learners() if learner[2].record("evaluation") is None]
+    with round_.progress.stage("trainings", len(todo), "trainings") as line:
+        for begin in range(0, len(todo), settings.models_at_once):
+            wave = todo[begin : begin + settings.models_at_once]
+            _train_wave(rounds, wave, settings.max_concurrent or _as_many_as_fit(wave), line)
+            line.advance(0, f"{len(wave)} models are being evaluated")
+            _evaluate_wave(round_, wave, keep_models=settings.keep_models or round_.config.rounds > 1)
+
+
+def _train_wave(rounds: Mapping[str, Round], wave: Sequence[_Learner], max_concurrent: int, line: StageLine) -> None:
+    """Train some at a time. The first error ends the wave; what goes on elsewhere then is done again or adopted."""
+    waiting: queue.SimpleQueue[_Learner] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
+    for learner in wave:
+        waiting.put(learner)
+
+    def work() -> None:
+        while not waiting.empty():
+            try:
+                name, settings, stages = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                train(_silent(rounds[name]), name, settings, stages)
+            except BaseException as error:  # raised where it is waited for
+                ended.put((name, error))
+            else:
+                ended.put((name, None))
+
+    for number in range(min(max_concurrent, len(wave))):  # daemons, so that an interrupt need not wait for them
+        threading.Thread(target=work, daemon=True, name=f"training-{number}").start()
+    for _ in wave:
+        name, error = ended.get()
+        if error is not None:
+            raise error
+        line.advance(1, f"{name} · {min(max_concurrent, len(wave))} at once")
+
+
+def _as_many_as_fit(wave: Sequence[_Learner]) -> int:
+    """Trainings that the cluster as it is has room for; one CPU is left for reading the examples."""
+    import ray
+
+    have = ray.cluster_resources()
+    rooms = []
+    for _, settings, _ in wave:
+        training = settings.training
+        wanted = {"CPU": training.num_cpus_per_worker, "GPU": training.num_gpus_per_worker, **training.resources}
+        there = have | {"CPU": have.get("CPU", 0) - 1}
+        rooms += [there.get(name, 0) / (amount * training.num_workers) for name, amount in wanted.items() if amount > 0]
+    return max(1, int(min(rooms, default=1)))
+
+
+def _evaluate_wave(round_: Round, wave: Sequence[_Learner], *, keep_models: bool) -> None:
+    models = {name: round_.directory.address(stages / "model") for name, _, stages in wave}
+    _answer(round_, models, {name: stages for name, _, stages in wave})
+    for _, _, stages in wave:
+        with stages.recording("evaluation"):
+            pass  # the record stands last, so that a wave that was killed is evaluated again
+        if not keep_models:
+            (stages / "model").clear()
+
+
+def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
+    """``evaluation/answers/`` of some models; their responses, which the answers hold as well, do not stay."""
+    assert round_.config.evaluation.questions is not None
+    digest = hashlib.blake2b("\n".join(models).encode(), digest_size=8).hexdigest()
+    folder = f"evaluation/{digest}"
+    answers, _ = held_out_answers(_silent(round_), round_.config.evaluation.questions, models, folder, StageRecord())
+    for name, stages in places.items():
+        (stages / "evaluation/answers").replace(answers.filter(pc.equal(answers["model"], name)))
+    (round_.stages / folder).clear()
+
+
+def _write_comparison(round_: Round, settings: CompareConfig) -> None:
+    """``comparison.json``: each arm's accuracy over its seeds and its difference to the uniform one, with intervals."""
+    tables = {name: _correctness(stages) for name, _, stages in round_.learners()}
+    base = _correctness(round_.directory.round(0))
+    # A question that an engine refused or died of for any model counts for none.
+    questions = sorted(set(base).intersection(*tables.values()))
+    arms, baselines = settings.arms(), settings.baselines()
+    correct = {
+        arm: np.array([[tables[f"{arm}-seed-{seed}"][question] for question in questions] for seed in settings.seeds])
+        for arm in arms
+    }
+    accuracy = evaluation.accuracy(np.array([base[question] for question in questions]), 0, 0)
+    sampling = round_.stages.record("sampling") or StageRecord()
+    results = significance.compare(correct, baselines)
+    content = {
+        "num_questions": len(questions),
+        "seeds": settings.seeds,
+        "num_comparisons": sum(result.difference is not None for result in results),
+        "base": asdict(accuracy),
+        "sampling": {"num_tokens": sampling.counts.get("num_tokens", 0), "seconds": sampling.seconds},
+        "arms": [_arm(round_, result, baselines[result.arm], settings.seeds) for result in results],
+    }
+    round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
+
+
+def _correctness(stages: Stages) -> dict[str, bool]:
+    table = (stages / "evaluation/answers").read(ANSWERS, ["question_id", "is_correct"])
+    return dict(zip(table["question_id"].to_pylist(), table["is_correct"].to_pylist(), strict=True))
+
+
+def _arm(round_: Round, result: significance.ArmResult, baseline: str | None, seeds: Sequence[int]) -> dict[str, Any]:
+    """A row of ``comparison.json``, with what the arm's trainings cost."""
+    names = [f"{result.arm}-seed-{seed}" for seed in seeds]
+    settings = round_.config.variant(names[0])
+    records = [round_.stages.learner(name).record("training") or StageRecord() for name in names]
+    return asdict(result) | {
+        "label": describe(settings),
+        "baseline": baseline,
+        "objective": settings.training.objective,
+        "signal": settings.weighting.signal,
+        "mapping": settings.weighting.mapping,
+        "exponent": settings.weighting.exponent,
+        "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
+        "training_seconds": round(sum(record.seconds for record in records), 1),
+    }

@@ -1,0 +1,120 @@
+"""A comparison on real parts: killed, gone on with, extended; and what it says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from east_ray.config import CompareConfig, InputError
+from east_ray.config_file import resolve
+
+ROOT = Path(__file__).parent.parent
+MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
+
+
+def comparison(**settings: Any) -> CompareConfig:
+    config = resolve(MINIMAL | {"compare": settings}).compare
+    assert config is not None
+    return config
+
+
+def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
+    settings = comparison(
+        seeds=[3, 4],
+        grids=[
+            {"signals": ["uniform", "entropy"], "exponents": [-1.0, 1.5], "mappings": ["power", "sigmoid"]},
+            {"signals": ["accuracy"]},
+            {"objectives": ["dpo", "kto"], "signals": ["uniform", "entropy"], "suffix": "-slow",
+             "overrides": {"training.learning_rate": 1e-7}},
+            {"objectives": ["kto"], "signals": ["rejection"]},
+        ],
+    )  # fmt: skip
+    assert settings.baselines() == {
+        "sft-uniform": None,
+        "sft-entropy-a-1": "sft-uniform",
+        "sft-entropy-a1.5": "sft-uniform",
+        "sft-entropy-a-1-sigmoid": "sft-uniform",
+        "sft-entropy-a1.5-sigmoid": "sft-uniform",
+        "sft-accuracy-a1": "sft-uniform",
+        "dpo-uniform-slow": None,
+        "dpo-entropy-a1-slow": "dpo-uniform-slow",
+        "kto-uniform-slow": None,
+        "kto-entropy-a1-slow": "kto-uniform-slow",
+        "kto-rejection-a1": None,
+    }
+    config = resolve(MINIMAL | {"compare": settings.model_dump()})
+    assert len(config.learners()) == 2 * 11
+    learner = config.learners()["dpo-entropy-a1-slow-seed-4"]
+    assert (learner.seed, learner.training.objective, learner.training.learning_rate) == (4, "dpo", 1e-7)
+    assert (learner.weighting.signal, learner.compare) == ("entropy", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grids": [{}, {"signals": ["uniform"]}]}, "two trainings are called sft-uniform; give one of the grids"),
+        ({"seeds": [1, 1]}, "seeds: each may be given once"),
+        ({"grids": [{"overrides": {"sampling.max_tokens": 3}}]}, "compare.sampling.max_tokens: only selection"),
+        ({"grids": [{"overrides": {"training.epoch": 3}}]}, "did you mean epochs?"),
+        ({"grids": []}, "compare.grids"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("?", "[?]")):
+        resolve(MINIMAL | {"compare": settings})
+
+
+def east_ray(*arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "east_ray", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.drill
+def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, tmp_path: Path) -> None:
+    arguments = [
+        "compare", "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}", "questions.max_questions=40",
+        "sampling.responses_per_question=8", "evaluation.questions.max_questions=60", "compare.seeds=[0, 1]",
+        "compare.models_at_once=3", "training.micro_batch_size=16",
+        "compare.grids=[{signals: [uniform, entropy]}, {objectives: [kto], signals: [entropy]}]",
+    ]  # fmt: skip
+    round_ = tmp_path / "run" / "round_0"
+
+    def records() -> dict[str, int]:
+        found = round_.glob("variants/*/stages/training.json")
+        return {path.parts[-3]: path.stat().st_mtime_ns for path in found}
+
+    process = east_ray(*arguments)
+    deadline = time.monotonic() + 400
+    while len(records()) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = records()
+    assert 2 <= len(before) < 6
+
+    again = east_ray(*arguments)
+    out, err = again.communicate(timeout=500)
+    assert again.returncode == 0, out + err
+    after = records()
+    assert len(after) == 6 and {name: after[name] for name in before} == before, "a finished training was repeated"
+    found = json.loads((round_ / "comparison.json").read_text())
+    arms = {arm["arm"]: arm for arm in found["arms"]}
+    assert list(arms) == ["sft-uniform", "sft-entropy-a1", "kto-entropy-a1"]
+    assert found["num_questions"] == 60 and found["num_comparisons"] == 1
+    assert arms["sft-entropy-a1"]["baseline"] == "sft-uniform" and arms["kto-entropy-a1"]["difference"] is None
+    for arm in arms.values():
+        assert len(arm["accuracy_per_seed"]) == 2 and arm["num_tokens"] > 0 and arm["training_seconds"] > 0
+    assert not list(round_.glob("variants/*/model")), "models are removed once they have been evaluated"
+    assert "sft-entropy-a1" in out or "entropy, a = 1" in out
+
+    extended = east_ray(*arguments, "compare.grids=[{signals: [uniform, entropy], overrides: {training.epochs: 2}}]")
+    _, err = extended.communicate(timeout=120)
+    assert extended.returncode == 1
+    assert "sft-uniform-seed-0 has been begun with other settings (training.epochs: 1 there, 2 now)" in err
