@@ -46,7 +46,7 @@ def judge_samples(samples: Folder, judged: Folder, rules: SelectionRules) -> Ite
             }
         )
 
-    yield from _spread(work, _groups(samples))
+    yield from spread(work, part_groups(samples))
 
 
 def weigh_judged(judged: Folder, examples: Folder, discarded: Folder, normalizer: Normalizer | None) -> Iterator[int]:
@@ -65,7 +65,7 @@ def weigh_judged(judged: Folder, examples: Folder, discarded: Folder, normalizer
             examples.write_part(kept, row["name"])
         return pa.table({"num_questions": [table.num_rows]})
 
-    for counts in _spread(work, [[part] for part in judged.parts()]):
+    for counts in spread(work, [[part] for part in judged.parts()]):
         yield int(counts["num_questions"])
 
 
@@ -83,15 +83,12 @@ def discarded_rows(judged: pa.Table) -> pa.Table:
 
 def _judged(samples: Folder, parts: Sequence[str], rules: SelectionRules) -> pa.Table:
     tables = [JUDGED.empty_table()]
-    for part in parts:
-        with samples.filesystem.open_input_file(part) as file:
-            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            for batch in parquet.iter_batches(_QUESTIONS_AT_ONCE, columns=_READ):
-                tables.append(pa.Table.from_pylist([judge(row, rules) for row in batch.to_pylist()], schema=JUDGED))
+    for batch in samples.batches(_READ, parts, max_rows=_QUESTIONS_AT_ONCE):
+        tables.append(pa.Table.from_pylist([judge(row, rules) for row in batch.to_pylist()], schema=JUDGED))
     return pa.concat_tables(tables)
 
 
-def _groups(folder: Folder) -> list[list[str]]:
+def part_groups(folder: Folder) -> list[list[str]]:
     """The folder's parts, some for each task; the same groups on every machine."""
     sizes = folder.part_sizes()
     wanted = min(_MAX_TASK_BYTES, max(_MIN_TASK_BYTES, sum(sizes.values()) // _NUM_TASKS))
@@ -106,7 +103,7 @@ def _groups(folder: Folder) -> list[list[str]]:
     return groups
 
 
-def _spread(work: Any, groups: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
+def spread(work: Any, groups: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
     """Run `work` on each group of parts as a task of its own; yields the one row that it gives."""
     import ray.data
 

@@ -91,15 +91,16 @@ def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
         else None,
         "rejected": rejected and rejected["text"],
         "rejected_finish_reason": rejected and rejected["finish_reason"],
-        "reason": _reason(
+        "reason": reason_to_discard(
             rules, parsable, bool(correct), chosen is not None, bool(wrong), len(correct) == num_responses
         ),
     }
 
 
-def _reason(
+def reason_to_discard(
     rules: SelectionRules, parsable: bool, any_correct: bool, any_chosen: bool, any_wrong: bool, all_correct: bool
 ) -> Reason | None:
+    """Why these rules drop a question of whose responses this is true, or None; `any_chosen`: one can be trained on."""
     if not parsable:
         return Reason.UNPARSABLE_REFERENCE
     if not any_correct:

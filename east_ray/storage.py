@@ -247,6 +247,18 @@ class Folder:
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *tables], promote_options="permissive")
 
+    def batches(
+        self, columns: Sequence[str], parts: Sequence[str] | None = None, *, max_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of these parts, or of all, in order and at most `max_rows` at a time; no part is held whole.
+
+        `columns` may name fields inside a column, e.g. ``responses.list.element.text``.
+        """
+        for part in self.parts() if parts is None else parts:
+            with self.filesystem.open_input_file(part) as file:
+                parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+                yield from parquet.iter_batches(max_rows, columns=list(columns))
+
     def write_part(self, table: pa.Table, name: str | None = None) -> None:
         """Add a part, whole or not at all."""
         sink = pa.BufferOutputStream()

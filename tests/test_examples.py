@@ -68,7 +68,7 @@ def test_splits_and_shuffles_of_the_questions_change_nothing(
     monkeypatch.setattr(examples, "_MIN_TASK_BYTES", 1)
     folder = Folder(*locate(str(tmp_path / "tasks")))
     tasks = weighed(folder, [shuffled[i::7] for i in range(7)])
-    assert len(examples._groups(folder / "samples")) == len((folder / "judged").parts()) == 7
+    assert len(examples.part_groups(folder / "samples")) == len((folder / "judged").parts()) == 7
     for other in (split, tasks):
         assert [table.equals(first) for table, first in zip(other, whole, strict=True)] == [True, True]
     kept = whole[0].to_pylist()

@@ -26,6 +26,8 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "questions",
         "batches",
         "progress",
+        "audit",
+        "studies",
     ],
 )
 def test_pure_modules_need_no_heavy_package(module: str) -> None:

@@ -181,6 +181,80 @@ def test_diverse_references_differ_from_draw_to_draw() -> None:
     assert problem.answer not in answers
 
 
+@pytest.mark.parametrize("how", ["stubborn", "diverse"])
+def test_nested_wrong_references_of_a_smaller_share_are_among_those_of_a_larger(how: str) -> None:
+    problems = draw(200)
+
+    def wrong_at(share: float) -> dict[str, str]:
+        rows = wp.rows(problems, seed=3, wrong_share=share, wrong_references=how, nested=True)
+        return {row["question"]: row["answer"] for row in rows if "reference_is_wrong" in row}
+
+    shares = (0.0, 0.05, 0.1, 0.4, 1.0)
+    found = [wrong_at(share) for share in shares]
+    assert [len(wrong) for wrong in found] == [round(200 * share) for share in shares]
+    assert all(smaller.items() <= larger.items() for smaller, larger in itertools.pairwise(found))
+
+
+def test_both_kinds_of_nested_wrong_references_are_of_the_same_questions() -> None:
+    problems = draw(100)
+    stubborn, diverse = (
+        wp.rows(problems, seed=3, wrong_share=0.2, wrong_references=how, nested=True) for how in ("stubborn", "diverse")
+    )
+    assert ["reference_is_wrong" in row for row in stubborn] == ["reference_is_wrong" in row for row in diverse]
+
+
+@pytest.mark.parametrize(("easy_share", "num_easy"), [(0.0, 0), (0.25, 10), (0.5, 20), (1.0, 40)])
+def test_the_share_of_easy_questions_is_exact(easy_share: float, num_easy: int) -> None:
+    problems = wp.easy_and_hard(40, seed=5, easy_share=easy_share)
+    easy = {problem.question for problem in itertools.islice(wp.generate(wp.EASY, 5), num_easy)}
+    assert len({problem.question for problem in problems}) == 40
+    assert len(easy & {problem.question for problem in problems}) == num_easy
+
+
+def test_shares_outside_of_0_to_1_are_refused() -> None:
+    with pytest.raises(ValueError, match="easy_share must lie in"):
+        wp.easy_and_hard(10, 0, easy_share=1.5)
+    with pytest.raises(ValueError, match="wrong_share must lie in"):
+        wp.rows([], 0, wrong_share=-0.1)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "is_right"),
+    [
+        ("5*3=15\n15-2*4=7\nThe answer is \\boxed{7}.", True),
+        ("3*5=15\n15-4*2=7", True),
+        ("First,\n5*3=15\nand then\n15-2*4=7", True),
+        ("5*3=15\n15-2*4=7\nThe answer is \\boxed{8}.", True),  # the answer is judged elsewhere
+        ("5*3=16\n16-2*4=8", False),  # not true
+        ("5*3=15\n15-2*4=8", False),
+        ("5+2=7\n7*1=7", False),  # right answer, other steps
+        ("5*3=15\n15-8=7", False),  # other numbers than the question's
+        ("2*4-15=7\n5*3=15", False),
+        ("5*3=15", False),  # a step is missing
+        ("5*3=15\n15-2*4=7\n7*1=7", False),
+        ("The answer is \\boxed{7}.", False),
+    ],
+)
+def test_steps_are_those_of_the_solution(response: str, is_right: bool) -> None:
+    assert wp.steps_are_right("5*3=15\n15-2*4=7\nThe answer is \\boxed{7}.\n#### 7", response) is is_right
+
+
+def test_order_matters_where_it_matters() -> None:
+    assert not wp.steps_are_right("8/2=4", "2/8=4")
+    assert not wp.steps_are_right("8-2=6", "2-8=6")
+    assert not wp.steps_are_right("17%5=2", "5%17=2")
+    assert wp.steps_are_right("5+4*3=17", "3*4+5=17")
+
+
+def test_solutions_have_right_steps_and_misconceptions_have_not() -> None:
+    for problem in draw(300):
+        assert wp.steps_are_right(wp.reference_row(problem)["answer"], problem.solution())
+        assert not wp.steps_are_right(problem.solution(), problem.solution(sorted(problem.kinds)[:1]))
+
+
 def test_the_command_line_writes_what_its_options_say(tmp_path: Path) -> None:
     options = ["--count=40", "--seed=7", "--steps=2:3,3:1", "--kinds=half,double,gets_more", "--wrong-share=0.25"]
 
@@ -195,6 +269,16 @@ def test_the_command_line_writes_what_its_options_say(tmp_path: Path) -> None:
     assert {len(wp.equations(row["answer"])) for row in first} == {2, 3}
     second = run("second.jsonl", "--exclude", str(tmp_path / "first.jsonl"))
     assert {row["question"] for row in first}.isdisjoint(row["question"] for row in second)
+
+
+def test_the_command_line_draws_the_quick_starts_own_questions(tmp_path: Path) -> None:
+    command = [sys.executable, str(QUICKSTART / "word_problems.py"), "--out", str(tmp_path / "pool.jsonl"),
+               "--count=40", "--easy-share=0.75", "--seed=5"]  # fmt: skip
+    subprocess.run(command, check=True)
+    rows = [json.loads(line) for line in (tmp_path / "pool.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["question"] for row in rows] == [p.question for p in wp.easy_and_hard(40, 5, easy_share=0.75)]
+    refused = subprocess.run([*command, "--steps=2"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "it goes with neither --steps nor --kinds" in refused.stderr
 
 
 # --- the shipped files -----------------------------------------------------------------------------------------------

@@ -21,6 +21,13 @@ Everything follows from the seed. Only the standard library is used. To write th
 or a file of one's own, here 500 questions of two to three steps, one in five with a wrong reference answer:
 
     python jobs/quickstart/word_problems.py --out pool.jsonl --count 500 --seed 7 --steps 2:3,3:1 --wrong-share 0.2
+
+or one of the quick start's own kinds of question, three in four of which its model solves with confidence:
+
+    python jobs/quickstart/word_problems.py --out pool.jsonl --count 500 --easy-share 0.75 --wrong-share 0.2
+
+Files that differ only in --wrong-share ask the same questions, and the wrong references of a smaller share are among
+those of a larger one: responses sampled for one file serve them all.
 """
 
 from __future__ import annotations
@@ -211,6 +218,34 @@ def equations(text: str) -> list[tuple[str, int]]:
     [('5*3', 15), ('15-4', 12)]
     """
     return [(expression, int(result)) for expression, result in _EQUATION.findall(text)]
+
+
+def steps_are_right(solution: str, response: str) -> bool:
+    """Whether a response takes the steps of the right solution: the same operations on the same numbers, all true.
+
+    Terms of a sum and factors of a product may stand in any order. The answer that the response then states is not
+    looked at, nor is anything between its equations.
+
+    Args:
+        solution: the right one, as in the column ``answer`` of a row whose reference is not wrong.
+
+    >>> steps_are_right("5*3=15\\n15-4=11", "3*5=15\\n15-4=11"), steps_are_right("5*3=15\\n15-4=11", "5+3=8\\n8+3=11")
+    (True, False)
+    """
+    expected, taken = equations(solution), equations(response)
+    return len(expected) == len(taken) and all(
+        _without_order(right) == _without_order(expression) and result == stated
+        for (right, result), (expression, stated) in zip(expected, taken, strict=True)
+    )
+
+
+def _without_order(expression: str) -> list[tuple[str, ...]]:
+    """The signed terms of an expression, sorted; in those that are products the factors, too."""
+    terms = re.findall(r"[-+][^-+]+", f"+{expression}")
+    return sorted(
+        (term[0], *(sorted(term[1:].split("*")) if "/" not in term and "%" not in term else [term[1:]]))
+        for term in terms
+    )
 
 
 def render_solution(lines: Sequence[tuple[str, int]]) -> str:
@@ -421,14 +456,23 @@ def rows(
     wrong_share: float = 0.0,
     wrong_references: WrongReferences = "stubborn",
     misconceptions: Collection[str] = (),
+    nested: bool = False,
 ) -> list[dict[str, Any]]:
-    """One row per word problem; exactly round(wrong_share * number of problems) of them with a wrong reference."""
+    """One row per word problem; exactly round(wrong_share * number of problems) of them with a wrong reference.
+
+    nested: the wrong references of a smaller share are among those of a larger one, with the same wrong answers, and
+    both kinds of wrong references are of the same questions. (The quick start's files were drawn before this.)
+    """
     if not 0 <= wrong_share <= 1:
         raise ValueError(f"wrong_share must lie in [0, 1], got {wrong_share}")
     rng = random.Random(seed)
-    wrong = set(rng.sample(range(len(problems)), round(wrong_share * len(problems))))
+    num_wrong = round(wrong_share * len(problems))
+    order = rng.sample(range(len(problems)), len(problems) if nested else num_wrong)
+    wrong = set(order[:num_wrong])
     return [
-        wrong_reference_row(problem, wrong_references, rng, misconceptions)
+        wrong_reference_row(
+            problem, wrong_references, random.Random(f"{seed}:{problem.question}") if nested else rng, misconceptions
+        )
         if position in wrong
         else reference_row(problem)
         for position, problem in enumerate(problems)
@@ -453,7 +497,7 @@ PLANTED_MISCONCEPTIONS: Mapping[str, float] = {
     "shares_equally": 0.30,
     "combines": 0.30,
 }
-# Half of the questions ask what the model knows, half what it is unsure of.
+# What the model knows, and what it is unsure of; of the quick start's questions half are of each.
 EASY = Recipe(steps={1: 1.0}, kinds={kind: 1.0 for kind in CLAUSE_KINDS if kind not in PLANTED_MISCONCEPTIONS})
 HARD = Recipe(
     steps={1: 0.15, 2: 0.45, 3: 0.3, 4: 0.1},
@@ -464,9 +508,16 @@ TRAIN_SEED, TEST_SEED = 1, 2
 WRONG_SHARE = 0.1
 
 
-def half_easy(num_questions: int, seed: int, exclude: Collection[str] = ()) -> list[WordProblem]:
-    """Word problems from EASY and HARD in equal parts, shuffled, all with different texts."""
-    easy = list(itertools.islice(generate(EASY, seed, exclude), num_questions // 2))
+def easy_and_hard(
+    num_questions: int, seed: int, exclude: Collection[str] = (), *, easy_share: float = 0.5
+) -> list[WordProblem]:
+    """Word problems from EASY and HARD, shuffled, all with different texts; round(easy_share * number) are easy.
+
+    The quick start's model solves the easy ones with confidence: the weights by entropy are about 0 there.
+    """
+    if not 0 <= easy_share <= 1:
+        raise ValueError(f"easy_share must lie in [0, 1], got {easy_share}")
+    easy = list(itertools.islice(generate(EASY, seed, exclude), round(easy_share * num_questions)))
     hard_exclude = {*exclude, *(problem.question for problem in easy)}
     hard = list(itertools.islice(generate(HARD, seed, hard_exclude), num_questions - len(easy)))
     problems = easy + hard
@@ -476,8 +527,8 @@ def half_easy(num_questions: int, seed: int, exclude: Collection[str] = ()) -> l
 
 def quickstart_problems() -> tuple[list[WordProblem], list[WordProblem]]:
     """The word problems of train.jsonl and test.jsonl; no text stands in both."""
-    train = half_easy(NUM_TRAIN, TRAIN_SEED)
-    test = half_easy(NUM_TEST, TEST_SEED, exclude={problem.question for problem in train})
+    train = easy_and_hard(NUM_TRAIN, TRAIN_SEED)
+    test = easy_and_hard(NUM_TEST, TEST_SEED, exclude={problem.question for problem in train})
     return train, test
 
 
@@ -508,8 +559,13 @@ def main() -> None:
     target.add_argument("--out", type=Path, metavar="FILE", help="write one JSON Lines file, by the options below")
     parser.add_argument("--count", type=int, default=500, help="number of questions")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=_step_shares, default={1: 0.5, 2: 0.3, 3: 0.2}, help="e.g. 1:0.5,2:0.3,3:0.2")
-    parser.add_argument("--kinds", default=",".join(CLAUSE_KINDS), help="kinds of clause, separated by commas")
+    parser.add_argument("--steps", type=_step_shares, help="e.g. 1:0.5,2:0.3,3:0.2, which is the default")
+    parser.add_argument("--kinds", help="kinds of clause, separated by commas; all by default")
+    parser.add_argument(
+        "--easy-share",
+        type=float,
+        help="instead of --steps and --kinds: the quick start's easy and hard questions, and the share of easy ones",
+    )
     parser.add_argument("--wrong-share", type=float, default=0.0, help="share of wrong reference answers, in [0, 1]")
     parser.add_argument("--wrong-references", choices=("stubborn", "diverse"), default="stubborn")
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="files whose questions must not occur")
@@ -518,16 +574,23 @@ def main() -> None:
     if arguments.quickstart:
         write_quickstart(arguments.quickstart)
         return
-    recipe = Recipe(steps=arguments.steps, kinds=dict.fromkeys(arguments.kinds.split(","), 1.0))
+    if arguments.easy_share is not None and (arguments.steps or arguments.kinds):
+        parser.error("--easy-share draws the quick start's own questions: it goes with neither --steps nor --kinds")
     lines = itertools.chain.from_iterable(path.read_text(encoding="utf-8").splitlines() for path in arguments.exclude)
     exclude = {json.loads(line)["question"] for line in lines}
-    problems = list(itertools.islice(generate(recipe, arguments.seed, exclude), arguments.count))
+    if arguments.easy_share is not None:
+        problems = easy_and_hard(arguments.count, arguments.seed, exclude, easy_share=arguments.easy_share)
+    else:
+        kinds = arguments.kinds.split(",") if arguments.kinds else CLAUSE_KINDS
+        recipe = Recipe(arguments.steps or {1: 0.5, 2: 0.3, 3: 0.2}, dict.fromkeys(kinds, 1.0))
+        problems = list(itertools.islice(generate(recipe, arguments.seed, exclude), arguments.count))
     references = rows(
         problems,
         arguments.seed,
         wrong_share=arguments.wrong_share,
         wrong_references=arguments.wrong_references,
         misconceptions=PLANTED_MISCONCEPTIONS,
+        nested=True,
     )
     write_jsonl(arguments.out, references)
 
