@@ -20,7 +20,8 @@ from rich.console import Console
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
-from east_ray.config_file import dump_documented, load
+from east_ray.config_file import dump_documented
+from east_ray.storage import RunDirectory, load_run
 
 if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses
     from east_ray import stages
@@ -34,7 +35,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML file, e.g. jobs/quickstart.yaml.", show_default=False)]
+ConfigFile = Annotated[
+    str,
+    typer.Argument(help="The run's YAML file, e.g. jobs/quickstart.yaml, or its run directory.", show_default=False),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings in place of the file's, e.g. weighting.exponent=1.5."),
@@ -51,9 +55,8 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Run everything: sample, weigh, train and evaluate, round after round; or go on where a run was interrupted."""
     from east_ray import pipeline, report
     from east_ray.progress import Progress
-    from east_ray.storage import RunDirectory
 
-    console, settings = _console(), load(config_file, overrides or [])
+    console, settings = _console(), load_run(config_file, overrides or [])
     path = pipeline.run(settings, Progress(console))
     report.print_summary(report.summarize(RunDirectory(settings)), console)
     console.print(f"\nreport: {path}", soft_wrap=True)
@@ -82,7 +85,6 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     With `samples` in the configuration, those that another sampler made.
     """
     from east_ray import pipeline, report, stages
-    from east_ray.storage import RunDirectory
 
     def stage(round_: "stages.Round") -> None:
         if round_.config.samples is not None:
@@ -119,7 +121,6 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
     from east_ray import pipeline, report, stages
-    from east_ray.storage import RunDirectory
 
     def stage(round_: "stages.Round") -> None:
         if round_.config.evaluation.questions is None:
@@ -143,11 +144,10 @@ def compare(
     """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
     from east_ray import comparing, report
     from east_ray.progress import Progress
-    from east_ray.storage import RunDirectory
 
     console = _console()
     overrides = [argument for argument in files_and_overrides if "=" in argument]
-    configs = [load(argument, overrides) for argument in files_and_overrides if "=" not in argument]
+    configs = [load_run(argument, overrides) for argument in files_and_overrides if "=" not in argument]
     if not configs:
         raise InputError("compare: name at least one YAML file, e.g. jobs/compare_quickstart.yaml")
     for settings in configs:
@@ -160,18 +160,39 @@ def compare(
 def write_report(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Write report.html of a run, as far as the run has got, and show its tables."""
     from east_ray import report
-    from east_ray.storage import RunDirectory
 
-    console, directory = _console(), RunDirectory(load(config_file, overrides or []))
+    console, directory = _console(), RunDirectory(load_run(config_file, overrides or []))
     path = report.write_report(directory)
     report.print_summary(report.summarize(directory), console)
     console.print(f"\nreport: {path}", soft_wrap=True)
 
 
+@app.command()
+def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+    """List the questions whose reference answer the responses contradict: audit/, as JSONL and HTML."""
+    from east_ray import findings, stages
+    from east_ray.audit import write_audit
+
+    settings = load_run(config_file, overrides or [])
+    directory = RunDirectory(settings)
+    round_ = directory.round(round_number)
+    name, learner = next(iter(settings.learners().items()))
+    weighed = round_.learner(name)
+    if weighed.record("examples") is None:
+        raise InputError(f"round {round_number} of {directory.uri} has no examples yet: run `east-ray weigh` first")
+    found = findings.audit_round(round_, weighed, stages.selection_rules(learner), settings.studies)
+    path = write_audit(found, round_ / "audit")
+    _console().print(
+        f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "
+        f"{100 * found.min_share:.0f} % of the responses; the {len(found.suspects):,} most suspicious: {path}",
+        soft_wrap=True,
+    )
+
+
 @app.command(name="config")
 def show_config(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration as YAML, every setting with its documentation."""
-    sys.stdout.write(dump_documented(load(config_file, overrides or [])))
+    sys.stdout.write(dump_documented(load_run(config_file, overrides or [])))
 
 
 @app.command()
@@ -191,7 +212,7 @@ def doctor(
 
 def _run_stage(
     stage: "Callable[[stages.Round], None]",
-    config_file: Path,
+    config_file: str,
     overrides: list[str] | None,
     round_number: int,
     *,
@@ -199,9 +220,8 @@ def _run_stage(
 ) -> Config:
     from east_ray import pipeline
     from east_ray.progress import Progress
-    from east_ray.storage import RunDirectory
 
-    settings, progress = load(config_file, overrides or []), Progress(_console())
+    settings, progress = load_run(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
     directory = RunDirectory(settings)

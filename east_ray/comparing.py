@@ -20,6 +20,7 @@ from rich.console import Console
 from east_ray import evaluation, significance
 from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config_file import differences, dump, parse
+from east_ray.findings import write_findings
 from east_ray.pipeline import check_inputs, open_round, prepare, require_model
 from east_ray.progress import Progress, StageLine
 from east_ray.records import ANSWERS
@@ -50,6 +51,8 @@ def compare(config: Config, progress: Progress) -> str:
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
         _write_comparison(round_, config.compare)
+        if number == 0:
+            write_findings(round_)
     return write_report(directory)
 
 

@@ -339,6 +339,17 @@ class EvaluationConfig(_Section):
         return self
 
 
+class StudiesConfig(_Section):
+    """What else the samples are asked, for the report."""
+
+    fewer_responses: list[Annotated[int, Field(ge=2)]] = []
+    """How far entropies and weights from the first 8, 16, … responses agree with those from all of them."""
+    max_suspects: Annotated[int, Field(ge=1)] = 1000
+    """Questions that the audit of the reference answers lists at most."""
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the responses that must agree on another answer than the reference for a question to be suspect."""
+
+
 class EarlyStoppingConfig(_Section):
     """Ends the rounds when they no longer help."""
 
@@ -478,6 +489,8 @@ class Config(_Section):
     e.g. {uniform: {weighting.signal: uniform}}."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How models are measured."""
+    studies: Annotated[StudiesConfig, Field(json_schema_extra=_FREE)] = StudiesConfig()
+    """What else the samples are asked, for the report."""
     compare: Annotated[CompareConfig | None, Field(json_schema_extra=_FREE)] = None
     """What `east-ray compare` trains and evaluates; arms and seeds may join later."""
     cluster: Annotated[ClusterConfig, Field(json_schema_extra=_FREE)] = ClusterConfig()

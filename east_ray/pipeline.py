@@ -10,6 +10,7 @@ and begins anew where it must.
 from east_ray import samples
 from east_ray.cluster import check_resources, connect
 from east_ray.config import TRAINED, Config, InputError
+from east_ray.findings import write_findings
 from east_ray.progress import Progress
 from east_ray.questions import load_questions
 from east_ray.report import write_report
@@ -44,6 +45,7 @@ def run(config: Config, progress: Progress) -> str:
         for name, settings, stages in round_.learners():
             train(round_, name, settings, stages)
         evaluate(round_)
+        write_findings(round_)
         if number + 1 < config.rounds and not has_gained(round_):
             progress.say(f"ended after round {number}: on the validation questions it gained nothing that is certain")
             break

@@ -32,6 +32,11 @@ class StageLine:
         self.update(self._done + units, note)
 
     @property
+    def done(self) -> int:
+        """Units done so far."""
+        return self._done
+
+    @property
     def seconds(self) -> float:
         """Seconds since the stage began."""
         return time.monotonic() - self._begin

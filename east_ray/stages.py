@@ -187,9 +187,9 @@ def make_examples(round_: Round, name: str, settings: Config, stages: Stages) ->
             )
 
 
-def _weigh(round_: Round, settings: Config, stages: Stages, line: StageLine) -> tuple[int, dict[str, int]]:
-    """The number of questions kept, and of those discarded by reason."""
-    rules = SelectionRules(
+def selection_rules(settings: Config) -> SelectionRules:
+    """By which rules a training's examples are made of the samples."""
+    return SelectionRules(
         objective=settings.training.objective,
         signal=settings.weighting.signal,
         all_correct=settings.selection.all_correct,
@@ -200,6 +200,11 @@ def _weigh(round_: Round, settings: Config, stages: Stages, line: StageLine) -> 
         last_number=settings.answers.last_number,
         seed=settings.seed,
     )
+
+
+def _weigh(round_: Round, settings: Config, stages: Stages, line: StageLine) -> tuple[int, dict[str, int]]:
+    """The number of questions kept, and of those discarded by reason."""
+    rules = selection_rules(settings)
     judged, examples, discarded = stages / "judged", stages / "examples", stages / "discarded"
     for folder in (judged, examples, discarded):
         folder.clear()

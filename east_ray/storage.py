@@ -441,6 +441,17 @@ class RunDirectory:
         return config_file.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
 
 
+def load_run(source: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run, given its YAML file or its run directory. Raises InputError."""
+    filesystem, path = locate(source)
+    if "://" not in source and not Path(path).is_dir():
+        return config_file.load(source, overrides)
+    text = Folder(filesystem, path.rstrip("/")).read_text("config.yaml")
+    if text is None:
+        raise InputError(f"{source}: neither the YAML file of a run nor a run directory")
+    return config_file.parse(text, f"{source}/config.yaml", [f"run_dir={json.dumps(source)}", *overrides])
+
+
 def counts_by(table: pa.Table, column: str) -> dict[str, int]:
     """How many rows have each value of a column, in order of value."""
     counted: Sequence[Mapping[str, Any]] = table[column].value_counts().to_pylist()
