@@ -141,15 +141,33 @@ SET_ASIDE = pa.schema(
     ]
 )
 
-#: ``evaluation/answers/``: a row per model and held-out question.
+#: ``evaluation/answers/``: a row per model and held-out question, answered at temperature 0.
 ANSWERS = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),  # "base" or the name of a variant
         pa.field("question_id", pa.string(), nullable=False),
+        pa.field("level", pa.string()),
+        pa.field("subject", pa.string()),
         pa.field("reference_answer", pa.string()),
         pa.field("response", pa.string(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("answer", pa.string()),
-        pa.field("is_correct", pa.bool_(), nullable=False),
+        pa.field("is_correct", pa.bool_(), nullable=False),  # by the run's answers.equivalence
+        pa.field("is_correct_by_string", pa.bool_(), nullable=False),  # by answers.equivalence: string
+    ]
+)
+
+#: ``evaluation/sampled_answers/``: a row per model and held-out question with several sampled responses.
+SAMPLED_ANSWERS = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("level", pa.string()),
+        pa.field("subject", pa.string()),
+        pa.field("num_responses", pa.int32(), nullable=False),
+        pa.field("num_correct", pa.int32(), nullable=False),
+        pa.field("num_answerless", pa.int32(), nullable=False),  # responses in which no answer was found
+        pa.field("num_truncated", pa.int32(), nullable=False),  # responses with finish_reason "length"
+        pa.field("clusters", pa.list_(CLUSTER), nullable=False),  # largest first
     ]
 )
