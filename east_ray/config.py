@@ -323,7 +323,7 @@ class EvaluationConfig(_Section):
     """Held-out questions; without them nothing is evaluated."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     """Longest response, in tokens. Accuracy is of greedy decoding."""
-    responses_per_question: Annotated[int, Field(ge=0, le=16384)] = 0
+    responses_per_question: Annotated[int, Field(ge=0, le=1000)] = 0
     """Sample so many responses besides, for pass@k and maj@k with k up to this; 0: none."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Sampling temperature of these responses."""

@@ -133,5 +133,6 @@ def _documented_lines(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:"
             yield from _documented_lines(value, indent + "  ")
         else:
-            shown = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
+            plain = section.model_dump(include={name})
+            shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
             yield from (indent + line for line in shown.splitlines())

@@ -207,7 +207,7 @@ def _rounds(directory: RunDirectory, last: int) -> Page:
         since = one.since_previous
         rows.append(
             [f"{number}", f"{one.num_questions:,}", *(f"{value:.2f}" for value in one.quantiles), _percent(one.is_zero),
-             f"{since.num_kept_in_both:,}" if since else "", _number(since and since.rank_correlation, ".2f"),
+             f"{since.num_kept_in_both:,}" if since else "", _number(since.rank_correlation if since else None, ".2f"),
              _percent(since.became_zero) if since else ""]
         )  # fmt: skip
     columns = ["round", "questions", "min", "25 %", "50 %", "75 %", "max", "weight 0, %", "also in the round before",

@@ -61,8 +61,7 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
         questions = stages.record("questions")
         if questions is None:
             break
-        learners = [_learner("trained", config, stages)]
-        learners += [_learner(name, config.variant(name), stages.variant(name)) for name in config.variants]
+        learners = [_learner(name, settings, stages.learner(name)) for name, settings in config.learners().items()]
         metrics = (stages / "evaluation").read_text("metrics.json")
         records = {
             stage: stages.record(stage) for stage in ("questions", "sampling", "examples", "training", "evaluation")

@@ -66,7 +66,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
             "training.deepspeed: offload_parameters needs",
         ),
         ("training={examples: reference_solutions, objective: dpo}", "training: examples: reference_solutions needs"),
-        ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: a variant may change selection, weighting and"),
+        ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: only selection, weighting, training and seed may"),
         ("variants.a.weighting.signal=none", "variants.a.weighting.signal: 'none' given, expected"),
         ("variants.a/b={}", "variants.a/b: a name is made of letters"),
         ("weighting.exponent", "'weighting.exponent' is not an override: expected key=value"),

@@ -17,6 +17,8 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "weighting",
         "selection",
         "evaluation",
+        "significance",
+        "config_file",
         "storage",
         "journal",
         "samples",

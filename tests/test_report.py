@@ -41,7 +41,7 @@ def directory(tmp_path: Path) -> RunDirectory:
     row = {"question_id": "a", "question": HOSTILE, "reference_answer": "1", "num_responses": 8, "num_truncated": 1,
            "entropy": 0.5, "pass_rate": 0.5, "rejected_rate": 0.25, "clusters": []}  # fmt: skip
     example = row | {"signal": 0.5, "chosen": HOSTILE, "chosen_finish_reason": "stop"}
-    for stages in (run.round(0), run.round(0).variant("uniform")):
+    for stages in (run.round(0), run.round(0).learner("uniform")):
         rows = [example | {"question_id": str(i), "entropy": 0.5 * i, "weight": 0.5 * i} for i in range(3)]
         (stages / "examples").replace(pa.Table.from_pylist(rows, EXAMPLES))
         (stages / "discarded").replace(pa.Table.from_pylist([row | {"reason": "all_wrong"}], DISCARDED))

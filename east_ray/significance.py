@@ -39,7 +39,7 @@ Verdict = Literal["better", "worse", "not shown"]
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm: its accuracy and, unless it is the baseline (then None), how it differs from the baseline."""
+    """One arm: its accuracy and, unless it is a baseline (then None), how it differs from its baseline."""
 
     arm: str
     accuracy: CrossedMean
@@ -133,24 +133,27 @@ def minimal_detectable_difference(standard_error: float, degrees_of_freedom: flo
     return float((stdtrit(degrees_of_freedom, 0.975) + stdtrit(degrees_of_freedom, power)) * standard_error)
 
 
-def compare(correct: Mapping[str, NDArray[np.bool_]], baseline: str) -> list[ArmResult]:
+def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, str | None]) -> list[ArmResult]:
     """Arm -> (S, Q) correctness, the same seeds and questions in the same order -> the result of each arm, in order.
 
-    Raises ValueError if the baseline is no arm or the arms differ in shape.
+    `baselines` names the arm with which each is compared; None: with none, as a baseline itself. Holm's correction is
+    over all comparisons. Raises ValueError if a baseline is no arm or the arms differ in shape.
     """
-    if baseline not in correct:
-        raise ValueError(f"the baseline {baseline!r} is none of the arms {', '.join(correct)}")
+    if unknown := set(baselines.values()) - {None} - set(correct):
+        raise ValueError(f"the baseline {unknown.pop()!r} is none of the arms {', '.join(correct)}")
     shapes = {arm: values.shape for arm, values in correct.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"expected the same seeds and questions in every arm, got the shapes {shapes}")
     values = {arm: correctness.astype(np.float64) for arm, correctness in correct.items()}
-    differences = {arm: crossed_mean(values[arm] - values[baseline]) for arm in correct if arm != baseline}
+    differences = {
+        arm: crossed_mean(values[arm] - values[baseline]) for arm in correct if (baseline := baselines[arm]) is not None
+    }
     p_values = holm([difference.p_value for difference in differences.values()])
     adjusted = dict(zip(differences, p_values, strict=True))
 
     def result(arm: str) -> ArmResult:
         accuracy, per_seed = crossed_mean(values[arm]), values[arm].mean(axis=1).tolist()
-        if arm == baseline:
+        if arm not in differences:
             return ArmResult(arm, accuracy, per_seed, None, None, None, None)
         difference = differences[arm]
         detectable = minimal_detectable_difference(difference.standard_error, difference.degrees_of_freedom)

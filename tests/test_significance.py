@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray.comparison import compare, crossed_mean, holm, minimal_detectable_difference
+from east_ray.significance import compare, crossed_mean, holm, minimal_detectable_difference
 
 
 def trainings(
@@ -54,7 +54,9 @@ def test_equal_arms_are_rarely_told_apart(seed_spread: float) -> None:
     false = 0
     for _ in range(num_trials):
         arms = dict(zip("abcd", trainings(rng, 4, 5, 300, seed_spread), strict=True))
-        false += any(result.verdict in ("better", "worse") for result in compare(arms, "a"))
+        false += any(
+            result.verdict in ("better", "worse") for result in compare(arms, dict.fromkeys(arms, "a") | {"a": None})
+        )
     # Two standard errors of the simulation above 5 %.
     assert false / num_trials <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / num_trials)
 
@@ -131,7 +133,7 @@ def test_a_difference_that_is_there_is_named() -> None:
     log_odds = 1 + 2 * rng.standard_normal((1, 1000)) + 0.1 * rng.standard_normal((5, 1))
     gains = {"uniform": 0.0, "entropy": 1.0, "rejection": -1.0, "accuracy": 0.02}
     arms = {arm: rng.random((5, 1000)) < 1 / (1 + np.exp(-log_odds - gain)) for arm, gain in gains.items()}
-    results = compare(arms, "uniform")
+    results = compare(arms, dict.fromkeys(arms, "uniform") | {"uniform": None})
     assert [(result.arm, result.verdict) for result in results] == [
         ("uniform", None), ("entropy", "better"), ("rejection", "worse"), ("accuracy", "not shown")
     ]  # fmt: skip
@@ -151,9 +153,9 @@ def test_a_difference_that_is_there_is_named() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     arm = np.ones((2, 3), dtype=bool)
     with pytest.raises(ValueError, match="'uniform' is none of the arms entropy"):
-        compare({"entropy": arm}, "uniform")
+        compare({"entropy": arm}, {"entropy": "uniform"})
     with pytest.raises(ValueError, match="same seeds and questions"):
-        compare({"entropy": arm, "uniform": arm[:1]}, "uniform")
+        compare({"entropy": arm, "uniform": arm[:1]}, {"entropy": "uniform", "uniform": None})
     for shape in ((0, 5), (3, 1), (5,)):
         with pytest.raises(ValueError, match="at least 1 seed and 2 questions"):
             crossed_mean(np.zeros(shape))
