@@ -26,6 +26,11 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "questions",
         "batches",
         "progress",
+        "summary",
+        "plots",
+        "page",
+        "sections",
+        "report",
     ],
 )
 def test_pure_modules_need_no_heavy_package(module: str) -> None:
