@@ -38,6 +38,11 @@ class Table:
         cells = [[row[index] for row in self.rows] for index in range(len(self.columns))]
         return [all(re.match(r"[-+−<]?\s?[\d.]|$", cell) for cell in column) for column in cells]
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs the width of the page."""
+        return sum(max(map(len, column)) for column in zip(*self.rows, strict=True)) + 2 * len(self.columns) > 70
+
 
 @dataclass(frozen=True)
 class Figure:

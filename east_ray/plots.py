@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Whisker:
-    """A value with its interval, and single values behind it as faint dots."""
+    """A value with its interval, and single values below it as faint dots."""
 
     label: str
     value: float
@@ -105,18 +105,18 @@ def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: st
 
 
 def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> str:
-    """How many of (Q,) points lie where: over a grid of cells, a dot whose area is their number."""
+    """How many of (Q,) points lie where: over a grid of cells, a dot that grows with their number."""
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=(24, 18))
     columns, rows = np.nonzero(counts)
     inside = counts[columns, rows]
 
     def draw(axes: Any) -> None:
         x_middles, y_middles = (x_edges[:-1] + x_edges[1:]) / 2, (y_edges[:-1] + y_edges[1:]) / 2
-        sizes = 2 + 90 * inside / inside.max()
+        sizes = 4 + 150 * np.sqrt(inside / inside.max())  # of areas; in proportion, single questions would vanish
         axes.scatter(x_middles[columns], y_middles[rows], s=sizes, color=_PALETTE[0], alpha=0.7, linewidths=0)
 
-    size = f"the area of a dot is its number of questions, {int(inside.max()):,} at most"
-    return _figure(title, f"{x.size:,} questions; {size}", draw, x_label, y_label, note=size)
+    words = f"{x.size:,} questions; a larger dot is more of them, {int(inside.max()):,} at most"
+    return _figure(title, words, draw, x_label, y_label)
 
 
 def curves(
@@ -165,7 +165,7 @@ def whiskers(
         for index, (label, group) in enumerate(groups.items()):
             heights = np.array([rows.index(one.label) + step * (index - (len(groups) - 1) / 2) for one in group])
             for one, height in zip(group, heights, strict=True):
-                axes.scatter(one.dots, [height] * len(one.dots), s=12, color=_INK, alpha=0.35, linewidths=0)
+                axes.scatter(one.dots, [height + 0.2] * len(one.dots), s=12, color=_INK, alpha=0.4, linewidths=0)
             values = np.array([[one.value, one.low, one.high] for one in group]).reshape(-1, 3)
             # An interval of a bootstrap may end on the wrong side of its own value by a rounding error.
             errors = np.maximum([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0)
@@ -206,7 +206,6 @@ def _figure(
     *,
     height: float = 2.8,
     legend: int = 1,
-    note: str = "",
 ) -> str:
     """The SVG of what `draw` puts on a pair of axes; `height` in inches, `legend` the number of named series."""
     import matplotlib
@@ -219,8 +218,10 @@ def _figure(
         "svg.fonttype": "none",
         "svg.hashsalt": "east-ray",
         "font.size": 10.5,
+        "font.sans-serif": ["DejaVu Sans"],  # what matplotlib measures with; the page has its own
         "text.parse_math": False,  # a $ in a label is a dollar
         "axes.grid": True,
+        "axes.labelpad": 6,
         "axes.axisbelow": True,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -233,7 +234,7 @@ def _figure(
         figure, axes = pyplot.subplots(figsize=(4.6, height + 0.22 * (legend + 1 if legend > 1 else 0)))
         figure.set_layout_engine("constrained")
         draw(axes)
-        axes.set_xlabel(f"{x_label}\n({note})" if note else x_label)
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if legend > 1:
             handles, names = axes.get_legend_handles_labels()

@@ -46,7 +46,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         if summary.metrics and summary.metrics.get("sampled"):
             console.print(_sampled_table(summary, summary.metrics["sampled"]))
         for line in verdicts(summary):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _questions_table(summary: RoundSummary, title: str | None) -> Table:
@@ -74,7 +74,7 @@ def _weights_table(summary: RoundSummary) -> Table:
     }
     for name, array in arrays.items():
         if array.size:
-            table.add_row(name, *(f"{value:.2f}" for value in quantiles(array)))
+            table.add_row(_plain(name), *(f"{value:.2f}" for value in quantiles(array)))
     return table
 
 
@@ -89,9 +89,7 @@ def _accuracy_table(summary: RoundSummary, metrics: dict[str, Any]) -> Table:
     against_base = {row["first"]: row for row in metrics["differences"] if row["second"] == "base"}
     for name, row in accuracies.items():
         gain = against_base.get(name)
-        table.add_row(
-            shown_as.get(name, name), f"{100 * row['accuracy']:.1f}", interval(row), signed(gain) if gain else ""
-        )
+        table.add_row(shown_as[name], f"{100 * row['accuracy']:.1f}", interval(row), signed(gain) if gain else "")
     return table
 
 
@@ -101,10 +99,10 @@ def _sampled_table(summary: RoundSummary, sampled: dict[str, Any]) -> Table:
     every = [int(point["k"]) for point in next(iter(sampled.values()))["pass_at"]]
     ks = sorted({every[0], every[len(every) // 2], every[-1]})
     table = Table(header_style="bold")
-    table.add_column("sampled responses, %", no_wrap=True)
+    table.add_column("sampled responses, %")
     for name in ("pass", "maj"):
         for k in ks:
-            table.add_column(f"{name}@{k}", justify="right")
+            table.add_column(f"{name}@{k}", justify="right", no_wrap=True)
     for model, row in list(sampled.items())[:12]:  # the report has them all
         values = {
             (name, int(point["k"])): f"{100 * point['value']:.1f}"
@@ -112,17 +110,16 @@ def _sampled_table(summary: RoundSummary, sampled: dict[str, Any]) -> Table:
             for point in row[f"{name}_at"]
         }
         cells = (values.get((name, k), "") for name in ("pass", "maj") for k in ks)
-        table.add_row(shown_as.get(model, model), *cells)
+        table.add_row(shown_as[model], *cells)
     return table
 
 
 def _comparison_table(comparison: dict[str, Any]) -> Table:
     table = Table(header_style="bold")
     table.add_column(f"{len(comparison['seeds'])} seeds, {comparison['num_questions']:,} questions")
-    table.add_column("accuracy %", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("against baseline", justify="right")
-    table.add_column("verdict")
+    for name in ("accuracy %", "95 % interval", "against baseline"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     if base := comparison.get("base"):
         table.add_row(BASE_LABEL, f"{100 * base['accuracy']:.1f}", interval(base), "", "")
     for arm in comparison["arms"]:

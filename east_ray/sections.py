@@ -1,6 +1,6 @@
 """The sections of a run's report: which tables, figures and sentences stand under which title."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -61,22 +61,26 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
         yield Text(config.description)
     source, sampling, training = config.questions or config.samples, config.sampling, config.training
     held_out = config.evaluation.questions
-    given = config.samples is not None
     seconds = sum(record.seconds for summary in rounds for record in summary.records.values())
-    asked = f"{sampling.responses_per_question} a question, temperature {sampling.temperature:g}, "
+    responses = (
+        f"{sampling.responses_per_question} a question, temperature {sampling.temperature:g}, "
+        f"at most {sampling.max_tokens:,} tokens"
+    )
+    if config.samples is not None or training.examples == "reference_solutions":
+        responses = "given" if config.samples is not None else "none: the questions' reference solutions are trained on"
     rows = [
         ["model", config.model or "none: the samples were weighed only"],
         ["questions", str(getattr(source, "path", None) or getattr(source, "hub", None))],
-        ["responses", "given" if given else f"{asked}at most {sampling.max_tokens:,} tokens"],
+        ["responses", responses],
         ["answers", f"equal by {config.answers.equivalence}"],
         ["weighting", f"{config.weighting.signal}, {config.weighting.mapping}, a = {config.weighting.exponent:g}"],
         [
             "training",
-            f"{training.objective.upper()}, {training.epochs} epochs, {training.examples_per_step} examples a step, "
+            f"{training.objective.upper()}, epochs: {training.epochs}, {training.examples_per_step} examples a step, "
             f"learning rate {training.learning_rate:g}" + (", adapters" if training.lora else ""),
         ],
-        ["trainings beside it", f"{len(config.variants):,}"],
-        ["held-out questions", str(held_out and (held_out.path or held_out.hub))],
+        ["variants", f"{len(config.variants):,}"],
+        ["held-out questions", str(held_out.path or held_out.hub) if held_out else "none"],
         ["rounds", f"{len(rounds)} of {config.rounds}"],
         ["seed", str(config.seed)],
         ["time of the stages", _duration(seconds)],
@@ -131,7 +135,10 @@ def _weights(summary: RoundSummary) -> Iterator[Block]:
         title = "Weights" if len(weighted) > 1 else f"Weights: {next(iter(weighted))}"
         yield Figure(title, plots.histogram(title, weighted, "weight"))
     title = "Entropy against pass rate"
-    yield Figure(title, plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)"))
+    yield Figure(
+        f"{title}; a larger dot is more questions",
+        plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)"),
+    )
 
 
 def _questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
@@ -157,6 +164,10 @@ def _training(summary: RoundSummary) -> Iterator[Block]:
         "gradient_norm": ("Gradient norm", "norm before clipping"),
         "tokens_per_s": ("Training speed", "tokens/s"),
     }
+    if all(
+        np.array_equal(learner.steps["loss"], learner.steps.get("unweighted_loss", np.empty(0))) for learner in trained
+    ):
+        del metrics["unweighted_loss"]  # weights of 1
     for metric, (title, y_label) in metrics.items():
         curves = training_curves(summary, metric)
         if curves:
@@ -195,7 +206,7 @@ def _accuracy(summary: RoundSummary) -> Iterator[Block]:
     columns = ["model", "questions", "accuracy %", "95 % interval", "against base", "no answer", "truncated"]
     rows = [
         [
-            shown_as.get(name, name),
+            shown_as[name],
             f"{row['num_questions']:,}",
             f"{100 * row['accuracy']:.1f}",
             interval(row),
@@ -207,8 +218,8 @@ def _accuracy(summary: RoundSummary) -> Iterator[Block]:
         for name, row in accuracies.items()
     ]
     yield Table("Greedy decoding", [*columns, *(["equal as text %"] if by_string else [])], rows)
-    if len(accuracies) <= _MAX_ROWS:
-        points = [_whisker(shown_as.get(name, name), row, "accuracy") for name, row in accuracies.items()]
+    if summary.comparison is None:
+        points = [_whisker(shown_as[name], row, "accuracy") for name, row in accuracies.items()]
         title = "Accuracy with 95 % intervals"
         yield Figure(title, plots.whiskers(title, {"": points}, "accuracy (%)"))
     if summary.comparison is None:
@@ -221,12 +232,10 @@ def _accuracy(summary: RoundSummary) -> Iterator[Block]:
 def _differences(differences: Sequence[Mapping[str, Any]], shown_as: Mapping[str, str]) -> Iterator[Block]:
     if not differences:
         return
-    named = [(f"{shown_as[row['first']]} − {shown_as[row['second']]}", row) for row in differences[:_MAX_ROWS]]
+    short = {**shown_as, "base": "base"}
+    named = [(f"{short[row['first']]} − {short[row['second']]}", row) for row in differences[:_MAX_ROWS]]
     rows = [[name, signed(row), f"{row['p_value']:.2g}"] for name, row in named]
-    left_out = (
-        f"; {len(differences) - _MAX_ROWS:,} more in evaluation/metrics.json" if len(differences) > _MAX_ROWS else ""
-    )
-    caption = f"Paired differences in points, with 95 % intervals and McNemar's exact test{left_out}"
+    caption = "Paired differences in points, with 95 % intervals and McNemar's exact test" + _left_out(differences)
     yield Table(caption, ["", "difference", "p"], rows)
     if len(named) <= _MAX_ROWS // 4:
         title = "Paired differences with 95 % intervals"
@@ -239,7 +248,7 @@ def _groups(groups: Sequence[Mapping[str, Any]], shown_as: Mapping[str, str]) ->
         by_model: dict[str, dict[str, Mapping[str, Any]]] = {}
         for row in groups:
             if row["column"] == column:
-                by_model.setdefault(shown_as.get(row["model"], row["model"]), {})[row["group"]] = row
+                by_model.setdefault(shown_as[row["model"]], {})[row["group"]] = row
         names = sorted({name for rows in by_model.values() for name in rows})[:_MAX_ROWS]
         sizes = {name: row["num_questions"] for rows in by_model.values() for name, row in rows.items()}
         cells = [
@@ -261,22 +270,18 @@ def _sampled(metrics: Mapping[str, Any], shown_as: Mapping[str, str]) -> Iterato
     if not sampled:
         return
     for key, name in (("pass_at", "pass@k"), ("maj_at", "maj@k")):
-        by_model = {
-            shown_as.get(model, model): {int(point["k"]): point for point in row[key]} for model, row in sampled.items()
-        }
+        by_model = {shown_as[model]: {int(point["k"]): point for point in row[key]} for model, row in sampled.items()}
         ks = sorted({k for points in by_model.values() for k in points})
         rows = [[model, *(_with_interval(points.get(k), "value") for k in ks)] for model, points in by_model.items()]
         yield Table(f"{name} in %, with 95 % intervals", ["model", *(f"k = {k}" for k in ks)], rows)
         drawn = list(by_model.items())[:_MAX_CURVES]
         curves = [_band(model, list(points), list(points.values()), "value") for model, points in drawn]
-        title = f"{name} with 95 % bands" + (
-            f", of the first {_MAX_CURVES} models" if len(drawn) < len(by_model) else ""
-        )
+        title = f"{name} with 95 % bands" + _first_of(drawn, by_model)
         yield Figure(title, plots.curves(title, curves, "k (responses)", f"{name} (%)", x_ticks=ks))
     columns = ["model", "responses", "truncated %", "no answer %"]
     rows = [
         [
-            shown_as.get(model, model),
+            shown_as[model],
             f"{row['num_responses']:,}",
             _share(row["truncated_share"]),
             _share(row["answerless_share"]),
@@ -284,14 +289,14 @@ def _sampled(metrics: Mapping[str, Any], shown_as: Mapping[str, str]) -> Iterato
         for model, row in sampled.items()
     ]
     yield Table("Sampled responses", columns, rows)
-    differences = metrics.get("sampled_differences", [])
-    named = [
-        (shown_as.get(row["first"], row["first"]), shown_as.get(row["second"], row["second"]), row)
-        for row in differences
+    short, differences = {**shown_as, "base": "base"}, metrics.get("sampled_differences", [])
+    rows = [
+        [f"{short[row['first']]} − {short[row['second']]}", row["metric"], signed(row)]
+        for row in differences[:_MAX_ROWS]
     ]
-    if named:
-        cells = [[f"{first} − {second}", row["metric"], signed(row)] for first, second, row in named[:_MAX_ROWS]]
-        yield Table("Paired differences in points, with 95 % intervals", ["", "metric", "difference"], cells)
+    if rows:
+        caption = "Paired differences of sampled metrics in points, with 95 % intervals" + _left_out(differences)
+        yield Table(caption, ["", "metric", "difference"], rows)
 
 
 def _comparison(summary: RoundSummary) -> Iterator[Block]:
@@ -319,8 +324,7 @@ def _comparison(summary: RoundSummary) -> Iterator[Block]:
             f"{100 * arm['mean']:.1f}",
             interval(arm),
             arm_difference(arm),
-            "" if arm["p_value"] is None else f"{arm['p_value']:.2g}",
-            "" if arm["p_adjusted"] is None else f"{arm['p_adjusted']:.2g}",
+            *("" if arm is baseline else f"{arm[p]:.2g}" for p in ("p_value", "p_adjusted")),
             arm["verdict"],
             "" if arm["num_tokens"] is None else f"{arm['num_tokens']:,}",
             "" if arm["training_seconds"] is None else f"{arm['training_seconds']:,.0f}",
@@ -377,7 +381,7 @@ def _over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     for summary in measured:
         assert summary.metrics is not None
         for name, row in summary.metrics["accuracy"].items():
-            by_model.setdefault(labels(summary).get(name, name), {})[summary.number] = row
+            by_model.setdefault(labels(summary)[name], {})[summary.number] = row
     if measured:
         numbers = [summary.number for summary in measured]
         cells = [
@@ -386,10 +390,10 @@ def _over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
         ]
         caption = "Accuracy % after each round, with 95 % intervals"
         yield Table(caption, ["model", *(f"round {number}" for number in numbers)], cells)
-        if len(by_model) <= _MAX_ROWS:
-            curves = [_band(model, list(rows), list(rows.values()), "accuracy") for model, rows in by_model.items()]
-            title = "Accuracy over the rounds, with 95 % intervals"
-            yield Figure(title, plots.curves(title, curves, "round", "accuracy (%)"))
+        drawn = list(by_model.items())[:_MAX_CURVES]
+        curves = [_band(model, list(rows), list(rows.values()), "accuracy") for model, rows in drawn]
+        title = "Accuracy over the rounds, with 95 % intervals" + _first_of(drawn, by_model)
+        yield Figure(title, plots.curves(title, curves, "round", "accuracy (%)"))
     weighed = [summary for summary in rounds if summary.learners[0].weights.size]
     if len(weighed) > 1:
         numbers = [summary.number for summary in weighed]
@@ -450,6 +454,16 @@ def _band(label: str, x: Sequence[float], rows: Sequence[Mapping[str, Any]], key
     """Shares with their intervals as a curve in per cent."""
     y, low, high = ([100 * row[name] for row in rows] for name in (key, "low", "high"))
     return Series(label, x, y, low, high)
+
+
+def _first_of(drawn: Sized, every: Sized) -> str:
+    """What a caption says of a figure that has not every model."""
+    return f", of the first {len(drawn)} of {len(every)} models" if len(drawn) < len(every) else ""
+
+
+def _left_out(rows: Sized) -> str:
+    """What a caption says of a table that has not every row."""
+    return f"; {len(rows) - _MAX_ROWS:,} more in evaluation/metrics.json" if len(rows) > _MAX_ROWS else ""
 
 
 def _share(share: float | None) -> str:

@@ -152,12 +152,17 @@ def describe(config: Config) -> str:
 
 
 def labels(summary: RoundSummary) -> dict[str, str]:
-    """Name of a model -> how it is shown."""
+    """Name of a model -> how it is shown; of each that was trained or measured."""
     labels_ = [learner.label for learner in summary.learners]
-    return {"base": BASE_LABEL} | {
-        learner.name: learner.label if labels_.count(learner.label) == 1 else f"{learner.name}: {learner.label}"
-        for learner in summary.learners
-    }
+    measured = {name: name for name in (summary.metrics or {}).get("accuracy", {})}
+    return (
+        measured
+        | {"base": BASE_LABEL}
+        | {
+            learner.name: learner.label if labels_.count(learner.label) == 1 else f"{learner.name}: {learner.label}"
+            for learner in summary.learners
+        }
+    )
 
 
 def arm_labels(summary: RoundSummary) -> dict[str, str]:

@@ -63,7 +63,8 @@ def test_the_terminal_tables(directory: RunDirectory) -> None:
 
 def test_the_terminal_shows_a_comparison_in_place_of_its_trainings(compared: RunDirectory) -> None:
     text = terminal(compared, width=80)
-    assert "seed-1" not in text and "against base " not in text
+    assert "seed-1" not in text and "against base " not in text and "…" not in text
+    assert re.search(r"entropy-2 .* 66.0 .* 64.0 to 68.0 .* \+6.0 \(\+4.0, \+8.0\) .* better ", text)
     assert (
         "entropy-2 minus uniform: +6.0 points, 95 % interval +4.0 to +8.0, Holm-adjusted p = 0.04: entropy-2 is better."
     ) in text
@@ -118,6 +119,16 @@ def test_many_trainings_are_drawn_as_means_of_their_arms(compared: RunDirectory)
     series = {one.label: one for one in training_curves(summary, "tokens_per_s")}
     assert len(summary.learners) == 13 and len(series) == 5  # the run's own training is an arm of one
     assert series["entropy-2"].y == [514.0 + 2] * 20 == series["entropy-2"].low
+
+
+def test_a_comparison_need_not_have_a_training_of_the_runs_own(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, num_seeds=2)
+    for name in ("examples", "discarded", "model"):
+        (directory.round(0) / name).clear()
+    (summary,) = summarize(directory)
+    assert [learner.arm for learner in summary.arms] == ["uniform", "entropy-0.5", "entropy-1", "entropy-2"]
+    html = Path(write_report(directory)).read_text()
+    assert ["kept as examples", "50", "83.3"] in rows(html, "Every question") and "Questions to look at" in html
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
@@ -193,7 +204,7 @@ def test_a_spread_has_the_extremes_and_no_more_than_was_asked_for(values: list[f
 def test_what_is_shown_is_printable_and_says_what_was_cut(text: str) -> None:
     seen = printable(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u202a-\u202e\u2066-\u2069\ud800-\udfff]", seen)
-    assert seen.encode("utf-8") is not None and printable(seen) == seen
+    assert seen.encode().decode() == seen and printable(seen) == seen
     assert shown(text, 50) == seen if len(text) <= 50 else shown(text, 50).endswith(f"{len(text)} characters in all)")
 
 
@@ -202,7 +213,7 @@ def test_figures_say_in_words_what_they_show() -> None:
     figures = {
         bars("Funnel", {"asked": 1200, "kept": 1}): "asked 1,200, kept 1",
         histogram("H", {"x": values}, "entropy (nats)"): "3 questions from 0 to 2, median 1",
-        density("D", values, values, "pass rate", "entropy"): "3 questions; the area of a dot",
+        density("D", values, values, "pass rate", "entropy"): "3 questions; a larger dot is more of them, 1 at most",
         curves("C", [Series("loss", [1, 2], [3.0, 2.5])], "step", "nats"): "loss: from 3 at 1 to 2.5 at 2",
         whiskers("W", {"": [Whisker("EAST", 1.0, -2.0, 3.0)]}, "points", reference=0): "EAST 1.0 (-2.0 to 3.0)",
     }
