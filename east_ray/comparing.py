@@ -48,6 +48,7 @@ def compare(config: Config, progress: Progress) -> str:
             rounds = dict.fromkeys(config.compare.trainings(), round_)
         else:
             rounds = {name: _own_round(round_, name, settings) for name, settings, _ in round_.learners()}
+            _record_questions(round_)
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
         _write_comparison(round_, config.compare)
@@ -74,6 +75,13 @@ def _own_round(round_: Round, name: str, settings: Config) -> Round:
     mine = open_round(settings, round_.directory, round_.number, round_.progress, learner=name)
     prepare(mine)
     return mine
+
+
+def _record_questions(round_: Round) -> None:
+    """What one training was asked in this round, for the round: all were asked the same."""
+    _, _, first = next(iter(round_.learners()))
+    with round_.stages.recording("questions") as record:
+        record.counts = (first.record("questions") or StageRecord()).counts
 
 
 def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
@@ -185,6 +193,7 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     content = {
         "num_questions": len(questions),
         "seeds": settings.seeds,
+        "over_seeds": len(settings.seeds) > 1,
         "num_comparisons": sum(result.difference is not None for result in results),
         "base": asdict(accuracy),
         "sampling": {"num_tokens": sampling.counts.get("num_tokens", 0), "seconds": sampling.seconds},
@@ -203,9 +212,22 @@ def _arm(round_: Round, result: significance.ArmResult, baseline: str | None, se
     names = [f"{result.arm}-seed-{seed}" for seed in seeds]
     settings = round_.config.variant(names[0])
     records = [round_.stages.learner(name).record("training") or StageRecord() for name in names]
-    return asdict(result) | {
+    difference, adjusted = result.difference, result.adjusted_p_value
+    return {
+        "name": result.arm,
         "label": describe(settings),
         "baseline": baseline,
+        "accuracies": result.accuracy_per_seed,
+        "mean": result.accuracy.mean,
+        "low": result.accuracy.low,
+        "high": result.accuracy.high,
+        "difference": difference and difference.mean,
+        "difference_low": difference and difference.low,
+        "difference_high": difference and difference.high,
+        "p_value": difference and difference.p_value,
+        "p_adjusted": adjusted,
+        "verdict": result.verdict or "baseline",
+        "detectable": result.minimal_detectable_difference,
         "objective": settings.training.objective,
         "signal": settings.weighting.signal,
         "mapping": settings.weighting.mapping,

@@ -105,12 +105,12 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
     after = records()
     assert len(after) == 6 and {name: after[name] for name in before} == before, "a finished training was repeated"
     found = json.loads((round_ / "comparison.json").read_text())
-    arms = {arm["arm"]: arm for arm in found["arms"]}
+    arms = {arm["name"]: arm for arm in found["arms"]}
     assert list(arms) == ["sft-uniform", "sft-entropy-a1", "kto-entropy-a1"]
     assert found["num_questions"] == 60 and found["num_comparisons"] == 1
     assert arms["sft-entropy-a1"]["baseline"] == "sft-uniform" and arms["kto-entropy-a1"]["difference"] is None
     for arm in arms.values():
-        assert len(arm["accuracy_per_seed"]) == 2 and arm["num_tokens"] > 0 and arm["training_seconds"] > 0
+        assert len(arm["accuracies"]) == 2 and arm["num_tokens"] > 0 and arm["training_seconds"] > 0
     assert not list(round_.glob("variants/*/model")), "models are removed once they have been evaluated"
     assert "sft-entropy-a1" in out or "entropy, a = 1" in out
 

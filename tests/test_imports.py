@@ -19,6 +19,8 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "evaluation",
         "significance",
         "config_file",
+        "audit",
+        "studies",
         "storage",
         "journal",
         "samples",
@@ -28,8 +30,11 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "questions",
         "batches",
         "progress",
-        "audit",
-        "studies",
+        "summary",
+        "plots",
+        "page",
+        "sections",
+        "report",
     ],
 )
 def test_pure_modules_need_no_heavy_package(module: str) -> None:

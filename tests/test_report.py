@@ -2,80 +2,79 @@
 
 import io
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
+from run_directories import HOSTILE, difference, write_run
 
+from east_ray.config import InputError
 from east_ray.config_file import resolve
-from east_ray.records import DISCARDED, EXAMPLES
-from east_ray.report import describe, print_summary, summarize, write_report
+from east_ray.page import Table, render, shown
+from east_ray.plots import Series, Whisker, bars, curves, density, histogram, printable, whiskers
+from east_ray.report import describe, print_summary, summarize, write_report, write_side_by_side
+from east_ray.sections import training_curves
 from east_ray.storage import RunDirectory
-
-HOSTILE = "<script>alert(1)</script>"
-
-
-def accuracy(share: float) -> dict[str, Any]:
-    return {"num_questions": 100, "accuracy": share, "low": share - 0.1, "high": share + 0.1, "num_unanswered": 1,
-            "num_truncated": 2}  # fmt: skip
+from east_ray.summary import shown_questions, spread
 
 
-def difference(first: str, second: str, value: float, low: float, high: float, p_value: float) -> dict[str, Any]:
-    return {"first": first, "second": second, "difference": value, "low": low, "high": high, "p_value": p_value}
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return write_run(tmp_path_factory.mktemp("runs") / "run")
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> RunDirectory:
-    config = resolve(
-        {
-            "model": HOSTILE,
-            "description": HOSTILE,
-            "run_dir": str(tmp_path / "run"),
-            "questions": {"path": "q.jsonl"},
-            "variants": {"uniform": {"weighting.signal": "uniform"}},
-        }
-    )
-    run = RunDirectory(config)
-    row = {"question_id": "a", "question": HOSTILE, "reference_answer": "1", "num_responses": 8, "num_truncated": 1,
-           "entropy": 0.5, "pass_rate": 0.5, "rejected_rate": 0.25, "clusters": []}  # fmt: skip
-    example = row | {"signal": 0.5, "chosen": HOSTILE, "chosen_finish_reason": "stop"}
-    for stages in (run.round(0), run.round(0).learner("uniform")):
-        rows = [example | {"question_id": str(i), "entropy": 0.5 * i, "weight": 0.5 * i} for i in range(3)]
-        (stages / "examples").replace(pa.Table.from_pylist(rows, EXAMPLES))
-        (stages / "discarded").replace(pa.Table.from_pylist([row | {"reason": "all_wrong"}], DISCARDED))
-        stages.folder.write_text("training.jsonl", json.dumps({"loss": 1.0}) + "\n" + json.dumps({"loss": 0.5}) + "\n")
-        with stages.recording("examples") as record:
-            record.counts = {"kept": 3, "discarded": {"all_wrong": 1}}
-    with run.round(0).recording("questions") as record:
-        record.counts = {"asked": 4, "set_aside": {HOSTILE: 2}}
-    metrics = {
-        "accuracy": {"base": accuracy(0.5), "trained": accuracy(0.7), "uniform": accuracy(0.6)},
-        "differences": [
-            difference("trained", "base", 0.2, 0.1, 0.3, 0.001),
-            difference("uniform", "base", 0.1, -0.1, 0.3, 0.3),
-            difference("uniform", "trained", -0.1, -0.15, -0.05, 0.004),
-        ],
-    }
-    (run.round(0) / "evaluation").write_text("metrics.json", json.dumps(metrics))
-    return run
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return write_run(tmp_path_factory.mktemp("runs") / "compared", num_seeds=3)
 
 
-def shown(directory: RunDirectory) -> str:
-    console = Console(file=io.StringIO(), width=100)
+@pytest.fixture(scope="module")
+def html(directory: RunDirectory) -> str:
+    return Path(write_report(directory)).read_text()
+
+
+def terminal(directory: RunDirectory, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width)
     print_summary(summarize(directory), console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
+def rows(html: str, caption: str) -> list[list[str]]:
+    """The cells of the first table under a caption that begins so."""
+    table = html[html.index(f"<caption>{caption}") :].split("</table>", maxsplit=1)[0]
+    return [re.findall(r"<bdi>(.*?)</bdi>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
+
+
 def test_the_terminal_tables(directory: RunDirectory) -> None:
-    text = shown(directory)
+    text = terminal(directory)
     assert "kept as examples" in text and "discarded: all_wrong" in text and "EAST (entropy, a = 1)" in text
     assert "+20.0 (+10.0, +30.0)" in text
     assert (
         "EAST (entropy, a = 1) minus uniform: +10.0 points, paired 95 % interval +5.0 to +15.0, exact p = 0.004: "
         "EAST (entropy, a = 1) answers more of these questions"
     ) in text
+    assert re.search(r"pass@1 .* pass@4 .* pass@8 .* maj@1", text) and "\x1b[31m" not in text
+
+
+def test_the_terminal_shows_a_comparison_in_place_of_its_trainings(compared: RunDirectory) -> None:
+    text = terminal(compared, width=80)
+    assert "seed-1" not in text and "against base " not in text and "…" not in text
+    assert re.search(r"sft-entropy-a2 .* 66.0 .* 64.0 to 68.0 .* \+6.0 \(\+4.0, \+8.0\) .* better ", text)
+    assert (
+        "sft-entropy-a2 minus sft-uniform: +6.0 points, 95 % interval +4.0 to +8.0, Holm-adjusted p = 0.04: "
+        "sft-entropy-a2 is better."
+    ) in text
+    assert (
+        "sft-entropy-a0.5 minus sft-uniform" in text
+        and "no difference is shown (80 % power for a difference of 3.0" in text
+    )
+    assert max(len(line) for line in text.splitlines() if line[:1] in "┏┃│┡└") <= 80
 
 
 @pytest.mark.parametrize(
@@ -88,23 +87,158 @@ def test_the_terminal_tables(directory: RunDirectory) -> None:
     ],
 )
 def test_no_winner_is_named_that_the_numbers_do_not_show(
-    directory: RunDirectory, value: float, low: float, high: float, p_value: float, verdict: str
+    tmp_path: Path, value: float, low: float, high: float, p_value: float, verdict: str
 ) -> None:
+    directory = write_run(tmp_path)
     folder = directory.round(0) / "evaluation"
     metrics = json.loads(folder.read_text("metrics.json") or "")
     metrics["differences"][2] = difference("uniform", "trained", value, low, high, p_value)
     folder.write_text("metrics.json", json.dumps(metrics))
-    assert verdict in shown(directory)
+    assert verdict in terminal(directory)
 
 
-def test_hostile_text_stays_text(directory: RunDirectory) -> None:
+def test_the_page_says_what_the_files_say(html: str) -> None:
+    assert ["asked", "60", "100.0"] in rows(html, "Every question")
+    assert ["kept as examples", "50", "83.3"] in rows(html, "Every question")
+    assert rows(html, "Greedy decoding")[1][1:] == [
+        "100", "55.0", "45.0 to 65.0", "+20.0 (+10.0, +30.0)", "1", "2", "50.0"
+    ]  # fmt: skip
+    assert rows(html, "Accuracy % by level")[0] == ["Level 1", "100", *["50.0 (40.0 to 60.0)"] * 2]
+    assert rows(html, "maj@k")[0][1] == "55.0 (45.0 to 60.0)"
+    assert rows(html, "Sizes")[0] == ["a", "0.1235"]
+    sampling = next(row for row in rows(html, "Seconds") if row[0] == "sampling")
+    assert sampling[2:4] == ["480", "9,600"]
+
+
+def test_the_page_of_a_comparison_names_arms_and_not_trainings(compared: RunDirectory) -> None:
+    html = Path(write_report(compared)).read_text()
+    assert [row[0] for row in rows(html, "Arms")] == [
+        "base (before training)", "sft-uniform", "sft-entropy-a0.5", "sft-entropy-a1", "sft-entropy-a2"
+    ]  # fmt: skip
+    assert rows(html, "Arms")[-1][1:7] == ["66.0", "64.0 to 68.0", "+6.0 (+4.0, +8.0)", "0.02", "0.04", "better"]
+    assert "Accuracy against exponent" in html and "training: sft-entropy-a2 (3 seeds)" in html
+
+
+def test_many_trainings_are_drawn_as_means_of_their_arms(compared: RunDirectory) -> None:
+    (summary,) = summarize(compared)
+    series = {one.label: one for one in training_curves(summary, "tokens_per_s")}
+    assert len(summary.learners) == 12 and len(series) == 4
+    assert series["sft-entropy-a2"].y == [500.0 + len("sft-entropy-a2-seed-0")] * 20 == series["sft-entropy-a2"].low
+
+
+def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
+    directory = RunDirectory(resolve({"model": "m", "run_dir": str(tmp_path), "questions": {"path": "q"}}))
+    assert "What was run" in Path(write_report(directory)).read_text()
+    with directory.round(0).recording("questions") as record:
+        record.counts = {"asked": 4, "set_aside": {}}
     html = Path(write_report(directory)).read_text()
-    assert "<script" not in html and "&lt;script&gt;alert(1)" in html
-    assert html.count("<svg") == 6 and html.count('role="img"') == 6
+    assert ["asked", "4", "100.0"] in rows(html, "Every question")
+    assert "Accuracy" not in html and "Questions to look at" not in html
+
+
+def _elements(html: str) -> list[tuple[str, dict[str, str | None]]]:
+    """The tags of a page with their attributes, as a parser has them."""
+    found: list[tuple[str, dict[str, str | None]]] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: found.append((tag, dict(attrs)))  # type: ignore[method-assign]
+    parser.feed(html)
+    return found
+
+
+def test_hostile_text_stays_text(html: str) -> None:
+    tags = [tag for tag, _ in _elements(html)]
+    assert tags.count("script") == 1 and not {"img", "iframe", "link", "object"} & set(tags)
+    assert not [name for _, attributes in _elements(html) for name in attributes if name.startswith("on")]
+    assert tags.count("svg") == html.count('role="img"') >= 10
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", html)
+    assert "{{7*7}}" in html and "&lt;script&gt;window.pwned=1" in html
+    assert f"(cut: {len(HOSTILE * 400):,} characters in all)" in html
+
+
+def test_nothing_is_loaded_from_anywhere(html: str) -> None:
+    assert "default-src 'none'" in html and "'unsafe-inline'; script-src 'sha256-" in html
+    assert not re.search(r"url\((?!#)|@import", html)
+    for _, attributes in _elements(html):
+        assert not {"src", "srcset", "action", "data"} & set(attributes)
+        assert all((value or "").startswith("#") for name, value in attributes.items() if name.endswith("href"))
+
+
+def test_every_name_that_is_referred_to_is_there_once(html: str) -> None:
+    ids = re.findall(r' id="([^"]+)"', html)
+    named = [name for name in ids if name.startswith("c")]
+    assert len(named) == len(set(named))
+    assert set(re.findall(r"""(?:href="|url\()#([^")]+)""", html)) <= set(ids)
+
+
+def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
+    (summary,) = summarize(directory)
+    samples = directory.round(0) / "samples"
+    questions = shown_questions(summary.learners[0], samples, max_questions=20)
+    assert questions == shown_questions(summary.learners[0], samples, max_questions=20)
+    kept = [question for question in questions if question.reason is None]
+    assert len(kept) == 14 and len(questions) == 20
+    assert {questions[0].question_id, kept[-1].question_id} == {"q000", "q049"}  # greatest and least entropy
+    texts = dict(questions[1].responses)
+    assert texts["chosen, 72 × 5, correct"] == r"It is \boxed{72}."
+    assert texts["rejected, 71 × 2"] == r"So \boxed{71}." and texts["no answer × 1"] == HOSTILE * 400
+
+
+@given(
+    st.lists(st.floats(0, 10) | st.just(float("nan")), max_size=300),
+    st.integers(7, 60),
+)
+def test_a_spread_has_the_extremes_and_no_more_than_was_asked_for(values: list[float], num: int) -> None:
+    array = np.array(values, dtype=np.float64)
+    positions = spread(array, num)
+    known = array[~np.isnan(array)]
+    assert len(positions) == len(set(positions)) == min(num, known.size)
+    assert known.size == 0 or (array[positions].min() == known.min() and array[positions].max() == known.max())
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=200))
+def test_what_is_shown_is_printable_and_says_what_was_cut(text: str) -> None:
+    seen = printable(text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u202a-\u202e\u2066-\u2069\ud800-\udfff]", seen)
+    assert seen.encode().decode() == seen and printable(seen) == seen
+    assert shown(text, 50) == seen if len(text) <= 50 else shown(text, 50).endswith(f"{len(text)} characters in all)")
+
+
+def test_figures_say_in_words_what_they_show() -> None:
+    values = np.array([0.0, 1.0, 2.0])
+    figures = {
+        bars("Funnel", {"asked": 1200, "kept": 1}): "asked 1,200, kept 1",
+        histogram("H", {"x": values}, "entropy (nats)"): "3 questions from 0 to 2, median 1",
+        density("D", values, values, "pass rate", "entropy"): "3 questions; a larger dot is more of them, 1 at most",
+        curves("C", [Series("loss", [1, 2], [3.0, 2.5])], "step", "nats"): "loss: from 3 at 1 to 2.5 at 2",
+        whiskers("W", {"": [Whisker("EAST", 1.0, -2.0, 3.0)]}, "points", reference=0): "EAST 1.0 (-2.0 to 3.0)",
+    }
+    for svg, words in figures.items():
+        label = re.search(r'role="img" aria-label="([^"]*)"', svg)
+        assert label is not None and words in label[1]
+        assert "currentColor" in svg and "var(--c0)" in svg and "<style" not in svg
+        assert not re.search(r": #(?!fff)[0-9a-f]{6}", svg), "colours are the page's"
+
+
+def test_columns_of_numbers_stand_to_the_right() -> None:
+    table = Table("", ["arm", "gain", "interval", "verdict"], [["a", "+1.0", "", "better"], ["b", "−2", "3 to 4", ""]])
+    assert table.numeric == [False, True, True, False]
+
+
+def test_runs_side_by_side(directory: RunDirectory, compared: RunDirectory, tmp_path: Path) -> None:
+    html = Path(write_side_by_side([directory, compared], str(tmp_path / "both.html"))).read_text()
+    assert html.count("<h4>") == 2 * (html.count("<h3")) and directory.uri in html and compared.uri in html
+    assert "Questions to look at" not in html and "config.yaml" not in html
+    assert "None." in html  # the first has no comparison
+    with pytest.raises(InputError, match="side by side: expected at least two different runs"):
+        write_side_by_side([directory, directory], str(tmp_path / "both.html"))
+
+
+def test_a_page_of_nothing_is_a_page() -> None:
+    assert render({"run": []}).rstrip().endswith("</html>")
 
 
 def test_weightings_in_a_few_words() -> None:
-    def words(**weighting: object) -> str:
+    def words(**weighting: Any) -> str:
         values = {"model": "m", "run_dir": "r", "questions": {"path": "q"}, "weighting": weighting}
         return describe(resolve(values))
 

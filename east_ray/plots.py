@@ -1,0 +1,258 @@
+"""Figures as inline SVG: data in, text out. They take the colours of the page that they stand in.
+
+Text stays text, colours are CSS variables (--c0 … --c5, --line) and currentColor, so a figure works in light, dark and
+print. Each has a text alternative that says in words what it shows. Series differ in dash or marker as well as colour.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: What matplotlib draws with -> what the page puts in its place.
+_INK, _LINE = "#010203", "#040506"
+_PALETTE = ("#0072b2", "#b84a00", "#00785a", "#a3397a", "#5d5d5e", "#7a5c00")
+_CSS = {_INK: "currentColor", _LINE: "var(--line)"} | {hex_: f"var(--c{i})" for i, hex_ in enumerate(_PALETTE)}
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_MARKERS = "os^Dvp"
+
+#: Longest name of a series or row, and most series with an entry in the legend.
+_MAX_LABEL, _MAX_LEGEND = 34, 12
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: x and y of equal length, and, if they are given, the bounds of its band."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A value with its interval, and single values below it as faint dots."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    dots: Sequence[float] = ()
+
+
+def printable(text: str) -> str:
+    """The text with what would not show, or would turn the text around it, made visible.
+
+    Control characters become their pictures, those of bidirectional text their numbers, lone surrogates U+FFFD.
+
+    >>> printable("a\\x00b\\u202ec\\ud800")
+    'a␀b⟨U+202E⟩c�'
+    """
+    text = re.sub(
+        r"[\x00-\x08\x0b\x0c\x0e-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text.replace("\r\n", "\n")
+    )
+    text = re.sub(r"[\r\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", _number, text)
+    return re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
+
+
+def _number(match: re.Match[str]) -> str:
+    return f"⟨U+{ord(match[0]):04X}⟩"
+
+
+def bars(title: str, counts: Mapping[str, int]) -> str:
+    """Horizontal bars of counts, the first on top."""
+    names, values = [_short(name) for name in counts], list(counts.values())
+
+    def draw(axes: Any) -> None:
+        colours = [_PALETTE[1] if ":" in name else _PALETTE[0] for name in names]  # what falls out on the way
+        drawn = axes.barh(range(len(names)), values, color=colours, height=0.65)
+        axes.bar_label(drawn, [f"{value:,}" for value in values], padding=3, color=_INK)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.15 * max([*values, 1]))
+        axes.grid(visible=False)
+
+    words = ", ".join(f"{name} {value:,}" for name, value in zip(names, values, strict=True))
+    return _figure(title, words, draw, "questions", "", height=0.8 + 0.3 * len(names))
+
+
+def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: str, *, num_bins: int = 30) -> str:
+    """Outlines of the histograms of one or several (Q,) arrays over the same bins; none may be empty."""
+    every = np.concatenate(list(values.values()))
+    edges = np.histogram_bin_edges(every, num_bins)
+
+    def draw(axes: Any) -> None:
+        for index, (label, array) in enumerate(values.items()):
+            heights = np.histogram(array, edges)[0]
+            style = {"color": _colour(index), "linestyle": _dash(index), "label": _short(label)}
+            axes.stairs(heights, edges, linewidth=1.5, **style)
+            if len(values) == 1:
+                axes.stairs(heights, edges, fill=True, color=_colour(0), alpha=0.3)
+        axes.set_ylim(bottom=0)
+
+    words = "; ".join(
+        f"{label}: {array.size:,} questions from {array.min():.3g} to {array.max():.3g}, median {np.median(array):.3g}"
+        for label, array in values.items()
+    )
+    return _figure(title, words, draw, x_label, "questions", legend=len(values))
+
+
+def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> str:
+    """How many of (Q,) points lie where: over a grid of cells, a dot that grows with their number."""
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=(24, 18))
+    columns, rows = np.nonzero(counts)
+    inside = counts[columns, rows]
+
+    def draw(axes: Any) -> None:
+        x_middles, y_middles = (x_edges[:-1] + x_edges[1:]) / 2, (y_edges[:-1] + y_edges[1:]) / 2
+        sizes = 4 + 150 * np.sqrt(inside / inside.max())  # of areas; in proportion, single questions would vanish
+        axes.scatter(x_middles[columns], y_middles[rows], s=sizes, color=_PALETTE[0], alpha=0.7, linewidths=0)
+
+    words = f"{x.size:,} questions; a larger dot is more of them, {int(inside.max()):,} at most"
+    return _figure(title, words, draw, x_label, y_label)
+
+
+def curves(
+    title: str, series: Sequence[Series], x_label: str, y_label: str, *, x_ticks: Sequence[float] | None = None
+) -> str:
+    """Curves, with a band where there are bounds; points are marked while they are few.
+
+    With `x_ticks`, e.g. 1, 2, 4, 8, x is logarithmic.
+    """
+
+    def draw(axes: Any) -> None:
+        for index, one in enumerate(series):
+            marker = _MARKERS[index % len(_MARKERS)] if len(one.x) <= 16 else None
+            style = {"color": _colour(index), "linestyle": _dash(index), "marker": marker, "markersize": 4}
+            axes.plot(one.x, one.y, linewidth=1.5, label=_short(one.label), **style)
+            if one.low is not None and one.high is not None:
+                axes.fill_between(one.x, one.low, one.high, color=_colour(index), alpha=0.15, linewidth=0)
+        if x_ticks is not None:
+            axes.set_xscale("log")
+            axes.set_xticks(x_ticks, [f"{tick:g}" for tick in x_ticks])
+            axes.minorticks_off()
+        elif all(float(value).is_integer() for one in series for value in one.x):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+
+    words = "; ".join(
+        f"{one.label}: from {one.y[0]:.4g} at {one.x[0]:.4g} to {one.y[-1]:.4g} at {one.x[-1]:.4g}"
+        for one in series[:_MAX_LEGEND]
+        if len(one.x)
+    )
+    return _figure(title, words, draw, x_label, y_label, legend=len(series))
+
+
+def whiskers(
+    title: str, groups: Mapping[str, Sequence[Whisker]], x_label: str, *, reference: float | None = None
+) -> str:
+    """Dots with their intervals, a row for each label; several groups, by their names, share the rows side by side.
+
+    `reference` is where a dashed line stands to compare with, e.g. 0 for differences.
+    """
+    rows = list(dict.fromkeys(one.label for group in groups.values() for one in group))
+    step = 0.7 / max(len(groups), 1)
+
+    def draw(axes: Any) -> None:
+        if reference is not None:
+            axes.axvline(reference, color=_INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        for index, (label, group) in enumerate(groups.items()):
+            heights = np.array([rows.index(one.label) + step * (index - (len(groups) - 1) / 2) for one in group])
+            for one, height in zip(group, heights, strict=True):
+                axes.scatter(one.dots, [height + 0.2] * len(one.dots), s=12, color=_INK, alpha=0.4, linewidths=0)
+            values = np.array([[one.value, one.low, one.high] for one in group]).reshape(-1, 3)
+            # An interval of a bootstrap may end on the wrong side of its own value by a rounding error.
+            errors = np.maximum([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0)
+            style = {"color": _colour(index), "marker": _MARKERS[index % len(_MARKERS)], "markersize": 5}
+            axes.errorbar(values[:, 0], heights, xerr=errors, linestyle="", capsize=2, label=_short(label), **style)
+        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+
+    words = "; ".join(
+        f"{label} {one.label} {one.value:.1f} ({one.low:.1f} to {one.high:.1f})".strip()
+        for label, group in groups.items()
+        for one in group
+    )
+    height = 0.9 + len(rows) * max(0.32, 0.13 * len(groups))
+    return _figure(title, words, draw, x_label, "", height=height, legend=len(groups))
+
+
+def _short(label: str) -> str:
+    """A label that fits: from configuration or data, so it may be anything."""
+    label = " ".join(printable(label[: 4 * _MAX_LABEL]).split())
+    return label if len(label) <= _MAX_LABEL else label[: _MAX_LABEL - 1] + "…"
+
+
+def _colour(index: int) -> str:
+    return _PALETTE[index % len(_PALETTE)]
+
+
+def _dash(index: int) -> Any:
+    return _DASHES[index % len(_DASHES)]
+
+
+def _figure(
+    title: str,
+    words: str,
+    draw: Callable[[Any], None],
+    x_label: str,
+    y_label: str,
+    *,
+    height: float = 2.8,
+    legend: int = 1,
+) -> str:
+    """The SVG of what `draw` puts on a pair of axes; `height` in inches, `legend` the number of named series."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    x_label, y_label = printable(x_label[:80]), printable(y_label[:40])
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "east-ray",
+        "font.size": 10.5,
+        "font.sans-serif": ["DejaVu Sans"],  # what matplotlib measures with; the page has its own
+        "text.parse_math": False,  # a $ in a label is a dollar
+        "axes.grid": True,
+        "axes.labelpad": 6,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": _LINE,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+    }
+    inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    with matplotlib.rc_context(style | dict.fromkeys(inks, _INK)):
+        figure, axes = pyplot.subplots(figsize=(4.6, height + 0.22 * (legend + 1 if legend > 1 else 0)))
+        figure.set_layout_engine("constrained")
+        draw(axes)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if legend > 1:
+            handles, names = axes.get_legend_handles_labels()
+            figure.legend(handles[:_MAX_LEGEND], names[:_MAX_LEGEND], loc="outside lower left", fontsize=9.5)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True)
+        pyplot.close(figure)
+    return _inline(buffer.getvalue(), f"{title}. {x_label}{' against ' + y_label if y_label else ''}. {words}.")
+
+
+def _inline(svg: str, description: str, max_chars: int = 1500) -> str:
+    """A file's SVG as it may stand in a page: with a description, without its own style and names that none uses."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r"""(?:href="|url\()#([^")]+)""", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*"', lambda match: match[1] or "", svg, count=2)
+    for hex_, css in _CSS.items():
+        svg = svg.replace(f": {hex_}", f": {css}")
+    label = escape(printable(description)[:max_chars], quote=True)
+    return svg.replace("<svg ", f'<svg class="plot" role="img" aria-label="{label}" ', 1)

@@ -1,0 +1,158 @@
+"""Run directories for tests of what reads them: every file that a report knows, with hostile text in each of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from east_ray.config_file import resolve
+from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
+from east_ray.storage import RunDirectory, Stages
+
+#: Would set window.pwned if any of it were executed; breaks out of attributes, elements and scripts; reverses, hides.
+HOSTILE = (
+    "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'></script></title></pre></details></table>"
+    "<svg onload=window.pwned=1>{{7*7}}$x_{$\u202eevil\u2066\x00\x1b[31m\x85"
+)
+NUM_QUESTIONS = 60
+
+
+def share(value: float) -> dict[str, Any]:
+    """An accuracy with its interval and counts."""
+    return {"num_questions": 100, "accuracy": value, "low": value - 0.1, "high": value + 0.1, "num_unanswered": 1,
+            "num_truncated": 2, "accuracy_by_string": value - 0.05}  # fmt: skip
+
+
+def difference(first: str, second: str, value: float, low: float, high: float, p_value: float) -> dict[str, Any]:
+    """A paired difference of two models."""
+    return {"first": first, "second": second, "difference": value, "low": low, "high": high, "p_value": p_value}
+
+
+def write_run(path: Path, *, rounds: int = 1, num_seeds: int = 0, description: str = HOSTILE) -> RunDirectory:
+    """A finished run; with seeds, a comparison of three arms in place of one variant."""
+    grids = [{"signals": ["uniform", "entropy"], "exponents": [0.5, 1.0, 2.0]}]
+    config = resolve(
+        {
+            "model": HOSTILE,
+            "description": description,
+            "run_dir": str(path),
+            "rounds": rounds,
+            "questions": {"path": "q.jsonl"},
+            "evaluation": {"questions": {"path": "held_out.jsonl"}},
+            "compare": {"seeds": list(range(num_seeds)), "grids": grids} if num_seeds else None,
+            "variants": {} if num_seeds else {"uniform": {"weighting.signal": "uniform"}},
+        }
+    )
+    run = RunDirectory(config)
+    for number in range(rounds):
+        arms = config.compare.arms() if config.compare else {}
+        _write_round(run.round(number), list(config.learners()), number, list(arms), num_seeds)
+    return run
+
+
+def _write_round(stages: Stages, names: list[str], number: int, arms: list[str], num_seeds: int) -> None:
+    texts = [r"It is \boxed{72}.", r"So \boxed{71}.", HOSTILE * 400]
+    samples, examples = [], []
+    for index in range(NUM_QUESTIONS):
+        question = {
+            "question_id": f"q{index:03d}",
+            "question": f"Question {index}: {HOSTILE}",
+            "reference_answer": "72",
+        }
+        responses = [{"text": text, "num_tokens": 5, "finish_reason": "stop", "logprob": -1.0} for text in texts]
+        samples.append(question | {"model": "base", "responses": responses})
+        clusters = [(HOSTILE if index == 0 else "72", 5, True), ("71", 2, False), (None, 1, False)]
+        keys = ("answer", "num_responses", "is_correct")
+        examples.append(
+            question
+            | {"num_responses": 8, "num_truncated": 1, "pass_rate": index / NUM_QUESTIONS, "rejected_rate": 0.25}
+            | {"entropy": (NUM_QUESTIONS - index) / 25, "signal": 1.0, "weight": 2 * (index + 0.5) / NUM_QUESTIONS}
+            | {"clusters": [dict(zip(keys, cluster, strict=True)) for cluster in clusters]}
+            | {"chosen": texts[0], "chosen_finish_reason": "stop", "rejected": texts[1], "reason": "all_wrong"}
+        )
+    (stages / "samples").write_part(_table(samples, SAMPLES))
+    for name, learner in [(name, stages.learner(name)) for name in names]:
+        (learner / "examples").replace(_table(examples[:-10], EXAMPLES))
+        (learner / "discarded").replace(_table(examples[-10:], DISCARDED))
+        steps = [
+            {"step": step + 1, "loss": 1 / (step + 1), "unweighted_loss": 1.1 / (step + 1), "gradient_norm": 1.0}
+            | {"learning_rate": 1e-5, "num_tokens": 1000, "tokens_per_s": 500.0 + len(name)}
+            for step in range(20)
+        ]
+        learner.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in steps))
+        with learner.recording("examples") as record:
+            record.counts = {"kept": NUM_QUESTIONS - 10, "discarded": {"all_wrong": 10}}
+        with learner.recording("training") as record:
+            record.counts = {"examples": NUM_QUESTIONS - 10, "too_long": 0, "zero_weight_skipped": 0}
+    with stages.recording("questions") as record:
+        record.counts = {"asked": NUM_QUESTIONS, "set_aside": {HOSTILE: 2}}
+    with stages.recording("sampling") as record:
+        record.counts = {"num_questions": 60, "num_responses": 480, "num_tokens": 9600, "num_truncated": 60}
+    if not arms:
+        (stages / "evaluation").write_text("metrics.json", json.dumps(_metrics(names, number)))
+    (stages / "studies").write_text("responses.json", json.dumps(_study()))
+    if arms:
+        stages.folder.write_text("comparison.json", json.dumps(_comparison(arms, num_seeds)))
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
+
+
+def _metrics(names: list[str], number: int) -> dict[str, Any]:
+    models = ["base", *names]
+    points = [{"k": k, "value": 0.5 + 0.05 * k, "low": 0.4 + 0.05 * k, "high": 0.55 + 0.05 * k} for k in (1, 2, 4, 8)]
+    of_sampled = {"num_responses": 8, "truncated_share": 0.1, "answerless_share": 0.05, "pass_at": points}
+    return {
+        "accuracy": {model: share(0.5 + 0.05 * min(i, 3) + 0.02 * number) for i, model in enumerate(models)},
+        "differences": [
+            difference("trained", "base", 0.2, 0.1, 0.3, 0.001),
+            difference(names[1], "base", 0.1, -0.1, 0.3, 0.3),
+            difference(names[1], "trained", -0.1, -0.15, -0.05, 0.004),
+        ],
+        "groups": [
+            {"model": model, "column": column, "group": group} | share(0.5)
+            for model in ("base", "trained")
+            for column, groups in {"level": ["Level 1", "Level 2"], "subject": ["Algebra", HOSTILE]}.items()
+            for group in groups
+        ],
+        "sampled": {model: of_sampled | {"maj_at": points} for model in ("base", "trained")},
+        "sampled_differences": [difference("trained", "base", 0.1, 0.05, 0.15, 0.0) | {"metric": "pass@8"}],
+    }
+
+
+def _study() -> dict[str, Any]:
+    curve = {"label": HOSTILE, "x": [8, 16, 32], "y": [0.1, 0.2, 0.3], "low": [0.0, 0.1, 0.2], "high": [0.2, 0.3, 0.4]}
+    return {
+        "title": "How many responses are enough",
+        "text": HOSTILE + "\ud800",  # a lone surrogate, as JSON may have it
+        "tables": [{"caption": "Sizes", "columns": ["name", HOSTILE], "rows": [["a", 0.123456], [HOSTILE, None]]}],
+        "curves": [{"title": "Curve", "x_label": "responses", "y_label": "entropy (nats)", "series": [curve]}],
+        "texts": [{"title": "Example", "blocks": [{"label": HOSTILE, "text": HOSTILE}]}],
+    }
+
+
+def _comparison(names: list[str], num_seeds: int) -> dict[str, Any]:
+    arms: list[dict[str, Any]] = []
+    for index, name in enumerate(names):
+        mean = 0.6 + 0.02 * index
+        difference_ = {"difference": mean - 0.6, "difference_low": mean - 0.62, "difference_high": mean - 0.58}
+        is_baseline = name == "sft-uniform"
+        verdict = "baseline" if is_baseline else ("better" if mean > 0.63 else "not shown")
+        exponent = 1.0 if is_baseline else float(name.partition("-a")[2])
+        if is_baseline:
+            difference_ = dict.fromkeys(difference_)
+        arms.append(
+            {"name": name, "label": name, "signal": name.split("-")[1], "mapping": "power", "exponent": exponent}
+            | {"objective": "sft", "accuracies": [mean + 0.005 * seed for seed in range(num_seeds)], "mean": mean}
+            | {"low": mean - 0.02, "high": mean + 0.02, "p_value": 0.02, "p_adjusted": 0.04, "verdict": verdict}
+            | {"detectable": 0.03, "num_tokens": 20_000, "training_seconds": 40.0}
+            | {"baseline": None if is_baseline else "sft-uniform"}
+            | difference_
+        )
+    return {
+        "num_questions": 100, "num_comparisons": len(arms) - 1, "seeds": list(range(num_seeds)),
+        "over_seeds": num_seeds > 1, "arms": arms, "base": {"accuracy": 0.5, "low": 0.4, "high": 0.6},
+        "sampling": {"num_tokens": 9600, "seconds": 20.0},
+    }  # fmt: skip

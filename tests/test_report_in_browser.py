@@ -1,0 +1,192 @@
+"""The report as a reader has it: in the system's Chromium, opened from disk, on a phone, in the dark and on paper."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from run_directories import NUM_QUESTIONS, write_run
+
+from east_ray.report import write_report, write_side_by_side
+from east_ray.storage import RunDirectory
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on this machine")
+
+
+class Opened:
+    """A page that was opened, with what its console said and what it asked the network for."""
+
+    def __init__(self, page: "sync_api.Page", file: Path) -> None:
+        self.page, self.said, self.asked = page, list[str](), list[str]()
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(file.as_uri())
+
+    @property
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than its window."""
+        return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return write_run(tmp_path_factory.mktemp("runs") / "run", rounds=2, num_seeds=3)
+
+
+@pytest.fixture(scope="module")
+def file(directory: RunDirectory) -> Path:
+    return Path(write_report(directory))
+
+
+@pytest.fixture
+def opened(browser: "sync_api.Browser", file: Path) -> Iterator[Opened]:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    yield Opened(page, file)
+    page.close()
+
+
+def test_nothing_fails_nothing_is_asked_for_and_nothing_hostile_runs(opened: Opened, file: Path) -> None:
+    for details in opened.page.locator("summary").all():
+        details.evaluate("element => { element.parentElement.open = true; }")
+    assert opened.said == []
+    assert opened.asked == [file.as_uri()]
+    assert opened.page.evaluate("window.pwned") is None
+    assert opened.page.locator("script").count() == 1 and opened.page.locator("img").count() == 0
+
+
+def test_a_script_that_is_not_ours_is_refused(opened: Opened) -> None:
+    opened.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.pwned = 1'}))"
+    )
+    assert opened.page.evaluate("window.pwned") is None
+    assert "Content Security Policy" in opened.said[0]
+
+
+def test_every_section_is_there_and_the_contents_lead_to_it(opened: Opened) -> None:
+    titles = opened.page.locator("h3").all_inner_texts()
+    for title in (
+        "What was run",
+        "Questions asked and kept",
+        "Entropy and weights",
+        "Questions to look at",
+        "Training",
+        "Comparison",
+        "Time and tokens",
+        "How many responses are enough",
+        "Accuracy and weights from round to round",
+        "Every setting",
+    ):
+        assert title in titles
+    for link in opened.page.locator("nav a").all():
+        target = opened.page.locator(link.get_attribute("href") or "")
+        assert target.count() == 1 and target.inner_text() == link.inner_text()
+
+
+def test_figures_are_drawn_and_described(opened: Opened) -> None:
+    figures = opened.page.get_by_role("img").all()
+    assert len(figures) >= 20
+    for figure in figures:
+        box = figure.bounding_box()
+        assert box is not None and box["width"] > 200 and box["height"] > 50
+        assert len(figure.get_attribute("aria-label") or "") > 30
+
+
+def test_questions_are_searched_and_sorted_by_keyboard(opened: Opened) -> None:
+    box = opened.page.locator(".questions").first
+    rows = box.locator("tbody tr:visible")
+    assert rows.count() == NUM_QUESTIONS
+    box.get_by_role("searchbox").focus()
+    opened.page.keyboard.type("question 17: window")
+    assert rows.count() == 1 and box.get_by_role("status").inner_text() == f"1 of {NUM_QUESTIONS} questions"
+    box.get_by_role("searchbox").fill("")
+
+    header = box.get_by_role("button", name="pass rate")
+    header.focus()
+    opened.page.keyboard.press("Enter")
+    shares = [float(value) for value in box.locator("tbody tr td:nth-child(3)").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True)
+    opened.page.keyboard.press("Enter")
+    shares = [float(value) for value in box.locator("tbody tr td:nth-child(3)").all_inner_texts()]
+    assert shares == sorted(shares)
+    assert box.locator("th[aria-sort=ascending]").inner_text().startswith("pass rate")
+    box.get_by_role("button", name="weight").click()
+    box.get_by_role("button", name="weight").click()
+    weights = box.locator("tbody tr td:nth-child(4)").all_inner_texts()
+    assert weights[-10:] == ["–"] * 10, "what has no weight comes last, whichever way"
+
+
+def test_a_question_opens_and_shows_its_responses(opened: Opened) -> None:
+    row = opened.page.locator(".questions tbody tr").nth(1)
+    row.locator("summary").focus()
+    opened.page.keyboard.press("Enter")
+    assert row.locator("pre").first.is_visible()
+    assert "It is \\boxed{72}." in row.inner_text() and "characters in all)" in row.inner_text()
+
+
+def test_it_is_read_without_scripts(browser: "sync_api.Browser", file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert page.locator(".questions").first.locator("tbody tr").count() == NUM_QUESTIONS
+    assert not page.locator(".controls").first.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 768, 1200])
+def test_the_page_never_scrolls_sideways(opened: Opened, width: int) -> None:
+    opened.page.set_viewport_size({"width": width, "height": 800})
+    assert opened.overflow <= 0
+    opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert opened.overflow <= 0
+
+
+CONTRAST = """selector => {
+  const channels = color => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const luminance = color => channels(color).map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = luminance(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll(selector)].map(element => {
+    const [low, high] = [ground, luminance(getComputedStyle(element).color)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  });
+}"""
+
+
+@pytest.mark.parametrize("medium", ["light", "dark", "print"])
+def test_text_can_be_read_in_the_light_in_the_dark_and_on_paper(opened: Opened, medium: str) -> None:
+    if medium == "print":
+        opened.page.emulate_media(media="print", color_scheme="dark")
+    else:
+        opened.page.emulate_media(color_scheme=medium)
+    for selector in ("p", "caption", "figcaption", "td", "summary"):
+        assert min(opened.page.evaluate(CONTRAST, selector)) >= 4.5, selector
+    ground = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") == (medium != "dark")
+    assert opened.page.locator(".controls").first.is_visible() == (medium != "print")
+
+
+def test_runs_side_by_side_stand_in_columns_and_on_a_phone_below_one_another(
+    browser: "sync_api.Browser", directory: RunDirectory, tmp_path: Path
+) -> None:
+    other = write_run(tmp_path / "other")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    opened = Opened(page, Path(write_side_by_side([directory, other], str(tmp_path / "both.html"))))
+    for width, in_columns in ((1200, True), (360, False)):
+        page.set_viewport_size({"width": width, "height": 900})
+        first, second = (page.locator(".runs").first.locator("> div").nth(index).bounding_box() for index in (0, 1))
+        assert first is not None and second is not None
+        assert (first["y"] == second["y"]) == in_columns and opened.overflow <= 0
+    assert opened.said == []
+    page.close()
