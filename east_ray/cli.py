@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +42,10 @@ ConfigFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings in place of the file's, e.g. weighting.exponent=1.5."),
+]
+FilesAndOverrides = Annotated[
+    list[str],
+    typer.Argument(metavar="CONFIG_FILE... [KEY=VALUE]...", help="YAML files or run directories; settings for all."),
 ]
 RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
 
@@ -135,36 +139,33 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
 
 
 @app.command()
-def compare(
-    files_and_overrides: Annotated[
-        list[str],
-        typer.Argument(metavar="CONFIG_FILE... [KEY=VALUE]...", help="Comparisons, and settings for all of them."),
-    ],
-) -> None:
+def compare(files_and_overrides: FilesAndOverrides) -> None:
     """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
     from east_ray import comparing, report
     from east_ray.progress import Progress
 
     console = _console()
-    overrides = [argument for argument in files_and_overrides if "=" in argument]
-    configs = [load_run(argument, overrides) for argument in files_and_overrides if "=" not in argument]
-    if not configs:
-        raise InputError("compare: name at least one YAML file, e.g. jobs/compare_quickstart.yaml")
-    for settings in configs:
+    for settings in _runs(files_and_overrides):
         path = comparing.compare(settings, Progress(console))
         report.print_summary(report.summarize(RunDirectory(settings)), console)
         console.print(f"\nreport: {path}", soft_wrap=True)
 
 
 @app.command(name="report")
-def write_report(config_file: ConfigFile, overrides: Overrides = None) -> None:
-    """Write report.html of a run, as far as the run has got, and show its tables."""
+def write_report(
+    files_and_overrides: FilesAndOverrides,
+    output: Annotated[str, typer.Option(help="Where several runs side by side are written.")] = "side_by_side.html",
+) -> None:
+    """Write report.html of a run, as far as it has got, and show its tables; of several runs, one page with all."""
     from east_ray import report
 
-    console, directory = _console(), RunDirectory(load_run(config_file, overrides or []))
-    path = report.write_report(directory)
-    report.print_summary(report.summarize(directory), console)
-    console.print(f"\nreport: {path}", soft_wrap=True)
+    console, directories = _console(), [RunDirectory(settings) for settings in _runs(files_and_overrides)]
+    paths = [report.write_report(directory) for directory in directories]
+    if len(directories) > 1:
+        console.print(f"report: {report.write_side_by_side(directories, output)}", soft_wrap=True)
+        return
+    report.print_summary(report.summarize(directories[0]), console)
+    console.print(f"\nreport: {paths[0]}", soft_wrap=True)
 
 
 @app.command()
@@ -208,6 +209,16 @@ def doctor(
         console.print(f"{mark:<4} ", finding.subject, "  ", finding.detail, sep="", soft_wrap=True)
         problems += not finding.ok
     raise typer.Exit(1 if problems else 0)
+
+
+def _runs(files_and_overrides: Sequence[str]) -> list[Config]:
+    """The configurations that a command line names, each with all of its overrides."""
+    # An address may have a "=" too: s3://bucket/run?endpoint_override=…
+    overrides = [argument for argument in files_and_overrides if re.match(r"[A-Za-z_][\w.-]*=", argument)]
+    files = [argument for argument in files_and_overrides if argument not in overrides]
+    if not files:
+        raise InputError("name at least one YAML file of a run, e.g. jobs/quickstart.yaml, or a run directory")
+    return [load_run(file, overrides) for file in files]
 
 
 def _run_stage(

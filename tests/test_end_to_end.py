@@ -88,6 +88,27 @@ def test_the_terminal_shows_stages_tables_and_the_report(finished: "subprocess.C
     assert not re.search(r"WARNING|INFO|Traceback|raylet", out)
 
 
+def test_a_run_directory_stands_for_its_configuration(run_dir: Path, tmp_path: Path) -> None:
+    """Audit and report of a finished run, named by its directory; two runs on one page."""
+    audited = east_ray("audit", str(run_dir), "studies.min_share=0.4")
+    assert audited.returncode == 0, audited.stderr
+    suspects = [json.loads(line) for line in (run_dir / "round_0" / "audit" / "audit.jsonl").read_text().splitlines()]
+    said = f"of {NUM_QUESTIONS} reference answers are contradicted by at least 40 % of the responses"
+    assert suspects and f"{len(suspects)} {said}" in audited.stdout
+    planted = {row["question_id"]: row for row in read(run_dir / "round_0" / "questions", QUESTIONS)}
+    assert {row["question_id"] for row in suspects} <= set(planted)
+    assert "<script" not in (run_dir / "round_0" / "audit" / "audit.html").read_text()
+
+    other = tmp_path / "other"
+    shutil.copytree(run_dir, other)
+    reported = east_ray("report", str(run_dir), str(other), "--output", str(tmp_path / "both.html"))
+    assert reported.returncode == 0, reported.stderr
+    page = (tmp_path / "both.html").read_text()
+    assert str(run_dir) in page and str(other) in page
+    nothing = east_ray("report", str(tmp_path))
+    assert nothing.returncode == 1 and "neither the YAML file of a run nor a run directory" in nothing.stderr
+
+
 def test_every_question_is_in_exactly_one_place(run_dir: Path) -> None:
     round_ = run_dir / "round_0"
     asked = read(round_ / "questions", QUESTIONS)

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""When does weighting help? A designed study on generated questions, whose difficulty and mistakes are known.
+
+    python jobs/regimes.py runs/regimes
+    python jobs/regimes.py runs/regimes --wrong-shares 0 0.2 --easy-shares 0.75 --kinds stubborn compare.seeds=[0,1,2]
+
+For each share of confidently solved questions a pool is generated and sampled once. A wrong reference answer changes
+what is chosen and not what is sampled, so the same responses serve every share and kind of wrong references, and the
+wrong ones of a smaller share are among those of a larger one. Every point is a comparison (jobs/compare_regimes.yaml);
+the same command goes on where it stopped. At the end: summary.json, a table, and a figure of the differences to uniform
+weights. KEY=VALUE are settings of every comparison.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+JOBS = Path(__file__).resolve().parent
+GENERATOR = JOBS / "quickstart" / "word_problems.py"
+
+
+def east_ray(*arguments: str) -> None:
+    """Run a verb; ends this process with its exit code if it fails."""
+    if code := subprocess.run([sys.executable, "-m", "east_ray", *arguments], check=False).returncode:  # noqa: S603
+        sys.exit(code)
+
+
+def generate(path: Path, count: int, easy_share: float, wrong_share: float = 0.0, kind: str = "stubborn") -> Path:
+    """Write questions of a share of easy ones and of wrong references; the same questions whatever is wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(  # noqa: S603
+        [sys.executable, str(GENERATOR), "--out", str(path), "--count", str(count), "--seed", "11", "--easy-share",
+         str(easy_share), "--wrong-share", str(wrong_share), "--wrong-references", kind, "--exclude",
+         str(JOBS / "quickstart" / "test.jsonl")],
+        check=True,
+    )  # fmt: skip
+    return path
+
+
+def sample_pool(root: Path, count: int, easy_share: float) -> Path:
+    """The folder of the samples of a pool with right references."""
+    questions = generate(root / f"questions_easy_{easy_share:g}.jsonl", count, easy_share)
+    run = root / f"pool_easy_{easy_share:g}"
+    east_ray("sample", str(JOBS / "quickstart.yaml"), f"run_dir={run}", f"questions.path={questions}")
+    return run / "round_0" / "samples"
+
+
+def with_references(samples: Path, questions: Path, target: Path) -> Path:
+    """The samples with the reference answers of another file of the same questions, in the same order."""
+    rows = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    references = {row["question"]: row["answer"].rpartition("#### ")[2] for row in rows}
+    table = pq.read_table(samples, columns=["question_id", "question", "responses"]).sort_by("question_id")
+    answers = pa.array([references[question] for question in table["question"].to_pylist()], pa.string())
+    pq.write_table(table.append_column("reference_answer", answers), target)
+    return target
+
+
+def points(arguments: argparse.Namespace) -> Iterator[tuple[float, float, str]]:
+    """(easy share, wrong share, kind) of each point; without wrong references there is but one kind."""
+    for easy, wrong, kind in itertools.product(arguments.easy_shares, arguments.wrong_shares, arguments.kinds):
+        if wrong or kind == arguments.kinds[0]:
+            yield easy, wrong, kind
+
+
+def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Difference to uniform weights against the share of wrong references, with 95 % intervals: a panel a pool."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    panels = sorted({(row["easy_share"], row["kind"]) for row in rows if row["wrong_share"]}) or [
+        (row["easy_share"], row["kind"]) for row in rows[:1]
+    ]
+    drawn, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False)
+    for (easy, kind), panel in zip(panels, axes[0], strict=True):
+        mine = [row for row in rows if row["easy_share"] == easy and (row["kind"] == kind or not row["wrong_share"])]
+        names = list(dict.fromkeys(row["label"] for row in mine))
+        for number, name in enumerate(names):
+            of_arm = sorted((row for row in mine if row["label"] == name), key=lambda row: row["wrong_share"])
+            # Beside one another, or the whiskers would hide each other.
+            x = [100 * row["wrong_share"] + 0.35 * (number - (len(names) - 1) / 2) for row in of_arm]
+            y = [100 * row["difference"] for row in of_arm]
+            low = [100 * (row["difference"] - row["low"]) for row in of_arm]
+            high = [100 * (row["high"] - row["difference"]) for row in of_arm]
+            panel.errorbar(x, y, yerr=[low, high], marker="o", markersize=4, capsize=2, linewidth=1, label=name)
+        panel.axhline(0, color="0.5", linewidth=0.8)
+        panel.set_title(f"{100 * easy:.0f} % easy, {kind} wrong references", fontsize=10)
+        panel.set_xlabel("wrong references (%)")
+    axes[0][0].set_ylabel("accuracy minus uniform (points)")
+    axes[0][0].legend(fontsize=7, frameon=False)
+    drawn.tight_layout()
+    drawn.savefig(path, metadata={"Date": None})
+    pyplot.close(drawn)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="where everything is written")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of every comparison")
+    parser.add_argument("--count", type=int, default=600, help="questions of a pool")
+    parser.add_argument("--easy-shares", type=float, nargs="+", default=[0.5, 0.75])
+    parser.add_argument("--wrong-shares", type=float, nargs="+", default=[0.0, 0.05, 0.1, 0.2])
+    parser.add_argument("--kinds", nargs="+", choices=("stubborn", "diverse"), default=["stubborn", "diverse"])
+    arguments = parser.parse_args()
+    root: Path = arguments.root
+    pools = {easy: sample_pool(root, arguments.count, easy) for easy in arguments.easy_shares}
+    rows: list[dict[str, Any]] = []
+    for easy, wrong, kind in points(arguments):
+        name = f"easy_{easy:g}_wrong_{wrong:g}_{kind}"
+        if not (root / f"{name}.parquet").exists():  # its time of change is part of what a resumed run is checked by
+            questions = generate(root / f"{name}.jsonl", arguments.count, easy, wrong, kind)
+            with_references(pools[easy], questions, root / f"{name}.parquet")
+        east_ray(
+            "compare", str(JOBS / "compare_regimes.yaml"), f"run_dir={root / name}",
+            f"samples.path={root / f'{name}.parquet'}", *arguments.overrides,
+        )  # fmt: skip
+        found = json.loads((root / name / "round_0" / "comparison.json").read_text())
+        rows += [
+            {"easy_share": easy, "wrong_share": wrong, "kind": kind, "label": arm["label"], "accuracy": arm["mean"],
+             "difference": arm["difference"], "low": arm["difference_low"], "high": arm["difference_high"],
+             "p_adjusted": arm["p_adjusted"], "verdict": arm["verdict"], "base": found["base"]["accuracy"]}
+            for arm in found["arms"]
+        ]  # fmt: skip
+    (root / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+    compared = [row for row in rows if row["difference"] is not None]
+    figure(compared, root / "regimes.svg")
+    table = Table(
+        "easy %", "wrong %", "kind", "weights", "minus uniform, points (95 %)", "verdict", header_style="bold"
+    )
+    for row in compared:
+        table.add_row(
+            f"{100 * row['easy_share']:.0f}", f"{100 * row['wrong_share']:.0f}", row["kind"], row["label"],
+            f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f}, {100 * row['high']:+.1f})", row["verdict"],
+        )  # fmt: skip
+    Console().print(table, f"\n{root / 'summary.json'}\n{root / 'regimes.svg'}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
