@@ -127,6 +127,8 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
     from east_ray import pipeline, report, stages
 
     def stage(round_: "stages.Round") -> None:
+        if round_.config.compare is not None:
+            raise InputError("compare: `east-ray compare` evaluates what it trains")
         if round_.config.evaluation.questions is None:
             raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
         pipeline.require_model(round_.config)
@@ -159,7 +161,10 @@ def write_report(
     """Write report.html of a run, as far as it has got, and show its tables; of several runs, one page with all."""
     from east_ray import report
 
-    console, directories = _console(), [RunDirectory(settings) for settings in _runs(files_and_overrides)]
+    console, directories = (
+        _console(),
+        [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)],
+    )
     paths = [report.write_report(directory) for directory in directories]
     if len(directories) > 1:
         console.print(f"report: {report.write_side_by_side(directories, output)}", soft_wrap=True)
@@ -175,7 +180,8 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     from east_ray.audit import write_audit
 
     settings = load_run(config_file, overrides or [])
-    directory = RunDirectory(settings)
+    _refuse_later_rounds_of_a_comparison(settings, round_number)
+    directory = RunDirectory(settings, only_read=True)
     round_ = directory.round(round_number)
     name, learner = next(iter(settings.learners().items()))
     weighed = round_.learner(name)
@@ -221,6 +227,11 @@ def _runs(files_and_overrides: Sequence[str]) -> list[Config]:
     return [load_run(file, overrides) for file in files]
 
 
+def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) -> None:
+    if settings.compare is not None and round_number > 0:
+        raise InputError(f"--round {round_number}: from round 1 on each training of a comparison has its own samples")
+
+
 def _run_stage(
     stage: "Callable[[stages.Round], None]",
     config_file: str,
@@ -235,6 +246,7 @@ def _run_stage(
     settings, progress = load_run(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
+    _refuse_later_rounds_of_a_comparison(settings, round_number)
     directory = RunDirectory(settings)
     pipeline.check_inputs(settings, directory)
     stage(pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import queue
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,9 +22,9 @@ from east_ray import evaluation, significance
 from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config_file import differences, dump, parse
 from east_ray.findings import write_findings
-from east_ray.pipeline import check_inputs, open_round, prepare, require_model
+from east_ray.pipeline import check_inputs, open_round, prepare, require_model, require_questions
 from east_ray.progress import Progress, StageLine
-from east_ray.records import ANSWERS
+from east_ray.records import ANSWERS, EXAMPLES
 from east_ray.report import describe, write_report
 from east_ray.stages import Round, held_out_answers, make_examples, train
 from east_ray.storage import RunDirectory, StageRecord, Stages, resolve_model
@@ -37,6 +38,7 @@ def compare(config: Config, progress: Progress) -> str:
     require_model(config)
     if config.compare is None or config.evaluation.questions is None:
         raise InputError("compare: a comparison needs `compare`, what to train, and `evaluation.questions`")
+    require_questions(config)
     directory = RunDirectory(config)
     progress.say(f"run directory: {directory.uri}")
     check_inputs(config, directory)
@@ -44,6 +46,7 @@ def compare(config: Config, progress: Progress) -> str:
         round_ = open_round(config, directory, number, progress)
         _check_same_trainings(round_)
         if number == 0:
+            directory.store(config)  # arms and seeds may have joined
             prepare(round_)
             rounds = dict.fromkeys(config.compare.trainings(), round_)
         else:
@@ -58,12 +61,12 @@ def compare(config: Config, progress: Progress) -> str:
 
 
 def _check_same_trainings(round_: Round) -> None:
-    """Raises InputError if a training that has begun was of other settings under the same name."""
+    """Raises InputError if a training that has its examples had other settings under the same name."""
     for name, settings, stages in round_.learners():
         stored = stages.folder.read_text("config.yaml")
-        if stored is None:
-            stages.folder.write_text("config.yaml", dump(settings))
-        elif differing := differences(parse(stored, f"{stages.folder}/config.yaml"), settings):
+        if stored is None or stages.record("examples") is None:
+            continue
+        if differing := differences(parse(stored, f"{stages.folder}/config.yaml"), settings):
             raise InputError(
                 f"compare: {name} has been begun with other settings ({'; '.join(differing)}); give its grid another "
                 "suffix, or choose another run_dir"
@@ -89,7 +92,11 @@ def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
     todo = [learner for learner in round_.learners() if learner[2].record("examples") is None]
     with round_.progress.stage("examples", len(todo), "trainings") as line:
         for name, settings, stages in todo:
-            make_examples(_silent(rounds[name]), name, settings, stages)
+            stages.folder.write_text("config.yaml", dump(settings))
+            try:
+                make_examples(_silent(rounds[name]), name, settings, stages)
+            except InputError as error:
+                raise InputError(f"compare: {name} cannot be trained: {error}") from error
             line.advance(1, name)
 
 
@@ -99,28 +106,37 @@ def _silent(round_: Round) -> Round:
 
 
 def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: CompareConfig) -> None:
-    """``variants/NAME/``: each training with the answers of its model; ``evaluation/answers/``: those of the base."""
+    """``variants/NAME/``: each training with the answers of its model; ``variants/base/``: those of the base."""
+    keep_models = settings.keep_models or round_.config.rounds > round_.number + 1
+    for _, _, stages in round_.learners():
+        if stages.record("evaluation") is not None and not keep_models:
+            (stages / "model").clear()  # that a process which was killed has left
     if round_.number == 0 and round_.stages.record("base") is None:
-        with round_.stages.recording("base"):
-            _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages})
+        with round_.stages.recording("base"), round_.progress.stage("evaluation", 1, "models") as line:
+            _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
+            line.advance(1, "before training")
     todo = [learner for learner in round_.learners() if learner[2].record("evaluation") is None]
     with round_.progress.stage("trainings", len(todo), "trainings") as line:
         for begin in range(0, len(todo), settings.models_at_once):
             wave = todo[begin : begin + settings.models_at_once]
             _train_wave(rounds, wave, settings.max_concurrent or _as_many_as_fit(wave), line)
             line.advance(0, f"{len(wave)} models are being evaluated")
-            _evaluate_wave(round_, wave, keep_models=settings.keep_models or round_.config.rounds > 1)
+            _evaluate_wave(round_, wave, keep_models=keep_models)
+    if round_.number > 0 and not settings.keep_models:
+        for name in rounds:
+            (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
 
 
 def _train_wave(rounds: Mapping[str, Round], wave: Sequence[_Learner], max_concurrent: int, line: StageLine) -> None:
     """Train some at a time. The first error ends the wave; what goes on elsewhere then is done again or adopted."""
     waiting: queue.SimpleQueue[_Learner] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
+    has_failed = threading.Event()
     for learner in wave:
         waiting.put(learner)
 
     def work() -> None:
-        while not waiting.empty():
+        while not has_failed.is_set():
             try:
                 name, settings, stages = waiting.get_nowait()
             except queue.Empty:
@@ -128,6 +144,7 @@ def _train_wave(rounds: Mapping[str, Round], wave: Sequence[_Learner], max_concu
             try:
                 train(_silent(rounds[name]), name, settings, stages)
             except BaseException as error:  # raised where it is waited for
+                has_failed.set()
                 ended.put((name, error))
             else:
                 ended.put((name, None))
@@ -179,25 +196,33 @@ def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stage
 def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     """``comparison.json``: each arm's accuracy over its seeds and its difference to the uniform one, with intervals."""
     tables = {name: _correctness(stages) for name, _, stages in round_.learners()}
-    base = _correctness(round_.directory.round(0))
+    base = _correctness(round_.directory.round(0).learner(BASE))
     # A question that an engine refused or died of for any model counts for none.
     questions = sorted(set(base).intersection(*tables.values()))
+    if len(questions) < 2:
+        raise InputError("evaluation.questions: fewer than two could be asked of every model; nothing can be compared")
     arms, baselines = settings.arms(), settings.baselines()
     correct = {
         arm: np.array([[tables[f"{arm}-seed-{seed}"][question] for question in questions] for seed in settings.seeds])
         for arm in arms
     }
     accuracy = evaluation.accuracy(np.array([base[question] for question in questions]), 0, 0)
-    sampling = round_.stages.record("sampling") or StageRecord()
+    sampling = round_.stages.record("sampling") if round_.config.samples is None else None
     results = significance.compare(correct, baselines)
+    rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
+    times = Counter(arm["label"] for arm in rows)
+    for arm in rows:
+        if times[arm["label"]] > 1:
+            arm["label"] = f"{arm['name']}: {arm['label']}"
     content = {
         "num_questions": len(questions),
         "seeds": settings.seeds,
         "over_seeds": len(settings.seeds) > 1,
         "num_comparisons": sum(result.difference is not None for result in results),
         "base": asdict(accuracy),
-        "sampling": {"num_tokens": sampling.counts.get("num_tokens", 0), "seconds": sampling.seconds},
-        "arms": [_arm(round_, result, baselines[result.arm], settings.seeds) for result in results],
+        # Once for all of them; from the second round on each samples for itself.
+        "sampling": sampling and {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds},
+        "arms": rows,
     }
     round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
 
@@ -207,31 +232,40 @@ def _correctness(stages: Stages) -> dict[str, bool]:
     return dict(zip(table["question_id"].to_pylist(), table["is_correct"].to_pylist(), strict=True))
 
 
-def _arm(round_: Round, result: significance.ArmResult, baseline: str | None, seeds: Sequence[int]) -> dict[str, Any]:
+def _arm(
+    round_: Round, result: significance.ArmResult, baselines: Mapping[str, str | None], seeds: Sequence[int]
+) -> dict[str, Any]:
     """A row of ``comparison.json``, with what the arm's trainings cost."""
     names = [f"{result.arm}-seed-{seed}" for seed in seeds]
     settings = round_.config.variant(names[0])
-    records = [round_.stages.learner(name).record("training") or StageRecord() for name in names]
+    learners = [round_.stages.learner(name) for name in names]
+    records = [learner.record("training") or StageRecord() for learner in learners]
+    sampled = [learner.record("sampling") or StageRecord() for learner in learners]
+    weights = (round_.stages.learner(names[0]) / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
     difference, adjusted = result.difference, result.adjusted_p_value
     return {
         "name": result.arm,
         "label": describe(settings),
-        "baseline": baseline,
+        "baseline": baselines[result.arm],
         "accuracies": result.accuracy_per_seed,
         "mean": result.accuracy.mean,
-        "low": result.accuracy.low,
-        "high": result.accuracy.high,
+        "low": max(0.0, result.accuracy.low),
+        "high": min(1.0, result.accuracy.high),
         "difference": difference and difference.mean,
         "difference_low": difference and difference.low,
         "difference_high": difference and difference.high,
         "p_value": difference and difference.p_value,
         "p_adjusted": adjusted,
-        "verdict": result.verdict or "baseline",
+        "verdict": result.verdict or ("baseline" if result.arm in baselines.values() else "no baseline"),
         "detectable": result.minimal_detectable_difference,
         "objective": settings.training.objective,
         "signal": settings.weighting.signal,
         "mapping": settings.weighting.mapping,
         "exponent": settings.weighting.exponent,
+        "num_examples": len(weights),
+        # Kish's effective sample size: as many examples of equal weight would leave as much noise.
+        "effective_examples": float(weights.sum() ** 2 / (weights**2).sum()),
         "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
-        "training_seconds": round(sum(record.seconds for record in records), 1),
+        "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
+        "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),
     }

@@ -6,6 +6,7 @@ or torch. config_file.py reads them from a run's YAML file.
 """
 
 import difflib
+import json
 import math
 import re
 import types
@@ -128,7 +129,7 @@ class EnginePoolConfig(_Section):
     """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}. They are stored with the
     run, so no secrets: a token belongs in the environment of the cluster's nodes."""
     questions_per_task: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 8
-    """Questions of a task, which asks them together and writes each as it finishes."""
+    """Questions of a task at least, which asks them together and writes each as it finishes."""
     max_deaths_per_question: Annotated[int, Field(ge=1, json_schema_extra=_FREE)] = 2
     """Set a question aside when so many engines have died with no other question in flight beside it."""
 
@@ -393,19 +394,23 @@ class GridConfig(_Section):
 class CompareConfig(_Section):
     """Trainings from one set of samples, each with several seeds, evaluated on the same questions."""
 
-    seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2, 3, 4]
     """Every training is done with each of these; a seed decides the responses trained on and their order."""
     grids: Annotated[list[GridConfig], Field(min_length=1)] = [GridConfig()]
-    """What is compared. Each objective's trainings are compared with its own uniform one."""
+    """What is compared: each training with the one of uniform weights, the same objective and the same overrides."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trainings at the same time; by default as many as the cluster has CPUs and GPUs for when they begin."""
-    models_at_once: Annotated[int, Field(ge=1)] = 16
-    """Trained models that wait for their evaluation; each is removed after it, unless `keep_models` or more rounds."""
+    models_at_once: Annotated[int, Field(ge=1)] = 8
+    """Trained models that are on disk at a time: they are evaluated together and then, unless `keep_models`, removed.
+    With more rounds all models of a round stay until the next round is trained."""
     keep_models: bool = False
     """Keep the trained models."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
+        owned = ("training.objective", "weighting")
+        if mine := [key for grid in self.grids for key, _ in flatten(grid.overrides) if key.startswith(owned)]:
+            raise ValueError(f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: each may be given once")
         names = [name for grid in self.grids for name, _ in grid.arms()]
@@ -418,14 +423,18 @@ class CompareConfig(_Section):
         return dict(arm for grid in self.grids for arm in grid.arms())
 
     def baselines(self) -> dict[str, str | None]:
-        """Name of each arm -> the uniform one of its grid and objective, or of its objective; None if there is none."""
-        names = self.arms()
+        """Name of each arm -> the uniform one of the same objective and overrides; None if that is it, or none is."""
+        uniform = {
+            (overrides["training.objective"], json.dumps(grid.overrides, sort_keys=True)): name
+            for grid in reversed(self.grids)
+            for name, overrides in grid.arms()
+            if overrides["weighting.signal"] == "uniform"
+        }
         found: dict[str, str | None] = {}
         for grid in self.grids:
             for name, overrides in grid.arms():
-                uniform = f"{overrides['training.objective']}-uniform"
-                candidates = [one for one in (uniform + grid.suffix, uniform) if one in names]
-                found[name] = candidates[0] if candidates and candidates[0] != name else None
+                baseline = uniform.get((overrides["training.objective"], json.dumps(grid.overrides, sort_keys=True)))
+                found[name] = baseline if baseline != name else None
         return found
 
     def trainings(self) -> dict[str, dict[str, Any]]:
@@ -526,7 +535,16 @@ class Config(_Section):
         for name in self.variants:
             _check_name(f"variants.{name}", name)
             self.variant(name)
+        taken = {BASE, TRAINED}
+        for key, names in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
+            if twice := taken.intersection(names):
+                raise ValueError(f"{key}: another model is called {twice.pop()}; choose another name")
+            taken.update(names)
         if self.compare:
+            if self.evaluation.models or self.evaluation.responses_per_question:
+                raise ValueError(
+                    "compare: a comparison measures accuracy, without evaluation.models and sampled responses"
+                )
             if self.variants:
                 raise ValueError("variants: a comparison has its trainings in compare.grids; leave one of the two out")
             if self.training.examples == "reference_solutions":

@@ -8,12 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
+
 from east_ray.audit import Audit, Suspect, audit, write_audit
 from east_ray.config import StudiesConfig
-from east_ray.records import EXAMPLES
+from east_ray.records import EXAMPLES, SAMPLES
 from east_ray.selection import SelectionRules
 from east_ray.stages import Round, is_done, selection_rules
-from east_ray.storage import RunDirectory, Stages
+from east_ray.storage import Folder, RunDirectory, Stages
 from east_ray.studies import (
     ByEntropy,
     Disagreement,
@@ -35,9 +37,14 @@ def write_findings(round_: Round) -> None:
     """``studies/*.json`` and ``audit/`` of a round whose samples have been weighed."""
     if all(settings.training.examples == "reference_solutions" for _, settings, _ in round_.learners()):
         return
-    if is_done(round_, round_.stages, "studies", "studies"):
+    wanted = round_.config.studies.model_dump()
+    record = round_.stages.record("studies")
+    if record is not None and record.counts == wanted:
+        is_done(round_, round_.stages, "studies", "studies")
         return
-    with round_.stages.recording("studies"), round_.progress.stage("studies", None, "pages") as line:
+    with round_.stages.recording("studies") as record, round_.progress.stage("studies", None, "pages") as line:
+        record.counts = wanted
+        (round_.stages / "studies").clear()
         for name, page in _pages(round_):
             (round_.stages / "studies").write_text(f"{name}.json", json.dumps(page, indent=1) + "\n")
             line.advance(1, page["title"].lower())
@@ -56,11 +63,18 @@ def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
     write_audit(audited, round_.stages / "audit")
     yield "3_audit", _audit(audited)
     if wanted.fewer_responses:
-        most = round_.config.sampling.responses_per_question
+        most = _responses_per_question(samples)
         sizes = sorted({*(size for size in wanted.fewer_responses if size < most), most})
         yield "4_fewer_responses", _fewer(fewer_responses(measure_prefixes(samples, sizes, rules)))
-    if round_.number > 0:
+    if round_.number > 0 and round_.config.compare is None:
         yield "5_weights_over_rounds", _rounds(round_.directory, round_.number)
+
+
+def _responses_per_question(samples: Folder) -> int:
+    """The least number of responses that a question of the first part has: all but one in a thousand have as many."""
+    for part in samples.parts():
+        return int(pc.min(pc.list_value_length(samples.read(SAMPLES, ["responses"], [part])["responses"])).as_py())
+    return 0
 
 
 def audit_round(stages: Stages, weighed: Stages, rules: SelectionRules, wanted: StudiesConfig) -> Audit:

@@ -21,7 +21,6 @@ from east_ray.stages import (
     has_gained,
     make_examples,
     sample_responses,
-    slice_of_round,
     take_samples,
     train,
 )
@@ -69,10 +68,13 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
     if config.early_stopping is not None:
         load_questions(config.early_stopping.questions)
     if config.questions_per_round == "fresh" and config.questions is not None:
-        last = slice_of_round(config.questions, config.rounds - 1)
-        if load_questions(last)[0].num_rows == 0:
+        each = config.questions.max_questions or 0
+        every = config.questions.model_copy(update={"max_questions": each * config.rounds})
+        found = sum(table.num_rows for table in load_questions(every))
+        if found < each * config.rounds:
             raise InputError(
-                f"questions_per_round: the questions do not suffice for {config.rounds} rounds of {last.max_questions}"
+                f"questions_per_round: {config.rounds} rounds of {each:,} questions need {each * config.rounds:,}, and "
+                f"there are {found:,}"
             )
     if config.samples is not None and directory.round(0).record("sampling") is None:
         samples.check_columns(config.samples)

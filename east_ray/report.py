@@ -37,7 +37,8 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
     for summary in rounds:
         title = f"round {summary.number}" if len(rounds) > 1 else None
         console.print()
-        console.print(_questions_table(summary, title))
+        if summary.learners:
+            console.print(_questions_table(summary, title))
         if any(learner.entropies.size for learner in summary.learners):
             console.print(_weights_table(summary))
         if summary.comparison:

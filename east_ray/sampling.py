@@ -312,7 +312,6 @@ def sample(
     unfinished = asked.filter(pa.array([key not in done for key in asked["key"].to_pylist()], pa.bool_()))
     default = _MAX_NUM_SEQS_GPU if engines.num_gpus_per_engine else _MAX_NUM_SEQS
     max_num_seqs = int(engines.engine_args.get("max_num_seqs", default))
-    engines = engines.model_copy(update={"engine_args": engines.engine_args | {"max_num_seqs": max_num_seqs}})
     per_task = max(engines.questions_per_task, max_num_seqs // (4 * decoding.responses_per_question))
     tasks_per_engine = max(2, -(-_FILLS * max_num_seqs // (per_task * decoding.responses_per_question)))
     blocks = [unfinished.slice(begin, per_task) for begin in range(0, unfinished.num_rows, per_task)]

@@ -80,7 +80,7 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
             f"{training.objective.upper()}, epochs: {training.epochs}, {training.examples_per_step} examples a step, "
             f"learning rate {training.learning_rate:g}" + (", adapters" if training.lora else ""),
         ],
-        ["trainings in a round", f"{len(config.learners()):,}"],
+        ["trainings in a round", f"{len(config.learners()) if source else 0:,}"],
         ["held-out questions", str(held_out.path or held_out.hub) if held_out else "none"],
         ["rounds", f"{len(rounds)} of {config.rounds}"],
         ["seed", str(config.seed)],
@@ -92,6 +92,8 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
 
 
 def _funnel(summary: RoundSummary) -> Iterator[Block]:
+    if not summary.learners:
+        return
     first = summary.learners[0]
     counts = (
         {"asked": summary.asked}
@@ -117,9 +119,9 @@ def _funnel(summary: RoundSummary) -> Iterator[Block]:
 
 
 def _weights(summary: RoundSummary) -> Iterator[Block]:
-    first, shown_as = summary.learners[0], arm_labels(summary)
-    if not first.entropies.size:
+    if not summary.learners or not summary.learners[0].entropies.size:
         return
+    first, shown_as = summary.learners[0], arm_labels(summary)
     arrays = {"entropy (nats)": first.entropies} | {
         f"weight: {shown_as[learner.arm]}": learner.weights for learner in summary.arms if learner.weights.size
     }
@@ -143,8 +145,13 @@ def _weights(summary: RoundSummary) -> Iterator[Block]:
 
 
 def _questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
-    samples, settings = directory.round(summary.number) / "samples", directory.config.answers
-    questions = shown_questions(summary.learners[0], samples, last_number=settings.last_number)
+    if not summary.learners:
+        return
+    first, settings = summary.learners[0], directory.config.answers
+    # From the second round on, each training of a comparison has samples of its own.
+    own = directory.config.compare is not None and summary.number > 0
+    samples = first.stages / "samples" if own else directory.round(summary.number) / "samples"
+    questions = shown_questions(first, samples, last_number=settings.last_number)
     if questions:
         yield Questions(
             f"{len(questions):,} of {summary.asked:,} questions: of those that were kept the least and the greatest "
@@ -317,7 +324,8 @@ def _comparison(summary: RoundSummary) -> Iterator[Block]:
         )
     )
     yield from (Text(line) for line in verdicts(summary))
-    columns = ["arm", "accuracy %", "95 % interval", "difference", "p", "Holm p", "verdict", "tokens", "seconds"]
+    columns = ["arm", "accuracy %", "95 % interval", "difference", "p", "Holm p", "verdict", "examples", "effective",
+               "tokens", "seconds"]  # fmt: skip
     rows = [
         [
             arm["label"],
@@ -326,14 +334,17 @@ def _comparison(summary: RoundSummary) -> Iterator[Block]:
             arm_difference(arm),
             *("" if arm["baseline"] is None else f"{arm[p]:.2g}" for p in ("p_value", "p_adjusted")),
             arm["verdict"],
+            f"{arm['num_examples']:,}",
+            f"{arm['effective_examples']:,.0f}",
             "" if arm["num_tokens"] is None else f"{arm['num_tokens']:,}",
             "" if arm["training_seconds"] is None else f"{arm['training_seconds']:,.0f}",
         ]
         for arm in arms
     ]
     if base:
-        rows.insert(0, [BASE_LABEL, f"{100 * base['accuracy']:.1f}", interval(base), *[""] * 6])
+        rows.insert(0, [BASE_LABEL, f"{100 * base['accuracy']:.1f}", interval(base), *[""] * 8])
     yield Table("Arms, with 95 % intervals; differences in points", columns, rows)
+    yield Text("Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w².")
     compared = [arm for arm in arms if arm["baseline"] is not None]
     title = "Difference to uniform weights"
     forest = [
@@ -364,7 +375,7 @@ def _exponent_curves(arms: Sequence[Mapping[str, Any]]) -> list[Series]:
     families: dict[str, dict[float, Mapping[str, Any]]] = {}
     for arm in arms:
         if arm["exponent"] is not None and arm["signal"] != "uniform":
-            name = f"{arm['signal']}, {arm['mapping']}, {str(arm['objective']).upper()}"
+            name = str(arm["name"]).replace(f"-a{float(arm['exponent']):g}", "")  # grids may differ in a suffix
             families.setdefault(name, {})[float(arm["exponent"])] = arm
     return [
         _band(name, sorted(by_exponent), [by_exponent[exponent] for exponent in sorted(by_exponent)], "mean")
@@ -397,7 +408,7 @@ def _over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
         curves = [_band(model, list(rows), list(rows.values()), "accuracy") for model, rows in drawn]
         title = "Accuracy over the rounds, with 95 % intervals" + _first_of(drawn, by_model)
         yield Figure(title, plots.curves(title, curves, "round", "accuracy (%)"))
-    weighed = [summary for summary in rounds if summary.learners[0].weights.size]
+    weighed = [summary for summary in rounds if summary.learners and summary.learners[0].weights.size]
     if len(weighed) > 1:
         numbers = [summary.number for summary in weighed]
         of_rounds = np.array([quantiles(summary.learners[0].weights) for summary in weighed]).T

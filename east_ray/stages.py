@@ -60,6 +60,10 @@ class Round:
             yield name, settings, self.stages.learner(name)
 
 
+#: Questions with all their responses that are in memory as Python objects.
+_ROWS_AT_ONCE = 64
+
+
 def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
     """Whether a stage is done; if it is, says so."""
     record = stages.record(stage)
@@ -287,6 +291,8 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
             "too_long": summary.num_too_long,
             "zero_weight_skipped": summary.num_zero_weight,
             "num_tokens": int(sum(step["num_tokens"] for step in summary.steps)),
+            # Over all attempts, and without waiting for workers to begin.
+            "seconds_in_steps": round(sum(step["num_tokens"] / step["tokens_per_s"] for step in summary.steps), 3),
         }
     checkpoints.clear()
 
@@ -409,8 +415,8 @@ def _held_out_responses(
         raise InputError(f"evaluation: no question could be sampled: {_listed(record.counts['set_aside'])}")
 
     def rows() -> Iterator[dict[str, Any]]:
-        for part in (stages / folder).parts():
-            for row in (stages / folder).read(SAMPLES, parts=[part]).to_pylist():
+        for batch in (stages / folder).batches(SAMPLES.names, max_rows=_ROWS_AT_ONCE):
+            for row in batch.to_pylist():
                 if times[row["question_id"]] == len(models):
                     yield row
 

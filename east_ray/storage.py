@@ -4,6 +4,7 @@ Any path may be local or an address that pyarrow or fsspec understands (s3://, g
 record stands in ``stages/``; the record is written last, so a stage that was killed is never taken for done.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -64,7 +65,7 @@ def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]
 
 
 #: Seconds for which a fetched model stays after its last use.
-_KEEP_COPIES_S = 6 * 3600.0
+_KEEP_COPIES_S = 3600.0
 
 
 def local_copy(path: str) -> str:
@@ -81,7 +82,9 @@ def local_copy(path: str) -> str:
     filesystem, inner = locate(path)
     infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
     files = sorted(info.path for info in infos if info.type == pafs.FileType.File)
-    stamp = hashlib.sha256(repr([(i.path, i.size, i.mtime_ns) for i in infos]).encode()).hexdigest()[:16]
+    # The card is written anew after the evaluation; the model is the same.
+    told = [(info.path, info.size, info.mtime_ns) for info in infos if not info.path.endswith(".md")]
+    stamp = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
     cache = Path(tempfile.gettempdir(), f"east-ray-models-{os.getuid()}")
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.stat().st_uid != os.getuid():
@@ -110,8 +113,9 @@ def _remove_unused(cache: Path) -> None:
     import shutil
 
     for copy in cache.iterdir():
-        if copy.is_dir() and time.time() - copy.stat().st_mtime > _KEEP_COPIES_S:
-            shutil.rmtree(copy, ignore_errors=True)  # another process may be at the same
+        with contextlib.suppress(FileNotFoundError):  # another process may be at the same
+            if copy.is_dir() and time.time() - copy.stat().st_mtime > _KEEP_COPIES_S:
+                shutil.rmtree(copy)
 
 
 #: Files up to this size are read whole for a fingerprint, larger ones at this distance.
@@ -387,8 +391,11 @@ _LATER_SECTIONS = ("answers", "selection", "weighting", "training", "variants", 
 class RunDirectory:
     """The folder of a run. Opening it writes ``config.yaml``, or checks that the one there is of the same run."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises InputError if the directory holds a run of another configuration, naming the keys that differ."""
+    def __init__(self, config: Config, *, only_read: bool = False) -> None:
+        """Raises InputError if the directory holds a run of another configuration, naming the keys that differ.
+
+        `only_read` leaves a ``config.yaml`` that is there as it is.
+        """
         filesystem, path = locate(config.run_dir, is_output=True)
         self.folder = Folder(filesystem, path.rstrip("/"))
         self.uri = config.run_dir if "://" in config.run_dir else path
@@ -401,23 +408,36 @@ class RunDirectory:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
         if stored is not None:
             self._check_same_run(stored, config)
-            if not self._is_weighed() or not self.config.model:
-                self.folder.write_text("config.yaml", config_file.dump(config))
+            if not only_read and (not self._is_weighed() or not self.config.model):
+                self.store(config)
 
     def _has_begun(self) -> bool:
         """Whether any stage is done or has written rows: until then a mistake in the configuration may be mended."""
         stages = self.round(0)
         return any((stages / name).exists for name in ("stages", "samples"))
 
+    def store(self, config: Config) -> None:
+        """Make this the stored configuration of the run, of which only what changes no result may differ."""
+        self.folder.write_text("config.yaml", config_file.dump(config))
+        self.__dict__.pop("config", None)
+
     def _is_weighed(self) -> bool:
         """Whether anything is made of the samples yet: until then, what is to be made of them may be mended."""
-        return self.round(0).record("examples") is not None
+        variants = self.round(0) / "variants"
+        learners = [TRAINED, *variants.names()]
+        return any(self.round(0).learner(name).record("examples") is not None for name in learners)
+
+    def _mendable_sections(self) -> list[str]:
+        """Sections of the configuration of which nothing has been made yet."""
+        if self._is_weighed():
+            return []
+        is_evaluated = any(self.round(0).record(stage) is not None for stage in ("evaluation", "base"))
+        return [name for name in _LATER_SECTIONS if not (is_evaluated and name in ("answers", "evaluation"))]
 
     def _check_same_run(self, stored: str, config: Config) -> None:
         try:
             before = config_file.parse(stored, f"{self.uri}/config.yaml")
-            ignored = () if self._is_weighed() else _LATER_SECTIONS
-            differing = config_file.differences(before, config, ignored_sections=ignored)
+            differing = config_file.differences(before, config, ignored_sections=self._mendable_sections())
         except InputError as error:
             raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
         if differing:

@@ -104,7 +104,7 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
     for number in range(directory.config.rounds):
         stages = directory.round(number)
         questions = stages.record("questions")
-        if questions is None:
+        if questions is None and stages.record("evaluation") is None:
             break
         records = {
             stage: record
@@ -116,9 +116,9 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
         rounds.append(
             RoundSummary(
                 number,
-                questions.counts["asked"],
-                questions.counts["set_aside"] | sampling.counts.get("set_aside", {}),
-                _learners(directory.config, stages),
+                questions.counts["asked"] if questions else 0,
+                (questions.counts["set_aside"] if questions else {}) | sampling.counts.get("set_aside", {}),
+                _learners(directory.config, stages, share=number == 0) if questions else [],
                 _json(stages / "evaluation", "metrics.json"),
                 _json(stages.folder, "comparison.json"),
                 [_json(studies, name) for name in studies.names() if name.endswith(".json")],
@@ -157,7 +157,7 @@ def labels(summary: RoundSummary) -> dict[str, str]:
     measured = {name: name for name in (summary.metrics or {}).get("accuracy", {})}
     return (
         measured
-        | {"base": BASE_LABEL}
+        | {"base": BASE_LABEL if summary.learners else "base"}
         | {
             learner.name: learner.label if labels_.count(learner.label) == 1 else f"{learner.name}: {learner.label}"
             for learner in summary.learners
@@ -212,6 +212,7 @@ def _comparison_verdicts(comparison: Mapping[str, Any]) -> list[str]:
         if arm["baseline"] is None:
             continue
         baseline = arms[arm["baseline"]]
+        one_seed = "" if comparison["over_seeds"] else " (what another seed would change is not in the interval)"
         design = (
             f" (80 % power for a difference of {100 * arm['detectable']:.1f} points)"
             if arm.get("detectable") is not None and arm["verdict"] not in said
@@ -220,7 +221,7 @@ def _comparison_verdicts(comparison: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{arm['label']} minus {baseline['label']}: {100 * arm['difference']:+.1f} points, 95 % interval "
             f"{100 * arm['difference_low']:+.1f} to {100 * arm['difference_high']:+.1f}, Holm-adjusted "
-            f"p = {arm['p_adjusted']:.2g}: {said.get(arm['verdict'], 'no difference is shown')}{design}."
+            f"p = {arm['p_adjusted']:.2g}: {said.get(arm['verdict'], 'no difference is shown')}{design}{one_seed}."
         )
     return lines
 
@@ -292,12 +293,15 @@ def spread(values: Numbers, num: int) -> NDArray[np.intp]:
     return np.unique(order[np.concatenate([ends, between, order.size - 1 - ends])])
 
 
-def _learners(config: Config, stages: Stages) -> list[Learner]:
-    """The trainings of a round: the run's own and its variants, or a comparison's."""
+def _learners(config: Config, stages: Stages, *, share: bool) -> list[Learner]:
+    """The trainings of a round: the run's own and its variants, or a comparison's.
+
+    In the first round those of one arm, which differ in their seed alone, `share` what they were given.
+    """
     learners: list[Learner] = []
     firsts: dict[str, Learner] = {}
     for name, settings in config.learners().items():
-        learner = _learner(name, settings, stages.learner(name), firsts.get(arm_of(name)))
+        learner = _learner(name, settings, stages.learner(name), firsts.get(arm_of(name)) if share else None)
         firsts.setdefault(learner.arm, learner)
         learners.append(learner)
     return learners

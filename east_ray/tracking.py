@@ -54,7 +54,8 @@ def _opened(
             return add, writer.close
         case "wandb":
             wandb = _required("wandb", tracker)
-            run = wandb.init(name=name, config=dict(settings), dir=folder)
+            # "create_new": several trainings of a comparison are at work in this process
+            run = wandb.init(name=name, config=dict(settings), dir=folder, reinit="create_new")
             return (lambda step, values: run.log(values, step=step)), run.finish
         case "mlflow":
             mlflow = _required("mlflow", tracker)

@@ -7,7 +7,7 @@
 For each share of confidently solved questions a pool is generated and sampled once. A wrong reference answer changes
 what is chosen and not what is sampled, so the same responses serve every share and kind of wrong references, and the
 wrong ones of a smaller share are among those of a larger one. Every point is a comparison (jobs/compare_regimes.yaml);
-the same command goes on where it stopped. At the end: summary.json, a table, and a figure of the differences to uniform
+the same command goes on where it stopped. p-values are corrected within a point, not over the points. At the end: summary.json, a table, and a figure of the differences to uniform
 weights. KEY=VALUE are settings of every comparison.
 """
 
@@ -16,7 +16,8 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+
+from east_ray.storage import Folder, locate
+from east_ray.studies import ByEntropy, steps_by_entropy
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "quickstart"))
+from word_problems import steps_are_right
 
 JOBS = Path(__file__).resolve().parent
 GENERATOR = JOBS / "quickstart" / "word_problems.py"
@@ -49,8 +56,8 @@ def generate(path: Path, count: int, easy_share: float, wrong_share: float = 0.0
 
 def sample_pool(root: Path, count: int, easy_share: float) -> Path:
     """The folder of the samples of a pool with right references."""
-    questions = generate(root / f"questions_easy_{easy_share:g}.jsonl", count, easy_share)
-    run = root / f"pool_easy_{easy_share:g}"
+    questions = generate(root / f"questions_{count}_easy_{easy_share:g}.jsonl", count, easy_share)
+    run = root / f"pool_{count}_easy_{easy_share:g}"
     east_ray("sample", str(JOBS / "quickstart.yaml"), f"run_dir={run}", f"questions.path={questions}")
     return run / "round_0" / "samples"
 
@@ -61,8 +68,28 @@ def with_references(samples: Path, questions: Path, target: Path) -> Path:
     references = {row["question"]: row["answer"].rpartition("#### ")[2] for row in rows}
     table = pq.read_table(samples, columns=["question_id", "question", "responses"]).sort_by("question_id")
     answers = pa.array([references[question] for question in table["question"].to_pylist()], pa.string())
-    pq.write_table(table.append_column("reference_answer", answers), target)
+    beside = target.with_suffix(".tmp")
+    pq.write_table(table.append_column("reference_answer", answers), beside)
+    beside.rename(target)  # never half of it under its name
     return target
+
+
+def wrong_steps(root: Path, name: str, pool: str) -> ByEntropy:
+    """Right answers by wrong steps among the chosen responses of a point, by entropy; wrong references left out."""
+    texts = [(root / f"{file}.jsonl").read_text(encoding="utf-8") for file in (pool, name)]
+    right, given = ([json.loads(line) for line in text.splitlines()] for text in texts)
+    solutions = {
+        row["question"]: row["answer"]
+        for row, other in zip(right, given, strict=True)
+        if not other.get("reference_is_wrong")
+    }
+
+    def are_right(row: Mapping[str, Any]) -> bool | None:
+        solution = solutions.get(row["question"])
+        return None if solution is None else steps_are_right(solution, row["chosen"])
+
+    learner = next((root / name / "round_0" / "variants").iterdir())
+    return steps_by_entropy(Folder(*locate(str(learner / "examples"))), are_right)
 
 
 def points(arguments: argparse.Namespace) -> Iterator[tuple[float, float, str]]:
@@ -117,8 +144,9 @@ def main() -> None:
     root: Path = arguments.root
     pools = {easy: sample_pool(root, arguments.count, easy) for easy in arguments.easy_shares}
     rows: list[dict[str, Any]] = []
+    steps: dict[str, Any] = {}
     for easy, wrong, kind in points(arguments):
-        name = f"easy_{easy:g}_wrong_{wrong:g}_{kind}"
+        name = f"{arguments.count}_easy_{easy:g}_wrong_{wrong:g}_{kind}"
         if not (root / f"{name}.parquet").exists():  # its time of change is part of what a resumed run is checked by
             questions = generate(root / f"{name}.jsonl", arguments.count, easy, wrong, kind)
             with_references(pools[easy], questions, root / f"{name}.parquet")
@@ -130,10 +158,12 @@ def main() -> None:
         rows += [
             {"easy_share": easy, "wrong_share": wrong, "kind": kind, "label": arm["label"], "accuracy": arm["mean"],
              "difference": arm["difference"], "low": arm["difference_low"], "high": arm["difference_high"],
-             "p_adjusted": arm["p_adjusted"], "verdict": arm["verdict"], "base": found["base"]["accuracy"]}
+             "p_adjusted": arm["p_adjusted"], "verdict": arm["verdict"], "base": found["base"]["accuracy"],
+             "effective_examples": arm["effective_examples"]}
             for arm in found["arms"]
         ]  # fmt: skip
-    (root / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
+        steps[name] = asdict(wrong_steps(root, name, f"questions_{arguments.count}_easy_{easy:g}"))
+    (root / "summary.json").write_text(json.dumps({"arms": rows, "wrong_steps": steps}, indent=1) + "\n")
     compared = [row for row in rows if row["difference"] is not None]
     figure(compared, root / "regimes.svg")
     table = Table(

@@ -147,7 +147,13 @@ def _comparison(names: list[str], num_seeds: int) -> dict[str, Any]:
             {"name": name, "label": name, "signal": name.split("-")[1], "mapping": "power", "exponent": exponent}
             | {"objective": "sft", "accuracies": [mean + 0.005 * seed for seed in range(num_seeds)], "mean": mean}
             | {"low": mean - 0.02, "high": mean + 0.02, "p_value": 0.02, "p_adjusted": 0.04, "verdict": verdict}
-            | {"detectable": 0.03, "num_tokens": 20_000, "training_seconds": 40.0}
+            | {
+                "detectable": 0.03,
+                "num_examples": 50,
+                "effective_examples": 40.0,
+                "num_tokens": 20_000,
+                "training_seconds": 40.0,
+            }
             | {"baseline": None if is_baseline else "sft-uniform"}
             | difference_
         )

@@ -13,6 +13,7 @@ import pytest
 
 from east_ray.config import CompareConfig, InputError
 from east_ray.config_file import resolve
+from east_ray.storage import RunDirectory
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
@@ -46,7 +47,7 @@ def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
         "dpo-entropy-a1-slow": "dpo-uniform-slow",
         "kto-uniform-slow": None,
         "kto-entropy-a1-slow": "kto-uniform-slow",
-        "kto-rejection-a1": None,
+        "kto-rejection-a1": None,  # no uniform training has its overrides
     }
     config = resolve(MINIMAL | {"compare": settings.model_dump()})
     assert len(config.learners()) == 2 * 11
@@ -63,6 +64,8 @@ def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
         ({"grids": [{"overrides": {"sampling.max_tokens": 3}}]}, "compare.sampling.max_tokens: only selection"),
         ({"grids": [{"overrides": {"training.epoch": 3}}]}, "did you mean epochs?"),
         ({"grids": []}, "compare.grids"),
+        ({"seeds": [-1]}, "compare.seeds.0"),
+        ({"grids": [{"overrides": {"weighting": {"exponent": 2.0}}}]}, "weighting.exponent is decided by the lists"),
     ],
 )
 def test_what_cannot_be_compared_is_said(settings: dict[str, Any], message: str) -> None:
@@ -118,3 +121,29 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
     _, err = extended.communicate(timeout=120)
     assert extended.returncode == 1
     assert "sft-uniform-seed-0 has been begun with other settings (training.epochs: 1 there, 2 now)" in err
+
+
+def test_a_comparison_that_has_begun_is_guarded(tmp_path: Path) -> None:
+    """What was weighed or evaluated is not mixed with what other settings would give; arms and seeds may join."""
+
+    job = MINIMAL | {"run_dir": str(tmp_path), "compare": {"seeds": [0]}, "evaluation": {"questions": {"path": "t"}}}
+
+    def open_run(*overrides: str, only_read: bool = False) -> RunDirectory:
+        return RunDirectory(resolve(job, overrides), only_read=only_read)
+
+    stages = open_run().round(0)
+    with stages.recording("sampling"):
+        pass
+    open_run("training.epochs=2")  # nothing is weighed yet
+    open_run()
+    with stages.recording("base"):
+        pass
+    with pytest.raises(InputError, match=r"evaluation.max_tokens: 1024 there, 7 now"):
+        open_run("evaluation.max_tokens=7")
+    with stages.learner("sft-uniform-seed-0").recording("examples"):
+        pass
+    with pytest.raises(InputError, match=r"training.epochs: 3 there, 2 now"):
+        open_run("training.epochs=2")
+    before = (tmp_path / "config.yaml").read_text()
+    open_run("compare.seeds=[0, 1]", only_read=True)
+    assert (tmp_path / "config.yaml").read_text() == before

@@ -371,6 +371,9 @@ def test_models_are_measured_without_anything_to_learn_from(quickstart: Path, tm
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "round_0" / "evaluation" / "metrics.json").read_text())
     assert metrics["accuracy"]["base"]["accuracy"] > 0.5 > metrics["accuracy"]["other"]["accuracy"]
+    assert re.search(r"base .* [6-9][0-9]\.[0-9] ", result.stdout) and re.search(r"other .* 0\.0 ", result.stdout)
+    other = east_ray("evaluate", str(tmp_path / "job.yaml"), "evaluation.max_tokens=32")
+    assert other.returncode == 1 and "evaluation.max_tokens: 64 there, 32 now" in other.stderr
     (difference,) = metrics["differences"]
     assert difference["second"] == "base" and difference["high"] < 0 and difference["p_value"] < 0.001
     refused = east_ray("run", str(tmp_path / "job.yaml"))

@@ -97,6 +97,35 @@ def test_an_engine_that_cannot_start_is_an_error_that_says_why(
 
 
 @pytest.mark.drill
+def test_an_engine_may_be_split_over_several_processes(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+    """Tensor parallelism, as over several GPUs: the shards together say what one engine says."""
+    import threading
+
+    import psutil
+
+    seen: set[str] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            seen.update(p.info["name"] for p in psutil.process_iter(["name"]) if "Worker_TP" in (p.info["name"] or ""))
+
+    threading.Thread(target=look, daemon=True).start()
+    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=24)
+    models = {"base": str(quickstart / "model")}
+    one = ask(tmp_path / "one", models, 16, decoding)
+    assert not seen
+    split = ENGINES["engine_args"] | {"tensor_parallel_size": 2}
+    env = ENGINES["env"] | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    two = ask(tmp_path / "two", models, 16, decoding, engine_args=split, env=env)
+    ended.set()
+    assert len(seen) == 2, "each shard is a process of its own"
+    texts = [{row["question_id"]: row["responses"][0]["text"] for row in rows} for rows in (one, two)]
+    # Sums in another order may tip a tie, no more.
+    assert sum(texts[0][name] == texts[1][name] for name in texts[0]) >= 14
+
+
+@pytest.mark.drill
 def test_the_pool_grows_while_questions_wait(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
     from ray._private import state  # the public list of actors needs a dashboard
 
