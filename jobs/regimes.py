@@ -7,8 +7,8 @@
 For each share of confidently solved questions a pool is generated and sampled once. A wrong reference answer changes
 what is chosen and not what is sampled, so the same responses serve every share and kind of wrong references, and the
 wrong ones of a smaller share are among those of a larger one. Every point is a comparison (jobs/compare_regimes.yaml);
-the same command goes on where it stopped. p-values are corrected within a point, not over the points. At the end: summary.json, a table, and a figure of the differences to uniform
-weights. KEY=VALUE are settings of every comparison.
+the same command goes on where it stopped. At the end: summary.json, a table, and a figure of the differences to uniform
+weights. p-values are corrected within a point, not over the points. KEY=VALUE are settings of every comparison.
 """
 
 import argparse
