@@ -44,7 +44,10 @@ class StageLine:
     def render(self) -> Text:
         """The line as it stands now."""
         total = "" if self.total is None else f"/{self.total:,}"
-        rate = f"{self._done / self.seconds:,.1f}/s" if self._done and self.seconds > 0 else ""
+        rate = ""
+        if self._done and self.seconds > 0:
+            per_second = self._done / self.seconds
+            rate = f"{per_second:,.1f}/s" if per_second >= 0.1 else f"{60 * per_second:,.1f}/min"
         parts = [f"{self._done:,}{total} {self._unit}", rate, self._note, _clock(self.seconds)]
         return Text.assemble((f"{self._stage:<12}", "bold"), " · ".join(part for part in parts if part))
 
