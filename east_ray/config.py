@@ -5,16 +5,15 @@ the value, what was expected and the nearest known key. Nothing here edits a val
 or torch. config_file.py reads them from a run's YAML file.
 """
 
-import difflib
 import json
 import math
 import re
-import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+
+from east_ray.validation import sentences
 
 
 class InputError(ValueError):
@@ -27,6 +26,9 @@ BASE, TRAINED = "base", "trained"
 #: Marks a field whose change cannot change a result, so that a run may be resumed with another value (more workers,
 #: another cluster). Every other difference to the configuration stored in a run directory is refused.
 _FREE = {"free": True}
+
+
+Signal = Literal["entropy", "accuracy", "rejection", "uniform"]
 
 
 class _Section(BaseModel):
@@ -192,7 +194,7 @@ class SelectionConfig(_Section):
 class WeightingConfig(_Section):
     """How an example's weight comes from its question's responses."""
 
-    signal: Literal["entropy", "accuracy", "rejection", "uniform"] = "entropy"
+    signal: Signal = "entropy"
     """What the weight grows with: entropy of the answers, 1 - pass_rate (accuracy), share of the commonest wrong answer
     (rejection), or nothing (uniform)."""
     mapping: Literal["power", "sigmoid"] = "power"
@@ -363,10 +365,7 @@ class GridConfig(_Section):
 
     objectives: Annotated[list[Literal["sft", "dpo", "kto"]], Field(min_length=1)] = ["sft"]
     """Training objectives."""
-    signals: Annotated[list[Literal["uniform", "entropy", "accuracy", "rejection"]], Field(min_length=1)] = [
-        "uniform",
-        "entropy",
-    ]
+    signals: Annotated[list[Signal], Field(min_length=1)] = ["uniform", "entropy"]
     """What the weight grows with."""
     exponents: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=1)] = [1.0]
     """Exponents of every signal but uniform."""
@@ -464,7 +463,7 @@ class Config(_Section):
     """The model to improve: a folder in Hugging Face format or a hub name. Only `east-ray weigh` on given `samples`
     does without."""
     description: Annotated[str, Field(json_schema_extra=_FREE)] = ""
-    """What the run is, in the user's words; shown in the report."""
+    """What the run is, in the user's words."""
     seed: int = 0
     """Seeds the choice of responses, the order of examples and, with `sampling.seeded`, the sampling."""
     rounds: Annotated[int, Field(ge=1)] = 1
@@ -523,11 +522,8 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _rounds_make_sense(self) -> Self:
-        fresh = self.questions_per_round == "fresh"
-        if fresh and (self.questions is None or self.questions.max_questions is None):
+        if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             raise ValueError("questions_per_round: fresh needs questions.max_questions, the number of each round")
-        if self.early_stopping and self.compare:
-            raise ValueError("early_stopping: a comparison has all its rounds; leave one of the two out")
         return self
 
     @model_validator(mode="after")
@@ -545,10 +541,10 @@ class Config(_Section):
                 raise ValueError(
                     "compare: a comparison measures accuracy, without evaluation.models and sampled responses"
                 )
-            if self.variants:
-                raise ValueError("variants: a comparison has its trainings in compare.grids; leave one of the two out")
-            if self.training.examples == "reference_solutions":
-                raise ValueError("compare: training.examples: reference_solutions has no weights to compare")
+            if self.variants or self.early_stopping or self.training.examples == "reference_solutions":
+                raise ValueError(
+                    "compare: goes with none of variants, early_stopping and examples: reference_solutions"
+                )
             for name in self.compare.arms():
                 self.variant(f"{name}-seed-{self.compare.seeds[0]}")
         return self
@@ -584,38 +580,7 @@ def validate(values: Mapping[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise InputError("; ".join(source + _sentence(details) for details in error.errors())) from None
-
-
-def _sentence(details: ErrorDetails) -> str:
-    """One pydantic error as ``key: what is wrong``, with the nearest known key for an unknown one."""
-    path = ".".join(str(part) for part in details["loc"])
-    match details["type"]:
-        case "extra_forbidden":
-            known = list(_fields_at(details["loc"][:-1]))
-            near = difflib.get_close_matches(str(details["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return f"{path}: unknown key; {hint}"
-        case "missing":
-            return f"{path}: missing; this key is required"
-        case "value_error":
-            message = details["msg"].removeprefix("Value error, ")
-            return f"{path}: {message}" if path else message
-    expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{path}: {details['input']!r} given, expected {expected}"
-
-
-def _fields_at(location: Sequence[int | str]) -> Iterator[str]:
-    section: type[BaseModel] = Config
-    for part in location:
-        section = _section_type(section.model_fields[str(part)].annotation) or section
-    yield from section.model_fields
-
-
-def _section_type(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((found for arg in get_args(annotation) if (found := _section_type(arg))), None)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        raise InputError("; ".join(source + said for said in sentences(error, Config))) from None
 
 
 def set_dotted(values: dict[str, Any], dotted_key: str, value: Any) -> None:

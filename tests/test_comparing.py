@@ -64,6 +64,7 @@ def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
         ({"grids": [{"overrides": {"sampling.max_tokens": 3}}]}, "compare.sampling.max_tokens: only selection"),
         ({"grids": [{"overrides": {"training.epoch": 3}}]}, "did you mean epochs?"),
         ({"grids": []}, "compare.grids"),
+        ({"grids": [{"signal": ["entropy"]}]}, "compare.grids.0.signal: unknown key; did you mean signals?"),
         ({"seeds": [-1]}, "compare.seeds.0"),
         ({"grids": [{"overrides": {"weighting": {"exponent": 2.0}}}]}, "weighting.exponent is decided by the lists"),
     ],

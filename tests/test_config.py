@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from east_ray import config, config_file, storage
+from east_ray import config, config_file, storage, validation
 from east_ray.config import InputError
 from east_ray.config_file import load, resolve
 
@@ -119,7 +119,7 @@ def test_every_setting_has_a_documented_meaning() -> None:
         found = []
         for name, field in section.model_fields.items():
             found += [] if field.description else [prefix + name]
-            inner = config._section_type(field.annotation)
+            inner = validation._section_type(field.annotation)
             found += undocumented(inner, f"{prefix}{name}.") if inner else []  # type: ignore[arg-type]
         return found
 

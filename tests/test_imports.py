@@ -19,6 +19,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
         "evaluation",
         "significance",
         "config_file",
+        "validation",
         "audit",
         "studies",
         "storage",
