@@ -1,13 +1,13 @@
 """Every setting of a run: its type, its bound, its default and what it means.
 
 The models below are strict: an unknown key, a wrong type or a value out of bounds is refused with the path of the key,
-the value, what was expected and the nearest known key. Nothing here edits a value, and nothing here imports Ray, vLLM
-or torch. config_file.py reads them from a run's YAML file.
+the value, what was expected and the nearest known key. Nothing here edits a value or imports Ray, vLLM or torch.
 """
 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -400,10 +400,9 @@ class CompareConfig(_Section):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trainings at the same time; by default as many as the cluster has CPUs and GPUs for when they begin."""
     models_at_once: Annotated[int, Field(ge=1)] = 8
-    """Trained models that are on disk at a time: they are evaluated together and then, unless `keep_models`, removed.
-    With more rounds all models of a round stay until the next round is trained."""
+    """Trained models on disk at a time: evaluated together, then removed (of more rounds: after the next round)."""
     keep_models: bool = False
-    """Keep the trained models."""
+    """Keep them."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -412,9 +411,9 @@ class CompareConfig(_Section):
             raise ValueError(f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: each may be given once")
-        names = [name for grid in self.grids for name, _ in grid.arms()]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"grids: two trainings are called {twice[0]}; give one of the grids a suffix")
+        names = Counter(name for grid in self.grids for name, _ in grid.arms())
+        if names.most_common(1)[0][1] > 1:
+            raise ValueError(f"grids: two trainings are called {names.most_common(1)[0][0]}; give one grid a suffix")
         return self
 
     def arms(self) -> dict[str, dict[str, Any]]:
@@ -513,10 +512,9 @@ class Config(_Section):
                 raise ValueError("questions: give questions to learn from, samples, or evaluation.questions")
             if not self.model:
                 raise ValueError("model: missing; this key is required")
-            return self
-        if self.rounds > 1:
+        elif self.rounds > 1:
             raise ValueError("rounds: given samples are one round; a second would have to sample")
-        if self.training.examples == "reference_solutions":
+        elif self.training.examples == "reference_solutions":
             raise ValueError("training.examples: reference_solutions needs questions, not samples")
         return self
 
@@ -551,9 +549,8 @@ class Config(_Section):
 
     def learners(self) -> "dict[str, Config]":
         """Name -> configuration of each training of a round: the run's own and its variants, or a comparison's."""
-        if self.compare:
-            return {name: self.variant(name) for name in self.compare.trainings()}
-        return {TRAINED: self} | {name: self.variant(name) for name in self.variants}
+        names = self.compare.trainings() if self.compare else self.variants
+        return ({} if self.compare else {TRAINED: self}) | {name: self.variant(name) for name in names}
 
     def variant(self, name: str) -> "Config":
         """The configuration of a variant or of a comparison's training: this one with the overrides of that name.

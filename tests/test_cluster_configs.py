@@ -103,7 +103,7 @@ def commands() -> list[str]:
     for path in FOLDER.glob("*.yaml"):
         text = "\n".join(line.lstrip("# ") for line in path.read_text().splitlines()).replace("\\\n", " ")
         text = re.sub(r"\n(?=engines\.|training\.)", " ", text)
-        found += re.findall(r"python -m east_ray run .*", text)
+        found += [command.removesuffix('"') for command in re.findall(r"python -m east_ray run .*", text)]
     return found
 
 

@@ -59,7 +59,7 @@ def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"grids": [{}, {"signals": ["uniform"]}]}, "two trainings are called sft-uniform; give one of the grids"),
+        ({"grids": [{}, {"signals": ["uniform"]}]}, "two trainings are called sft-uniform; give one grid"),
         ({"seeds": [1, 1]}, "seeds: each may be given once"),
         ({"grids": [{"overrides": {"sampling.max_tokens": 3}}]}, "compare.sampling.max_tokens: only selection"),
         ({"grids": [{"overrides": {"training.epoch": 3}}]}, "did you mean epochs?"),
