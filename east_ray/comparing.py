@@ -76,7 +76,9 @@ def _check_same_trainings(round_: Round) -> None:
 def _own_round(round_: Round, name: str, settings: Config) -> Round:
     """A later round of one training, with the questions asked and sampled of its own model."""
     mine = open_round(settings, round_.directory, round_.number, round_.progress, learner=name)
-    prepare(mine)
+    if mine.stages.record("sampling") is None:
+        round_.progress.say(f"{name}, round {round_.number}:")
+        prepare(mine)
     return mine
 
 

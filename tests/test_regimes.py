@@ -1,0 +1,45 @@
+"""The study of when weighting helps, in small: from the generator to its figure, and what it must not confuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.drill
+def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> None:
+    command = [
+        sys.executable, "jobs/regimes.py", str(tmp_path), "--count", "40", "--easy-shares", "0.5", "--wrong-shares",
+        "0", "0.2", "--kinds", "stubborn", "evaluation.questions.max_questions=40", "compare.seeds=[0]",
+        "compare.grids=[{signals: [uniform, entropy]}]",
+    ]  # fmt: skip
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
+    assert first.returncode == 0, first.stdout + first.stderr
+    tables = {
+        name: pq.read_table(tmp_path / f"40_easy_0.5_wrong_{name}_stubborn.parquet").to_pylist()
+        for name in ("0", "0.2")
+    }
+    assert [row["responses"] for row in tables["0"]] == [row["responses"] for row in tables["0.2"]]
+    changed = [
+        one["question"]
+        for one, two in zip(tables["0"], tables["0.2"], strict=True)
+        if one["reference_answer"] != two["reference_answer"]
+    ]
+    rows = [json.loads(line) for line in (tmp_path / "40_easy_0.5_wrong_0.2_stubborn.jsonl").read_text().splitlines()]
+    assert sorted(changed) == sorted(row["question"] for row in rows if row.get("reference_is_wrong"))
+    assert len(changed) == 8
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["wrong_share"], row["label"]) for row in summary["arms"] if row["difference"] is not None] == [
+        (0.0, "EAST (entropy, a = 1)"), (0.2, "EAST (entropy, a = 1)")
+    ]  # fmt: skip
+    assert all(found["overall"]["num_questions"] > 20 for found in summary["wrong_steps"].values())
+    assert "<svg" in (tmp_path / "regimes.svg").read_text()
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("trainings   0/0 trainings") == 2, "nothing is trained twice"
