@@ -5,6 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from clusters import RAY, LocalCluster, local_cluster, wait_for
 
 from east_ray.records import SAMPLES
@@ -21,6 +22,7 @@ def ray_job(cluster: LocalCluster, *words: str, mode: str = "token") -> "subproc
     return subprocess.run(command, env=shell, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
 
 
+@pytest.mark.drill
 def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
     # Ray deletes a job's working directory, so the file's relative run_dir is taken from the home directory.
     run_dir = tmp_path / "runs" / "quickstart"

@@ -256,6 +256,7 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
 
 
+@pytest.mark.drill
 def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
     folder = write_examples(tmp_path / "examples", 5)
     rows = folder.read(EXAMPLES).to_pylist()
@@ -435,6 +436,7 @@ def test_every_step_reports_what_a_researcher_watches(
     assert last["reward_margin"] > 0 and 0 <= last["reward_accuracy"] <= 1
 
 
+@pytest.mark.drill
 def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
