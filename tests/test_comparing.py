@@ -84,8 +84,8 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
     arguments = [
         "compare", "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}", "questions.max_questions=40",
         "sampling.responses_per_question=8", "evaluation.questions.max_questions=60", "compare.seeds=[0, 1]",
-        "compare.models_at_once=3", "training.micro_batch_size=16",
-        "compare.grids=[{signals: [uniform, entropy]}, {objectives: [kto], signals: [entropy]}]",
+        "compare.models_at_once=2", "training.micro_batch_size=16",
+        "compare.grids=[{signals: [uniform]}, {signals: [entropy]}]",
     ]  # fmt: skip
     round_ = tmp_path / "run" / "round_0"
 
@@ -95,24 +95,24 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
 
     process = east_ray(*arguments)
     deadline = time.monotonic() + 400
-    while len(records()) < 2:
+    while not records():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = records()
-    assert 2 <= len(before) < 6
+    assert 1 <= len(before) < 4
 
     again = east_ray(*arguments)
     out, err = again.communicate(timeout=500)
     assert again.returncode == 0, out + err
     after = records()
-    assert len(after) == 6 and {name: after[name] for name in before} == before, "a finished training was repeated"
+    assert len(after) == 4 and {name: after[name] for name in before} == before, "a finished training was repeated"
     found = json.loads((round_ / "comparison.json").read_text())
     arms = {arm["name"]: arm for arm in found["arms"]}
-    assert list(arms) == ["sft-uniform", "sft-entropy-a1", "kto-entropy-a1"]
+    assert list(arms) == ["sft-uniform", "sft-entropy-a1"]
     assert found["num_questions"] == 60 and found["num_comparisons"] == 1
-    assert arms["sft-entropy-a1"]["baseline"] == "sft-uniform" and arms["kto-entropy-a1"]["difference"] is None
+    assert arms["sft-entropy-a1"]["baseline"] == "sft-uniform" and arms["sft-uniform"]["difference"] is None
     for arm in arms.values():
         assert len(arm["accuracies"]) == 2 and arm["num_tokens"] > 0 and arm["training_seconds"] > 0
     assert not list(round_.glob("variants/*/model")), "models are removed once they have been evaluated"

@@ -15,19 +15,17 @@ ROOT = Path(__file__).parent.parent
 def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> None:
     command = [
         sys.executable, "jobs/regimes.py", str(tmp_path), "--count", "40", "--easy-shares", "0.5", "--wrong-shares",
-        "0", "0.2", "--kinds", "stubborn", "evaluation.questions.max_questions=40", "compare.seeds=[0]",
+        "0.2", "--kinds", "stubborn", "evaluation.questions.max_questions=40", "compare.seeds=[0]",
         "compare.grids=[{signals: [uniform, entropy]}]",
     ]  # fmt: skip
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
     assert result.returncode == 0, result.stdout + result.stderr
-    tables = {
-        name: pq.read_table(tmp_path / f"40_easy_0.5_wrong_{name}_stubborn.parquet").to_pylist()
-        for name in ("0", "0.2")
-    }
-    assert [row["responses"] for row in tables["0"]] == [row["responses"] for row in tables["0.2"]]
+    pool = pq.read_table(tmp_path / "pool_40_easy_0.5" / "round_0" / "samples").sort_by("question_id").to_pylist()
+    point = pq.read_table(tmp_path / "40_easy_0.5_wrong_0.2_stubborn.parquet").to_pylist()
+    assert [row["responses"] for row in pool] == [row["responses"] for row in point]
     changed = [
         one["question"]
-        for one, two in zip(tables["0"], tables["0.2"], strict=True)
+        for one, two in zip(pool, point, strict=True)
         if one["reference_answer"] != two["reference_answer"]
     ]
     rows = [json.loads(line) for line in (tmp_path / "40_easy_0.5_wrong_0.2_stubborn.jsonl").read_text().splitlines()]
@@ -35,7 +33,7 @@ def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> 
     assert len(changed) == 8
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [(row["wrong_share"], row["label"]) for row in summary["arms"] if row["difference"] is not None] == [
-        (0.0, "EAST (entropy, a = 1)"), (0.2, "EAST (entropy, a = 1)")
-    ]  # fmt: skip
+        (0.2, "EAST (entropy, a = 1)")
+    ]
     assert all(found["overall"]["num_questions"] > 20 for found in summary["wrong_steps"].values())
     assert "<svg" in (tmp_path / "regimes.svg").read_text()

@@ -184,7 +184,6 @@ _references: dict[str, Any] = {}
     ("objective", "num_workers", "zero_stage", "micro_batch_size", "packing"),
     [
         ("sft", 1, 0, 8, True),
-        pytest.param("sft", 1, 0, 8, False, marks=pytest.mark.drill),
         pytest.param("sft", 2, 2, 1, False, marks=pytest.mark.drill),
         ("sft", 2, 3, 2, True),
         pytest.param("sft", 2, 0, 2, True, marks=pytest.mark.drill),
