@@ -2,7 +2,7 @@
 """When does weighting help? A designed study on generated questions, whose difficulty and mistakes are known.
 
     python jobs/regimes.py runs/regimes
-    python jobs/regimes.py runs/regimes --wrong-shares 0 0.2 --easy-shares 0.75 --kinds stubborn compare.seeds=[0,1,2]
+    python jobs/regimes.py runs/regimes --wrong-shares 0,0.2 --easy-shares 0.75 --kinds stubborn compare.seeds=[0,1,2]
 
 For each share of confidently solved questions a pool is generated and sampled once. A wrong reference answer changes
 what is chosen and not what is sampled, so the same responses serve every share and kind of wrong references, and the
@@ -131,15 +131,19 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     pyplot.close(drawn)
 
 
+def _shares(text: str) -> list[float]:
+    return [float(share) for share in text.split(",")]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="where everything is written")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of every comparison")
     parser.add_argument("--count", type=int, default=600, help="questions of a pool")
-    parser.add_argument("--easy-shares", type=float, nargs="+", default=[0.5, 0.75])
-    parser.add_argument("--wrong-shares", type=float, nargs="+", default=[0.0, 0.05, 0.1, 0.2])
-    parser.add_argument("--kinds", nargs="+", choices=("stubborn", "diverse"), default=["stubborn", "diverse"])
+    parser.add_argument("--easy-shares", type=_shares, default=[0.5, 0.75], help="e.g. 0.5,0.75")
+    parser.add_argument("--wrong-shares", type=_shares, default=[0.0, 0.05, 0.1, 0.2], help="e.g. 0,0.2")
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=["stubborn", "diverse"])
     arguments = parser.parse_args()
     root: Path = arguments.root
     pools = {easy: sample_pool(root, arguments.count, easy) for easy in arguments.easy_shares}

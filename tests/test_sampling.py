@@ -1,5 +1,6 @@
 """The sampling stage on real vLLM: seeds, several models on one pool, a pool that grows, engines that fail."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def test_an_engine_may_be_split_over_several_processes(quickstart: Path, tmp_pat
 
     def look() -> None:
         while not ended.wait(0.2):
-            seen.update(p.info["name"] for p in psutil.process_iter(["name"]) if "Worker_TP" in (p.info["name"] or ""))
+            seen.update(
+                p.info["name"] for p in psutil.process_iter(["name"]) if re.search(r"Worker_TP\d", p.info["name"] or "")
+            )
 
     threading.Thread(target=look, daemon=True).start()
     decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=24)
