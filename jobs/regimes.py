@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--easy-shares", type=_shares, default=[0.5, 0.75], help="e.g. 0.5,0.75")
     parser.add_argument("--wrong-shares", type=_shares, default=[0.0, 0.05, 0.1, 0.2], help="e.g. 0,0.2")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=["stubborn", "diverse"])
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     root: Path = arguments.root
     pools = {easy: sample_pool(root, arguments.count, easy) for easy in arguments.easy_shares}
     rows: list[dict[str, Any]] = []
