@@ -184,12 +184,10 @@ _references: dict[str, Any] = {}
     ("objective", "num_workers", "zero_stage", "micro_batch_size", "packing"),
     [
         ("sft", 1, 0, 8, True),
-        pytest.param("sft", 2, 2, 1, False, marks=pytest.mark.drill),
+        pytest.param("sft", 2, 0, 1, False, marks=pytest.mark.drill),
         ("sft", 2, 3, 2, True),
-        pytest.param("sft", 2, 0, 2, True, marks=pytest.mark.drill),
         pytest.param("dpo-normalized", 2, 1, 2, True, marks=pytest.mark.drill),
         ("dpo", 2, 2, 3, True),
-        pytest.param("dpo", 2, 3, 2, False, marks=pytest.mark.drill),
         pytest.param("kto", 2, 3, 3, True, marks=pytest.mark.drill),
     ],
 )
