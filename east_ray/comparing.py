@@ -22,12 +22,12 @@ from east_ray import evaluation, significance
 from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config_file import differences, dump, parse
 from east_ray.findings import write_findings
-from east_ray.pipeline import check_inputs, open_round, prepare, require_model, require_questions
+from east_ray.pipeline import open_round, open_run, prepare
 from east_ray.progress import Progress, StageLine
 from east_ray.records import ANSWERS, EXAMPLES
 from east_ray.report import describe, write_report
 from east_ray.stages import Round, held_out_answers, make_examples, train
-from east_ray.storage import RunDirectory, StageRecord, Stages, resolve_model
+from east_ray.storage import StageRecord, Stages, resolve_model
 
 #: A learner of a round: its name, its settings and its folders.
 _Learner = tuple[str, Config, Stages]
@@ -35,13 +35,9 @@ _Learner = tuple[str, Config, Stages]
 
 def compare(config: Config, progress: Progress) -> str:
     """All rounds of a comparison; returns the path of the report. Raises InputError for what the user can mend."""
-    require_model(config)
     if config.compare is None or config.evaluation.questions is None:
         raise InputError("compare: a comparison needs `compare`, what to train, and `evaluation.questions`")
-    require_questions(config)
-    directory = RunDirectory(config)
-    progress.say(f"run directory: {directory.uri}")
-    check_inputs(config, directory)
+    directory = open_run(config, progress)
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         _check_same_trainings(round_)

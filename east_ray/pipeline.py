@@ -29,13 +29,9 @@ from east_ray.storage import RunDirectory, resolve_model
 
 def run(config: Config, progress: Progress) -> str:
     """All rounds; returns the path of the report. Raises InputError for what the user can mend."""
-    require_model(config)
-    require_questions(config)
     if config.compare is not None:
         raise InputError("compare: this is a comparison; run it with `east-ray compare`")
-    directory = RunDirectory(config)
-    progress.say(f"run directory: {directory.uri}")
-    check_inputs(config, directory)
+    directory = open_run(config, progress)
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         prepare(round_)
@@ -49,6 +45,16 @@ def run(config: Config, progress: Progress) -> str:
             progress.say(f"ended after round {number}: on the validation questions it gained nothing that is certain")
             break
     return write_report(directory)
+
+
+def open_run(config: Config, progress: Progress) -> RunDirectory:
+    """The run directory, once all has been checked that needs no cluster. Raises InputError."""
+    require_model(config)
+    require_questions(config)
+    directory = RunDirectory(config)
+    progress.say(f"run directory: {directory.uri}")
+    check_inputs(config, directory)
+    return directory
 
 
 def prepare(round_: Round) -> None:

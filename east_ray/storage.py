@@ -112,7 +112,7 @@ def _remove_unused(cache: Path) -> None:
     """Make room for another model: every round makes one. A process that has loaded a model needs its files no more."""
     import shutil
 
-    for copy in cache.iterdir():
+    for copy in cache.glob("[0-9a-f]" * 16):  # not the scratch folders, in which another process may be fetching
         with contextlib.suppress(FileNotFoundError):  # another process may be at the same
             if copy.is_dir() and time.time() - copy.stat().st_mtime > _KEEP_COPIES_S:
                 shutil.rmtree(copy)
