@@ -51,8 +51,7 @@ def compare(config: Config, progress: Progress) -> str:
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
         _write_comparison(round_, config.compare)
-        if number == 0:
-            write_findings(round_)
+        write_findings(round_)
     return write_report(directory)
 
 

@@ -15,7 +15,7 @@ from east_ray.config import StudiesConfig
 from east_ray.records import EXAMPLES, SAMPLES
 from east_ray.selection import SelectionRules
 from east_ray.stages import Round, is_done, selection_rules
-from east_ray.storage import Folder, RunDirectory, Stages
+from east_ray.storage import Folder, Stages
 from east_ray.studies import (
     ByEntropy,
     Disagreement,
@@ -52,6 +52,10 @@ def write_findings(round_: Round) -> None:
 
 
 def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
+    if round_.number > 0:
+        yield "5_weights_over_rounds", _rounds(round_)
+        if round_.config.compare is not None:  # whose trainings have samples of their own from here on
+            return
     _, settings, weighed = next(iter(round_.learners()))
     samples, rules, wanted = round_.stages / "samples", selection_rules(settings), round_.config.studies
     yield "1_errors", _errors(weighed)
@@ -66,8 +70,6 @@ def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
         most = _responses_per_question(samples)
         sizes = sorted({*(size for size in wanted.fewer_responses if size < most), most})
         yield "4_fewer_responses", _fewer(fewer_responses(measure_prefixes(samples, sizes, rules)))
-    if round_.number > 0 and round_.config.compare is None:
-        yield "5_weights_over_rounds", _rounds(round_.directory, round_.number)
 
 
 def _responses_per_question(samples: Folder) -> int:
@@ -214,21 +216,39 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _rounds(directory: RunDirectory, last: int) -> Page:
-    tables = [(directory.round(n) / "examples").read(EXAMPLES, ["question_id", "weight"]) for n in range(last + 1)]
-    rows = []
-    for number, one in enumerate(weights_over_rounds(tables)):
-        since = one.since_previous
-        rows.append(
-            [f"{number}", f"{one.num_questions:,}", *(f"{value:.2f}" for value in one.quantiles), _percent(one.is_zero),
-             f"{since.num_kept_in_both:,}" if since else "", _number(since.rank_correlation if since else None, ".2f"),
-             _percent(since.became_zero) if since else ""]
-        )  # fmt: skip
+def _rounds(round_: Round) -> Page:
+    compare, learners = round_.config.compare, round_.config.learners()
+    names = [next(iter(learners))]
+    if compare is not None:  # the first training of each arm whose weights are not all 1
+        of_arms = [f"{arm}-seed-{compare.seeds[0]}" for arm in compare.arms()]
+        names = [name for name in of_arms if learners[name].weighting.signal != "uniform"]
     columns = ["round", "questions", "min", "25 %", "50 %", "75 %", "max", "weight 0, %", "also in the round before",
                "rank correlation with it", "fell to 0, %"]  # fmt: skip
     return _page(
         "Weights over the rounds",
         "How the weights move from round to round. A weight that falls to 0 is of a question that all responses now "
         "answer alike.",
-        tables=[{"caption": "Weights of each round", "columns": columns, "rows": rows}],
+        tables=[
+            {
+                "caption": "Weights of each round" if compare is None else f"Weights of each round: {name}",
+                "columns": columns,
+                "rows": _weights_of_rounds(round_, name),
+            }
+            for name in names
+        ],
     )
+
+
+def _weights_of_rounds(round_: Round, name: str) -> list[list[str]]:
+    folders = [round_.directory.round(number).learner(name) / "examples" for number in range(round_.number + 1)]
+    rows = []
+    for number, one in enumerate(
+        weights_over_rounds([folder.read(EXAMPLES, ["question_id", "weight"]) for folder in folders])
+    ):
+        since = one.since_previous
+        rows.append(
+            [f"{number}", f"{one.num_questions:,}", *(f"{value:.2f}" for value in one.quantiles), _percent(one.is_zero),
+             f"{since.num_kept_in_both:,}" if since else "", _number(since.rank_correlation if since else None, ".2f"),
+             _percent(since.became_zero) if since else ""]
+        )  # fmt: skip
+    return rows

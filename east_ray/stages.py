@@ -348,8 +348,8 @@ def has_gained(round_: Round) -> bool:
             record.counts["gain"] = difference
     gain = (stages.record("validation") or StageRecord()).counts["gain"]
     round_.progress.say(
-        f"{'':<12}{100 * gain['difference']:+.1f} points on the validation questions, paired 95 % interval "
-        f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
+        f"{'':<12}{100 * gain['difference']:+z.1f} points on the validation questions, paired 95 % interval "
+        f"{100 * gain['low']:+z.1f} to {100 * gain['high']:+z.1f}"
     )
     return bool(gain["low"] > 0)
 

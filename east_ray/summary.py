@@ -196,8 +196,8 @@ def verdicts(summary: RoundSummary) -> list[str]:
         decided = (low > 0 or high < 0) and row["p_value"] < 0.05
         better = first if difference > 0 else second
         lines.append(
-            f"{first} minus {second}: {100 * difference:+.1f} points, paired 95 % interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}, exact p = {row['p_value']:.2g}: "
+            f"{first} minus {second}: {100 * difference:+z.1f} points, paired 95 % interval {100 * low:+z.1f} to "
+            f"{100 * high:+z.1f}, exact p = {row['p_value']:.2g}: "
             + (f"{better} answers more of these questions" if decided else "no difference is shown")
             + " (one training of each: what another seed would change is not in the interval)."
         )
@@ -219,8 +219,8 @@ def _comparison_verdicts(comparison: Mapping[str, Any]) -> list[str]:
             else ""
         )
         lines.append(
-            f"{arm['label']} minus {baseline['label']}: {100 * arm['difference']:+.1f} points, 95 % interval "
-            f"{100 * arm['difference_low']:+.1f} to {100 * arm['difference_high']:+.1f}, Holm-adjusted "
+            f"{arm['label']} minus {baseline['label']}: {100 * arm['difference']:+z.1f} points, 95 % interval "
+            f"{100 * arm['difference_low']:+z.1f} to {100 * arm['difference_high']:+z.1f}, Holm-adjusted "
             f"p = {arm['p_adjusted']:.2g}: {said.get(arm['verdict'], 'no difference is shown')}{design}{one_seed}."
         )
     return lines
@@ -238,7 +238,7 @@ def interval(row: Mapping[str, Any]) -> str:
 
 def signed(row: Mapping[str, Any]) -> str:
     """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``."""
-    return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f}, {100 * row['high']:+.1f})"
+    return f"{100 * row['difference']:+z.1f} ({100 * row['low']:+z.1f}, {100 * row['high']:+z.1f})"
 
 
 def arm_difference(arm: Mapping[str, Any]) -> str:

@@ -176,7 +176,7 @@ def main() -> None:
     for row in compared:
         table.add_row(
             f"{100 * row['easy_share']:.0f}", f"{100 * row['wrong_share']:.0f}", row["kind"], row["label"],
-            f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f}, {100 * row['high']:+.1f})", row["verdict"],
+            f"{100 * row['difference']:+z.1f} ({100 * row['low']:+z.1f}, {100 * row['high']:+z.1f})", row["verdict"],
         )  # fmt: skip
     Console().print(table, f"\n{root / 'summary.json'}\n{root / 'regimes.svg'}", highlight=False)
 

@@ -13,13 +13,18 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from rounds import RULES, sample, write_round
 
 from east_ray import weighting
+from east_ray.config_file import resolve
 from east_ray.evaluation import wilson_interval
+from east_ray.findings import write_findings
+from east_ray.progress import Progress
 from east_ray.records import EXAMPLES
 from east_ray.selection import SelectionRules, judge
-from east_ray.storage import Folder, locate
+from east_ray.stages import Round
+from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.studies import (
     ByEntropy,
     Prefix,
@@ -319,6 +324,31 @@ def test_weights_of_the_examples_folder(tmp_path: Path) -> None:
     table = (folder / "examples").read(EXAMPLES, ["question_id", "weight"])
     _, second = weights_over_rounds([table, table])
     assert second.since_previous is not None and second.since_previous.num_kept_in_both == 2
+
+
+def test_a_comparison_shows_the_weights_of_each_arms_first_training(tmp_path: Path) -> None:
+    config = resolve(
+        {"model": "m", "run_dir": str(tmp_path), "questions": {"path": "q.jsonl"}, "rounds": 2,
+         "compare": {"seeds": [7, 8], "grids": [{"signals": ["uniform", "entropy"], "exponents": [1.0, 2.0]}]}}
+    )  # fmt: skip
+    directory = RunDirectory(config)
+    for number, answers in enumerate(([[4, 5], [4, 4, 6]], [[4, 4], [4, 4, 6]])):
+        for name in config.learners():
+            write_round(
+                tmp_path / f"round_{number}" / "variants" / name, [sample("a", answers[0]), sample("b", answers[1])]
+            )
+    round_ = Round(config, directory, 1, "m", "m", Progress(Console(quiet=True)))
+    write_findings(round_)
+    assert (round_.stages / "studies").names() == ["5_weights_over_rounds.json"]
+    page = json.loads((tmp_path / "round_1" / "studies" / "5_weights_over_rounds.json").read_text())
+    assert [table["caption"] for table in page["tables"]] == [
+        "Weights of each round: sft-entropy-a1-seed-7",
+        "Weights of each round: sft-entropy-a2-seed-7",
+    ]
+    for table in page["tables"]:
+        first, second = table["rows"]
+        assert (first[:2], first[-3:]) == (["0", "2"], ["", "", ""])
+        assert (second[:2], second[8]) == (["1", "2"], "2") and second[-1].startswith("50.0 ")
 
 
 # --------------------------------------------------------------------------------------------------------------- steps
