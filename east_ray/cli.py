@@ -115,8 +115,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
             for learner in round_.learners():
                 stages.make_examples(round_, *learner)
         pipeline.require(round_, "examples", "weigh")
-        for learner in round_.learners():
-            stages.train(round_, *learner)
+        stages.train(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
 
     _run_stage(stage, config_file, overrides, round_number)
 

@@ -1,8 +1,8 @@
 """A comparison: one set of samples, every way to learn from it with every seed, and which of them differ.
 
-The trainings run several at a time, in waves: a wave's models are evaluated together by one pool of engines and then
-removed. What is trained or evaluated is never done again. From the second round on, each training is a run of its own,
-which samples from its own model.
+The trainings run in waves, several groups of workers at a time, each with one training after the other: a wave's models
+are evaluated together by one pool of engines and then removed. What is trained or evaluated is never done again. From
+the second round on, each training is a run of its own, which samples from its own model.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ from east_ray.progress import Progress, StageLine
 from east_ray.records import ANSWERS, EXAMPLES
 from east_ray.report import describe, write_report
 from east_ray.stages import Round, held_out_answers, make_examples, train
-from east_ray.storage import StageRecord, Stages, resolve_model
+from east_ray.storage import Folder, StageRecord, Stages, resolve_model
+from east_ray.workers import interrupted
 
 #: A learner of a round: its name, its settings and its folders.
 _Learner = tuple[str, Config, Stages]
@@ -116,7 +117,10 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
     with round_.progress.stage("trainings", len(todo), "trainings") as line:
         for begin in range(0, len(todo), settings.models_at_once):
             wave = todo[begin : begin + settings.models_at_once]
-            _train_wave(rounds, wave, settings.max_concurrent or _as_many_as_fit(wave), line)
+            checkpoints = round_.stages / "checkpoints"
+            groups = _in_groups(wave, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
+            _train_wave(rounds, groups, checkpoints, line)
+            checkpoints.clear()  # of more groups, that an interrupted comparison had
             line.advance(0, f"{len(wave)} models are being evaluated")
             _evaluate_wave(round_, wave, keep_models=keep_models)
     if round_.number > 0 and not settings.keep_models:
@@ -124,35 +128,38 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
             (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
 
 
-def _train_wave(rounds: Mapping[str, Round], wave: Sequence[_Learner], max_concurrent: int, line: StageLine) -> None:
-    """Train some at a time. The first error ends the wave; what goes on elsewhere then is done again or adopted."""
-    waiting: queue.SimpleQueue[_Learner] = queue.SimpleQueue()
-    ended: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
-    has_failed = threading.Event()
-    for learner in wave:
-        waiting.put(learner)
+def _train_wave(rounds: Mapping[str, Round], groups: Sequence[Sequence[_Learner]], checkpoints: Folder,
+                line: StageLine) -> None:  # fmt: skip
+    """Train some groups at a time, in each one training after the other. The first error ends the wave."""
+    ended: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
 
-    def work() -> None:
-        while not has_failed.is_set():
-            try:
-                name, settings, stages = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                train(_silent(rounds[name]), name, settings, stages)
-            except BaseException as error:  # raised where it is waited for
-                has_failed.set()
-                ended.put((name, error))
-            else:
-                ended.put((name, None))
+    def work(number: int, group: Sequence[_Learner]) -> None:
+        learners = [(_silent(rounds[name]), name, settings, stages) for name, settings, stages in group]
+        try:
+            train(learners, checkpoints / str(number), ended.put)
+        except BaseException as error:  # raised where it is waited for
+            ended.put(error)
 
-    for number in range(min(max_concurrent, len(wave))):  # daemons, so that an interrupt need not wait for them
-        threading.Thread(target=work, daemon=True, name=f"training-{number}").start()
-    for _ in wave:
-        name, error = ended.get()
-        if error is not None:
-            raise error
-        line.advance(1, f"{name} · {min(max_concurrent, len(wave))} at once")
+    for number, group in enumerate(groups):  # daemons, so that an interrupt need not wait for them
+        threading.Thread(target=work, args=(number, group), daemon=True, name=f"trainings-{number}").start()
+    for _ in range(sum(map(len, groups))):
+        event = ended.get()
+        if isinstance(event, BaseException):
+            raise event
+        line.advance(1, f"{event} · {len(groups)} at once")
+
+
+def _in_groups(wave: Sequence[_Learner], checkpoints: Folder, count: int) -> list[list[_Learner]]:
+    """The wave in groups of one size; a training that was interrupted comes first where its checkpoint is."""
+    groups: list[list[_Learner]] = [[] for _ in range(min(count, len(wave)))]
+    waiting = {learner[0]: learner for learner in wave}
+    for number, group in enumerate(groups):
+        name = interrupted(checkpoints / str(number))
+        if name in waiting:
+            group.append(waiting.pop(name))
+    for learner in waiting.values():
+        min(groups, key=len).append(learner)
+    return groups
 
 
 def _as_many_as_fit(wave: Sequence[_Learner]) -> int:

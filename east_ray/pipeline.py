@@ -37,8 +37,7 @@ def run(config: Config, progress: Progress) -> str:
         prepare(round_)
         for name, settings, stages in round_.learners():
             make_examples(round_, name, settings, stages)
-        for name, settings, stages in round_.learners():
-            train(round_, name, settings, stages)
+        train(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
         evaluate(round_)
         write_findings(round_)
         if number + 1 < config.rounds and not has_gained(round_):

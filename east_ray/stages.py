@@ -4,7 +4,7 @@ import functools
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from east_ray.sampling import Decoding, by_architecture, context_length, request
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages, counts_by, local_copy, resolve_model
 from east_ray.tracking import tracked
-from east_ray.workers import train_model
+from east_ray.training import Metrics
+from east_ray.workers import Training, TrainingSummary, train_models
 
 
 @dataclass(frozen=True)
@@ -245,42 +246,63 @@ def _solutions(round_: Round) -> tuple[pa.Table, pa.Table]:
     )
 
 
-def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
-    """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step."""
-    label = "training" if name == TRAINED else f"  {name}"
-    checkpoints = stages / "checkpoints"
-    if is_done(round_, stages, "training", label):
-        checkpoints.clear()
-        return
-    with stages.recording("training") as record, round_.progress.stage(label, None, "steps") as line:
+#: Whose training it is: the round, and a learner of it with its settings and its folders.
+Learner = tuple[Round, str, Config, Stages]
 
-        def show(metrics: Mapping[str, float]) -> None:
+
+def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
+    """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step; of each in turn.
+
+    `ended` gets the name of each as it ends. `checkpoints` is for these trainings alone, and empty afterwards.
+    """
+    todo = [one for one in learners if not is_done(one[0], one[3], "training", _label(one[1]))]
+    trainings = [
+        Training(
+            name,
+            stages / "examples",
+            round_.initial_model,
+            stages / "model",
+            round_.stages / "reference",
+            settings.training,
+            settings.prompt,
+            settings.seed,
+        )
+        for round_, name, settings, stages in todo
+    ]
+    events = train_models(trainings, checkpoints)
+    for learner in todo:
+        _follow(learner, events)
+        ended(learner[1])
+    checkpoints.clear()
+
+
+def _label(name: str) -> str:
+    return "training" if name == TRAINED else f"  {name}"
+
+
+def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> None:
+    """Write down a training as it goes, until its summary."""
+    round_, name, settings, stages = learner
+    tracker = settings.training.tracker
+    tensorboard = _local(stages / "tensorboard") if tracker in ("tensorboard", "wandb") else ""
+    with (
+        stages.recording("training") as record,
+        round_.progress.stage(_label(name), None, "steps") as line,
+        tracked(tracker, f"{name}, round {round_.number}", tensorboard, flat(settings)) as log,
+    ):
+
+        def show(metrics: Metrics) -> None:
             line.total = int(metrics["num_steps"])
             line.update(int(metrics["step"]), f"loss {metrics['loss']:.4f} · {metrics['tokens_per_s']:,.0f} tokens/s")
 
-        tracker = settings.training.tracker
-        tensorboard = _local(stages / "tensorboard") if tracker in ("tensorboard", "wandb") else ""
-        with (
-            tracked(tracker, f"{name}, round {round_.number}", tensorboard, flat(settings)) as log,
-            stages.folder.lines("training.jsonl") as write,
-        ):
-
-            def progress(metrics: Mapping[str, float]) -> None:
-                show(metrics)
-                write(json.dumps(metrics))
-                log(metrics)
-
-            summary = train_model(
-                stages / "examples",
-                round_.initial_model,
-                stages / "model",
-                checkpoints,
-                round_.stages / "reference",
-                settings=settings.training,
-                prompt=settings.prompt,
-                seed=settings.seed,
-                progress=progress,
-            )
+        with stages.folder.lines("training.jsonl") as write:
+            for event in events:
+                if isinstance(event, TrainingSummary):
+                    summary = event
+                    break
+                show(event)
+                write(json.dumps(event))
+                log(event)
         if summary.steps:
             show(summary.steps[-1])
         _write_card(round_, name, settings, stages, None)
@@ -294,7 +316,6 @@ def train(round_: Round, name: str, settings: Config, stages: Stages) -> None:
             # Over all attempts, and without waiting for workers to begin.
             "seconds_in_steps": round(sum(step["num_tokens"] / step["tokens_per_s"] for step in summary.steps), 3),
         }
-    checkpoints.clear()
 
 
 def _local(folder: Folder) -> str:

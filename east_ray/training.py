@@ -6,6 +6,7 @@ step. So the steps, their denominators and their order are the same for any numb
 with and without packing, and after any restart: they follow from the seed alone.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,7 +109,7 @@ def train(
 
     `rows` begins the stream of TOKENIZED rows anew, `num_examples` is the length of one epoch of it, and `report`
     gets the metrics of each step on rank 0. DPO and KTO keep their reference log-probabilities in the folder
-    `references`. The returned function must be called on every worker.
+    `references`. The returned function must be called on every worker, once; the engine ends with it.
     """
     import deepspeed
     import torch
@@ -180,7 +181,7 @@ def train(
                 engine.save_checkpoint(folder, tag="state", client_state=state, save_latest=False)
 
             checkpointing.save(index + 1, write)
-    return lambda folder: _export(engine, compute, settings, model_path, folder)
+    return functools.partial(_export_and_end, engine, compute, settings, model_path)
 
 
 def _load(settings: TrainingConfig, model_path: str, seed: int, sharded_over: int = 0) -> Any:
@@ -481,6 +482,11 @@ class _Compute:
 def _first(rows: Iterable[Row], count: int) -> Iterator[Row]:
     for row, _ in zip(rows, range(count), strict=False):
         yield row
+
+
+def _export_and_end(engine: Any, compute: _Compute, settings: TrainingConfig, model_path: str, folder: str) -> None:
+    _export(engine, compute, settings, model_path, folder)
+    engine.destroy()  # its hooks would keep the model's memory from the next training of this process
 
 
 def _export(engine: Any, compute: _Compute, settings: TrainingConfig, model_path: str, folder: str) -> None:

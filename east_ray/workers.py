@@ -1,13 +1,15 @@
-"""The group of training workers under Ray Train: examples in, checkpoints on the way, a model out."""
+"""The group of training workers under Ray Train: examples in, checkpoints on the way, models out."""
 
 import contextlib
+import gc
 import hashlib
+import itertools
 import json
 import os
 import shutil
-import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,6 @@ from east_ray.training import Checkpointing, Metrics, train
 
 if TYPE_CHECKING:
     import ray.data
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -40,47 +41,78 @@ class TrainingSummary:
     steps: list[Metrics]
 
 
-def train_model(
-    examples: Folder,
-    model: str,
-    target: Folder,
-    checkpoints: Folder,
-    references: Folder,
-    *,
-    settings: TrainingConfig,
-    prompt: PromptConfig,
-    seed: int,
-    progress: Callable[[Metrics], None],
-) -> TrainingSummary:
-    """Train `model` on a folder of records.EXAMPLES with a group of Ray Train workers; write the model to `target`.
+@dataclass(frozen=True)
+class Training:
+    """One training: a folder of records.EXAMPLES, the model to begin with, where the trained one goes, and how.
 
-    `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process, and `references` the
-    reference log-probabilities of DPO and KTO; the caller clears `checkpoints` once it has noted that the training is
-    done. `progress` gets the metrics of each step. Raises InputError if there is nothing to train on, an example cannot
-    be used, the group had another shape when it was interrupted, or memory does not suffice.
+    `references` keeps the reference log-probabilities of DPO and KTO. A name is unique among those of a group.
     """
+
+    name: str
+    examples: Folder
+    model: str
+    target: Folder
+    references: Folder
+    settings: TrainingConfig
+    prompt: PromptConfig
+    seed: int
+
+
+def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
+    """Train one after the other: of each in turn the metrics of its steps, as they come, then its summary.
+
+    Trainings in a row that want the same workers have one group of Ray Train workers: to begin a group takes as long
+    as a small training. `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process, if
+    the training that was interrupted (`interrupted`) is the first; whoever has taken the last summary clears it. Raises
+    InputError if there is nothing to train on, an example cannot be used, the group had another shape when it was
+    interrupted, or memory does not suffice.
+    """
+    for number, (_, group) in enumerate(itertools.groupby(trainings, lambda training: _workers_of(training.settings))):
+        if number > 0:
+            checkpoints.clear()
+        yield from _train_group(list(group), checkpoints)
+
+
+def interrupted(checkpoints: Folder) -> str | None:
+    """The name of the training that a group was in the middle of, if it has left a whole checkpoint."""
+    for run in checkpoints.names():
+        for result in _listed_checkpoints(checkpoints / run)[-1:]:
+            name: str | None = (result.get("metrics") or {}).get("training")
+            return name
+    return None
+
+
+def _workers_of(settings: TrainingConfig) -> str:
+    """What a group of workers is made for; trainings that differ in it cannot share one."""
+    wanted = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"}
+    return settings.model_dump_json(include=wanted)
+
+
+def _train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
     import ray
     import ray.train
     import ray.train.torch
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    settings = trainings[0].settings
     shape = f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}"
     _check_shape(checkpoints, shape)
     _remove_half_written(checkpoints / shape)
-    tokenizer = load_tokenizer(local_copy(model))
-    dataset, counts = _tokenized(examples, tokenizer, prompt, settings, seed)
+    datasets, counts = {}, []
+    for number, training in enumerate(trainings):
+        try:
+            datasets[f"examples-{number}"], counted = _tokenized(training)
+        except InputError as error:
+            raise InputError(f"{training.name}: {error}" if len(trainings) > 1 else str(error)) from error
+        counts.append(counted)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must not go with another node
     use_gpu = settings.num_gpus_per_worker > 0
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={
-            "settings": settings,
-            "model": model,
-            "target": target,
-            "references": references,
-            "num_examples": counts.num_examples,
-            "seed": seed,
+            "trainings": trainings,
+            "num_examples": [counted.num_examples for counted in counts],
             "board": board,
         },
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
@@ -102,19 +134,56 @@ def train_model(
             # Without GPUs of their own, workers must not see those of others.
             worker_runtime_env={} if use_gpu else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}},
         ),
-        datasets={"examples": dataset},
+        datasets=datasets,
         # Not split: every worker reads every example and takes its share of each step itself.
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
     )
-    with _watched(board, progress), _interrupts_as_before(), _failures_in_one_sentence():
-        trainer.fit()
+    waiting = iter(counts)
+    steps: dict[float, Metrics] = {}  # a step that was done again after a restart counts once, as it was done last
+    for metrics in _on_board(board, trainer.fit):
+        if metrics is not None:
+            steps[metrics["step"]] = metrics
+            yield metrics
+        else:
+            counted = next(waiting)
+            log = [steps[step] for step in sorted(steps)]
+            steps = {}
+            yield TrainingSummary(counted.num_examples, counted.num_too_long, counted.num_zero_weight, log)
+    assert next(waiting, None) is None, "the workers have ended before the last training"
+
+
+def _on_board(board: Any, fit: Callable[[], Any]) -> "Iterator[Metrics | None]":
+    """What the workers put on the board while they fit, as they do: metrics of a step, or None, a training's end.
+
+    Looks about twice a second. Raises what the fit raises, or an InputError with the refusal on the board.
+    """
+    import ray
+
+    ended = threading.Event()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fit()
+        except BaseException as error:  # raised where it is waited for
+            raised.append(error)
+        finally:
+            ended.set()
+
+    # Not in this thread: if it is the main one, Ray Train puts its own handler of Ctrl-C in place, and leaves it there.
+    threading.Thread(target=run, daemon=True, name="training").start()
+    seen, last_look = 0, False
+    while not last_look:
+        last_look = ended.wait(0.5)
+        new = ray.get(board.read.remote(seen))
+        seen += len(new)
+        yield from new
     refusal = ray.get(board.refusal.remote())
     if refusal is not None:
         raise InputError(refusal)
-    # A step that was done again after a restart counts once, as it was done last.
-    metrics: dict[float, Metrics] = {row["step"]: row for row in ray.get(board.read.remote(0))}
-    log = [metrics[step] for step in sorted(metrics)]
-    return TrainingSummary(counts.num_examples, counts.num_too_long, counts.num_zero_weight, log)
+    for error in raised:
+        _say_in_one_sentence(error)
+        raise error
 
 
 def _check_shape(checkpoints: Folder, shape: str) -> None:
@@ -128,14 +197,18 @@ def _check_shape(checkpoints: Folder, shape: str) -> None:
             )
 
 
-def _whole_checkpoints(run: Folder) -> list[str]:
-    """Names of the checkpoints that Ray Train has listed as whole; none if its list is not whole itself."""
+def _listed_checkpoints(run: Folder) -> list[dict[str, Any]]:
+    """The checkpoints that Ray Train has listed as whole; none if its list is not whole itself."""
     try:
         listed = json.loads(run.read_text("checkpoint_manager_snapshot.json") or "{}").get("checkpoint_results", [])
     except ValueError:
         return []
-    names = [result["checkpoint_dir_name"] for result in listed]
-    return names if set(names) <= set(run.names()) else []
+    return listed if {result["checkpoint_dir_name"] for result in listed} <= set(run.names()) else []
+
+
+def _whole_checkpoints(run: Folder) -> list[str]:
+    """Names of the checkpoints from which a group can go on."""
+    return [result["checkpoint_dir_name"] for result in _listed_checkpoints(run)]
 
 
 def _remove_half_written(run: Folder) -> None:
@@ -148,38 +221,15 @@ def _remove_half_written(run: Folder) -> None:
             (run / name).clear()
 
 
-@contextlib.contextmanager
-def _interrupts_as_before() -> Iterator[None]:
-    """Ray Train puts its own handler of Ctrl-C in place, which ends with code 0, and leaves it there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _failures_in_one_sentence() -> Iterator[None]:
-    """A group that was ended for its use of the machine's memory says which settings to lower."""
-    import ray.train
-
-    try:
-        yield
-    except ray.train.TrainingFailedError as error:
-        failures = [str(failure) for failure in getattr(error, "worker_failures", {}).values()]
-        failures += [str(getattr(failure, "health_check_failure", "")) for failure in
-                     getattr(error, "worker_failures", {}).values()]  # fmt: skip
-        if any("OutOfMemory" in failure or "due to the node running low on memory" in failure for failure in failures):
-            raise InputError(
-                "training: the memory of a machine does not suffice; lower training.num_workers on it, "
-                "training.micro_batch_size or training.max_length, or raise training.deepspeed.zero_stage"
-            ) from None
-        raise
+def _say_in_one_sentence(error: BaseException) -> None:
+    """Raises InputError, with the settings to lower, for a group that was ended for its use of a machine's memory."""
+    workers = getattr(error, "worker_failures", {}).values()
+    failures = [f"{failure} {getattr(failure, 'health_check_failure', '')}" for failure in workers]
+    if any("OutOfMemory" in failure or "due to the node running low on memory" in failure for failure in failures):
+        raise InputError(
+            "training: the memory of a machine does not suffice; lower training.num_workers on it, "
+            "training.micro_batch_size or training.max_length, or raise training.deepspeed.zero_stage"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -189,13 +239,7 @@ class _Counts:
     num_zero_weight: int
 
 
-def _tokenized(
-    examples: Folder,
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt: PromptConfig,
-    settings: TrainingConfig,
-    seed: int,
-) -> "tuple[ray.data.Dataset, _Counts]":
+def _tokenized(training: Training) -> "tuple[ray.data.Dataset, _Counts]":
     """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out or cut.
 
     The parts are read and tokenized by tasks and sorted by Ray Data, which spills to disk what the object store cannot
@@ -203,6 +247,8 @@ def _tokenized(
     """
     import ray.data
 
+    examples, prompt, settings, seed = training.examples, training.prompt, training.settings, training.seed
+    tokenizer = load_tokenizer(local_copy(training.model))
     names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
     num_rows, num_responses, num_zero_weight, groups = _checked_parts(examples, settings)
     if num_rows == 0:
@@ -327,59 +373,82 @@ def _cut(
 
 
 def _worker(config: Mapping[str, Any]) -> None:
-    """One worker of the Ray Train group.
+    """One worker of the Ray Train group: the trainings that are not done yet, one after the other.
 
     What only the user can mend is put on the board, and a group that is begun again finds it there and ends: without
     an error, since Ray Train would begin it again.
     """
     import ray
 
-    if ray.get(config["board"].refusal.remote()) is not None:
+    board, trainings = config["board"], config["trainings"]
+    if ray.get(board.refusal.remote()) is not None:
         return
-    try:
-        _train_and_publish(config)
-    except InputError as error:
-        ray.get(config["board"].refuse.remote(str(error)))
-        raise
+    for number in range(ray.get(board.num_done.remote()), len(trainings)):
+        try:
+            _train_and_publish(trainings[number], f"examples-{number}", config["num_examples"][number], board)
+        except InputError as error:
+            name = f"{trainings[number].name}: " if len(trainings) > 1 else ""
+            ray.get(board.refuse.remote(f"{name}{error}"))
+            raise
+        gc.collect()  # the engine is in reference cycles, and would hold its memory while the next one is made
+        # Not in a collective operation, which ends with an error if a large model takes long to be published.
+        while ray.get(board.num_done.remote()) <= number:
+            time.sleep(0.2)
 
 
-def _train_and_publish(config: Mapping[str, Any]) -> None:
+def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
+    import ray
     import ray.train
+    import torch
 
-    settings: TrainingConfig = config["settings"]
-    target: Folder = config["target"]
-    model_path = local_copy(config["model"])
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # of the training before it
+    model_path = local_copy(training.model)
     tokenizer = load_tokenizer(model_path)
     rank = ray.train.get_context().get_world_rank()
-    shard = ray.train.get_dataset_shard("examples")
-    board = config["board"]
+    shard = ray.train.get_dataset_shard(dataset)
 
     def save(step: int, write: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write(folder)
             # Every worker reports the part of the sharded state that it holds; Ray Train joins them in one checkpoint.
-            ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            checkpoint.set_metadata({"training": training.name})
+            ray.train.report({"training": training.name, "step": step}, checkpoint=checkpoint)
 
-    restored = ray.train.get_checkpoint()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_out_of_memory_is_said())
         export = train(
-            settings,
+            training.settings,
             model_path,
             shard.iter_rows,
-            config["num_examples"],
+            num_examples,
             board.add.remote,
-            Checkpointing(save, stack.enter_context(restored.as_directory()) if restored else None),
+            Checkpointing(save, stack.enter_context(_restored(training.name))),
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-            config["seed"],
-            config["references"],
+            training.seed,
+            training.references,
         )
         with tempfile.TemporaryDirectory() as scratch:
             folder = os.path.join(scratch, "model")
             export(folder)
             if rank == 0:
                 tokenizer.save_pretrained(folder)
-                _publish(folder, model_path, target)
+                _publish(folder, model_path, training.target)
+                ray.get(board.add.remote(None))
+
+
+@contextlib.contextmanager
+def _restored(name: str) -> Iterator[str | None]:
+    """The folder of the newest checkpoint, if it is of the training of this name and not of the one before it."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None or checkpoint.get_metadata().get("training") != name:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield folder
 
 
 @contextlib.contextmanager
@@ -407,45 +476,25 @@ def _publish(folder: str, base: str, target: Folder) -> None:
 
 
 class _Board:
-    """An actor, for the driver to read: the metrics of each step from rank 0, and why a worker cannot go on."""
+    """An actor, for the driver to read: the metrics of each step from rank 0, None for the end of each training, and
+    why a worker cannot go on.
+    """
 
     def __init__(self) -> None:
-        self._metrics: list[Metrics] = []
+        self._events: list[Metrics | None] = []
         self._refusal: str | None = None
 
-    def add(self, metrics: Metrics) -> None:
-        self._metrics.append(metrics)
+    def add(self, metrics: Metrics | None) -> None:
+        self._events.append(metrics)
 
-    def read(self, begin: int) -> list[Metrics]:
-        return self._metrics[begin:]
+    def read(self, begin: int) -> list[Metrics | None]:
+        return self._events[begin:]
+
+    def num_done(self) -> int:
+        return self._events.count(None)
 
     def refuse(self, reason: str) -> None:
         self._refusal = reason
 
     def refusal(self) -> str | None:
         return self._refusal
-
-
-@contextlib.contextmanager
-def _watched(board: Any, progress: Callable[[Metrics], None]) -> Iterator[None]:
-    """Call `progress` with each step's metrics, about twice a second, while the block runs and once it has ended."""
-    import ray
-
-    ended = threading.Event()
-
-    def watch() -> None:
-        seen, last_look = 0, False
-        while not last_look:
-            last_look = ended.wait(0.5)
-            new = ray.get(board.read.remote(seen))
-            seen += len(new)
-            for metrics in new:
-                progress(metrics)
-
-    thread = threading.Thread(target=watch, daemon=True, name="training-progress")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -18,7 +18,7 @@ from east_ray.questions import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
 from east_ray.training import deepspeed_config, learning_rate
-from east_ray.workers import TrainingSummary, train_model
+from east_ray.workers import Training, TrainingSummary, train_models
 
 
 def rows(lengths: list[int], epoch: int = 0) -> list[dict[str, Any]]:
@@ -202,12 +202,19 @@ def test_a_global_step_is_the_same_for_any_split(
     if objective not in _references:
         _references[objective] = reference_run(objective, examples, model_path)
     expected, parameters = _references[objective]
-    summary = run_training(
-        examples, model_path, tmp_path,
-        settings(objective=objective.removesuffix("-normalized"), length_normalized=objective.endswith("normalized"),
-                 num_workers=num_workers, micro_batch_size=micro_batch_size, packing=packing,
-                 deepspeed={"zero_stage": zero_stage}),
-    )  # fmt: skip
+    wanted = {
+        "objective": objective.removesuffix("-normalized"), "length_normalized": objective.endswith("normalized"),
+        "num_workers": num_workers, "micro_batch_size": micro_batch_size, "packing": packing,
+        "deepspeed": {"zero_stage": zero_stage},
+    }  # fmt: skip
+    # After another training by the same workers, which must leave nothing behind.
+    before = one_of(examples, model_path, tmp_path / "before", settings(**wanted | {"epochs": 1, "learning_rate": 0.1}))
+    this = one_of(examples, model_path, tmp_path, settings(**wanted), "this")
+    events = list(train_models([before, this], Folder(*locate(str(tmp_path / "checkpoints")))))
+    first, summary = (event for event in events if isinstance(event, TrainingSummary))
+    assert [*first.steps, first, *summary.steps, summary] == events
+    assert len(first.steps) == math.ceil(NUM_EXAMPLES / PER_STEP)
+    assert (tmp_path / "before" / "model" / "model.safetensors").exists()
     assert len(summary.steps) == 2 * math.ceil(NUM_EXAMPLES / PER_STEP)
     for step, reference in zip(summary.steps, expected, strict=True):
         assert step["loss"] == pytest.approx(reference["loss"], rel=2e-4)
@@ -223,11 +230,16 @@ def test_a_global_step_is_the_same_for_any_split(
 
 
 def run_training(examples: Folder, model: str, target: Path, training: TrainingConfig) -> TrainingSummary:
+    *_, summary = train_models(
+        [one_of(examples, model, target, training)], Folder(*locate(str(target / "checkpoints")))
+    )
+    assert isinstance(summary, TrainingSummary)
+    return summary
+
+
+def one_of(examples: Folder, model: str, target: Path, training: TrainingConfig, name: str = "one") -> Training:
     root = Folder(*locate(str(target)))
-    return train_model(
-        examples, model, root / "model", root / "checkpoints", root / "reference",
-        settings=training, prompt=PromptConfig(), seed=3, progress=lambda metrics: None,
-    )  # fmt: skip
+    return Training(name, examples, model, root / "model", root / "reference", training, PromptConfig(), seed=3)
 
 
 def test_examples_that_do_not_fit_are_left_out_and_counted(
@@ -245,9 +257,8 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     assert summary.num_too_long == sum(length > limit for length in lengths) > 0
     with pytest.raises(InputError, match=r"none of the 21 examples fits in training.max_length 8 tokens"):
         run_training(examples, model, tmp_path / "none", settings(max_length=8))
-    dataset, counts = workers._tokenized(
-        examples, tokenizer, PromptConfig(), settings(epochs=1, max_length=limit, too_long="truncate"), 0
-    )
+    cut = one_of(examples, model, tmp_path, settings(epochs=1, max_length=limit, too_long="truncate"))
+    dataset, counts = workers._tokenized(cut)
     assert (counts.num_examples, counts.num_too_long) == (NUM_EXAMPLES, summary.num_too_long)
     rows = dataset.take_all()
     assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
@@ -262,7 +273,7 @@ def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: 
     tokenizer = load_tokenizer(str(quickstart / "model"))
     for objective in ("sft", "kto"):
         dataset, counts = workers._tokenized(
-            folder, tokenizer, PromptConfig(), settings(epochs=1, objective=objective), 0
+            one_of(folder, str(quickstart / "model"), tmp_path, settings(epochs=1, objective=objective))
         )
         tokenized = {row["question_id"]: row for row in dataset.take_all()}
         assert sorted(tokenized) == ["q0", "q1", "q1#1", "q1#2", "q2", "q3", "q4"] and counts.num_examples == 7
@@ -417,14 +428,12 @@ def test_bf16_comes_near_float32(examples: Folder, quickstart: Path, tmp_path: P
 def test_every_step_reports_what_a_researcher_watches(
     examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    seen: list[dict[str, float]] = []
-    root = Folder(*locate(str(tmp_path)))
-    summary = train_model(
-        examples, str(quickstart / "model"), root / "model", root / "checkpoints", root / "reference",
-        settings=settings(objective="kto", epochs=1, checkpoint_every_minutes=1e-6), prompt=PromptConfig(), seed=3,
-        progress=seen.append,
-    )  # fmt: skip
-    assert seen == summary.steps and len(seen) == 3
+    wanted = settings(objective="kto", epochs=1, checkpoint_every_minutes=1e-6)
+    *seen, summary = train_models(
+        [one_of(examples, str(quickstart / "model"), tmp_path, wanted)], Folder(*locate(str(tmp_path / "checkpoints")))
+    )
+    assert isinstance(summary, TrainingSummary) and seen == summary.steps and len(summary.steps) == 3
+    seen = summary.steps
     first, last = seen[0], seen[-1]
     assert (first["weight_min"], first["weight_max"]) == (0.0, 2.0)
     assert first["padding_share"] == 0 and 0.1 < first["memory_gib"] < 8
@@ -444,13 +453,18 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import a test
     model = str(quickstart / "model")
     whole = run_training(examples, model, tmp_path / "whole", settings(num_workers=2, checkpoint_every_steps=100))
-    # The worker dies after the fifth of six steps, once; a checkpoint was taken after the fourth.
+    # The worker dies once, after step 5 of 6 of its second training; a checkpoint was taken after the fourth.
     monkeypatch.setattr("east_ray.workers._worker", _DyingWorker(str(tmp_path / "died")))
-    resumed = run_training(examples, model, tmp_path / "resumed", settings(num_workers=2, checkpoint_every_steps=2))
+    wanted = settings(num_workers=2, checkpoint_every_steps=2)
+    before = one_of(examples, model, tmp_path / "before", wanted.model_copy(update={"epochs": 1}))
+    this = one_of(examples, model, tmp_path / "resumed", wanted, "resumed")
+    events = list(train_models([before, this], Folder(*locate(str(tmp_path / "checkpoints")))))
+    first, resumed = (event for event in events if isinstance(event, TrainingSummary))
+    assert [step["step"] for step in first.steps] == [1, 2, 3]
     assert (tmp_path / "died").exists()
     assert [step["step"] for step in resumed.steps] == [1, 2, 3, 4, 5, 6]
-    # Five steps, then from the checkpoint after step 4, or after step 2 if the newer one was not whole yet.
-    assert (tmp_path / "computed").stat().st_size in (5 + 2, 5 + 4)
+    # Three steps and five, then from the checkpoint after step 4, or after step 2 if the newer one was not whole yet.
+    assert (tmp_path / "computed").stat().st_size in (3 + 5 + 2, 3 + 5 + 4)
     assert resumed.steps[-1]["loss"] == pytest.approx(whole.steps[-1]["loss"], rel=1e-6)
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "resumed"))
     for name in one:
@@ -479,7 +493,7 @@ class _DyingWorker:
             if compute._rank == 0:
                 with mark.with_name("computed").open("a") as file:
                     file.write(".")
-            if count == 5 and compute._rank == 0 and not mark.exists():
+            if count == 8 and compute._rank == 0 and not mark.exists():
                 board = config["board"]
                 import ray
 
