@@ -253,9 +253,15 @@ Learner = tuple[Round, str, Config, Stages]
 def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step; of each in turn.
 
-    `ended` gets the name of each as it ends. `checkpoints` is for these trainings alone, and empty afterwards.
+    `ended` gets the name of each as it ends, or has ended before. `checkpoints` is for these trainings alone, and empty afterwards.
     """
-    todo = [one for one in learners if not is_done(one[0], one[3], "training", _label(one[1]))]
+    todo = []
+    for learner in learners:
+        round_, name, _, stages = learner
+        if is_done(round_, stages, "training", _label(name)):
+            ended(name)
+        else:
+            todo.append(learner)
     trainings = [
         Training(
             name,

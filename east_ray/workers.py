@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +99,7 @@ def _train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
     shape = f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}"
     _check_shape(checkpoints, shape)
     _remove_half_written(checkpoints / shape)
-    datasets, counts = {}, []
-    for number, training in enumerate(trainings):
-        try:
-            datasets[f"examples-{number}"], counted = _tokenized(training)
-        except InputError as error:
-            raise InputError(f"{training.name}: {error}" if len(trainings) > 1 else str(error)) from error
-        counts.append(counted)
+    datasets, counts = _tokenized(trainings)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must not go with another node
     use_gpu = settings.num_gpus_per_worker > 0
@@ -134,7 +129,7 @@ def _train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
             # Without GPUs of their own, workers must not see those of others.
             worker_runtime_env={} if use_gpu else {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}},
         ),
-        datasets=datasets,
+        datasets={_dataset_name(number): dataset for number, dataset in enumerate(datasets)},
         # Not split: every worker reads every example and takes its share of each step itself.
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
     )
@@ -239,60 +234,100 @@ class _Counts:
     num_zero_weight: int
 
 
-def _tokenized(training: Training) -> "tuple[ray.data.Dataset, _Counts]":
-    """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out or cut.
+def _tokenized(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], list[_Counts]]":
+    """Examples -> TOKENIZED rows of all epochs in the order of training, and how many were left out or cut; of each.
 
     The parts are read and tokenized by tasks and sorted by Ray Data, which spills to disk what the object store cannot
-    hold, so this process never has the examples in memory.
+    hold, so this process never has the examples in memory. All trainings go through it at once: each pass has its cost.
     """
     import ray.data
 
-    examples, prompt, settings, seed = training.examples, training.prompt, training.settings, training.seed
-    tokenizer = load_tokenizer(local_copy(training.model))
     names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
-    num_rows, num_responses, num_zero_weight, groups = _checked_parts(examples, settings)
-    if num_rows == 0:
-        raise InputError("training: there is no example to train on" + (" with a weight" if num_zero_weight else ""))
-    if settings.objective == "kto" and num_rows < 2:
-        raise InputError("training.objective: kto needs at least 2 examples, to pair prompts with other responses")
+    checked = []
+    for number, training in enumerate(trainings):
+        try:
+            checked.append(_checked_parts(training.examples, training.settings))
+        except InputError as error:
+            raise InputError(_of(trainings, number, error)) from error
+    tokenizers = {model: load_tokenizer(local_copy(model)) for model in {training.model for training in trainings}}
 
     def tokenize_parts(task: pa.Table) -> pa.Table:
-        (parts,) = task["parts"].to_pylist()
-        rows = _trainable_rows(examples, parts, settings, num_responses / num_rows)
+        ((number, parts),) = zip(*(task[name].to_pylist() for name in ("training", "parts")), strict=True)
+        training, parts_of = trainings[number], checked[number]
+        settings, tokenizer = training.settings, tokenizers[training.model]
+        rows = _trainable_rows(training.examples, parts, settings, parts_of.num_responses / parts_of.num_questions)
         tokenized = (
-            _cut(tokenize_example(row, tokenizer, prompt), names[settings.objective], settings) for row in rows
+            _cut(tokenize_example(row, tokenizer, training.prompt), names[settings.objective], settings) for row in rows
         )
         found: list[dict[str, Any]] = []
         for row, ids in zip(rows, tokenized, strict=True):
             for epoch in range(settings.epochs if ids is not None else 0):
-                order = hashlib.blake2b(f"{seed}:{epoch}:{row['question_id']}".encode(), digest_size=12).hexdigest()
-                found.append({"epoch": epoch, "order": order, **row, **(ids or {})})
-        return pa.Table.from_pylist([{name: row.get(name) for name in _CUT_OR_NOT.names} for row in found], _CUT_OR_NOT)
+                key = f"{training.seed}:{epoch}:{row['question_id']}"
+                order = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+                found.append({"training": number, "epoch": epoch, "order": order, **row, **(ids or {})})
+        return pa.Table.from_pylist([{name: row.get(name) for name in _TO_SORT.names} for row in found], _TO_SORT)
 
-    tasks = ray.data.from_items([{"parts": group} for group in groups], override_num_blocks=len(groups))
+    groups = [{"training": number, "parts": parts} for number, one in enumerate(checked) for parts in one.groups]
+    tasks = ray.data.from_items(groups, override_num_blocks=len(groups))
     dataset = tasks.map_batches(tokenize_parts, batch_size=1, batch_format="pyarrow")
-    dataset = dataset.sort(["epoch", "order"]).materialize()
-    num_examples = dataset.count() // settings.epochs
-    if num_examples == 0:
-        raise InputError(
-            f"training: none of the {num_responses} examples fits in training.max_length {settings.max_length} tokens"
-        )
-    if num_examples < settings.num_workers:
-        raise InputError(
-            f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
-        )
-    num_cut = int(dataset.sum("is_cut") or 0) // settings.epochs
-    return dataset, _Counts(num_examples, num_responses - num_examples + num_cut, num_zero_weight)
+    dataset = dataset.sort(["training", "epoch", "order"]).materialize()
+    rows, cut = Counter[int](), Counter[int]()
+    for found in dataset.map_batches(_count_rows, batch_size=None, batch_format="pyarrow").take_all():
+        rows[found["training"]] += found["rows"]
+        cut[found["training"]] += found["cut"]
+    counts = []
+    for number, (training, one) in enumerate(zip(trainings, checked, strict=True)):
+        settings, num_examples = training.settings, rows[number] // training.settings.epochs
+        if num_examples == 0:
+            problem = (
+                f"training: none of the {one.num_responses} examples fits in training.max_length "
+                f"{settings.max_length} tokens"
+            )
+            raise InputError(_of(trainings, number, problem))
+        if num_examples < settings.num_workers:
+            problem = (
+                f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
+            )
+            raise InputError(_of(trainings, number, problem))
+        num_too_long = one.num_responses - num_examples + cut[number] // settings.epochs
+        counts.append(_Counts(num_examples, num_too_long, one.num_skipped))
+    ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
+    return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
 
 
-_CUT_OR_NOT = TOKENIZED.append(pa.field("is_cut", pa.bool_()))
+def _count_rows(block: pa.Table) -> pa.Table:
+    """Rows of each training in a block, and those that were cut."""
+    counted = block.group_by("training").aggregate([("is_cut", "count"), ("is_cut", "sum")])
+    return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
 
 
-def _checked_parts(examples: Folder, settings: TrainingConfig) -> tuple[int, int, int, list[list[str]]]:
-    """Numbers of questions and of responses trained on and of questions skipped for weight 0; the parts, in groups.
+def _of(trainings: Sequence[Training], number: int, problem: object) -> str:
+    """A sentence about a training, with its name if there are several."""
+    return f"{trainings[number].name}: {problem}" if len(trainings) > 1 else str(problem)
 
-    A group has two questions at least, which KTO needs.
-    Raises InputError for a weight that is none, or for a preference objective without rejected responses.
+
+def _dataset_name(number: int) -> str:
+    return f"examples-{number}"
+
+
+#: What is sorted: rows of batches.TOKENIZED, whose they are, and whether they were cut.
+_TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Questions and responses that are trained on, questions skipped for weight 0, and the parts in groups."""
+
+    num_questions: int
+    num_responses: int
+    num_skipped: int
+    groups: list[list[str]]
+
+
+def _checked_parts(examples: Folder, settings: TrainingConfig) -> _Parts:
+    """What there is to train on; a group of parts has two questions at least, which KTO needs.
+
+    Raises InputError for a weight that is none, a preference objective without rejected responses, or too few examples.
     """
     num_trained = num_responses = num_skipped = waiting = 0
     groups: list[list[str]] = []
@@ -325,7 +360,11 @@ def _checked_parts(examples: Folder, settings: TrainingConfig) -> tuple[int, int
     if len(groups) > 1 and waiting < 2:
         last = groups.pop()
         groups[-1] += last
-    return num_trained, num_responses, num_skipped, groups
+    if num_trained == 0:
+        raise InputError("training: there is no example to train on" + (" with a weight" if num_skipped else ""))
+    if settings.objective == "kto" and num_trained < 2:
+        raise InputError("training.objective: kto needs at least 2 examples, to pair prompts with other responses")
+    return _Parts(num_trained, num_responses, num_skipped, groups)
 
 
 def _trainable_rows(
@@ -385,10 +424,9 @@ def _worker(config: Mapping[str, Any]) -> None:
         return
     for number in range(ray.get(board.num_done.remote()), len(trainings)):
         try:
-            _train_and_publish(trainings[number], f"examples-{number}", config["num_examples"][number], board)
+            _train_and_publish(trainings[number], _dataset_name(number), config["num_examples"][number], board)
         except InputError as error:
-            name = f"{trainings[number].name}: " if len(trainings) > 1 else ""
-            ray.get(board.refuse.remote(f"{name}{error}"))
+            ray.get(board.refuse.remote(_of(trainings, number, error)))
             raise
         gc.collect()  # the engine is in reference cycles, and would hold its memory while the next one is made
         # Not in a collective operation, which ends with an error if a large model takes long to be published.

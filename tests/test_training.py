@@ -258,7 +258,7 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     with pytest.raises(InputError, match=r"none of the 21 examples fits in training.max_length 8 tokens"):
         run_training(examples, model, tmp_path / "none", settings(max_length=8))
     cut = one_of(examples, model, tmp_path, settings(epochs=1, max_length=limit, too_long="truncate"))
-    dataset, counts = workers._tokenized(cut)
+    (dataset,), (counts,) = workers._tokenized([cut])
     assert (counts.num_examples, counts.num_too_long) == (NUM_EXAMPLES, summary.num_too_long)
     rows = dataset.take_all()
     assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
@@ -272,9 +272,8 @@ def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: 
     folder.replace(pa.Table.from_pylist(rows, EXAMPLES))
     tokenizer = load_tokenizer(str(quickstart / "model"))
     for objective in ("sft", "kto"):
-        dataset, counts = workers._tokenized(
-            one_of(folder, str(quickstart / "model"), tmp_path, settings(epochs=1, objective=objective))
-        )
+        this = one_of(folder, str(quickstart / "model"), tmp_path, settings(epochs=1, objective=objective))
+        (dataset,), (counts,) = workers._tokenized([this])
         tokenized = {row["question_id"]: row for row in dataset.take_all()}
         assert sorted(tokenized) == ["q0", "q1", "q1#1", "q1#2", "q2", "q3", "q4"] and counts.num_examples == 7
         scale = 7 / 5  # so that the mean weight over the rows is that over the questions
