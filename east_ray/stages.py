@@ -253,7 +253,8 @@ Learner = tuple[Round, str, Config, Stages]
 def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step; of each in turn.
 
-    `ended` gets the name of each as it ends, or has ended before. `checkpoints` is for these trainings alone, and empty afterwards.
+    `ended` gets the name of each as it ends, or has ended before. `checkpoints` is for these trainings alone, and is
+    empty afterwards.
     """
     todo = []
     for learner in learners:

@@ -245,10 +245,8 @@ def _tokenized(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], 
     names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
     checked = []
     for number, training in enumerate(trainings):
-        try:
+        with _named(trainings, number):
             checked.append(_checked_parts(training.examples, training.settings))
-        except InputError as error:
-            raise InputError(_of(trainings, number, error)) from error
     tokenizers = {model: load_tokenizer(local_copy(model)) for model in {training.model for training in trainings}}
 
     def tokenize_parts(task: pa.Table) -> pa.Table:
@@ -277,20 +275,8 @@ def _tokenized(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], 
         cut[found["training"]] += found["cut"]
     counts = []
     for number, (training, one) in enumerate(zip(trainings, checked, strict=True)):
-        settings, num_examples = training.settings, rows[number] // training.settings.epochs
-        if num_examples == 0:
-            problem = (
-                f"training: none of the {one.num_responses} examples fits in training.max_length "
-                f"{settings.max_length} tokens"
-            )
-            raise InputError(_of(trainings, number, problem))
-        if num_examples < settings.num_workers:
-            problem = (
-                f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
-            )
-            raise InputError(_of(trainings, number, problem))
-        num_too_long = one.num_responses - num_examples + cut[number] // settings.epochs
-        counts.append(_Counts(num_examples, num_too_long, one.num_skipped))
+        with _named(trainings, number):
+            counts.append(_counted(training.settings, one, rows[number], cut[number]))
     ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
     return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
 
@@ -301,9 +287,31 @@ def _count_rows(block: pa.Table) -> pa.Table:
     return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
 
 
-def _of(trainings: Sequence[Training], number: int, problem: object) -> str:
-    """A sentence about a training, with its name if there are several."""
-    return f"{trainings[number].name}: {problem}" if len(trainings) > 1 else str(problem)
+def _counted(settings: TrainingConfig, parts: "_Parts", num_rows: int, num_cut: int) -> _Counts:
+    """Counts of a training by its tokenized rows. Raises InputError if too few are left for its workers."""
+    num_examples = num_rows // settings.epochs
+    if num_examples == 0:
+        raise InputError(
+            f"training: none of the {parts.num_responses} examples fits in training.max_length "
+            f"{settings.max_length} tokens"
+        )
+    if num_examples < settings.num_workers:
+        raise InputError(
+            f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
+        )
+    num_too_long = parts.num_responses - num_examples + num_cut // settings.epochs
+    return _Counts(num_examples, num_too_long, parts.num_skipped)
+
+
+@contextlib.contextmanager
+def _named(trainings: Sequence[Training], number: int) -> Iterator[None]:
+    """What is wrong with a training is said with its name, if there are several."""
+    try:
+        yield
+    except InputError as error:
+        if len(trainings) == 1:
+            raise
+        raise InputError(f"{trainings[number].name}: {error}") from error
 
 
 def _dataset_name(number: int) -> str:
@@ -424,9 +432,10 @@ def _worker(config: Mapping[str, Any]) -> None:
         return
     for number in range(ray.get(board.num_done.remote()), len(trainings)):
         try:
-            _train_and_publish(trainings[number], _dataset_name(number), config["num_examples"][number], board)
+            with _named(trainings, number):
+                _train_and_publish(trainings[number], _dataset_name(number), config["num_examples"][number], board)
         except InputError as error:
-            ray.get(board.refuse.remote(_of(trainings, number, error)))
+            ray.get(board.refuse.remote(str(error)))
             raise
         gc.collect()  # the engine is in reference cycles, and would hold its memory while the next one is made
         # Not in a collective operation, which ends with an error if a large model takes long to be published.

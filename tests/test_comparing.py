@@ -84,7 +84,7 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
     arguments = [
         "compare", "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}", "questions.max_questions=40",
         "sampling.responses_per_question=8", "evaluation.questions.max_questions=60", "compare.seeds=[0, 1]",
-        "compare.models_at_once=2", "training.micro_batch_size=16",
+        "compare.models_at_once=4", "training.micro_batch_size=16",
         "compare.grids=[{signals: [uniform]}, {signals: [entropy]}]",
     ]  # fmt: skip
     round_ = tmp_path / "run" / "round_0"
