@@ -13,10 +13,11 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
@@ -26,7 +27,28 @@ from east_ray.storage import RunDirectory, load_run
 if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses
     from east_ray import stages
 
+
+class _InterruptedError(Exception):
+    """SIGINT or SIGTERM has ended a verb; `code` is the exit code by convention."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class _Verbs(TyperGroup):
+    """Ends an interrupted verb with our sentence and code: Typer itself has none, and one code for both signals."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError(
+                128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+            ) from None
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="east-ray",
     help="Entropy-based adaptive weighting for self-training of language models (EAST), on Ray.",
     no_args_is_help=True,
@@ -270,10 +292,10 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(str(error))
-    except _Terminated:
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where this one stopped", code=130)
+    except _InterruptedError as error:
+        if error.code == 128 + signal.SIGINT:  # the other has said it already
+            _say_error("interrupted; the same command goes on where this one stopped")
+        raise SystemExit(error.code) from None
     except Exception as error:
         cause = _root_cause(error)
         if isinstance(cause, InputError):
@@ -332,9 +354,9 @@ def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
-def _fail(message: str, code: int = 1) -> None:
+def _fail(message: str) -> None:
     _say_error(message)
-    raise SystemExit(code)
+    raise SystemExit(1)
 
 
 def _say_error(message: str) -> None:

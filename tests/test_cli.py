@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, one sentence for bad input, an exit code, never a traceback."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,31 @@ def test_config_prints_every_setting_with_its_meaning() -> None:
     assert result.returncode == 0
     assert "  exponent: 1.5\n" in result.stdout
     assert "# > 1 sharpens, between 0 and 1 flattens" in result.stdout
+
+
+#: The command line with one verb more, which waits.
+WAITING = """
+import sys, time
+from east_ray import cli
+@cli.app.command()
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+sys.argv[1:] = ["wait"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, "stopped"), (signal.SIGINT, "interrupted")])
+def test_an_interrupted_verb_says_so_and_ends_with_the_signals_code(number: signal.Signals, said: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == "waiting\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert err == f"error: {said}; the same command goes on where this one stopped\n"
 
 
 def test_doctor_finds_this_environment_well() -> None:
