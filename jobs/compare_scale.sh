@@ -2,16 +2,22 @@
 # Does it depend on the size of the model? The same comparison for each of some models, then one page with all of them.
 #
 #     jobs/compare_scale.sh runs/scale jobs/compare_paper.yaml meta-llama/Llama-3.2-1B-Instruct meta-llama/Llama-3.2-3B-Instruct
+#     jobs/compare_scale.sh runs/scale jobs/compare_quickstart.yaml MODEL... compare.seeds='[0, 1]'
 #
-# Each run goes on where it stopped if the same command is given again.
+# KEY=VALUE are settings of every comparison. Each run goes on where it stopped if the same command is given again.
 set -euo pipefail
-root=${1:?"usage: jobs/compare_scale.sh WHERE CONFIG_FILE MODEL..."}
-file=${2:?"usage: jobs/compare_scale.sh WHERE CONFIG_FILE MODEL..."}
+usage="usage: jobs/compare_scale.sh WHERE CONFIG_FILE MODEL... [KEY=VALUE]..."
+root=${1:?$usage}
+file=${2:?$usage}
 shift 2
-runs=()
-for model in "$@"; do
-  run="$root/$(basename "$model")"
-  east-ray compare "$file" model="$model" run_dir="$run"
+models=() overrides=() runs=()
+for word in "$@"; do
+  if [[ $word == *=* ]]; then overrides+=("$word"); else models+=("$word"); fi
+done
+for model in "${models[@]:?$usage}"; do
+  name=${model%/}
+  run="$root/${name//\//_}"
+  east-ray compare "$file" model="$model" run_dir="$run" "${overrides[@]}"
   runs+=("$run")
 done
 [ ${#runs[@]} -lt 2 ] || east-ray report "${runs[@]}" --output "$root/side_by_side.html"

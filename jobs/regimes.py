@@ -12,8 +12,10 @@ weights. p-values are corrected within a point, not over the points. KEY=VALUE a
 """
 
 import argparse
+import hashlib
 import itertools
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +28,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from east_ray import answers
 from east_ray.storage import Folder, locate
 from east_ray.studies import ByEntropy, steps_by_entropy
 
@@ -60,6 +63,30 @@ def sample_pool(root: Path, count: int, easy_share: float) -> Path:
     run = root / f"pool_{count}_easy_{easy_share:g}"
     east_ray("sample", str(JOBS / "quickstart.yaml"), f"run_dir={run}", f"questions.path={questions}")
     return run / "round_0" / "samples"
+
+
+def with_own_mistakes(samples: Path, pool: Path, path: Path, wrong_share: float) -> Path:
+    """Write a pool's questions with wrong references that are answers which the model itself gave, as often as it did.
+
+    Of questions that it always solves there are none, so with many easy ones the share may not be reached.
+    """
+    responses = {
+        row["question"]: [one["text"] for one in row["responses"]]
+        for row in pq.read_table(samples, columns=["question", "responses"]).to_pylist()
+    }
+    rows = [json.loads(line) for line in pool.read_text(encoding="utf-8").splitlines()]
+    draw = random.Random(11)
+    num_wrong = round(wrong_share * len(rows))
+    for row in sorted(rows, key=lambda row: hashlib.blake2b(row["question"].encode()).digest()):
+        solution, _, right = row["answer"].rpartition("#### ")
+        given = [answers.extract(text).answer for text in responses[row["question"]]]
+        keys = answers.cluster([right, *given])
+        wrong = [answer for answer, key in zip(given, keys[1:], strict=True) if answer and key != keys[0]]
+        if wrong and num_wrong > 0:
+            row |= {"answer": f"{solution}#### {draw.choice(wrong)}", "reference_is_wrong": True}
+            num_wrong -= 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def with_references(samples: Path, questions: Path, target: Path) -> Path:
@@ -143,7 +170,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=600, help="questions of a pool")
     parser.add_argument("--easy-shares", type=_shares, default=[0.5, 0.75], help="e.g. 0.5,0.75")
     parser.add_argument("--wrong-shares", type=_shares, default=[0.0, 0.05, 0.1, 0.2], help="e.g. 0,0.2")
-    parser.add_argument("--kinds", type=lambda text: text.split(","), default=["stubborn", "diverse"])
+    parser.add_argument(
+        "--kinds",
+        type=lambda text: text.split(","),
+        default=["stubborn", "own", "diverse"],
+        help="of wrong references: of one misconception, of answers of the model's own, of slips",
+    )
     arguments = parser.parse_intermixed_args()
     root: Path = arguments.root
     pools = {easy: sample_pool(root, arguments.count, easy) for easy in arguments.easy_shares}
@@ -152,7 +184,12 @@ def main() -> None:
     for easy, wrong, kind in points(arguments):
         name = f"{arguments.count}_easy_{easy:g}_wrong_{wrong:g}_{kind}"
         if not (root / f"{name}.parquet").exists():  # its time of change is part of what a resumed run is checked by
-            questions = generate(root / f"{name}.jsonl", arguments.count, easy, wrong, kind)
+            path = root / f"{name}.jsonl"
+            if kind == "own" and wrong:
+                pool = root / f"questions_{arguments.count}_easy_{easy:g}.jsonl"
+                questions = with_own_mistakes(pools[easy], pool, path, wrong)
+            else:
+                questions = generate(path, arguments.count, easy, wrong, "stubborn" if kind == "own" else kind)
             with_references(pools[easy], questions, root / f"{name}.parquet")
         east_ray(
             "compare", str(JOBS / "compare_regimes.yaml"), f"run_dir={root / name}",

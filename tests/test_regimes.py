@@ -1,10 +1,12 @@
 """The study of when weighting helps, in small: from the generator to its figure, and what it must not confuse."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,3 +39,30 @@ def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> 
     ]
     assert all(found["overall"]["num_questions"] > 20 for found in summary["wrong_steps"].values())
     assert "<svg" in (tmp_path / "regimes.svg").read_text()
+
+
+def test_a_wrong_reference_of_the_models_own_is_an_answer_that_it_gave(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("regimes", ROOT / "jobs" / "regimes.py")
+    assert spec is not None and spec.loader is not None
+    regimes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(regimes)
+    given = {"a?": ["4", "5", "4"], "b?": ["4.0", "8/2"], "c?": ["6", "7", None], "d?": ["4", "9", "9"]}
+    rows = [{"question": question, "answer": "Two and two.\n#### 4"} for question in given]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = [
+        {"question": question, "responses": [{"text": "?" if one is None else f"\\boxed{{{one}}}"} for one in texts]}
+        for question, texts in given.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(samples), tmp_path / "samples.parquet")
+
+    def wrong(share: float) -> dict[str, str]:
+        arguments = tmp_path / "samples.parquet", tmp_path / "pool.jsonl", tmp_path / "point.jsonl", share
+        written = [json.loads(line) for line in regimes.with_own_mistakes(*arguments).read_text().splitlines()]
+        assert [row["question"] for row in written] == list(given)
+        assert all(row["answer"].startswith("Two and two.\n#### ") for row in written)
+        return {row["question"]: row["answer"][-1] for row in written if row.get("reference_is_wrong")}
+
+    all_wrong = wrong(1.0)
+    assert all_wrong == {"a?": "5", "c?": all_wrong["c?"], "d?": "9"} and all_wrong["c?"] in "67"
+    for share, count in ((0.0, 0), (0.25, 1), (0.5, 2)):
+        assert len(wrong(share)) == count and wrong(share).items() <= all_wrong.items()
