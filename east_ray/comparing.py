@@ -114,13 +114,17 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
             _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
             line.advance(1, "before training")
     todo = [learner for learner in round_.learners() if learner[2].record("evaluation") is None]
+    checkpoints = round_.stages / "checkpoints"
+    first = {interrupted(checkpoints / number) for number in checkpoints.names()}
+    todo.sort(key=lambda learner: learner[0] not in first)
     with round_.progress.stage("trainings", len(todo), "trainings") as line:
         for begin in range(0, len(todo), settings.models_at_once):
             wave = todo[begin : begin + settings.models_at_once]
-            checkpoints = round_.stages / "checkpoints"
-            groups = _in_groups(wave, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
+            untrained = [learner for learner in wave if learner[2].record("training") is None]
+            line.advance(len(wave) - len(untrained))
+            groups = _in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
             _train_wave(rounds, groups, checkpoints, line)
-            checkpoints.clear()  # of more groups, that an interrupted comparison had
+            checkpoints.clear()
             line.advance(0, f"{len(wave)} models are being evaluated")
             _evaluate_wave(round_, wave, keep_models=keep_models)
     if round_.number > 0 and not settings.keep_models:
@@ -128,37 +132,49 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
             (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
 
 
-def _train_wave(rounds: Mapping[str, Round], groups: Sequence[Sequence[_Learner]], checkpoints: Folder,
+def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[_Learner]], checkpoints: Folder,
                 line: StageLine) -> None:  # fmt: skip
     """Train some groups at a time, in each one training after the other. The first error ends the wave."""
     ended: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
 
-    def work(number: int, group: Sequence[_Learner]) -> None:
+    def work(number: str, group: Sequence[_Learner]) -> None:
         learners = [(_silent(rounds[name]), name, settings, stages) for name, settings, stages in group]
         try:
-            train(learners, checkpoints / str(number), ended.put)
+            train(learners, checkpoints / number, ended.put)
         except BaseException as error:  # raised where it is waited for
             ended.put(error)
 
-    for number, group in enumerate(groups):  # daemons, so that an interrupt need not wait for them
-        threading.Thread(target=work, args=(number, group), daemon=True, name=f"trainings-{number}").start()
-    for _ in range(sum(map(len, groups))):
+    threads = [
+        threading.Thread(target=work, args=one, daemon=True, name=f"trainings-{one[0]}")  # an interrupt need not wait
+        for one in groups.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(sum(map(len, groups.values()))):
         event = ended.get()
         if isinstance(event, BaseException):
             raise event
         line.advance(1, f"{event} · {len(groups)} at once")
+    for thread in threads:
+        thread.join()
 
 
-def _in_groups(wave: Sequence[_Learner], checkpoints: Folder, count: int) -> list[list[_Learner]]:
-    """The wave in groups of one size; a training that was interrupted comes first where its checkpoint is."""
-    groups: list[list[_Learner]] = [[] for _ in range(min(count, len(wave)))]
-    waiting = {learner[0]: learner for learner in wave}
-    for number, group in enumerate(groups):
-        name = interrupted(checkpoints / str(number))
-        if name in waiting:
-            group.append(waiting.pop(name))
-    for learner in waiting.values():
-        min(groups, key=len).append(learner)
+def _in_groups(waiting: Sequence[_Learner], checkpoints: Folder, count: int) -> dict[str, list[_Learner]]:
+    """Trainings in about `count` groups of one size, by the name of the group's checkpoints.
+
+    A training that was interrupted is the first of the group that has its checkpoint, even if that makes more groups.
+    """
+    left = {learner[0]: learner for learner in waiting}
+    groups = {}
+    for number in checkpoints.names():
+        name = interrupted(checkpoints / number)
+        if name in left:
+            groups[number] = [left.pop(name)]
+    for number in map(str, range(count)):
+        if len(groups) < min(count, len(waiting)):
+            groups.setdefault(number, [])
+    for learner in left.values():
+        min(groups.values(), key=len).append(learner)
     return groups
 
 

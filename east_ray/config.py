@@ -400,7 +400,7 @@ class CompareConfig(_Section):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trainings at the same time; by default as many as the cluster has CPUs and GPUs for when they begin."""
     models_at_once: Annotated[int, Field(ge=1)] = 8
-    """Trained models on disk at a time: evaluated together, then removed (of more rounds: after the next round)."""
+    """Models, and tokenized examples of each, that are kept at a time: evaluated together, then removed."""
     keep_models: bool = False
     """Keep them."""
 

@@ -37,7 +37,7 @@ def write_findings(round_: Round) -> None:
     """``studies/*.json`` and ``audit/`` of a round whose samples have been weighed."""
     if all(settings.training.examples == "reference_solutions" for _, settings, _ in round_.learners()):
         return
-    wanted = round_.config.studies.model_dump()
+    wanted = round_.config.studies.model_dump() | {"learners": list(round_.config.learners())}
     record = round_.stages.record("studies")
     if record is not None and record.counts == wanted:
         is_done(round_, round_.stages, "studies", "studies")
@@ -52,10 +52,10 @@ def write_findings(round_: Round) -> None:
 
 
 def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
-    if round_.number > 0:
-        yield "5_weights_over_rounds", _rounds(round_)
-        if round_.config.compare is not None:  # whose trainings have samples of their own from here on
-            return
+    if round_.number > 0 and (page := _rounds(round_))["tables"]:
+        yield "5_weights_over_rounds", page
+    if round_.number > 0 and round_.config.compare is not None:  # each training has samples of its own from here on
+        return
     _, settings, weighed = next(iter(round_.learners()))
     samples, rules, wanted = round_.stages / "samples", selection_rules(settings), round_.config.studies
     yield "1_errors", _errors(weighed)

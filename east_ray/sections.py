@@ -434,7 +434,7 @@ def _cost(summary: RoundSummary) -> Iterator[Block]:
         seconds = sum(learner.seconds or 0 for learner in learners)
         rows.append(_cost_row(name, seconds, None, sum(learner.num_tokens for learner in learners)))
     columns = ["stage", "seconds", "responses", "tokens", "tokens/s"]
-    yield Table("Seconds of a whole stage, its start included", columns, rows)
+    yield Table("Seconds of a whole stage, its start included; of a training, those of its steps", columns, rows)
 
 
 def _cost_row(name: str, seconds: float, num_responses: int | None, num_tokens: int | None) -> list[str]:

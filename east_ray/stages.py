@@ -35,7 +35,7 @@ from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages, counts_by, local_copy, resolve_model
 from east_ray.tracking import tracked
 from east_ray.training import Metrics
-from east_ray.workers import Training, TrainingSummary, train_models
+from east_ray.workers import Training, TrainingSummary, interrupted, train_models
 
 
 @dataclass(frozen=True)
@@ -253,16 +253,11 @@ Learner = tuple[Round, str, Config, Stages]
 def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step; of each in turn.
 
-    `ended` gets the name of each as it ends, or has ended before. `checkpoints` is for these trainings alone, and is
-    empty afterwards.
+    `ended` gets the name of each as it ends. `checkpoints` is for these trainings alone, and is empty afterwards.
     """
-    todo = []
-    for learner in learners:
-        round_, name, _, stages = learner
-        if is_done(round_, stages, "training", _label(name)):
-            ended(name)
-        else:
-            todo.append(learner)
+    todo = [one for one in learners if not is_done(one[0], one[3], "training", _label(one[1]))]
+    if interrupted(checkpoints) not in {name for _, name, _, _ in todo}:
+        checkpoints.clear()
     trainings = [
         Training(
             name,
@@ -280,6 +275,8 @@ def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str
     for learner in todo:
         _follow(learner, events)
         ended(learner[1])
+    for _ in events:  # until the last group has ended
+        pass
     checkpoints.clear()
 
 

@@ -33,7 +33,8 @@ class Learner:
     """One training of a round: what it was given, what it counted and how its steps went.
 
     `entropies`, `weights` and `pass_rates` are (Q,). Trainings of one `arm`, which differ in their seed alone, share
-    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds` is None before the training is done.
+    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds`, of its steps, is None before the
+    training is done.
     """
 
     name: str
@@ -316,7 +317,7 @@ def _learner(name: str, config: Config, stages: Stages, sibling: Learner | None)
         for metric in _STEP_METRICS
         if steps and all(metric in step for step in steps)
     }
-    seconds = training.seconds if training else None
+    seconds = training.counts.get("seconds_in_steps", training.seconds) if training else None
     if sibling is not None:
         return replace(sibling, name=name, stages=stages, steps=of_steps, seconds=seconds)
     columns = ["entropy", "pass_rate", "weight", "num_truncated", "num_responses"]

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from east_ray.batches import TOKENIZED, tokenize_example
-from east_ray.config import InputError, PromptConfig, TrainingConfig
+from east_ray.config import TRAINED, InputError, PromptConfig, TrainingConfig
 from east_ray.questions import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
@@ -64,29 +64,44 @@ def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
 
     Trainings in a row that want the same workers have one group of Ray Train workers: to begin a group takes as long
     as a small training. `checkpoints` keeps what is needed to go on after a crash, of a worker or of this process, if
-    the training that was interrupted (`interrupted`) is the first; whoever has taken the last summary clears it. Raises
-    InputError if there is nothing to train on, an example cannot be used, the group had another shape when it was
-    interrupted, or memory does not suffice.
+    the training that was interrupted (`interrupted`) is the first; whoever has taken all clears it. Raises InputError
+    if there is nothing to train on, an example cannot be used, the group had another shape when it was interrupted, or
+    memory does not suffice.
     """
-    for number, (_, group) in enumerate(itertools.groupby(trainings, lambda training: _workers_of(training.settings))):
+    import ray.train
+
+    for number, (_, group) in enumerate(itertools.groupby(trainings, _workers_of)):
         if number > 0:
             checkpoints.clear()
-        yield from _train_group(list(group), checkpoints)
+        left = list(group)
+        while left:
+            num_done = 0
+            try:
+                for event in _train_group(left, checkpoints):
+                    num_done += isinstance(event, TrainingSummary)
+                    yield event
+            except ray.train.TrainingFailedError:
+                if num_done == 0:
+                    raise  # a training may fail `max_failures` times; Ray Train counts those of the whole group
+            left = left[num_done:]
 
 
 def interrupted(checkpoints: Folder) -> str | None:
     """The name of the training that a group was in the middle of, if it has left a whole checkpoint."""
     for run in checkpoints.names():
-        for result in _listed_checkpoints(checkpoints / run)[-1:]:
-            name: str | None = (result.get("metrics") or {}).get("training")
-            return name
+        for name in _whole_checkpoints(checkpoints / run)[-1:]:
+            metadata = json.loads((checkpoints / run / name).read_text(".metadata.json") or "{}")
+            training: str | None = metadata.get("training")
+            return training
     return None
 
 
-def _workers_of(settings: TrainingConfig) -> str:
+def _workers_of(training: Training) -> str:
     """What a group of workers is made for; trainings that differ in it cannot share one."""
     wanted = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"}
-    return settings.model_dump_json(include=wanted)
+    alike = training.settings.model_dump_json(include=wanted)
+    # DeepSpeed's ZeRO-3 holds every model of a process in globals (FWD_MODULE_STACK, a cached method) until it ends.
+    return alike + (training.name if training.settings.deepspeed.zero_stage == 3 else "")
 
 
 def _train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
@@ -192,18 +207,14 @@ def _check_shape(checkpoints: Folder, shape: str) -> None:
             )
 
 
-def _listed_checkpoints(run: Folder) -> list[dict[str, Any]]:
-    """The checkpoints that Ray Train has listed as whole; none if its list is not whole itself."""
+def _whole_checkpoints(run: Folder) -> list[str]:
+    """Names of the checkpoints that Ray Train has listed as whole; none if its list is not whole itself."""
     try:
         listed = json.loads(run.read_text("checkpoint_manager_snapshot.json") or "{}").get("checkpoint_results", [])
-    except ValueError:
+    except (ValueError, NotADirectoryError):
         return []
-    return listed if {result["checkpoint_dir_name"] for result in listed} <= set(run.names()) else []
-
-
-def _whole_checkpoints(run: Folder) -> list[str]:
-    """Names of the checkpoints from which a group can go on."""
-    return [result["checkpoint_dir_name"] for result in _listed_checkpoints(run)]
+    names = [result["checkpoint_dir_name"] for result in listed]
+    return names if set(names) <= set(run.names()) else []
 
 
 def _remove_half_written(run: Folder) -> None:
@@ -244,8 +255,8 @@ def _tokenized(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], 
 
     names = {"sft": ["chosen"], "dpo": ["chosen", "rejected"], "kto": ["chosen", "rejected", "mismatched"]}
     checked = []
-    for number, training in enumerate(trainings):
-        with _named(trainings, number):
+    for training in trainings:
+        with _named(training):
             checked.append(_checked_parts(training.examples, training.settings))
     tokenizers = {model: load_tokenizer(local_copy(model)) for model in {training.model for training in trainings}}
 
@@ -275,7 +286,7 @@ def _tokenized(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], 
         cut[found["training"]] += found["cut"]
     counts = []
     for number, (training, one) in enumerate(zip(trainings, checked, strict=True)):
-        with _named(trainings, number):
+        with _named(trainings[number]):
             counts.append(_counted(training.settings, one, rows[number], cut[number]))
     ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
     return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
@@ -304,14 +315,14 @@ def _counted(settings: TrainingConfig, parts: "_Parts", num_rows: int, num_cut: 
 
 
 @contextlib.contextmanager
-def _named(trainings: Sequence[Training], number: int) -> Iterator[None]:
-    """What is wrong with a training is said with its name, if there are several."""
+def _named(training: Training) -> Iterator[None]:
+    """What is wrong with a training that is not the run's own is said with its name."""
     try:
         yield
     except InputError as error:
-        if len(trainings) == 1:
+        if training.name == TRAINED:
             raise
-        raise InputError(f"{trainings[number].name}: {error}") from error
+        raise InputError(f"{training.name}: {error}") from error
 
 
 def _dataset_name(number: int) -> str:
@@ -432,24 +443,34 @@ def _worker(config: Mapping[str, Any]) -> None:
         return
     for number in range(ray.get(board.num_done.remote()), len(trainings)):
         try:
-            with _named(trainings, number):
+            with _named(trainings[number]):
                 _train_and_publish(trainings[number], _dataset_name(number), config["num_examples"][number], board)
         except InputError as error:
             ray.get(board.refuse.remote(str(error)))
             raise
-        gc.collect()  # the engine is in reference cycles, and would hold its memory while the next one is made
+        _free_memory()
         # Not in a collective operation, which ends with an error if a large model takes long to be published.
         while ray.get(board.num_done.remote()) <= number:
             time.sleep(0.2)
 
 
+def _free_memory() -> None:
+    """Give back what a training has held, and measure the peak of the next one from here."""
+    import torch
+
+    gc.collect()  # the engine is in reference cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # Linux
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
     import ray
     import ray.train
-    import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()  # of the training before it
     model_path = local_copy(training.model)
     tokenizer = load_tokenizer(model_path)
     rank = ray.train.get_context().get_world_rank()
@@ -461,7 +482,7 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             # Every worker reports the part of the sharded state that it holds; Ray Train joins them in one checkpoint.
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             checkpoint.set_metadata({"training": training.name})
-            ray.train.report({"training": training.name, "step": step}, checkpoint=checkpoint)
+            ray.train.report({"step": step}, checkpoint=checkpoint)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_out_of_memory_is_said())

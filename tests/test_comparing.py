@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from east_ray import comparing
 from east_ray.config import CompareConfig, InputError
 from east_ray.config_file import resolve
-from east_ray.storage import RunDirectory
+from east_ray.storage import Folder, RunDirectory, locate
+from east_ray.workers import interrupted
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
@@ -122,6 +124,30 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
     _, err = extended.communicate(timeout=120)
     assert extended.returncode == 1
     assert "sft-uniform-seed-0 has been begun with other settings (training.epochs: 1 there, 2 now)" in err
+
+
+def test_an_interrupted_training_goes_on_in_the_group_of_its_checkpoint(tmp_path: Path) -> None:
+    """Also if there are fewer groups than before, or the checkpoints are of no training that waits."""
+    checkpoints = Folder(*locate(str(tmp_path)))
+    for number, name in (("0", "gone"), ("3", "c"), ("5", "e")):
+        run = checkpoints / number / "workers_1_zero_0"
+        (run / "checkpoint_1").write_text(".metadata.json", json.dumps({"training": name}))
+        listed = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}
+        run.write_text("checkpoint_manager_snapshot.json", json.dumps(listed))
+    (checkpoints / "4").write_text("nothing", "")
+    assert [interrupted(checkpoints / number) for number in checkpoints.names()] == ["gone", "c", None, "e"]
+
+    def groups(names: str, count: int) -> dict[str, str]:
+        learners: Any = [(name, None, None) for name in names]
+        return {
+            number: "".join(name for name, *_ in group)
+            for number, group in comparing._in_groups(learners, checkpoints, count).items()
+        }
+
+    assert groups("abcdefg", 3) == {"3": "cbg", "5": "ed", "0": "af"}
+    assert groups("abcdefg", 1) == {"3": "cadg", "5": "ebf"}
+    assert groups("ab", 8) == {"0": "a", "1": "b"}
+    assert groups("", 2) == {}
 
 
 def test_a_comparison_that_has_begun_is_guarded(tmp_path: Path) -> None:
