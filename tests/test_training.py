@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,34 @@ def test_a_training_that_was_interrupted_in_another_shape_is_refused(
         InputError, match=r"the interrupted training had 2 workers and ZeRO stage 3; go on with these, or"
     ):
         run_training(examples, str(quickstart / "model"), tmp_path, settings())
+
+
+def test_a_group_that_fails_too_often_is_begun_again_for_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train counts the failures of the whole group, and `max_failures` is of each training."""
+    from ray.train import TrainingFailedError
+
+    begun: list[str] = []
+
+    def fails_at_the_third(trainings: list[Training], checkpoints: Folder) -> Iterator[TrainingSummary]:
+        begun.append("".join(training.name for training in trainings))
+        for number, training in enumerate(trainings):
+            if number == 2 or training.name == "e":
+                raise TrainingFailedError("died")
+            yield TrainingSummary(number, 0, 0, [])
+
+    monkeypatch.setattr(workers, "_train_group", fails_at_the_third)
+    folder = Folder(*locate(str(tmp_path)))
+    trainings = [one_of(folder, "m", tmp_path, settings(), name) for name in "abcde"]
+    events = train_models(trainings, folder)
+    assert len([next(events) for _ in "abcd"]) == 4
+    with pytest.raises(TrainingFailedError):
+        next(events)
+    assert begun == ["abcde", "cde", "e"]
+    sharded = settings(deepspeed={"zero_stage": 3})
+    assert workers._workers_of(trainings[0]) == workers._workers_of(trainings[1])
+    assert len({workers._workers_of(one_of(folder, "m", tmp_path, sharded, name)) for name in "ab"}) == 2
 
 
 def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path: Path) -> None:
