@@ -133,13 +133,13 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    panels = sorted({(row["easy_share"], row["kind"]) for row in rows if row["wrong_share"]}) or [
-        (row["easy_share"], row["kind"]) for row in rows[:1]
-    ]
-    drawn, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), sharey=True, squeeze=False)
-    for (easy, kind), panel in zip(panels, axes[0], strict=True):
+    shares = sorted({row["easy_share"] for row in rows})
+    kinds = list(dict.fromkeys(row["kind"] for row in rows if row["wrong_share"])) or [rows[0]["kind"]]
+    names = list(dict.fromkeys(row["label"] for row in rows))
+    size = (3.6 * len(kinds), 3 * len(shares) + 0.4)
+    drawn, axes = pyplot.subplots(len(shares), len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for (easy, kind), panel in zip(itertools.product(shares, kinds), axes.flat, strict=True):
         mine = [row for row in rows if row["easy_share"] == easy and (row["kind"] == kind or not row["wrong_share"])]
-        names = list(dict.fromkeys(row["label"] for row in mine))
         for number, name in enumerate(names):
             of_arm = sorted((row for row in mine if row["label"] == name), key=lambda row: row["wrong_share"])
             # Beside one another, or the whiskers would hide each other.
@@ -149,11 +149,13 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
             high = [100 * (row["high"] - row["difference"]) for row in of_arm]
             panel.errorbar(x, y, yerr=[low, high], marker="o", markersize=4, capsize=2, linewidth=1, label=name)
         panel.axhline(0, color="0.5", linewidth=0.8)
-        panel.set_title(f"{100 * easy:.0f} % easy, {kind} wrong references", fontsize=10)
+        panel.set_title(f"{100 * easy:.0f} % easy; wrong: {kind}", fontsize=10)
         panel.set_xlabel("wrong references (%)")
-    axes[0][0].set_ylabel("accuracy minus uniform (points)")
-    axes[0][0].legend(fontsize=7, frameon=False)
-    drawn.tight_layout()
+        panel.set_ylabel("accuracy minus uniform (points)")
+        panel.label_outer()
+    lines, labels = axes[0][0].get_legend_handles_labels()
+    drawn.legend(lines, labels, fontsize=8, frameon=False, loc="lower center", ncols=3)
+    drawn.tight_layout(rect=(0, 0.5 / size[1], 1, 1))
     drawn.savefig(path, metadata={"Date": None})
     pyplot.close(drawn)
 
