@@ -40,8 +40,9 @@ def test_config_prints_every_setting_with_its_meaning() -> None:
 
 #: The command line with one verb more, which waits.
 WAITING = """
-import sys, time
+import signal, sys, time
 from east_ray import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 @cli.app.command()
 def wait():
     print("waiting", flush=True)

@@ -388,12 +388,10 @@ def test_bf16_gradients_are_added_up_in_float32_and_its_optimizer_begins_at_the_
 def test_a_machine_without_memory_left_is_one_sentence() -> None:
     import ray.train
 
-    with (
-        pytest.raises(InputError, match=r"memory of a machine does not suffice; lower training.num_workers on it"),
-        workers._failures_in_one_sentence(),
-    ):
-        failure = RuntimeError("Task was killed due to the node running low on memory.")
-        raise ray.train.WorkerGroupError("a worker failed", {0: failure})
+    failure = RuntimeError("Task was killed due to the node running low on memory.")
+    with pytest.raises(InputError, match=r"memory of a machine does not suffice; lower training.num_workers on it"):
+        workers._say_in_one_sentence(ray.train.WorkerGroupError("a worker failed", {0: failure}))
+    workers._say_in_one_sentence(ray.train.WorkerGroupError("a worker failed", {0: RuntimeError("Something else.")}))
 
 
 def test_a_gpu_without_memory_left_is_one_sentence() -> None:
