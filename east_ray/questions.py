@@ -8,6 +8,7 @@ import functools
 import json
 import re
 import socket
+import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -68,11 +69,16 @@ def load_questions(config: QuestionsConfig) -> tuple[pa.Table, pa.Table]:
     return _table(asked, QUESTIONS), _table(aside, SET_ASIDE)
 
 
+#: transformers finds its names as they are asked for, which is not made for threads: one sees the half of another's.
+_importing = threading.Lock()
+
+
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model; raises InputError if there is none or it has no chat template."""
-    import transformers
+    with _importing:
+        from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = pretrained(transformers.AutoTokenizer, model)
+    tokenizer: PreTrainedTokenizerBase = pretrained(AutoTokenizer, model)
     if tokenizer.chat_template is None:
         raise InputError(f"model: the tokenizer of {model!r} has no chat template, so no question can be put to it")
     return tokenizer
