@@ -7,8 +7,10 @@
 For each share of confidently solved questions a pool is generated and sampled once. A wrong reference answer changes
 what is chosen and not what is sampled, so the same responses serve every share and kind of wrong references, and the
 wrong ones of a smaller share are among those of a larger one. Every point is a comparison (jobs/compare_regimes.yaml);
-the same command goes on where it stopped. At the end: summary.json, a table, and a figure of the differences to uniform
-weights. p-values are corrected within a point, not over the points. KEY=VALUE are settings of every comparison.
+the same command goes on where it stopped. At the end: summary.json, a figure of the differences to uniform weights, and
+a table of them and of the share of the total weight that lies on wrong references, and on those that 3/4 of the
+responses contradict. p-values are corrected within a point, not over the points. KEY=VALUE are settings of every
+comparison.
 """
 
 import argparse
@@ -119,6 +121,24 @@ def wrong_steps(root: Path, name: str, pool: str) -> ByEntropy:
     return steps_by_entropy(Folder(*locate(str(learner / "examples"))), are_right)
 
 
+def weight_shares(root: Path, name: str, arm: str) -> dict[str, float]:
+    """What a weighting lets a model learn: shares of the total weight of an arm's examples, each between 0 and 1.
+
+    wrong_weight: on questions whose reference is wrong. contradicted_weight: on questions of which at least three
+    quarters of the responses give one and the same answer that is not the reference's.
+    """
+    rows = [json.loads(line) for line in (root / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    wrong = {row["question"] for row in rows if row.get("reference_is_wrong")}
+    examples = root / name / "round_0" / "variants" / f"{arm}-seed-0" / "examples"  # the same for every seed
+    total = on_wrong = on_contradicted = 0.0
+    for row in pq.read_table(examples, columns=["question", "clusters", "num_responses", "weight"]).to_pylist():
+        against = [c["num_responses"] for c in row["clusters"] if not c["is_correct"] and c["answer"] is not None]
+        total += row["weight"]
+        on_wrong += row["weight"] * (row["question"] in wrong)
+        on_contradicted += row["weight"] * (max(against, default=0) >= 0.75 * row["num_responses"])
+    return {"wrong_weight": on_wrong / total, "contradicted_weight": on_contradicted / total}
+
+
 def points(arguments: argparse.Namespace) -> Iterator[tuple[float, float, str]]:
     """(easy share, wrong share, kind) of each point; without wrong references there is but one kind."""
     for easy, wrong, kind in itertools.product(arguments.easy_shares, arguments.wrong_shares, arguments.kinds):
@@ -202,7 +222,7 @@ def main() -> None:
             {"easy_share": easy, "wrong_share": wrong, "kind": kind, "label": arm["label"], "accuracy": arm["mean"],
              "difference": arm["difference"], "low": arm["difference_low"], "high": arm["difference_high"],
              "p_adjusted": arm["p_adjusted"], "verdict": arm["verdict"], "base": found["base"]["accuracy"],
-             "effective_examples": arm["effective_examples"]}
+             "effective_examples": arm["effective_examples"], **weight_shares(root, name, arm["name"])}
             for arm in found["arms"]
         ]  # fmt: skip
         steps[name] = asdict(wrong_steps(root, name, f"questions_{arguments.count}_easy_{easy:g}"))
@@ -210,12 +230,16 @@ def main() -> None:
     compared = [row for row in rows if row["difference"] is not None]
     figure(compared, root / "regimes.svg")
     table = Table(
-        "easy %", "wrong %", "kind", "weights", "minus uniform, points (95 %)", "verdict", header_style="bold"
-    )
-    for row in compared:
+        "easy %", "wrong %", "kind", "weights", "minus uniform, points (95 %)", "verdict", "weight on wrong, %",
+        "on contradicted, %", header_style="bold",
+    )  # fmt: skip
+    for row in rows:
+        difference = "" if row["difference"] is None else (
+            f"{100 * row['difference']:+z.1f} ({100 * row['low']:+z.1f}, {100 * row['high']:+z.1f})"
+        )  # fmt: skip
         table.add_row(
             f"{100 * row['easy_share']:.0f}", f"{100 * row['wrong_share']:.0f}", row["kind"], row["label"],
-            f"{100 * row['difference']:+z.1f} ({100 * row['low']:+z.1f}, {100 * row['high']:+z.1f})", row["verdict"],
+            difference, row["verdict"], f"{100 * row['wrong_weight']:.0f}", f"{100 * row['contradicted_weight']:.0f}",
         )  # fmt: skip
     Console().print(table, f"\n{root / 'summary.json'}\n{root / 'regimes.svg'}", highlight=False)
 

@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,15 +39,42 @@ def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> 
     assert [(row["wrong_share"], row["label"]) for row in summary["arms"] if row["difference"] is not None] == [
         (0.2, "EAST (entropy, a = 1)")
     ]
+    assert all(0 <= row["wrong_weight"] < 1 and 0 <= row["contradicted_weight"] < 1 for row in summary["arms"])
     assert all(found["overall"]["num_questions"] > 20 for found in summary["wrong_steps"].values())
     assert "<svg" in (tmp_path / "regimes.svg").read_text()
 
 
-def test_a_wrong_reference_of_the_models_own_is_an_answer_that_it_gave(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def regimes() -> ModuleType:
     spec = importlib.util.spec_from_file_location("regimes", ROOT / "jobs" / "regimes.py")
     assert spec is not None and spec.loader is not None
-    regimes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(regimes)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_weight_on_wrong_and_on_contradicted_references(regimes: ModuleType, tmp_path: Path) -> None:
+    def cluster(answer: str | None, num_responses: int, is_correct: bool = False) -> dict[str, Any]:
+        return {"answer": answer, "num_responses": num_responses, "is_correct": is_correct}
+
+    rows = [
+        ("a?", 1.0, [cluster("4", 8, True)], False),
+        ("b?", 2.0, [cluster("5", 6), cluster("4", 2, True)], True),  # contradicted by three quarters: wrong
+        ("c?", 3.0, [cluster("5", 5), cluster("4", 3, True)], True),  # by fewer
+        ("d?", 4.0, [cluster(None, 6), cluster("4", 2, True)], False),  # no answer contradicts nothing
+    ]
+    (tmp_path / "point.jsonl").write_text(
+        "".join(json.dumps({"question": r[0], "reference_is_wrong": r[3]}) + "\n" for r in rows)
+    )
+    examples = [{"question": r[0], "weight": r[1], "clusters": r[2], "num_responses": 8} for r in rows]
+    folder = tmp_path / "point" / "round_0" / "variants" / "sft-uniform-seed-0" / "examples"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(examples), folder / "part.parquet")
+    shares = regimes.weight_shares(tmp_path, "point", "sft-uniform")
+    assert shares == {"wrong_weight": pytest.approx(0.5), "contradicted_weight": pytest.approx(0.2)}
+
+
+def test_a_wrong_reference_of_the_models_own_is_an_answer_that_it_gave(regimes: ModuleType, tmp_path: Path) -> None:
     given = {"a?": ["4", "5", "4"], "b?": ["4.0", "8/2"], "c?": ["6", "7", None], "d?": ["4", "9", "9"]}
     rows = [{"question": question, "answer": "Two and two.\n#### 4"} for question in given]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
