@@ -312,10 +312,10 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # first of all: it may come twice, as from `timeout`
     # Said at once: `ray job stop` waits three seconds, and the engines may take longer to go.
     _say_error("stopped; the same command goes on where this one stopped")
     logging.disable()  # Ray reports every actor that it ends from here on
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Terminated
 
 

@@ -4,8 +4,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from east_ray import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,6 +65,20 @@ def test_an_interrupted_verb_says_so_and_ends_with_the_signals_code(number: sign
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert err == f"error: {said}; the same command goes on where this one stopped\n"
+
+
+def test_a_second_sigterm_does_not_disturb_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` sends it to the process and to its group; rich, which tells of it, cannot be entered twice."""
+    handlers: list[Any] = []
+    monkeypatch.setattr(cli, "_say_error", lambda said: handlers.append(signal.getsignal(signal.SIGTERM)))
+    monkeypatch.setattr(cli.logging, "disable", lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli._terminate(signal.SIGTERM, None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert handlers == [signal.SIG_IGN]
 
 
 def test_doctor_finds_this_environment_well() -> None:
