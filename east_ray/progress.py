@@ -20,11 +20,14 @@ class StageLine:
     def __init__(self, stage: str, total: int | None, unit: str) -> None:
         self._stage, self.total, self._unit = stage, total, unit
         self._done, self._note, self._begin = 0, "", time.monotonic()
-        self._first: float | None = None
+        self._done_before = 0
+
+    def go_on(self, done: int) -> None:
+        """`done` units were done before this run, by one that was interrupted: they are no part of the rate."""
+        self._done = self._done_before = done
 
     def update(self, done: int, note: str = "") -> None:
         """`done` units in all so far; `note` says more, e.g. tokens per second."""
-        self._first = self._first or time.monotonic()
         self._done, self._note = done, note
 
     def advance(self, units: int, note: str = "") -> None:
@@ -45,8 +48,8 @@ class StageLine:
         """The line as it stands now."""
         total = "" if self.total is None else f"/{self.total:,}"
         rate = ""
-        if self._done and self.seconds > 0:
-            per_second = self._done / self.seconds
+        if (now := self._done - self._done_before) and self.seconds > 0:
+            per_second = now / self.seconds
             rate = f"{per_second:,.1f}/s" if per_second >= 0.1 else f"{60 * per_second:,.1f}/min"
         parts = [f"{self._done:,}{total} {self._unit}", rate, self._note, _clock(self.seconds)]
         return Text.assemble((f"{self._stage:<12}", "bold"), " · ".join(part for part in parts if part))

@@ -16,7 +16,7 @@ from east_ray import evaluation, samples, weighting
 from east_ray.config import BASE, TRAINED, Config, InputError, QuestionsConfig, SamplesConfig
 from east_ray.config_file import flat
 from east_ray.examples import judge_samples, weigh_judged
-from east_ray.journal import sampled_keys, tidy
+from east_ray.journal import adopt, sampled_keys, set_aside_keys, tidy
 from east_ray.progress import Progress, StageLine
 from east_ray.questions import load_questions, load_tokenizer, prompts_within
 from east_ray.records import (
@@ -462,7 +462,10 @@ def _sample(
     config, samples_folder, aside_folder = round_.config, round_.stages / folder, round_.stages / set_aside
     asked = requests(questions, models, config.prompt, decoding)
     sums = dict.fromkeys(("num_questions", "num_set_aside", "num_responses", "num_tokens"), 0)
+    wanted = set(asked["key"].to_pylist())
     with round_.progress.stage(stage, asked.num_rows, "questions") as line:
+        adopt(samples_folder)
+        line.go_on(len(wanted & (sampled_keys(samples_folder) | set_aside_keys(aside_folder))))
         parts = (
             part
             for alike in by_architecture(models)
@@ -482,7 +485,6 @@ def _sample(
                 int(part["num_questions"] + part["num_set_aside"]),
                 f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s",
             )
-        wanted = set(asked["key"].to_pylist())
         seconds, whole = line.seconds, Counter[str]()
         for part in tidy(samples_folder, wanted):
             whole.update(part)
@@ -491,7 +493,9 @@ def _sample(
         aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
         if missing - set(aside["key"].to_pylist()):
             raise InputError(f"{samples_folder}: samples have gone while they were written; run the same command again")
-        notes = [f"{whole['num_responses']:,} responses", f"{sums['num_tokens'] / seconds:,.0f} tokens/s"]
+        notes = [f"{whole['num_responses']:,} responses"]
+        if sums["num_tokens"]:
+            notes.append(f"{sums['num_tokens'] / seconds:,.0f} tokens/s")
         if aside.num_rows:
             notes.append(f"{aside.num_rows:,} set aside")
         if whole["num_dropped"]:
