@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,20 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, "stopped"), (signal.SIGINT, "interrupted")])
-def test_an_interrupted_verb_says_so_and_ends_with_the_signals_code(number: signal.Signals, said: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "times", "said"),
+    [(signal.SIGTERM, 1, "stopped"), (signal.SIGTERM, 20, "stopped"), (signal.SIGINT, 1, "interrupted")],
+)
+def test_an_interrupted_verb_says_so_once_and_ends_with_the_signals_code(
+    number: signal.Signals, times: int, said: str
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == "waiting\n"
-    process.send_signal(number)
+    for _ in range(times):  # `timeout` sends it to the process and to its group
+        process.send_signal(number)
+        time.sleep(0.002)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert err == f"error: {said}; the same command goes on where this one stopped\n"
