@@ -217,6 +217,28 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     )
 
 
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run, or a model's folder or hub name.", show_default=False)
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. http.port=8001 replicas.max_replicas=4."),
+    ] = None,
+) -> None:
+    """Serve a model: OpenAI protocol, /v1/solve with answers and their entropy, and a page. In a cluster, and return.
+
+    Without a cluster to join it serves until it is interrupted, and then finishes what has begun.
+    """
+    from east_ray import serve_config
+
+    settings = serve_config.from_command_line(model, overrides or [])
+    from east_ray import serving
+
+    serving.start(settings, _console().print)
+
+
 @app.command(name="config")
 def show_config(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved configuration as YAML, every setting with its documentation."""

@@ -95,6 +95,11 @@ def _watch_head(address: str) -> None:
     threading.Thread(target=watch, daemon=True, name="head").start()
 
 
+def is_joined(cluster: ClusterConfig) -> bool:
+    """Whether the cluster is one that is there without this process."""
+    return _address(cluster) is not None
+
+
 def _address(cluster: ClusterConfig) -> str | None:
     """The cluster to join; None for a Ray of this process's own."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
@@ -115,7 +120,7 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
     """
     import ray
 
-    joined = _address(config.cluster) is not None
+    joined = is_joined(config.cluster)
     have = ray.cluster_resources()
     learners = config.learners().values()
     samples_itself = config.samples is None and any(one.training.examples == "selected" for one in learners)

@@ -58,13 +58,18 @@ def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
 
 def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
     """A checked configuration from plain values and dotted overrides; raises InputError."""
+    return validate(merge(values, overrides), source)
+
+
+def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of plain values with dotted overrides put into it, not checked; raises InputError for what is none."""
     merged = _copy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
         set_dotted(merged, key, _parse_yaml(text, override))
-    return validate(merged, source)
+    return merged
 
 
 def dump(config: Config) -> str:

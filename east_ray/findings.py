@@ -6,14 +6,16 @@ axis labels and series (label, x, y, low, high); texts of title and blocks (labe
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.audit import Audit, Suspect, audit, write_audit
 from east_ray.config import StudiesConfig
 from east_ray.records import EXAMPLES, SAMPLES
 from east_ray.selection import SelectionRules
+from east_ray.selective import Selective, majority_answers, selective_prediction
 from east_ray.stages import Round, is_done, selection_rules
 from east_ray.storage import Folder, Stages
 from east_ray.studies import (
@@ -29,6 +31,8 @@ from east_ray.studies import (
 
 #: Questions of the audit, and of each direction of a disagreement, that the report shows; ``audit/`` has all of them.
 _SHOWN_SUSPECTS, _SHOWN_DISAGREEMENTS = 20, 5
+#: Percent of the questions, surest first, of which the table of selective prediction tells the errors.
+_SUREST = (25, 50, 75)
 
 Page = dict[str, Any]
 
@@ -252,3 +256,51 @@ def _weights_of_rounds(round_: Round, name: str) -> list[list[str]]:
              _percent(since.became_zero) if since else ""]
         )  # fmt: skip
     return rows
+
+
+def selective_page(
+    sampled: pa.Table, models: Sequence[str], no_answer: Literal["cluster", "exclude"], seed: int
+) -> Page:
+    """records.SAMPLED_ANSWERS of several models -> whether entropy tells their wrong majority answers from right ones.
+
+    Where a server may withhold an answer (`abstain_above` of /v1/solve), this says what that would have gained.
+    """
+    found = {
+        name: selective_prediction(
+            *majority_answers(sampled.filter(pc.equal(sampled["model"], name)), no_answer=no_answer), seed=seed
+        )
+        for name in models
+    }
+    columns = ["model", "questions", "wrong, %", "AUROC (95 % interval)",
+               *(f"wrong of the surest {share} %, % (95 % interval)" for share in _SUREST)]  # fmt: skip
+    rows = [
+        [name, f"{one.num_questions:,}", f"{100 * one.num_wrong / one.num_questions:.1f}", _auroc(one),
+         *(_risk(one, share / 100) for share in _SUREST)]
+        for name, one in found.items()
+    ]  # fmt: skip
+    series = [
+        {"label": name, "x": list(one.coverages), "y": list(one.risks), "low": list(one.risks_low),
+         "high": list(one.risks_high)}
+        for name, one in found.items()
+    ]  # fmt: skip
+    return _page(
+        "Does entropy tell which answers are wrong",
+        "The answer of most responses, against the entropy of all their answers, on held-out questions. AUROC is the "
+        "chance that a wrong answer has a higher entropy than a right one: 0.5 says nothing, 1 tells them apart "
+        "without fail. The curve shows what is wrong among the surest questions, if only these are answered; no answer "
+        "at all counts as wrong.",
+        tables=[{"caption": "Entropy as a predictor of wrong answers", "columns": columns, "rows": rows}],
+        curves=[{"title": "Risk and coverage", "x_label": "share of questions answered, surest first",
+                 "y_label": "share of these answered wrongly", "series": series}],
+    )  # fmt: skip
+
+
+def _auroc(one: Selective) -> str:
+    if one.auroc is None:
+        return "none: all alike"
+    return f"{one.auroc:.3f} ({one.auroc_low:.3f} to {one.auroc_high:.3f})"
+
+
+def _risk(one: Selective, coverage: float) -> str:
+    at = one.coverages.index(coverage)
+    return f"{100 * one.risks[at]:.1f} ({100 * one.risks_low[at]:.1f} to {100 * one.risks_high[at]:.1f})"

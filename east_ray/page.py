@@ -109,7 +109,7 @@ def render(runs: Mapping[str, Sequence[Section]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cut": shown, "csp_hash": _csp_hash, "cluster_words": cluster_words}
+    environment.filters |= {"cut": shown, "csp_hash": csp_hash, "cluster_words": cluster_words}
     keys: list[tuple[str, str]] = []
     for sections in runs.values():
         place = 0  # a section that only this run has comes after the one that it follows here
@@ -143,6 +143,7 @@ def shown(text: str, max_chars: int = 1 << 20) -> str:
     return printable(text[:max_chars]) + cut
 
 
-def _csp_hash(script: str) -> markupsafe.Markup:
+def csp_hash(script: str) -> markupsafe.Markup:
+    """The one script that a Content-Security-Policy lets run, by its hash."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return markupsafe.Markup(f"'sha256-{digest}'")  # noqa: S704 - base64

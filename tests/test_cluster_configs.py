@@ -27,7 +27,9 @@ def cluster_spec(name: str) -> Any:
 
 
 def test_every_file_is_tested_and_says_what_it_is_for() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted([*LAUNCHER, *KUBERAY, "local_autoscaling"])
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(
+        [*LAUNCHER, *KUBERAY, "local_autoscaling", "serve"]
+    )
     for path in FOLDER.glob("*.yaml"):
         head = re.match(r"(# .+\n#?\n?)+", path.read_text())
         assert head and "#     " in path.read_text(), path
@@ -48,6 +50,21 @@ def test_the_autoscaler_accepts_the_local_one() -> None:
     from ray.autoscaler._private.util import validate_config
 
     validate_config(read("local_autoscaling"))  # its defaults are not in Ray's wheel
+
+
+def test_ray_serve_accepts_the_service_and_its_settings_are_ours() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from east_ray import serve_config, serving
+
+    config = ServeDeploySchema.model_validate(read("serve"))
+    (application,) = config.applications
+    module, _, function = application.import_path.partition(":")
+    assert module == "east_ray.serving" and getattr(serving, function) is serving.build
+    assert serve_config.validate(application.args).model
+    assert config.http_options.host == "127.0.0.1"
+    assert config.controller_options is not None
+    assert config.controller_options.model_dump() == serving.CONTROLLER_OPTIONS
 
 
 @pytest.mark.parametrize("name", LAUNCHER)

@@ -1,0 +1,149 @@
+"""What stands between clients and engines, as ASGI middlewares: who may ask, how much, and what if a replica dies.
+
+`Gate` wraps the application inside each replica; `Failover` wraps Ray Serve's proxy, which outlives replicas. Both
+answer errors as the OpenAI protocol has them. Neither Ray nor vLLM is imported.
+"""
+
+import hashlib
+import hmac
+import json
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from east_ray.serve_config import is_loopback
+
+#: Paths that anybody may read: the page, which holds nothing of its own, and whether the engine is well.
+_PUBLIC = ("/", "/health")
+#: Seconds after which a client should try again when a replica has died under its request.
+_RETRY_AFTER_S = 2
+#: Times that a request whose replica has died is given to another one.
+_MAX_FAILOVERS = 2
+
+
+def error_response(code: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error as the OpenAI protocol has it."""
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return JSONResponse({"error": error}, status_code=code, headers=headers)
+
+
+class Gate:
+    """Answers 401 without the bearer token, 403 to strangers where there is no token, 413 to bodies that are too large.
+
+    The digest of what a client sends is compared in constant time, so neither length nor prefix of the token shows.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, token_digest: str | None, allow_without_token: bool, max_body_bytes: int
+    ) -> None:
+        self._app, self._token_digest = app, token_digest
+        self._allow_without_token, self._max_body_bytes = allow_without_token, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI interface."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["path"] not in _PUBLIC and (refusal := self._refusal(scope, headers)):
+            await refusal(scope, receive, send)
+            return
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._max_body_bytes:
+            await self._too_large()(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_body_bytes:  # a chunked body has no length beforehand
+                raise HTTPException(413, self._said_too_large)
+            return message
+
+        await self._app(scope, receive_counted, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        if self._token_digest is not None:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).hexdigest()
+            if hmac.compare_digest(digest, self._token_digest) and scheme.lower() == "bearer":
+                return None
+            challenge = {"WWW-Authenticate": "Bearer"}
+            return error_response(401, "AuthenticationError", "a valid bearer token is needed", challenge)
+        client = scope.get("client")
+        if self._allow_without_token or (client is not None and is_loopback(client[0])):
+            return None
+        said = "this server has no token and so answers its own machine only"
+        return error_response(403, "PermissionDeniedError", said)
+
+    @property
+    def _said_too_large(self) -> str:
+        return f"the body is larger than {self._max_body_bytes} bytes"
+
+    def _too_large(self) -> JSONResponse:
+        return error_response(413, "BadRequestError", self._said_too_large)
+
+
+class Failover:
+    """Gives a request to another replica if the one that had it is gone, and answers 503 if that does not help.
+
+    Ray Serve's proxy then returns without a word. Responses are sampled, so asking again does no harm. A stream that
+    has begun cannot be taken back: it ends with an error event, which clients of the OpenAI protocol raise.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI interface."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received: list[Message] = []
+        begun = ended = is_stream = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun, ended, is_stream
+            if message["type"] == "http.response.start":
+                begun = True
+                is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        for _ in range(1 + _MAX_FAILOVERS):
+            await self._app(scope, _again(received, receive), send_noted)
+            if begun or any(message["type"] == "http.disconnect" for message in received):
+                break
+        else:
+            said = "the replica that worked on this request is gone; try again"
+            retry = {"Retry-After": str(_RETRY_AFTER_S)}
+            await error_response(503, "ServiceUnavailableError", said, retry)(scope, receive, send)
+            return
+        if begun and not ended and is_stream:
+            error = {"message": "the replica that worked on this request is gone", "code": 503}
+            event = f"data: {json.dumps({'error': error | {'type': 'ServiceUnavailableError', 'param': None}})}\n\n"
+            await send({"type": "http.response.body", "body": event.encode()})
+
+
+def _again(received: list[Message], receive: Receive) -> Receive:
+    """Receives what was received before, and then what follows, which it notes down."""
+    before = iter(list(received))
+
+    async def receive_again() -> Message:
+        for message in before:
+            return message
+        message = await receive()
+        received.append(message)
+        return message
+
+    return receive_again
+
+
+def proxy_middlewares() -> list[Middleware]:
+    """What Ray Serve's proxies put around themselves; named in RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
+    return [Middleware(Failover)]

@@ -1,0 +1,429 @@
+"""A trained model behind Ray Serve: the OpenAI protocol by vLLM's own classes, and the method's signal at `/v1/solve`.
+
+    GET  /                      a page for people
+    POST /v1/chat/completions   vLLM's, streaming too          GET /v1/models   vLLM's
+    POST /v1/solve              one question, many responses, their clusters, entropy and majority answer
+    GET  /health                200 while the engine lives     GET /openapi.json
+
+A replica is one vLLM engine (AsyncLLM) with its application around it, the same on CPU and GPU. `ray.serve.llm` is not
+used: its GPU engines insist on Ray's executor and placement groups of their own, its packages are not among our pins,
+and what it serves is the same application of vLLM's, whole: with endpoints that load adapters, start profilers or
+answer outside /v1 unguarded by a token. Here only the routes above are mounted, behind `gate.Gate`.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import types
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+from uuid import uuid4
+
+import jinja2
+from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from east_ray import solving
+from east_ray.config import AnswersConfig, ClusterConfig, InputError, PromptConfig
+from east_ray.gate import Gate, error_response
+from east_ray.page import csp_hash
+from east_ray.questions import load_tokenizer, render_prompt, tokenize
+from east_ray.serve_config import LimitsConfig, ServingConfig, resolve, token_digest, validate
+from east_ray.storage import local_copy
+
+#: Name of the application on a cluster; serving again under it is a rolling update.
+APPLICATION = "east-ray"
+#: Logs: warnings and worse, which hold no prompts.
+_ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+#: Seconds between looks at whether a replica's engine lives; three failures in a row replace it.
+_HEALTH_CHECK_PERIOD_S = 2.0
+#: Times that Ray Serve tries to begin a replica; what is wrong with a model or its arguments fails each time.
+_MAX_ATTEMPTS = 3
+#: Of vLLM's chat routes.
+_CHAT_PATHS = ("/v1/chat/completions",)
+
+logger = logging.getLogger("ray.serve")
+
+
+class SolveRequest(BaseModel):
+    """What `POST /v1/solve` takes."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    question: Annotated[str, Field(min_length=1)]
+    """The question's text; the server renders the prompt as in training."""
+    responses: Annotated[int, Field(ge=1)] = 16
+    """Responses to sample; the more, the better are entropy and majority known."""
+    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the smallest set of tokens whose probability reaches this."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest response, in tokens; by default the server's limit or what the model's context leaves."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Makes the responses repeatable, as far as the engine's batching allows."""
+    abstain_above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Give no answer if the entropy in nats is above this."""
+    stream: bool = False
+    """Send server-sent events as responses finish, each with those that are new and the solution so far; the last one
+    has `done: true` and the whole solution."""
+
+
+@dataclass(frozen=True)
+class SolveResponse(solving.Solution):
+    """What `POST /v1/solve` returns: the solution, and what was asked."""
+
+    model: str
+    num_prompt_tokens: int
+
+
+# ------------------------------------------------------------------------------------------------------- the solver
+
+
+class Solver:
+    """Asks an engine for the responses to a question and lets them vote."""
+
+    def __init__(
+        self, engine: Any, name: str, tokenizer: Any, prompt: PromptConfig, rules: AnswersConfig, limits: LimitsConfig
+    ) -> None:
+        """`engine` is a vllm AsyncLLM, or anything with its `generate` and `model_config.max_model_len`."""
+        self._engine, self._name, self._tokenizer = engine, name, tokenizer
+        self._prompt, self._rules, self._limits = prompt, rules, limits
+
+    def prompt_token_ids(self, request: SolveRequest) -> list[int]:
+        """The rendered prompt. Raises HTTPException 400 for what the limits or the model's context do not allow."""
+        for name, asked, most in (
+            ("responses", request.responses, self._limits.max_responses),
+            ("max_tokens", request.max_tokens or 1, self._limits.max_tokens),
+        ):
+            if asked > most:
+                raise HTTPException(400, f"{name}: {asked} asked for, and this server allows {most}")
+        token_ids = tokenize(self._tokenizer, render_prompt(self._tokenizer, request.question, self._prompt))
+        if self._room(token_ids) < 1:
+            context = self._engine.model_config.max_model_len
+            raise HTTPException(
+                400, f"question: its prompt has {len(token_ids)} tokens, and the model's context is {context}"
+            )
+        return token_ids
+
+    async def solve(self, request: SolveRequest, token_ids: list[int]) -> SolveResponse:
+        """All responses, and what they say together."""
+        async for finished in self._finished(request, token_ids):
+            responses = finished  # without `stream` there is but one part
+        solution = await asyncio.to_thread(solving.solve, responses, self._rules, request.abstain_above)
+        _count(solution)
+        return SolveResponse(**vars(solution), model=self._name, num_prompt_tokens=len(token_ids))
+
+    async def events(self, request: SolveRequest, token_ids: list[int]) -> AsyncIterator[str]:
+        """Server-sent events, see `SolveRequest.stream`; an error ends them as an event of its own."""
+        responses: list[solving.Response] = []
+        try:
+            async for finished in self._finished(request, token_ids):
+                responses += finished
+                solution = await asyncio.to_thread(solving.solve, responses, self._rules, request.abstain_above)
+                is_done = len(responses) == request.responses
+                shown = asdict(solution) | {"model": self._name, "num_prompt_tokens": len(token_ids)}
+                if is_done:
+                    _count(solution)
+                else:  # the texts of all clusters, again and again, would outweigh everything else
+                    shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
+                yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
+        except Exception as error:  # the status has been sent
+            logger.error("a streamed /v1/solve failed: %s", type(error).__name__)
+            yield _event({"error": {"message": "the engine has failed", "type": "InternalServerError", "code": 500}})
+
+    async def _finished(self, request: SolveRequest, token_ids: list[int]) -> AsyncIterator[list[solving.Response]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            n=request.responses,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=min(request.max_tokens or self._limits.max_tokens, self._room(token_ids)),
+            seed=request.seed,
+            output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
+        )
+        outputs = self._engine.generate({"prompt_token_ids": token_ids}, params, f"solve-{uuid4().hex}")
+        async for output in outputs:
+            finished = [one for one in output.outputs if one.finish_reason is not None]
+            if finished:
+                yield [
+                    solving.Response(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
+                ]
+
+    def _room(self, token_ids: list[int]) -> int:
+        return int(self._engine.model_config.max_model_len) - len(token_ids)
+
+
+def _event(values: dict[str, Any]) -> str:
+    return f"data: {json.dumps(values)}\n\n"
+
+
+def _count(solution: solving.Solution) -> None:
+    """Into Ray's metrics, which Prometheus reads beside those of the engine."""
+    outcome = "abstained" if solution.abstained else "no_answer" if solution.answer is None else "answered"
+    questions, entropies = _metrics()
+    questions.inc(tags={"outcome": outcome})
+    entropies.observe(solution.entropy)
+
+
+def _metrics() -> tuple[Any, Any]:
+    from ray.util import metrics
+
+    global _METRICS  # noqa: PLW0603 - Ray registers a metric once for each process
+    if _METRICS is None:
+        _METRICS = (
+            metrics.Counter("east_ray_solved_questions", "Questions of /v1/solve by outcome", tag_keys=("outcome",)),
+            metrics.Histogram("east_ray_entropy_nats", "Entropy of the answers", boundaries=_ENTROPY_BOUNDARIES),
+        )
+    return _METRICS
+
+
+_METRICS: tuple[Any, Any] | None = None
+_ENTROPY_BOUNDARIES = [0.01, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
+
+
+# ----------------------------------------------------------------------------------------------------------- routes
+
+_ERROR = {"description": "What is wrong, as the OpenAI protocol says it"}
+router = APIRouter(responses=dict.fromkeys((400, 401, 403, 408, 413, 429, 503), _ERROR))
+
+
+@router.post("/v1/solve", response_model=SolveResponse)
+async def solve(request: SolveRequest, raw_request: Request) -> Any:
+    """Sample responses to a question, cluster their answers, and answer with the largest cluster."""
+    solver: Solver = raw_request.app.state.solver
+    token_ids = solver.prompt_token_ids(request)
+    if request.stream:
+        return StreamingResponse(solver.events(request, token_ids), media_type="text/event-stream")
+    return await solver.solve(request, token_ids)
+
+
+@router.get("/", response_class=HTMLResponse)
+async def page(raw_request: Request) -> HTMLResponse:
+    """The page for people."""
+    headers = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+    return HTMLResponse(raw_request.app.state.page, headers=headers)
+
+
+def render_page(name: str, max_responses: int) -> str:
+    """The page at `/` for a model of this name."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("east_ray", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["csp_hash"] = csp_hash
+    return str(environment.get_template("serving.html.jinja").render(name=name, max_responses=max_responses))
+
+
+class _LimitedChat:
+    """vLLM's chat completions within the server's limits; the length of responses without one is the engine's."""
+
+    def __init__(self, chat: Any, limits: LimitsConfig) -> None:
+        self._chat, self._limits = chat, limits
+
+    async def create_chat_completion(self, request: Any, raw_request: Request) -> Any:
+        from vllm.entrypoints.serve import create_error_response
+
+        tokens = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
+        for name, asked, most in (
+            ("n", request.n or 1, self._limits.max_responses),
+            ("max_completion_tokens", tokens or 1, self._limits.max_tokens),
+        ):
+            if asked > most:
+                return create_error_response(f"{name}: {asked} asked for, and this server allows {most}", param=name)
+        if request.use_beam_search:
+            return create_error_response("use_beam_search: not served", param="use_beam_search")
+        return await self._chat.create_chat_completion(request, raw_request)
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    logger.error("%s failed: %s", request.url.path, type(error).__name__, exc_info=error)
+    return error_response(500, "InternalServerError", "internal error")
+
+
+async def _engine_is_gone(request: Request, error: Exception) -> Response:
+    logger.error("%s: the engine is gone (%s)", request.url.path, type(error).__name__)
+    said = "the engine of this replica is gone and another begins; try again"
+    return error_response(503, "ServiceUnavailableError", said, {"Retry-After": "5"})
+
+
+async def build_application(engine: Any, args: Namespace, settings: ServingConfig, digest: str | None) -> FastAPI:
+    """The application around a vLLM engine client; `settings` as `resolve` gives them, `digest` of the token."""
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.openai.chat_completion.api_router import router as chat_router
+    from vllm.entrypoints.openai.models.api_router import router as models_router
+    from vllm.entrypoints.serve.exception_handling.handlers.http import http_exception_handler
+    from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+    from vllm.entrypoints.serve.instrumentator.health import router as health_router
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    assert settings.prompt is not None and settings.answers is not None, "the settings are not resolved"
+    app = FastAPI(title="east-ray", docs_url=None, redoc_url=None)  # their pages load scripts from elsewhere
+    app.state.args = args
+    app.state.server = types.SimpleNamespace()  # vLLM's handlers tell it to exit; here check_health sees to that
+    await init_app_state(engine, app.state, args, ("generate",))
+    app.state.openai_serving_chat = _LimitedChat(app.state.openai_serving_chat, settings.limits)
+    tokenizer = load_tokenizer(args.model_folder)
+    app.state.solver = Solver(engine, settings.name, tokenizer, settings.prompt, settings.answers, settings.limits)
+    app.state.page = render_page(settings.name, settings.limits.max_responses)
+    app.include_router(router)
+    chat = APIRouter()
+    chat.routes = [route for route in chat_router.routes if getattr(route, "path", "") in _CHAT_PATHS]  # not batches
+    for vllm_router in (chat, models_router, health_router):
+        app.include_router(vllm_router)
+    init_exception_handler(app)
+    app.exception_handler(StarletteHTTPException)(http_exception_handler)  # also of paths that there are not
+    app.exception_handler(EngineDeadError)(_engine_is_gone)
+    app.exception_handler(Exception)(_internal_error)
+    app.add_middleware(
+        Gate,
+        token_digest=digest,
+        allow_without_token=settings.allow_without_token,
+        max_body_bytes=settings.limits.max_body_bytes,
+    )
+    return app
+
+
+# ------------------------------------------------------------------------------------------------------------- Ray
+
+
+class Server:
+    """A replica: one engine and its application."""
+
+    def __init__(self, settings: ServingConfig, digest: str | None) -> None:
+        self._settings, self._digest = settings, digest
+        self._engine: Any = None
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Start the engine, in a process of its own, and build the application on this replica's event loop."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.entrypoints.launchers.cli_args import FrontendArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+        engine_args = AsyncEngineArgs(**engine_arguments(self._settings))
+        self._engine = await asyncio.to_thread(
+            AsyncLLM.from_engine_args,
+            engine_args,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            stat_loggers=[RayPrometheusStatLogger],
+        )
+        # What the application calls the model; its folder is nobody's business.
+        named = {"model": self._settings.name, "served_model_name": [self._settings.name]}
+        folder = {"model_folder": engine_args.model}
+        args = Namespace(**(vars(FrontendArgs()) | vars(engine_args) | named | folder))
+        return await build_application(self._engine, args, self._settings, self._digest)
+
+    async def check_health(self) -> None:
+        """Asked by Ray Serve, which replaces the replica if this raises."""
+        if self._engine is not None:
+            await self._engine.check_health()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None) is not None:
+            self._engine.shutdown()
+
+
+def engine_arguments(settings: ServingConfig) -> dict[str, Any]:
+    """vLLM's engine arguments for resolved settings."""
+    on_cpu = not settings.replicas.num_gpus
+    # On a CPU a seeded request whose prompt is read in two steps fails, and takes the engine with it.
+    unchunked = {"enable_chunked_prefill": False} if on_cpu else {}
+    generation = {"max_new_tokens": settings.limits.max_tokens}
+    overridden = settings.engine_args.get("override_generation_config", {}) | generation
+    return {
+        **unchunked,
+        **settings.engine_args,
+        "model": local_copy(settings.model),
+        "override_generation_config": overridden,
+        "enable_log_requests": False,
+    }
+
+
+def application(settings: ServingConfig) -> Any:
+    """Ray Serve's application for these settings. Raises InputError if there is no such model."""
+    from ray import serve
+
+    settings, digest = resolve(settings), token_digest(settings)
+    assert settings.env is not None
+    replicas = settings.replicas
+    deployment = serve.deployment(
+        serve.ingress()(Server),
+        name="Server",
+        autoscaling_config={
+            "min_replicas": replicas.min_replicas,
+            "max_replicas": replicas.max_replicas,
+            "target_ongoing_requests": replicas.target_ongoing_requests,
+        },
+        max_ongoing_requests=replicas.max_ongoing_requests,
+        max_queued_requests=replicas.max_queued_requests,
+        backpressure_config={"status_code": 429, "retry_after_s": replicas.retry_after_s},
+        graceful_shutdown_timeout_s=replicas.drain_s,
+        max_surge_percent=replicas.max_surge_percent,
+        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+        max_constructor_retry_count=_MAX_ATTEMPTS,
+        ray_actor_options={
+            "num_cpus": replicas.num_cpus,
+            "num_gpus": replicas.num_gpus,
+            "runtime_env": {"env_vars": _ENGINE_ENV | settings.env},
+        },
+    )
+    return deployment.bind(settings, digest)
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application for ``serve run east_ray.serving:build model=…`` and for the files of ``serve deploy``."""
+    return application(validate(args))
+
+
+#: Has Ray Serve's proxies put `gate.Failover` around themselves.
+CONTROLLER_OPTIONS = {
+    "runtime_env": {"env_vars": {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "east_ray.gate.proxy_middlewares"}}
+}
+
+
+def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
+    """Serve, and say where once it answers.
+
+    In a cluster that is joined the service stays there and this returns; if one is there already, its replicas are
+    replaced one after another, without a failed request. A Ray of this process's own serves until SIGINT or SIGTERM,
+    and then finishes what has begun. Raises InputError if the settings cannot be used or a replica cannot begin.
+    """
+    import ray
+    from ray import serve
+
+    from east_ray.cluster import connect, is_joined
+
+    app, cluster, http = application(settings), ClusterConfig(address=settings.address), settings.http
+    connect(cluster)
+    serve.start(
+        http_options={"host": http.host, "port": http.port, "request_timeout_s": http.request_timeout_s},
+        controller_options=CONTROLLER_OPTIONS,
+    )
+    try:
+        serve.run(app, name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise InputError(f"model: {settings.model} cannot be served: {_cause(str(error))}") from error
+    say(f"serving {resolve(settings).name} at http://{http.host}:{http.port}")
+    for node in ray.nodes():
+        say(f"metrics of {node['NodeManagerAddress']}: port {node['MetricsExportPort']}")
+    if is_joined(cluster):
+        return
+    try:
+        threading.Event().wait()
+    finally:
+        serve.shutdown()
+
+
+def _cause(message: str) -> str:
+    """The last line of a replica's traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,133 @@
+"""What stands before the engines: the token, strangers, large bodies, and replicas that die under a request."""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from east_ray.gate import Failover, Gate
+
+TOKEN = "correct horse battery"
+
+
+async def echo(request: Request) -> JSONResponse:
+    return JSONResponse({"num_bytes": len(await request.body())})
+
+
+ROUTES = [Route(path, echo, methods=["GET", "POST"]) for path in ("/", "/health", "/v1/solve")]
+
+
+def client(token: str | None = None, *, host: str = "127.0.0.1", allow_without_token: bool = False) -> TestClient:
+    digest = None if token is None else hashlib.sha256(token.encode()).hexdigest()
+    options = {"token_digest": digest, "allow_without_token": allow_without_token, "max_body_bytes": 1024}
+    return TestClient(Gate(Starlette(routes=ROUTES), **options), client=(host, 50000))
+
+
+@pytest.mark.parametrize("sent", ["", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}é", "Bearer"])
+def test_a_token_is_needed_whole(sent: str) -> None:
+    refused = client(TOKEN).get("/v1/solve", headers={"Authorization": sent.encode()} if sent else {})
+    assert refused.status_code == 401 and refused.headers["WWW-Authenticate"] == "Bearer"
+    assert refused.json()["error"]["type"] == "AuthenticationError"
+
+
+def test_a_token_opens_from_anywhere() -> None:
+    for scheme in ("Bearer", "bearer"):
+        answer = client(TOKEN, host="203.0.113.9").get("/v1/solve", headers={"Authorization": f"{scheme} {TOKEN}"})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_the_page_and_the_health_are_public(path: str) -> None:
+    assert client(TOKEN, host="203.0.113.9").get(path).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "code"), [("127.0.0.1", 200), ("::1", 200), ("192.0.2.7", 403), ("2001:db8::1", 403)])
+def test_without_a_token_only_this_machine_is_answered(host: str, code: int) -> None:
+    assert client(host=host).get("/v1/solve").status_code == code
+    assert client(host=host, allow_without_token=True).get("/v1/solve").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/solve"])
+def test_a_large_body_is_refused_with_and_without_a_length(path: str) -> None:
+    assert client().post(path, content=b"x" * 1024).json() == {"num_bytes": 1024}
+    assert client().post(path, content=b"x" * 1025).status_code == 413
+    assert client().post(path, content=iter([b"x" * 512] * 3)).status_code == 413
+    assert client().post(path, content=b"x", headers={"Content-Length": "-1"}).status_code == 413
+
+
+def failing(times: int, app: ASGIApp) -> tuple[ASGIApp, list[bytes]]:
+    """An application that ends without a word, as Ray Serve's proxy does when a replica dies, so many times."""
+    bodies: list[bytes] = []
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        if len(bodies) < times:
+            bodies.append(await Request(scope, receive).body())
+            return
+        await app(scope, receive, send)
+
+    return proxy, bodies
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_another_replica_gets_the_whole_request(times: int) -> None:
+    proxy, bodies = failing(times, Starlette(routes=ROUTES))
+    answer = TestClient(Failover(proxy)).post("/v1/solve", content=iter([b"one ", b"two"]))
+    assert answer.json() == {"num_bytes": 7}
+    assert bodies == [b"one two"] * times
+
+
+def test_after_three_dead_replicas_the_client_shall_try_again() -> None:
+    proxy, bodies = failing(3, Starlette(routes=ROUTES))
+    answer = TestClient(Failover(proxy)).post("/v1/solve", content=b"one")
+    assert (answer.status_code, len(bodies)) == (503, 3)
+    assert answer.headers["Retry-After"].isdigit()
+    assert answer.json()["error"]["code"] == 503
+
+
+def breaks_off(content_type: bytes) -> Callable[..., object]:
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", content_type)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+
+    return proxy
+
+
+def test_a_broken_stream_ends_with_an_error_event() -> None:
+    answer = TestClient(Failover(breaks_off(b"text/event-stream; charset=utf-8"))).post("/v1/solve")  # type: ignore[arg-type]
+    *_, last, end = answer.text.split("\n\n")
+    assert end == "" and json.loads(last.removeprefix("data: "))["error"]["code"] == 503
+
+
+def test_a_client_that_has_gone_is_not_asked_for_again() -> None:
+    import asyncio
+
+    attempts = []
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        attempts.append(await receive())
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        raise AssertionError(message)
+
+    scope = {"type": "http", "path": "/v1/solve", "headers": []}
+    asyncio.run(Failover(proxy)(scope, receive, send))  # type: ignore[arg-type]
+    assert len(attempts) == 1
+
+
+def test_an_answer_of_the_replica_s_own_is_passed_on_as_it_is() -> None:
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("busy", status_code=429, headers={"Retry-After": "2"})(scope, receive, send)
+
+    answer = TestClient(Failover(proxy)).get("/v1/solve")
+    assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (429, "busy", "2")
