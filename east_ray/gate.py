@@ -22,6 +22,12 @@ _PUBLIC = ("/", "/health")
 _RETRY_AFTER_S = 2
 #: Times that a request whose replica has died is given to another one.
 _MAX_FAILOVERS = 2
+#: What Ray Serve's proxy itself answers, in words of its own: type and message of the error in its place.
+_OF_THE_PROXY = {
+    408: ("TimeoutError", "the request took longer than this server allows"),
+    429: ("RateLimitError", "this server has all the requests that it can hold; try again later"),
+    503: ("ServiceUnavailableError", "no replica can answer now; try again later"),
+}
 
 
 def error_response(code: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -93,7 +99,8 @@ class Failover:
     """Gives a request to another replica if the one that had it is gone, and answers 503 if that does not help.
 
     Ray Serve's proxy then returns without a word. Responses are sampled, so asking again does no harm. A stream that
-    has begun cannot be taken back: it ends with an error event, which clients of the OpenAI protocol raise.
+    has begun cannot be taken back: it ends with an error event, which clients of the OpenAI protocol raise. What the
+    proxy says in plain text, with numbers of its queues, becomes an error of the protocol too.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -105,13 +112,21 @@ class Failover:
             await self._app(scope, receive, send)
             return
         received: list[Message] = []
-        begun = ended = is_stream = False
+        begun = ended = is_stream = is_replaced = False
 
         async def send_noted(message: Message) -> None:
-            nonlocal begun, ended, is_stream
+            nonlocal begun, ended, is_stream, is_replaced
+            if is_replaced:
+                return
             if message["type"] == "http.response.start":
-                begun = True
-                is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+                begun, headers = True, Headers(raw=message["headers"])
+                is_stream = headers.get("content-type", "").startswith("text/event-stream")
+                if message["status"] in _OF_THE_PROXY and headers.get("content-type", "").startswith("text/plain"):
+                    is_replaced = True
+                    retry = {"Retry-After": headers["retry-after"]} if "retry-after" in headers else None
+                    kind, said = _OF_THE_PROXY[message["status"]]
+                    await error_response(message["status"], kind, said, retry)(scope, receive, send)
+                    return
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 

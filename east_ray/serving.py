@@ -353,7 +353,8 @@ def application(settings: ServingConfig) -> Any:
     from ray import serve
 
     settings, digest = resolve(settings), token_digest(settings)
-    assert settings.env is not None
+    if "://" not in settings.model:
+        load_tokenizer(settings.model)  # says what is wrong at once, and not after attempts to begin a replica
     replicas = settings.replicas
     deployment = serve.deployment(
         serve.ingress()(Server),
@@ -404,6 +405,7 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
 
     app, cluster, http = application(settings), ClusterConfig(address=settings.address), settings.http
     connect(cluster)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # of this process; those of the replicas write files
     serve.start(
         http_options={"host": http.host, "port": http.port, "request_timeout_s": http.request_timeout_s},
         controller_options=CONTROLLER_OPTIONS,

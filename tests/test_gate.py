@@ -125,9 +125,20 @@ def test_a_client_that_has_gone_is_not_asked_for_again() -> None:
     assert len(attempts) == 1
 
 
-def test_an_answer_of_the_replica_s_own_is_passed_on_as_it_is() -> None:
+@pytest.mark.parametrize(("status", "kind"), [(408, "TimeoutError"), (429, "RateLimitError")])
+def test_what_the_proxy_says_becomes_an_error_of_the_protocol(status: int, kind: str) -> None:
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("busy", status_code=429, headers={"Retry-After": "2"})(scope, receive, send)
+        said = PlainTextResponse("num_queued_requests=3", status_code=status, headers={"Retry-After": "2"})
+        await said(scope, receive, send)
 
     answer = TestClient(Failover(proxy)).get("/v1/solve")
-    assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (429, "busy", "2")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (status, "2")
+    assert answer.json()["error"]["type"] == kind and "num_queued" not in answer.text
+
+
+def test_an_answer_of_the_replica_s_own_is_passed_on_as_it_is() -> None:
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse({"error": "busy"}, status_code=503, headers={"Retry-After": "7"})(scope, receive, send)
+
+    answer = TestClient(Failover(proxy)).get("/v1/solve")
+    assert (answer.status_code, answer.json(), answer.headers["Retry-After"]) == (503, {"error": "busy"}, "7")

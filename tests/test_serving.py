@@ -1,0 +1,307 @@
+"""A trained model as a service: the solver with a scripted engine, and all of it with the real vLLM and Ray Serve."""
+
+import asyncio
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import HTTPException
+
+from east_ray.config import AnswersConfig, PromptConfig
+from east_ray.serve_config import LimitsConfig, from_command_line, resolve
+from east_ray.serving import Solver, SolveRequest, engine_arguments, render_page
+
+QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have now?"
+TOKEN = "0123456789abcdef"
+
+
+class ScriptedEngine:
+    """Gives these texts in turn, each in its own output if the request asks for parts."""
+
+    model_config = SimpleNamespace(max_model_len=64)
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.params = texts, list[Any]()
+
+    async def generate(self, prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
+        self.params.append(params)
+        outputs = [
+            Namespace(text=text, token_ids=[0] * len(text), finish_reason="stop", index=index)
+            for index, text in enumerate(self.texts)
+        ]
+        if params.output_kind.name == "FINAL_ONLY":
+            yield Namespace(outputs=outputs)
+            return
+        for output in outputs:
+            yield Namespace(outputs=[Namespace(text="", token_ids=[], finish_reason=None, index=output.index)])
+            yield Namespace(outputs=[output])
+
+
+class Characters:
+    """A tokenizer for which a character is a token."""
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **keywords: Any) -> str:
+        return "".join(message["content"] for message in messages)
+
+    def __call__(self, text: str, **keywords: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(character) for character in text]}
+
+
+def solver(engine: Any, **limits: int) -> Solver:
+    return Solver(
+        engine, "m", Characters(), PromptConfig(template="Q: {question}"), AnswersConfig(), LimitsConfig(**limits)
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("east_ray.serving._count", lambda solution: None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"responses": 9}, "responses: 9 asked for, and this server allows 8"),
+        ({"max_tokens": 33}, "max_tokens: 33 asked for, and this server allows 32"),
+        ({"question": "x" * 61}, "question: its prompt has 64 tokens, and the model's context is 64"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(HTTPException) as error:
+        solver(ScriptedEngine(), max_responses=8, max_tokens=32).prompt_token_ids(
+            SolveRequest(**{"question": "?"} | asked)
+        )
+    assert (error.value.status_code, error.value.detail) == (400, said)
+
+
+def test_the_responses_vote() -> None:
+    engine = ScriptedEngine(r"\boxed{1/2}", r"\boxed{3}", r"\boxed{0.5}")
+    asking, request = solver(engine), SolveRequest(question="?", responses=3, seed=4)
+    found = asyncio.run(asking.solve(request, asking.prompt_token_ids(request)))
+    assert (found.answer, found.num_responses, found.model, found.num_prompt_tokens) == ("1/2", 3, "m", len("Q: ?"))
+    (params,) = engine.params
+    assert (params.n, params.seed, params.max_tokens) == (3, 4, 64 - len("Q: ?"))  # what the context leaves
+
+
+def test_a_stream_tells_responses_as_they_finish_and_ends_with_the_whole() -> None:
+    texts = (r"\boxed{1}", r"\boxed{2}", r"\boxed{2}")
+    asking, request = solver(ScriptedEngine(*texts)), SolveRequest(question="?", responses=3, stream=True)
+
+    async def collect() -> list[dict[str, Any]]:
+        parts = [part async for part in asking.events(request, asking.prompt_token_ids(request))]
+        return [json.loads(part.removeprefix("data: ")) for part in parts]
+
+    events = asyncio.run(collect())
+    assert [one["text"] for event in events for one in event["responses"]] == list(texts)
+    assert [event["solution"]["num_responses"] for event in events] == [1, 2, 3]
+    assert [event["done"] for event in events] == [False, False, True]
+    assert events[-1]["solution"]["answer"] == "2"
+    assert events[-1]["solution"]["clusters"][0]["response"] == texts[1]
+    whole = asyncio.run(asking.solve(request.model_copy(update={"stream": False}), asking.prompt_token_ids(request)))
+    assert events[-1]["solution"] == json.loads(json.dumps(whole, default=vars))
+
+
+def test_a_stream_that_fails_says_so_without_internals() -> None:
+    class Failing(ScriptedEngine):
+        async def generate(self, *arguments: Any) -> AsyncIterator[Any]:
+            raise RuntimeError("/secret/path")
+            yield
+
+    asking, request = solver(Failing()), SolveRequest(question="?", stream=True)
+
+    async def collect() -> list[str]:
+        return [part async for part in asking.events(request, asking.prompt_token_ids(request))]
+
+    (event,) = asyncio.run(collect())
+    assert "secret" not in event and json.loads(event.removeprefix("data: "))["error"]["code"] == 500
+
+
+def test_the_engine_s_arguments_bound_the_length_and_leave_seeded_requests_alone(quickstart: Path) -> None:
+    settings = from_command_line(str(quickstart / "model"), ["limits.max_tokens=32", "engine_args.dtype=float32"])
+    found = engine_arguments(resolve(settings))
+    assert found["override_generation_config"] == {"max_new_tokens": 32}
+    assert (found["dtype"], found["enable_chunked_prefill"]) == ("float32", False)
+    on_gpu = resolve(from_command_line(str(quickstart / "model"), ["replicas.num_gpus=1"]))
+    assert "enable_chunked_prefill" not in engine_arguments(on_gpu)
+
+
+def test_the_page_holds_nothing_but_its_own_script() -> None:
+    page = render_page("<script>alert(1)</script>", 8)
+    assert page.count("<script") == 1 and "&lt;script" in page
+    assert "http://" not in page and "https://" not in page
+
+
+# ------------------------------------------------------------------------------------------- with real vLLM and Ray
+
+
+class Service:
+    """`east-ray serve` as a process of its own, on a Ray of its own."""
+
+    def __init__(self, model: Path, port: int, *overrides: str, token: str = "") -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        engine = "{dtype: float32, enforce_eager: true, max_model_len: 256}"
+        settings = [f"http.port={port}", f"engine_args={engine}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}', "name=tiny",
+                    "limits.max_responses=64", "limits.max_tokens=128", "address=local"]  # fmt: skip
+        environment = os.environ | {"EAST_RAY_TOKEN": token, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "east_ray", "serve", str(model), *settings, *overrides]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline().decode()
+        assert said.startswith("serving tiny at"), said + self.process.stdout.read().decode()
+        self.client = httpx.Client(base_url=self.url, timeout=120, headers={"Authorization": f"Bearer {token}"})
+
+    def solve(self, **asked: Any) -> httpx.Response:
+        return self.client.post("/v1/solve", json={"question": QUESTION, "max_tokens": 64} | asked)
+
+    def stop(self) -> int:
+        self.client.close()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def service(quickstart: Path) -> Iterator[Service]:
+    running = Service(quickstart / "model", 8123, "replicas.max_ongoing_requests=16", "replicas.max_queued_requests=32")
+    yield running
+    assert running.stop() == 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def openai_client(service: Service) -> Any:
+    openai = pytest.importorskip("openai")
+    return openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0)
+
+
+def test_the_openai_client_chats(openai_client: Any) -> None:
+    assert [model.id for model in openai_client.models.list()] == ["tiny"]
+    messages = [{"role": "user", "content": QUESTION}]
+    found = openai_client.chat.completions.create(model="tiny", messages=messages, n=2, max_completion_tokens=16)
+    assert len(found.choices) == 2 and 0 < found.usage.completion_tokens <= 32
+    unbounded = openai_client.chat.completions.create(model="tiny", messages=messages, extra_body={"ignore_eos": True})
+    assert unbounded.usage.completion_tokens == 128  # the server's limit
+    settings = {"model": "tiny", "messages": messages, "temperature": 0, "max_completion_tokens": 16}
+    whole = openai_client.chat.completions.create(**settings).choices[0].message.content
+    parts = [
+        part.choices[0].delta.content or "" for part in openai_client.chat.completions.create(**settings, stream=True)
+    ]
+    assert len(parts) > 2 and "".join(parts) == whole
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"n": 65}, "n: 65 asked for"),
+        ({"max_completion_tokens": 129}, "max_completion_tokens: 129 asked for"),
+        ({"extra_body": {"use_beam_search": True}}, "not served"),
+        ({"messages": [{"role": "user", "content": "x " * 400}]}, "context length"),
+        ({"temperature": -1}, "temperature"),
+    ],
+)
+def test_the_openai_client_is_told_what_is_wrong(openai_client: Any, asked: dict[str, Any], said: str) -> None:
+    import openai
+
+    messages = [{"role": "user", "content": QUESTION}]
+    with pytest.raises(openai.BadRequestError, match=said):
+        openai_client.chat.completions.create(**{"model": "tiny", "messages": messages} | asked)
+    with pytest.raises(openai.NotFoundError):
+        openai_client.chat.completions.create(model="other", messages=messages)
+
+
+def test_a_question_is_solved(service: Service) -> None:
+    found = service.solve(responses=32, seed=1).json()
+    assert found["num_responses"] == 32 and found["model"] == "tiny"
+    assert sum(cluster["num_responses"] for cluster in found["clusters"]) == 32
+    assert found["entropy"] >= 0 and found["num_tokens"] > 32 and found["num_prompt_tokens"] > 8
+    assert found["answer"] == next(one["answer"] for one in found["clusters"] if one["answer"] is not None)
+    withheld = service.solve(responses=32, seed=1, temperature=10, abstain_above=0).json()
+    assert withheld["entropy"] > 0 and withheld["answer"] is None
+
+
+def test_a_stream_arrives_in_parts(service: Service) -> None:
+    with service.client.stream(
+        "POST", "/v1/solve", json={"question": QUESTION, "responses": 16, "stream": True}
+    ) as got:
+        events = [json.loads(line.removeprefix("data: ")) for line in got.iter_lines() if line]
+    assert len(events) > 1 and events[-1]["done"]
+    assert sum(len(event["responses"]) for event in events) == events[-1]["solution"]["num_responses"] == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "code"),
+    [
+        ("POST", "/v1/solve", b"{", 400),
+        ("POST", "/v1/solve", b'{"question": ""}', 400),
+        ("POST", "/v1/solve", b'{"question": "?", "respones": 2}', 400),
+        ("POST", "/v1/solve", b'{"question": "?", "responses": 65}', 400),
+        ("POST", "/v1/solve", json.dumps({"question": "x " * 400}).encode(), 400),
+        ("POST", "/v1/solve", b'{"question": "\\ud800"}', 400),
+        ("POST", "/v1/solve", b"x" * (1 << 20) + b"x", 413),
+        ("GET", "/v1/solve", b"", 405),
+        ("POST", "/v1/chat/completions/batch", b"{}", 404),
+        ("POST", "/v1/load_lora_adapter", b"{}", 404),
+        ("POST", "/invocations", b"{}", 404),
+        ("GET", "/docs", b"", 404),
+        ("GET", "/health", b"", 200),
+        ("GET", "/v1/models", b"", 200),
+    ],
+)
+def test_every_answer_has_its_code(service: Service, method: str, path: str, content: bytes, code: int) -> None:
+    answer = service.client.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == code, answer.text
+    assert "/tmp" not in answer.text and "Traceback" not in answer.text and "jobs/" not in answer.text
+    if code >= 400:
+        assert answer.json()["error"]["code"] == code
+
+
+def test_when_all_are_busy_a_client_is_told_when_to_try_again(service: Service) -> None:
+    with concurrent.futures.ThreadPoolExecutor(96) as pool:
+        answers = list(pool.map(lambda _: service.solve(responses=16), range(96)))
+    codes = {answer.status_code for answer in answers}
+    assert codes == {200, 429}
+    assert all(answer.headers["Retry-After"] == "2" for answer in answers if answer.status_code == 429)
+
+
+def test_a_client_that_leaves_takes_its_responses_along(service: Service) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        service.client.post("/v1/solve", json={"question": QUESTION, "responses": 64, "temperature": 10}, timeout=0.2)
+    begin = time.monotonic()
+    assert service.solve(responses=1, max_tokens=1).status_code == 200
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.drill
+def test_a_replica_that_is_killed_under_load_loses_no_request(service: Service) -> None:
+    psutil = pytest.importorskip("psutil")
+    mine = psutil.Process(service.process.pid).children(recursive=True)
+    (replica,) = [one for one in mine if any("ServeReplica" in word for word in one.cmdline())]
+    engines = replica.children(recursive=True)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        pending = [pool.submit(service.solve, responses=16) for _ in range(24)]
+        time.sleep(1)
+        replica.kill()
+        codes = [one.result().status_code for one in pending]
+    assert set(codes) <= {200, 503} and codes.count(200) >= 12
+    assert service.solve(responses=4).status_code == 200
+    assert not [one for one in engines if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_token_is_needed_where_there_is_one(quickstart: Path) -> None:
+    running = Service(quickstart / "model", 8124, token=TOKEN)
+    try:
+        assert running.solve(responses=1).status_code == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            assert httpx.get(f"{running.url}/v1/models", headers=headers).status_code == 401
+        assert httpx.get(f"{running.url}/").status_code == httpx.get(f"{running.url}/health").status_code == 200
+    finally:
+        running.stop()
