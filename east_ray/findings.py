@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.audit import Audit, Suspect, audit, write_audit
-from east_ray.config import StudiesConfig
-from east_ray.records import EXAMPLES, SAMPLES
+from east_ray.config import BASE, TRAINED, StudiesConfig
+from east_ray.records import EXAMPLES, SAMPLED_ANSWERS, SAMPLES
 from east_ray.selection import SelectionRules
 from east_ray.selective import Selective, majority_answers, selective_prediction
 from east_ray.stages import Round, is_done, selection_rules
@@ -74,6 +74,10 @@ def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
         most = _responses_per_question(samples)
         sizes = sorted({*(size for size in wanted.fewer_responses if size < most), most})
         yield "4_fewer_responses", _fewer(fewer_responses(measure_prefixes(samples, sizes, rules)))
+    sampled = (round_.stages / "evaluation/sampled_answers").read(SAMPLED_ANSWERS)
+    if sampled.num_rows > 0:
+        no_answer, seed = round_.config.answers.no_answer, round_.config.seed
+        yield "6_selective", selective_page(sampled, no_answer=no_answer, seed=seed)
 
 
 def _responses_per_question(samples: Folder) -> int:
@@ -265,6 +269,7 @@ def selective_page(
 
     Where a server may withhold an answer (`abstain_above` of /v1/solve), this says what that would have gained.
     """
+    models = sorted(pc.unique(sampled["model"]).to_pylist(), key=lambda name: (name != BASE, name != TRAINED, name))
     found = {
         name: selective_prediction(
             *majority_answers(sampled.filter(pc.equal(sampled["model"], name)), no_answer=no_answer), seed=seed

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import HTTPException
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from east_ray.config import AnswersConfig, PromptConfig
 from east_ray.serve_config import LimitsConfig, from_command_line, resolve
@@ -128,8 +131,8 @@ def test_a_stream_that_fails_says_so_without_internals() -> None:
 
 
 def test_the_engine_s_arguments_bound_the_length_and_leave_seeded_requests_alone(quickstart: Path) -> None:
-    settings = from_command_line(str(quickstart / "model"), ["limits.max_tokens=32", "engine_args.dtype=float32"])
-    found = engine_arguments(resolve(settings))
+    on_cpu = from_command_line(str(quickstart / "model"), ["limits.max_tokens=32", "engine_args.dtype=float32"])
+    found = engine_arguments(resolve(on_cpu))
     assert found["override_generation_config"] == {"max_new_tokens": 32}
     assert (found["dtype"], found["enable_chunked_prefill"]) == ("float32", False)
     on_gpu = resolve(from_command_line(str(quickstart / "model"), ["replicas.num_gpus=1"]))
@@ -151,10 +154,10 @@ class Service:
     def __init__(self, model: Path, port: int, *overrides: str, token: str = "") -> None:
         self.url = f"http://127.0.0.1:{port}"
         engine = "{dtype: float32, enforce_eager: true, max_model_len: 256}"
-        settings = [f"http.port={port}", f"engine_args={engine}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}', "name=tiny",
-                    "limits.max_responses=64", "limits.max_tokens=128", "address=local"]  # fmt: skip
+        common = [f"http.port={port}", f"engine_args={engine}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}', "name=tiny",
+                  "limits.max_responses=64", "limits.max_tokens=128", "address=local"]  # fmt: skip
         environment = os.environ | {"EAST_RAY_TOKEN": token, "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "east_ray", "serve", str(model), *settings, *overrides]
+        command = [sys.executable, "-m", "east_ray", "serve", str(model), *common, *overrides]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
         assert self.process.stdout is not None
         said = self.process.stdout.readline().decode()
@@ -190,10 +193,10 @@ def test_the_openai_client_chats(openai_client: Any) -> None:
     assert len(found.choices) == 2 and 0 < found.usage.completion_tokens <= 32
     unbounded = openai_client.chat.completions.create(model="tiny", messages=messages, extra_body={"ignore_eos": True})
     assert unbounded.usage.completion_tokens == 128  # the server's limit
-    settings = {"model": "tiny", "messages": messages, "temperature": 0, "max_completion_tokens": 16}
-    whole = openai_client.chat.completions.create(**settings).choices[0].message.content
+    asked = {"model": "tiny", "messages": messages, "temperature": 0, "max_completion_tokens": 16}
+    whole = openai_client.chat.completions.create(**asked).choices[0].message.content
     parts = [
-        part.choices[0].delta.content or "" for part in openai_client.chat.completions.create(**settings, stream=True)
+        part.choices[0].delta.content or "" for part in openai_client.chat.completions.create(**asked, stream=True)
     ]
     assert len(parts) > 2 and "".join(parts) == whole
 
@@ -278,6 +281,40 @@ def test_a_client_that_leaves_takes_its_responses_along(service: Service) -> Non
     begin = time.monotonic()
     assert service.solve(responses=1, max_tokens=1).status_code == 200
     assert time.monotonic() - begin < 5
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([-1, 0, 1, 2**31, 2**63, "json"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize(
+    ("path", "schema"), [("/v1/chat/completions", "ChatCompletionRequest"), ("/v1/solve", "SolveRequest")]
+)
+def test_no_body_makes_the_server_fail(service: Service, path: str, schema: str) -> None:
+    fields = service.client.get("/openapi.json").json()["components"]["schemas"][schema]["properties"]
+    valid = {"question": QUESTION, "responses": 2} if path == "/v1/solve" else {"n": 1}
+    valid |= {"max_tokens": 4} | ({} if path == "/v1/solve" else {"messages": [{"role": "user", "content": QUESTION}]})
+    codes: Counter[int] = Counter()
+
+    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.dictionaries(st.sampled_from(sorted(fields)), JSON, max_size=3) | st.none(), JSON)
+    def fuzz(changed: dict[str, Any] | None, other: Any) -> None:
+        body = json.dumps(other if changed is None else valid | changed)
+        answer = service.client.post(path, content=body, headers={"Content-Type": "application/json"})
+        codes[answer.status_code] += 1
+        assert answer.status_code < 500, (body, answer.text)
+
+    fuzz()
+    assert codes[200] > 20 and codes[400] > 100, codes
 
 
 @pytest.mark.drill
