@@ -123,4 +123,4 @@ def _auroc(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     right_below = np.cumsum(right, axis=1) - right
     pairs = right.sum(axis=1) * wrong.sum(axis=1)
     ordered = np.sum(wrong * (right_below + right / 2), axis=1)
-    return np.divide(ordered, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    return np.asarray(np.divide(ordered, pairs, out=np.full(len(counts), np.nan), where=pairs > 0))

@@ -45,6 +45,8 @@ _ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 _HEALTH_CHECK_PERIOD_S = 2.0
 #: Times that Ray Serve tries to begin a replica; what is wrong with a model or its arguments fails each time.
 _MAX_ATTEMPTS = 3
+#: Responses to a question of /v1/solve that names no number.
+_NUM_RESPONSES = 16
 #: Of vLLM's chat routes.
 _CHAT_PATHS = ("/v1/chat/completions",)
 
@@ -58,8 +60,8 @@ class SolveRequest(BaseModel):
 
     question: Annotated[str, Field(min_length=1)]
     """The question's text; the server renders the prompt as in training."""
-    responses: Annotated[int, Field(ge=1)] = 16
-    """Responses to sample; the more, the better are entropy and majority known."""
+    responses: Annotated[int, Field(ge=1)] | None = None
+    """Responses to sample, by default 16 or the server's limit; the more, the better are entropy and majority known."""
     temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -99,7 +101,7 @@ class Solver:
     def prompt_token_ids(self, request: SolveRequest) -> list[int]:
         """The rendered prompt. Raises HTTPException 400 for what the limits or the model's context do not allow."""
         for name, asked, most in (
-            ("responses", request.responses, self._limits.max_responses),
+            ("responses", request.responses or 1, self._limits.max_responses),
             ("max_tokens", request.max_tokens or 1, self._limits.max_tokens),
         ):
             if asked > most:
@@ -127,7 +129,7 @@ class Solver:
             async for finished in self._finished(request, token_ids):
                 responses += finished
                 solution = await asyncio.to_thread(solving.solve, responses, self._rules, request.abstain_above)
-                is_done = len(responses) == request.responses
+                is_done = len(responses) == self._num_responses(request)
                 shown = asdict(solution) | {"model": self._name, "num_prompt_tokens": len(token_ids)}
                 if is_done:
                     _count(solution)
@@ -143,7 +145,7 @@ class Solver:
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
-            n=request.responses,
+            n=self._num_responses(request),
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=min(request.max_tokens or self._limits.max_tokens, self._room(token_ids)),
@@ -157,6 +159,9 @@ class Solver:
                 yield [
                     solving.Response(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
                 ]
+
+    def _num_responses(self, request: SolveRequest) -> int:
+        return request.responses or min(_NUM_RESPONSES, self._limits.max_responses)
 
     def _room(self, token_ids: list[int]) -> int:
         return int(self._engine.model_config.max_model_len) - len(token_ids)

@@ -162,7 +162,7 @@ class Service:
         assert self.process.stdout is not None
         said = self.process.stdout.readline().decode()
         assert said.startswith("serving tiny at"), said + self.process.stdout.read().decode()
-        self.client = httpx.Client(base_url=self.url, timeout=120, headers={"Authorization": f"Bearer {token}"})
+        self.client = httpx.Client(base_url=self.url, timeout=120, headers={"Authorization": f"Bearer {token or None}"})
 
     def solve(self, **asked: Any) -> httpx.Response:
         return self.client.post("/v1/solve", json={"question": QUESTION, "max_tokens": 64} | asked)
