@@ -62,7 +62,7 @@ class SolveRequest(BaseModel):
     """The question's text; the server renders the prompt as in training."""
     responses: Annotated[int, Field(ge=1)] | None = None
     """Responses to sample, by default 16 or the server's limit; the more, the better are entropy and majority known."""
-    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: the smallest set of tokens whose probability reaches this."""
@@ -88,6 +88,15 @@ class SolveResponse(solving.Solution):
 # ------------------------------------------------------------------------------------------------------- the solver
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One question as the engine gets it."""
+
+    token_ids: list[int]
+    params: Any  # vllm.SamplingParams
+    abstain_above: float | None
+
+
 class Solver:
     """Asks an engine for the responses to a question and lets them vote."""
 
@@ -98,8 +107,11 @@ class Solver:
         self._engine, self._name, self._tokenizer = engine, name, tokenizer
         self._prompt, self._rules, self._limits = prompt, rules, limits
 
-    def prompt_token_ids(self, request: SolveRequest) -> list[int]:
-        """The rendered prompt. Raises HTTPException 400 for what the limits or the model's context do not allow."""
+    def prepare(self, request: SolveRequest) -> Asked:
+        """What the engine is asked. Raises HTTPException 400 for what the limits or the context do not allow."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
         for name, asked, most in (
             ("responses", request.responses or 1, self._limits.max_responses),
             ("max_tokens", request.max_tokens or 1, self._limits.max_tokens),
@@ -107,30 +119,38 @@ class Solver:
             if asked > most:
                 raise HTTPException(400, f"{name}: {asked} asked for, and this server allows {most}")
         token_ids = tokenize(self._tokenizer, render_prompt(self._tokenizer, request.question, self._prompt))
-        if self._room(token_ids) < 1:
-            context = self._engine.model_config.max_model_len
+        context = int(self._engine.model_config.max_model_len)
+        if len(token_ids) >= context:
             raise HTTPException(
                 400, f"question: its prompt has {len(token_ids)} tokens, and the model's context is {context}"
             )
-        return token_ids
+        params = SamplingParams(
+            n=request.responses or min(_NUM_RESPONSES, self._limits.max_responses),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=min(request.max_tokens or self._limits.max_tokens, context - len(token_ids)),
+            seed=request.seed,
+            output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
+        )
+        return Asked(token_ids, params, request.abstain_above)
 
-    async def solve(self, request: SolveRequest, token_ids: list[int]) -> SolveResponse:
+    async def solve(self, asked: Asked) -> SolveResponse:
         """All responses, and what they say together."""
-        async for finished in self._finished(request, token_ids):
+        async for finished in self._finished(asked):
             responses = finished  # without `stream` there is but one part
-        solution = await asyncio.to_thread(solving.solve, responses, self._rules, request.abstain_above)
+        solution = await asyncio.to_thread(solving.solve, responses, self._rules, asked.abstain_above)
         _count(solution)
-        return SolveResponse(**vars(solution), model=self._name, num_prompt_tokens=len(token_ids))
+        return self._response(solution, asked)
 
-    async def events(self, request: SolveRequest, token_ids: list[int]) -> AsyncIterator[str]:
+    async def events(self, asked: Asked) -> AsyncIterator[str]:
         """Server-sent events, see `SolveRequest.stream`; an error ends them as an event of its own."""
         responses: list[solving.Response] = []
         try:
-            async for finished in self._finished(request, token_ids):
+            async for finished in self._finished(asked):
                 responses += finished
-                solution = await asyncio.to_thread(solving.solve, responses, self._rules, request.abstain_above)
-                is_done = len(responses) == self._num_responses(request)
-                shown = asdict(solution) | {"model": self._name, "num_prompt_tokens": len(token_ids)}
+                solution = await asyncio.to_thread(solving.solve, responses, self._rules, asked.abstain_above)
+                is_done = len(responses) == asked.params.n
+                shown = asdict(self._response(solution, asked))
                 if is_done:
                     _count(solution)
                 else:  # the texts of all clusters, again and again, would outweigh everything else
@@ -140,31 +160,17 @@ class Solver:
             logger.error("a streamed /v1/solve failed: %s", type(error).__name__)
             yield _event({"error": {"message": "the engine has failed", "type": "InternalServerError", "code": 500}})
 
-    async def _finished(self, request: SolveRequest, token_ids: list[int]) -> AsyncIterator[list[solving.Response]]:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            n=self._num_responses(request),
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_tokens=min(request.max_tokens or self._limits.max_tokens, self._room(token_ids)),
-            seed=request.seed,
-            output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
-        )
-        outputs = self._engine.generate({"prompt_token_ids": token_ids}, params, f"solve-{uuid4().hex}")
-        async for output in outputs:
+    async def _finished(self, asked: Asked) -> AsyncIterator[list[solving.Response]]:
+        prompt = {"prompt_token_ids": asked.token_ids}
+        async for output in self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}"):
             finished = [one for one in output.outputs if one.finish_reason is not None]
             if finished:
                 yield [
                     solving.Response(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
                 ]
 
-    def _num_responses(self, request: SolveRequest) -> int:
-        return request.responses or min(_NUM_RESPONSES, self._limits.max_responses)
-
-    def _room(self, token_ids: list[int]) -> int:
-        return int(self._engine.model_config.max_model_len) - len(token_ids)
+    def _response(self, solution: solving.Solution, asked: Asked) -> SolveResponse:
+        return SolveResponse(**vars(solution), model=self._name, num_prompt_tokens=len(asked.token_ids))
 
 
 def _event(values: dict[str, Any]) -> str:
@@ -205,10 +211,10 @@ router = APIRouter(responses=dict.fromkeys((400, 401, 403, 408, 413, 429, 503), 
 async def solve(request: SolveRequest, raw_request: Request) -> Any:
     """Sample responses to a question, cluster their answers, and answer with the largest cluster."""
     solver: Solver = raw_request.app.state.solver
-    token_ids = solver.prompt_token_ids(request)
+    asked = solver.prepare(request)
     if request.stream:
-        return StreamingResponse(solver.events(request, token_ids), media_type="text/event-stream")
-    return await solver.solve(request, token_ids)
+        return StreamingResponse(solver.events(asked), media_type="text/event-stream")
+    return await solver.solve(asked)
 
 
 @router.get("/", response_class=HTMLResponse)

@@ -15,6 +15,7 @@ from test_serving import ScriptedEngine, solver
 from east_ray.serving import render_page, router
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("vllm")  # it takes seconds to import, which no page should wait for
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on this machine")
 HOSTILE = r"<img src=x onerror=window.pwned=1> \boxed{<script>window.pwned=1</script>}"
@@ -87,8 +88,8 @@ def page(browser: "sync_api.Browser", url: str) -> Iterator["sync_api.Page"]:
 
 def ask(page: "sync_api.Page", responses: int = 4) -> None:
     page.keyboard.type("7 + 5?")  # the question has the focus
-    page.get_by_label("Responses").fill(str(responses))
-    page.get_by_label("Question").press("Control+Enter")
+    page.get_by_role("spinbutton", name="Responses").fill(str(responses))
+    page.get_by_role("textbox", name="Question").press("Control+Enter")
 
 
 def test_responses_arrive_and_fall_into_clusters(page: "sync_api.Page", engine: PatientEngine, url: str) -> None:
@@ -118,7 +119,7 @@ def test_escape_stops_and_the_engine_is_told(page: "sync_api.Page", engine: Pati
 
 
 def test_an_error_is_shown_in_its_own_words(page: "sync_api.Page") -> None:
-    page.get_by_label("Question").fill("x" * 64)
+    page.get_by_role("textbox", name="Question").fill("x" * 64)
     page.get_by_role("button", name="Ask").press("Enter")
     sync_api.expect(page.get_by_role("status")).to_contain_text("error: 400")
 
