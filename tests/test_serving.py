@@ -252,6 +252,7 @@ def test_a_stream_arrives_in_parts(service: Service) -> None:
         ("POST", "/v1/solve", b'{"question": "?", "responses": 65}', 400),
         ("POST", "/v1/solve", json.dumps({"question": "x " * 400}).encode(), 400),
         ("POST", "/v1/solve", b'{"question": "\\ud800"}', 400),
+        ("POST", "/v1/chat/completions", b'{"messages": [], "structured_outputs": []}', 400),
         ("POST", "/v1/solve", b"x" * (1 << 20) + b"x", 413),
         ("GET", "/v1/solve", b"", 405),
         ("POST", "/v1/chat/completions/batch", b"{}", 404),
