@@ -262,9 +262,7 @@ def _weights_of_rounds(round_: Round, name: str) -> list[list[str]]:
     return rows
 
 
-def selective_page(
-    sampled: pa.Table, models: Sequence[str], no_answer: Literal["cluster", "exclude"], seed: int
-) -> Page:
+def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], seed: int) -> Page:
     """records.SAMPLED_ANSWERS of several models -> whether entropy tells their wrong majority answers from right ones.
 
     Where a server may withhold an answer (`abstain_above` of /v1/solve), this says what that would have gained.

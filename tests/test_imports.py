@@ -32,6 +32,10 @@ PURE = (
     "page",
     "sections",
     "report",
+    "solving",
+    "selective",
+    "serve_config",
+    "gate",
 )
 
 

@@ -15,7 +15,7 @@ from test_serving import ScriptedEngine, solver
 from east_ray.serving import render_page, router
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytest.importorskip("vllm")  # it takes seconds to import, which no page should wait for
+pytest.importorskip("vllm.sampling_params")  # it takes seconds to import, which no page should wait for
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on this machine")
 HOSTILE = r"<img src=x onerror=window.pwned=1> \boxed{<script>window.pwned=1</script>}"
