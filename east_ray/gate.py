@@ -4,6 +4,7 @@
 answer errors as the OpenAI protocol has them. Neither Ray nor vLLM is imported.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -20,6 +21,8 @@ from east_ray.serve_config import is_loopback
 _PUBLIC = ("/", "/health")
 #: Seconds after which a client should try again when a replica has died under its request.
 _RETRY_AFTER_S = 2
+#: Seconds that a handler has to end by itself when its client has gone.
+_DISCONNECT_S = 0.5
 #: Times that a request whose replica has died is given to another one.
 _MAX_FAILOVERS = 2
 #: What Ray Serve's proxy itself answers, in words of its own: type and message of the error in its place.
@@ -71,7 +74,7 @@ class Gate:
                 raise HTTPException(413, self._said_too_large)
             return message
 
-        await self._app(scope, receive_counted, send)
+        await _run(self._app, scope, receive_counted, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         if self._token_digest is not None:
@@ -93,6 +96,33 @@ class Gate:
 
     def _too_large(self) -> JSONResponse:
         return error_response(413, "BadRequestError", self._said_too_large)
+
+
+async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run an application which, if this is cancelled, learns that its client has gone.
+
+    Ray Serve cancels what is late or no longer waited for. vLLM's handlers work in a task of their own, which a
+    cancellation does not reach (the engine would work on), but a disconnect does.
+    """
+    gone = asyncio.Event()
+
+    async def receive_until_gone() -> Message:
+        tasks = asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return tasks[0].result() if tasks[0].done() else {"type": "http.disconnect"}
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    running = asyncio.ensure_future(app(scope, receive_until_gone, send))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        gone.set()
+        await asyncio.wait([running], timeout=_DISCONNECT_S)
+        running.cancel()
+        raise
 
 
 class Failover:

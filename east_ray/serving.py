@@ -452,6 +452,7 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     try:
         threading.Event().wait()
     finally:
+        serve.delete(APPLICATION)  # its replicas finish what they have begun, while the proxy is still there
         serve.shutdown()
 
 

@@ -1,5 +1,6 @@
 """What stands before the engines: the token, strangers, large bodies, and replicas that die under a request."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from east_ray.gate import Failover, Gate
 
@@ -142,3 +143,49 @@ def test_an_answer_of_the_replica_s_own_is_passed_on_as_it_is() -> None:
 
     answer = TestClient(Failover(proxy)).get("/v1/solve")
     assert (answer.status_code, answer.json(), answer.headers["Retry-After"]) == (503, {"error": "busy"}, "7")
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_what_is_cancelled_is_no_longer_worked_on(listens: bool) -> None:
+    """As Ray Serve cancels what is late. vLLM's handlers work in a task of their own and listen for a disconnect."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        if not listens:
+            await work()
+            return
+        working, listening = asyncio.create_task(work()), asyncio.create_task(receive())
+        done, pending = await asyncio.wait([working, listening], return_when=asyncio.FIRST_COMPLETED)
+        assert done == {listening} and (await listening)["type"] == "http.disconnect"
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending)
+
+    async def ask() -> None:
+        messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await asyncio.Future()
+
+        async def send(message: Message) -> None:
+            raise AssertionError(message)
+
+        gate = Gate(app, token_digest=None, allow_without_token=False, max_body_bytes=1024)
+        scope = {"type": "http", "path": "/health", "headers": [], "client": ("127.0.0.1", 5)}
+        asking = asyncio.create_task(gate(scope, receive, send))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    assert ended == ["cancelled"]

@@ -336,12 +336,26 @@ def test_a_replica_that_is_killed_under_load_loses_no_request(service: Service) 
     assert not [one for one in engines if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_token_is_needed_where_there_is_one(quickstart: Path) -> None:
-    running = Service(quickstart / "model", 8124, token=TOKEN)
+def test_a_token_is_needed_and_requests_have_their_time_and_are_finished_before_it_ends(quickstart: Path) -> None:
+    running = Service(quickstart / "model", 8124, "http.request_timeout_s=4", token=TOKEN)
     try:
         assert running.solve(responses=1).status_code == 200
         for headers in ({}, {"Authorization": "Bearer wrong"}):
             assert httpx.get(f"{running.url}/v1/models", headers=headers).status_code == 401
         assert httpx.get(f"{running.url}/").status_code == httpx.get(f"{running.url}/health").status_code == 200
+        endless = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "n": 64, "ignore_eos": True}
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: running.client.post("/v1/chat/completions", json=endless), range(16)))
+            late = [answer for answer in answers if answer.status_code == 408]
+            assert late and all(answer.status_code in (200, 408) for answer in answers)
+            # What was late is no longer worked on: all of it would take the engine half a minute.
+            begin = time.monotonic()
+            while running.solve(responses=1).status_code != 200:
+                assert time.monotonic() - begin < 15
+            last = pool.submit(running.client.post, "/v1/chat/completions", json=endless | {"n": 16})
+            time.sleep(0.3)
+            assert not last.done()
+            running.process.send_signal(signal.SIGTERM)
+            assert last.result().status_code == 200 and len(last.result().json()["choices"]) == 16
     finally:
         running.stop()
