@@ -8,6 +8,9 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
+import traceback
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -24,13 +27,25 @@ _RETRY_AFTER_S = 2
 #: Seconds that a handler has to end by itself when its client has gone.
 _DISCONNECT_S = 0.5
 #: Times that a request whose replica has died is given to another one.
-_MAX_FAILOVERS = 2
-#: What Ray Serve's proxy itself answers, in words of its own: type and message of the error in its place.
+_MAX_FAILOVERS = 1
+#: Largest body that a proxy holds for a request; the limit that is set is the replica's to say.
+_MAX_HELD_BYTES = 1 << 26
+#: What Ray Serve's proxy itself answers, in words of its own: status, type and message of the error in its place.
 _OF_THE_PROXY = {
-    408: ("TimeoutError", "the request took longer than this server allows"),
-    429: ("RateLimitError", "this server has all the requests that it can hold; try again later"),
-    503: ("ServiceUnavailableError", "no replica can answer now; try again later"),
+    404: (503, "ServiceUnavailableError", "no model is served now; try again later"),
+    408: (408, "TimeoutError", "the request took longer than this server allows"),
+    429: (429, "RateLimitError", "this server has all the requests that it can hold; try again later"),
+    503: (503, "ServiceUnavailableError", "no replica can answer now; try again later"),
 }
+#: Headers by which a client could have Ray wait without end or work on after it has gone, or vLLM prefer it.
+_CONTROL_HEADERS = frozenset(
+    [b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve-multiplexed-model-id",
+     b"serve_multiplexed_model_id", b"x-request-id", b"x-vllm-priority", b"x-data-parallel-rank"]
+)  # fmt: skip
+#: Of Ray Serve's proxy: it lists the applications of the cluster.
+_HIDDEN = ("/-/routes",)
+
+logger = logging.getLogger("ray.serve")
 
 
 def error_response(code: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -74,7 +89,20 @@ class Gate:
                 raise HTTPException(413, self._said_too_large)
             return message
 
-        await _run(self._app, scope, receive_counted, send)
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await _run(self._app, scope, receive_counted, send_noted)
+        except Exception as error:  # what it says may hold a prompt
+            frames = "; ".join(f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-3:])
+            logger.error("%s failed: %s (%s)", scope["path"], type(error).__name__, frames)
+            if not has_begun:
+                await error_response(500, "InternalServerError", "internal error")(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         if self._token_digest is not None:
@@ -85,9 +113,16 @@ class Gate:
             challenge = {"WWW-Authenticate": "Bearer"}
             return error_response(401, "AuthenticationError", "a valid bearer token is needed", challenge)
         client = scope.get("client")
-        if self._allow_without_token or (client is not None and is_loopback(client[0])):
+        if self._allow_without_token:
             return None
-        said = "this server has no token and so answers its own machine only"
+        if client is None or not is_loopback(client[0]):
+            said = "this server has no token and so answers its own machine only"
+            return error_response(403, "PermissionDeniedError", said)
+        # A web page elsewhere can have a browser of this machine ask, under a name that it makes mean this machine.
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if is_loopback(_hostname(host)) and (origin is None or urlsplit(origin).netloc == host):
+            return None
+        said = "this server has no token and so answers only who asks for localhost or a loopback address"
         return error_response(403, "PermissionDeniedError", said)
 
     @property
@@ -96,6 +131,13 @@ class Gate:
 
     def _too_large(self) -> JSONResponse:
         return error_response(413, "BadRequestError", self._said_too_large)
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,8 +162,11 @@ async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None
         await asyncio.shield(running)
     except asyncio.CancelledError:
         gone.set()
-        await asyncio.wait([running], timeout=_DISCONNECT_S)
-        running.cancel()
+        try:
+            await asyncio.wait([running], timeout=_DISCONNECT_S)
+        finally:
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody waits for it
+            running.cancel()
         raise
 
 
@@ -141,6 +186,10 @@ class Failover:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"] in _HIDDEN:
+            await error_response(404, "NotFoundError", "Not Found")(scope, receive, send)
+            return
+        scope = {**scope, "headers": [one for one in scope["headers"] if one[0].lower() not in _CONTROL_HEADERS]}
         received: list[Message] = []
         begun = ended = is_stream = is_replaced = False
 
@@ -153,15 +202,21 @@ class Failover:
                 is_stream = headers.get("content-type", "").startswith("text/event-stream")
                 if message["status"] in _OF_THE_PROXY and headers.get("content-type", "").startswith("text/plain"):
                     is_replaced = True
-                    retry = {"Retry-After": headers["retry-after"]} if "retry-after" in headers else None
-                    kind, said = _OF_THE_PROXY[message["status"]]
-                    await error_response(message["status"], kind, said, retry)(scope, receive, send)
+                    status, kind, said = _OF_THE_PROXY[message["status"]]
+                    retry = {"Retry-After": headers.get("retry-after", str(_RETRY_AFTER_S))} if status != 408 else None
+                    await error_response(status, kind, said, retry)(scope, receive, send)
                     return
+                received.clear()  # it cannot be begun again
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         for _ in range(1 + _MAX_FAILOVERS):
-            await self._app(scope, _again(received, receive), send_noted)
+            try:
+                await self._app(scope, _again(received, receive), send_noted)
+            except _TooLargeError:
+                if not begun:
+                    await error_response(413, "BadRequestError", "the body is too large")(scope, receive, send)
+                return
             if begun or any(message["type"] == "http.disconnect" for message in received):
                 break
         else:
@@ -170,9 +225,14 @@ class Failover:
             await error_response(503, "ServiceUnavailableError", said, retry)(scope, receive, send)
             return
         if begun and not ended and is_stream:
-            error = {"message": "the replica that worked on this request is gone", "code": 503}
+            said = "the stream has ended early: it took too long, or its replica is gone; try again"
+            error = {"message": said, "code": 503}
             event = f"data: {json.dumps({'error': error | {'type': 'ServiceUnavailableError', 'param': None}})}\n\n"
             await send({"type": "http.response.body", "body": event.encode()})
+
+
+class _TooLargeError(Exception):
+    """A body is more than a proxy can hold."""
 
 
 def _again(received: list[Message], receive: Receive) -> Receive:
@@ -184,6 +244,8 @@ def _again(received: list[Message], receive: Receive) -> Receive:
             return message
         message = await receive()
         received.append(message)
+        if sum(len(one.get("body", b"")) for one in received) > _MAX_HELD_BYTES:
+            raise _TooLargeError
         return message
 
     return receive_again

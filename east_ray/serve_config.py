@@ -35,7 +35,8 @@ class HttpConfig(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen at."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that a request may take in all, its wait included; then it ends with 408 and what it began is dropped."""
+    """Seconds that a request may take, its wait included; then it ends with 408 and what it began is dropped. If its
+    replica dies it has the time again."""
 
 
 class ReplicasConfig(_Section):
@@ -50,10 +51,10 @@ class ReplicasConfig(_Section):
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 64
     """Requests that a replica works on at once; its engine batches the responses of all of them."""
     max_queued_requests: Annotated[int, Field(ge=0)] = 128
-    """Requests that wait while every replica is busy. Those beyond get 429 with Retry-After."""
+    """Requests that wait at each node's proxy while every replica is busy. Those beyond get 429 with Retry-After."""
     retry_after_s: Annotated[float, Field(ge=0)] = 2.0
     """Seconds after which such a client should try again."""
-    drain_s: Annotated[float, Field(ge=0)] = 60.0
+    drain_s: Annotated[float, Field(ge=0)] = 600.0
     """Seconds that a replica which is to go, at a shutdown or an update, has for what it has begun."""
     max_surge_percent: Annotated[int, Field(ge=0, le=100)] = 100
     """Replicas that an update begins beside the old ones, in percent of them. 0, for clusters with no device to spare,
@@ -78,8 +79,13 @@ class LimitsConfig(_Section):
     max_tokens: Annotated[int, Field(ge=1)] = 2048
     """Longest response, in tokens; also of requests that name no length. Prompt and response together have the model's
     context, or `engine_args.max_model_len`."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
+    max_prompt_chars: Annotated[int, Field(ge=1)] = 1 << 16
+    """Longest question, or messages of a chat, in characters; in tokens the model's context bounds them."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
     """Largest body of a request."""
+    structured_outputs: bool = False
+    """Serve JSON schemas, grammars and tools in chat. There is no bound to the time that a client's grammar can take an
+    engine."""
 
 
 class ServingConfig(_Section):

@@ -12,12 +12,15 @@ answer outside /v1 unguarded by a token. Here only the routes above are mounted,
 """
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
 import threading
+import time
 import types
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from uuid import uuid4
@@ -29,12 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from east_ray import solving
+from east_ray import chat, solving
 from east_ray.config import AnswersConfig, ClusterConfig, InputError, PromptConfig
-from east_ray.gate import Gate, error_response
+from east_ray.gate import Gate
 from east_ray.page import csp_hash
 from east_ray.questions import load_tokenizer, render_prompt, tokenize
-from east_ray.serve_config import LimitsConfig, ServingConfig, resolve, token_digest, validate
+from east_ray.serve_config import TOKEN_VARIABLE, LimitsConfig, ServingConfig, resolve, token_digest, validate
 from east_ray.storage import local_copy
 
 #: Name of the application on a cluster; serving again under it is a rolling update.
@@ -45,6 +48,8 @@ _ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 _HEALTH_CHECK_PERIOD_S = 2.0
 #: Times that Ray Serve tries to begin a replica; what is wrong with a model or its arguments fails each time.
 _MAX_ATTEMPTS = 3
+#: Seconds that a replica may take to go besides what it has for its requests.
+_DRAIN_EXTRA_S = 15.0
 #: Responses to a question of /v1/solve that names no number.
 _NUM_RESPONSES = 16
 #: Of vLLM's chat routes.
@@ -113,11 +118,13 @@ class Solver:
         from vllm.sampling_params import RequestOutputKind
 
         for name, asked, most in (
+            ("question", len(request.question), self._limits.max_prompt_chars),
             ("responses", request.responses or 1, self._limits.max_responses),
             ("max_tokens", request.max_tokens or 1, self._limits.max_tokens),
         ):
             if asked > most:
-                raise HTTPException(400, f"{name}: {asked} asked for, and this server allows {most}")
+                what = "characters" if name == "question" else "asked for"
+                raise HTTPException(400, f"{name}: {asked} {what}, and this server allows {most}")
         token_ids = tokenize(self._tokenizer, render_prompt(self._tokenizer, request.question, self._prompt))
         context = int(self._engine.model_config.max_model_len)
         if len(token_ids) >= context:
@@ -136,8 +143,10 @@ class Solver:
 
     async def solve(self, asked: Asked) -> SolveResponse:
         """All responses, and what they say together."""
-        async for finished in self._finished(asked):
-            responses = finished  # without `stream` there is but one part
+        responses: list[solving.Response] = []
+        async with contextlib.aclosing(self._finished(asked)) as parts:
+            async for finished in parts:
+                responses += finished
         solution = await asyncio.to_thread(solving.solve, responses, self._rules, asked.abstain_above)
         _count(solution)
         return self._response(solution, asked)
@@ -146,28 +155,33 @@ class Solver:
         """Server-sent events, see `SolveRequest.stream`; an error ends them as an event of its own."""
         responses: list[solving.Response] = []
         try:
-            async for finished in self._finished(asked):
-                responses += finished
-                solution = await asyncio.to_thread(solving.solve, responses, self._rules, asked.abstain_above)
-                is_done = len(responses) == asked.params.n
-                shown = asdict(self._response(solution, asked))
-                if is_done:
-                    _count(solution)
-                else:  # the texts of all clusters, again and again, would outweigh everything else
-                    shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
-                yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
+            async with contextlib.aclosing(self._finished(asked)) as parts:
+                async for finished in parts:
+                    responses += finished
+                    solution = await asyncio.to_thread(solving.solve, responses, self._rules, asked.abstain_above)
+                    is_done = len(responses) == asked.params.n
+                    shown = asdict(self._response(solution, asked))
+                    if is_done:
+                        _count(solution)
+                    else:  # the texts of all clusters, again and again, would outweigh everything else
+                        shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
+                    yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
         except Exception as error:  # the status has been sent
             logger.error("a streamed /v1/solve failed: %s", type(error).__name__)
             yield _event({"error": {"message": "the engine has failed", "type": "InternalServerError", "code": 500}})
 
-    async def _finished(self, asked: Asked) -> AsyncIterator[list[solving.Response]]:
+    async def _finished(self, asked: Asked) -> AsyncGenerator[list[solving.Response], None]:
         prompt = {"prompt_token_ids": asked.token_ids}
-        async for output in self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}"):
-            finished = [one for one in output.outputs if one.finish_reason is not None]
-            if finished:
-                yield [
-                    solving.Response(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
-                ]
+        async with contextlib.aclosing(self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}")) as outputs:
+            async for output in outputs:
+                finished = [one for one in output.outputs if one.finish_reason is not None]
+                if any(one.finish_reason not in ("stop", "length") for one in finished):
+                    raise RuntimeError("the engine has given up a response")
+                if finished:
+                    yield [
+                        solving.Response(one.text, len(one.token_ids), one.finish_reason == "length")
+                        for one in finished
+                    ]
 
     def _response(self, solution: solving.Solution, asked: Asked) -> SolveResponse:
         return SolveResponse(**vars(solution), model=self._name, num_prompt_tokens=len(asked.token_ids))
@@ -211,7 +225,7 @@ router = APIRouter(responses=dict.fromkeys((400, 401, 403, 408, 413, 429, 503), 
 async def solve(request: SolveRequest, raw_request: Request) -> Any:
     """Sample responses to a question, cluster their answers, and answer with the largest cluster."""
     solver: Solver = raw_request.app.state.solver
-    asked = solver.prepare(request)
+    asked = await asyncio.to_thread(solver.prepare, request)
     if request.stream:
         return StreamingResponse(solver.events(asked), media_type="text/event-stream")
     return await solver.solve(asked)
@@ -233,8 +247,8 @@ def render_page(name: str, max_responses: int) -> str:
     return str(environment.get_template("serving.html.jinja").render(name=name, max_responses=max_responses))
 
 
-async def _readable_chat(request: Request) -> None:
-    """Raises HTTPException 400 for a body over which vLLM's own checks stumble, which would be an error of the server.
+async def _checked_chat(request: Request) -> None:
+    """Raises HTTPException 400 for a chat request that is not served, or over which vLLM's own checks would stumble.
 
     E.g. `structured_outputs: []`, with vLLM 0.29. What they refuse in due form is left to them to say.
     """
@@ -242,7 +256,13 @@ async def _readable_chat(request: Request) -> None:
     from vllm.exceptions import VLLMError
 
     try:
-        ChatCompletionRequest.model_validate_json(await request.body())
+        body = await request.json()
+    except ValueError:
+        return
+    if said := chat.problem(body, ChatCompletionRequest.model_fields, request.app.state.limits):
+        raise HTTPException(400, said)
+    try:
+        ChatCompletionRequest.model_validate(body)
     except (ValueError, VLLMError, HTTPException):
         return
     except Exception as error:
@@ -267,20 +287,13 @@ class _LimitedChat:
         ):
             if asked > most:
                 return create_error_response(f"{name}: {asked} asked for, and this server allows {most}", param=name)
-        if request.use_beam_search:
-            return create_error_response("use_beam_search: not served", param="use_beam_search")
         return await self._chat.create_chat_completion(request, raw_request)
 
 
-async def _internal_error(request: Request, error: Exception) -> Response:
-    logger.error("%s failed: %s", request.url.path, type(error).__name__, exc_info=error)
-    return error_response(500, "InternalServerError", "internal error")
-
-
-async def _engine_is_gone(request: Request, error: Exception) -> Response:
+async def _end_replica(request: Request, error: Exception) -> Response:
+    """An engine that has died takes its replica along, so that `Failover` gives its requests to another one at once."""
     logger.error("%s: the engine is gone (%s)", request.url.path, type(error).__name__)
-    said = "the engine of this replica is gone and another begins; try again"
-    return error_response(503, "ServiceUnavailableError", said, {"Retry-After": "5"})
+    os._exit(1)
 
 
 async def build_application(engine: Any, args: Namespace, settings: ServingConfig, digest: str | None) -> FastAPI:
@@ -298,20 +311,20 @@ async def build_application(engine: Any, args: Namespace, settings: ServingConfi
     app.state.args = args
     app.state.server = types.SimpleNamespace()  # vLLM's handlers tell it to exit; here check_health sees to that
     await init_app_state(engine, app.state, args, ("generate",))
+    app.state.limits = settings.limits
     app.state.openai_serving_chat = _LimitedChat(app.state.openai_serving_chat, settings.limits)
     tokenizer = load_tokenizer(args.model_folder)
     app.state.solver = Solver(engine, settings.name, tokenizer, settings.prompt, settings.answers, settings.limits)
     app.state.page = render_page(settings.name, settings.limits.max_responses)
     app.include_router(router)
-    chat = APIRouter()
-    chat.routes = [route for route in chat_router.routes if getattr(route, "path", "") in _CHAT_PATHS]  # not batches
-    app.include_router(chat, dependencies=[Depends(_readable_chat)])
+    completions = APIRouter()
+    completions.routes = [one for one in chat_router.routes if getattr(one, "path", "") in _CHAT_PATHS]  # not batches
+    app.include_router(completions, dependencies=[Depends(_checked_chat)])
     for vllm_router in (models_router, health_router):
         app.include_router(vllm_router)
     init_exception_handler(app)
     app.exception_handler(StarletteHTTPException)(http_exception_handler)  # also of paths that there are not
-    app.exception_handler(EngineDeadError)(_engine_is_gone)
-    app.exception_handler(Exception)(_internal_error)
+    app.exception_handler(EngineDeadError)(_end_replica)
     app.add_middleware(
         Gate,
         token_digest=digest,
@@ -412,6 +425,8 @@ def application(settings: ServingConfig) -> Any:
 
 def build(args: dict[str, Any]) -> Any:
     """The application for ``serve run east_ray.serving:build model=…`` and for the files of ``serve deploy``."""
+    if ignored := sorted({"http", "address"} & args.keys()):
+        raise InputError(f"{ignored[0]}: only `east-ray serve` has it; here `http_options` says where to listen")
     return application(validate(args))
 
 
@@ -430,21 +445,29 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     """
     import ray
     from ray import serve
+    from ray.serve.context import _get_global_client
 
     from east_ray.cluster import connect, is_joined
 
     app, cluster, http = application(settings), ClusterConfig(address=settings.address), settings.http
+    os.environ.pop(TOKEN_VARIABLE, None)  # workers and engines would inherit it
     connect(cluster)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # of this process; those of the replicas write files
     serve.start(
         http_options={"host": http.host, "port": http.port, "request_timeout_s": http.request_timeout_s},
         controller_options=CONTROLLER_OPTIONS,
     )
+    there = _get_global_client().http_config
+    if (there.host, there.port) != (http.host, http.port):
+        raise InputError(
+            f"http: Ray Serve listens at {there.host}:{there.port} on this cluster already; name these, or end it first"
+        )
     try:
         serve.run(app, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise InputError(f"model: {settings.model} cannot be served: {_cause(str(error))}") from error
-    say(f"serving {resolve(settings).name} at http://{http.host}:{http.port}")
+    host = f"[{http.host}]" if ":" in http.host else http.host
+    say(f"serving {resolve(settings).name} at http://{host}:{http.port}")
     for node in ray.nodes():
         say(f"metrics of {node['NodeManagerAddress']}: port {node['MetricsExportPort']}")
     if is_joined(cluster):
@@ -452,8 +475,20 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     try:
         threading.Event().wait()
     finally:
-        serve.delete(APPLICATION)  # its replicas finish what they have begun, while the proxy is still there
-        serve.shutdown()
+        try:
+            _drain(settings.replicas.drain_s)
+        finally:
+            serve.shutdown()
+
+
+def _drain(seconds: float) -> None:
+    """End the application, whose replicas finish what they have begun; the proxy goes only after them."""
+    from ray import serve
+
+    serve.delete(APPLICATION, _blocking=False)
+    end = time.monotonic() + seconds + _DRAIN_EXTRA_S
+    while APPLICATION in serve.status().applications and time.monotonic() < end:
+        time.sleep(0.2)
 
 
 def _cause(message: str) -> str:

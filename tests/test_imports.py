@@ -36,6 +36,7 @@ PURE = (
     "selective",
     "serve_config",
     "gate",
+    "chat",
 )
 
 
