@@ -191,11 +191,19 @@ class Failover:
             return
         scope = {**scope, "headers": [one for one in scope["headers"] if one[0].lower() not in _CONTROL_HEADERS]}
         received: list[Message] = []
-        begun = ended = is_stream = is_replaced = False
+        begun = ended = is_stream = is_replaced = is_too_large = False
+        num_bytes = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal num_bytes, is_too_large
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            is_too_large = is_too_large or num_bytes > _MAX_HELD_BYTES
+            return {"type": "http.disconnect"} if is_too_large else message
 
         async def send_noted(message: Message) -> None:
             nonlocal begun, ended, is_stream, is_replaced
-            if is_replaced:
+            if is_replaced or (is_too_large and not begun):
                 return
             if message["type"] == "http.response.start":
                 begun, headers = True, Headers(raw=message["headers"])
@@ -211,11 +219,9 @@ class Failover:
             await send(message)
 
         for _ in range(1 + _MAX_FAILOVERS):
-            try:
-                await self._app(scope, _again(received, receive), send_noted)
-            except _TooLargeError:
-                if not begun:
-                    await error_response(413, "BadRequestError", "the body is too large")(scope, receive, send)
+            await self._app(scope, _again(received, receive_bounded), send_noted)
+            if is_too_large and not begun:
+                await error_response(413, "BadRequestError", "the body is too large")(scope, receive, send)
                 return
             if begun or any(message["type"] == "http.disconnect" for message in received):
                 break
@@ -231,10 +237,6 @@ class Failover:
             await send({"type": "http.response.body", "body": event.encode()})
 
 
-class _TooLargeError(Exception):
-    """A body is more than a proxy can hold."""
-
-
 def _again(received: list[Message], receive: Receive) -> Receive:
     """Receives what was received before, and then what follows, which it notes down."""
     before = iter(list(received))
@@ -244,8 +246,6 @@ def _again(received: list[Message], receive: Receive) -> Receive:
             return message
         message = await receive()
         received.append(message)
-        if sum(len(one.get("body", b"")) for one in received) > _MAX_HELD_BYTES:
-            raise _TooLargeError
         return message
 
     return receive_again
