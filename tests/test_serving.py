@@ -293,7 +293,7 @@ JSON = st.recursive(
     | st.integers()
     | st.floats()
     | st.text()
-    | st.sampled_from([-1, 0, 1, 2**31, 2**63, "json"]),
+    | st.sampled_from([-1, 0, 1, 2**31, 2**63, 2**70, "json", "\ud800"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
@@ -322,14 +322,16 @@ def test_no_body_makes_the_server_fail(service: Service, path: str, schema: str)
 
 
 @pytest.mark.drill
-def test_a_replica_that_is_killed_under_load_loses_no_request(service: Service) -> None:
+@pytest.mark.parametrize("what", ["replica", "engine"])
+def test_what_is_killed_under_load_loses_no_request(service: Service, what: str) -> None:
     mine = psutil.Process(service.process.pid).children(recursive=True)
     (replica,) = [one for one in mine if any("ServeReplica" in word for word in one.cmdline())]
     engines = replica.children(recursive=True)
+    victim = replica if what == "replica" else next(one for one in engines if "EngineCore" in "".join(one.cmdline()))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         pending = [pool.submit(service.solve, responses=16) for _ in range(24)]
         time.sleep(1)
-        replica.kill()
+        victim.kill()
         codes = [one.result().status_code for one in pending]
     assert set(codes) <= {200, 503} and codes.count(200) >= 12
     assert service.solve(responses=4).status_code == 200
