@@ -287,6 +287,49 @@ def test_a_client_that_leaves_takes_its_responses_along(service: Service) -> Non
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.drill
+def test_hundreds_of_requests_good_and_bad_are_all_answered_and_memory_stays(service: Service) -> None:
+    """500 requests of 32 clients, then 500 more: what the first leave behind is there for good, the second add none."""
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "max_completion_tokens": 32}
+    kinds: list[tuple[str, Any, int]] = [
+        ("/v1/solve", {"question": QUESTION, "responses": 8, "max_tokens": 32}, 200),
+        ("/v1/solve", {"question": QUESTION, "responses": 4, "max_tokens": 32, "stream": True}, 200),
+        ("/v1/chat/completions", chat, 200),
+        ("/v1/chat/completions", chat | {"stream": True}, 200),
+        ("/v1/solve", {"question": QUESTION, "responses": 65}, 400),
+        ("/v1/solve", {"question": "x " * 400}, 400),
+        ("/v1/chat/completions", chat | {"temperature": "hot"}, 400),
+        ("/v1/chat/completions", chat | {"model": "other"}, 404),
+        ("/v1/solve", {"question": "x" * (1 << 20)}, 413),
+        ("/v1/nothing", {}, 404),
+    ]
+
+    def ask(number: int) -> tuple[int, int, str]:
+        path, body, expected = kinds[number % len(kinds)]
+        if number % 50 == 0:  # some leave before their answer
+            with pytest.raises(httpx.TimeoutException):
+                service.client.post(path, json=body | {"responses": 64, "temperature": 2}, timeout=0.02)
+            return expected, expected, ""
+        answer = service.client.post(path, json=body)
+        return expected, answer.status_code, answer.text
+
+    def memory() -> int:
+        mine = psutil.Process(service.process.pid).children(recursive=True)
+        return sum(
+            one.memory_info().rss for one in mine if any("ServeReplica" in word for word in one.cmdline())
+        ) + sum(one.memory_info().rss for one in mine if any("EngineCore" in word for word in one.cmdline()))
+
+    used = []
+    for _ in range(2):
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            found = list(pool.map(ask, range(500)))
+        assert not [one for one in found if one[0] != one[1]]
+        assert all(text.endswith("data: [DONE]\n\n") for _, _, text in found[3::10])
+        assert all('"done": true' in text for _, _, text in found[1::10])
+        used.append(memory())
+    assert used[1] < used[0] + (32 << 20), used
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
