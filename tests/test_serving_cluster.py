@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from clusters import LocalCluster, free_port, local_cluster
+from clusters import LocalCluster, free_port, local_cluster, wait_for
 
 ROOT = Path(__file__).parent.parent
 SERVE = str(Path(sys.executable).parent / "serve")
@@ -51,7 +51,8 @@ def run(cluster: LocalCluster, *command: str) -> str:
 
 def deployment(cluster: LocalCluster) -> dict[str, Any]:
     application = yaml.safe_load(run(cluster, SERVE, "status"))["applications"]["east-ray"]
-    return {"application": application["status"], **application["deployments"]["Server"]}
+    assert application["status"] != "DEPLOY_FAILED", application
+    return {"application": application["status"], **application["deployments"].get("Server", {})}
 
 
 def wait_until(condition: Any, seconds: float = 180) -> float:
@@ -79,7 +80,8 @@ def test_replicas_follow_the_load_and_an_update_fails_no_request(
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(file))
     shutil.copytree(quickstart / "model", tmp_path / "second")
     with local_cluster(tmp_path / "home") as cluster:
-        cluster.start_head(4)
+        head = cluster.start_head(4)
+        wait_for(cluster.dashboard_port, head, cluster.home / "node-0.log")
         run(cluster, SERVE, "deploy", str(tmp_path / "serve.yaml"))
         wait_until(lambda: deployment(cluster)["application"] == "RUNNING")
         assert deployment(cluster)["replica_states"] == {"RUNNING": 1}
