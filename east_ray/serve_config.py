@@ -48,6 +48,10 @@ class ReplicasConfig(_Section):
     """Replicas that load may call for."""
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
     """Requests in flight for each replica that autoscaling aims at."""
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds of more load before replicas are added."""
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds of less load before replicas are taken away."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 64
     """Requests that a replica works on at once; its engine batches the responses of all of them."""
     max_queued_requests: Annotated[int, Field(ge=0)] = 128

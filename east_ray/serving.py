@@ -406,6 +406,8 @@ def application(settings: ServingConfig) -> Any:
             "min_replicas": replicas.min_replicas,
             "max_replicas": replicas.max_replicas,
             "target_ongoing_requests": replicas.target_ongoing_requests,
+            "upscale_delay_s": replicas.upscale_delay_s,
+            "downscale_delay_s": replicas.downscale_delay_s,
         },
         max_ongoing_requests=replicas.max_ongoing_requests,
         max_queued_requests=replicas.max_queued_requests,
@@ -474,6 +476,8 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
         return
     try:
         threading.Event().wait()
+    except KeyboardInterrupt:  # SIGTERM too, see cli.py; the way to end a service, so no failure
+        say("stopping as soon as what has begun is finished; interrupt again to stop at once")
     finally:
         try:
             _drain(settings.replicas.drain_s)

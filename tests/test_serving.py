@@ -171,7 +171,7 @@ class Service:
         self.client.close()
         family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=120)
+        assert self.process.wait(timeout=120) == 0
         _, alive = psutil.wait_procs(family, timeout=20)
         assert not alive, alive
 

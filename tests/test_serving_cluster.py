@@ -16,6 +16,7 @@ from clusters import LocalCluster, free_port, local_cluster, wait_for
 ROOT = Path(__file__).parent.parent
 SERVE = str(Path(sys.executable).parent / "serve")
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 256}
+ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
 QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have now?"
 
 
@@ -34,6 +35,7 @@ class Load:
             while not self._is_over.is_set():
                 answer = client.post("/v1/solve", json={"question": QUESTION, "responses": 8, "max_tokens": 64})
                 self.answers.append((answer.status_code, answer.json().get("model", answer.text)))
+                time.sleep(0.05)  # or nothing is left of two cores for what is to be begun
 
     def stop(self) -> list[tuple[int, str]]:
         self._is_over.set()
@@ -49,10 +51,15 @@ def run(cluster: LocalCluster, *command: str) -> str:
     return done.stdout
 
 
-def deployment(cluster: LocalCluster) -> dict[str, Any]:
-    application = yaml.safe_load(run(cluster, SERVE, "status"))["applications"]["east-ray"]
+def state(cluster: LocalCluster) -> tuple[str, int]:
+    """What the application is said to be, and how many of its replicas run; as `serve status` says it, but at once."""
+    token = (cluster.home / ".ray" / "auth_token").read_text()
+    url = f"{cluster.dashboard}/api/serve/applications/"
+    answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=60).raise_for_status()
+    application = answer.json()["applications"]["east-ray"]
     assert application["status"] != "DEPLOY_FAILED", application
-    return {"application": application["status"], **application["deployments"].get("Server", {})}
+    replicas = application["deployments"].get("Server", {}).get("replicas", [])
+    return application["status"], sum(replica["state"] == "RUNNING" for replica in replicas)
 
 
 def wait_until(condition: Any, seconds: float = 180) -> float:
@@ -74,8 +81,8 @@ def test_replicas_follow_the_load_and_an_update_fails_no_request(
     (application,) = file["applications"]
     application["args"] |= {
         "model": str(quickstart / "model"), "name": "first", "engine_args": ENGINE, "limits": {"max_tokens": 64},
-        "env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-        "replicas": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1},
+        "env": ENV,
+        "replicas": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1, "upscale_delay_s": 3},
     }  # fmt: skip
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(file))
     shutil.copytree(quickstart / "model", tmp_path / "second")
@@ -83,17 +90,18 @@ def test_replicas_follow_the_load_and_an_update_fails_no_request(
         head = cluster.start_head(4)
         wait_for(cluster.dashboard_port, head, cluster.home / "node-0.log")
         run(cluster, SERVE, "deploy", str(tmp_path / "serve.yaml"))
-        wait_until(lambda: deployment(cluster)["application"] == "RUNNING")
-        assert deployment(cluster)["replica_states"] == {"RUNNING": 1}
+        begun = wait_until(lambda: state(cluster) == ("RUNNING", 1))
         load = Load(url, 4)
         try:
-            seconds = wait_until(lambda: deployment(cluster)["replica_states"].get("RUNNING") == 2)
+            grown = wait_until(lambda: state(cluster)[1] == 2)
+            begin = time.monotonic()
             said = run(
                 cluster, sys.executable, "-m", "east_ray", "serve", str(tmp_path / "second"), f"http.port={port}",
-                f"engine_args={ENGINE}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}', "limits.max_tokens=64",
+                f"engine_args={ENGINE}", f"env={ENV}", "limits.max_tokens=64",
             )  # fmt: skip
             assert said.startswith(f"serving second at {url}\n")
             wait_until(lambda: {model for _, model in load.answers[-8:]} == {"second"})
+            updated = time.monotonic() - begin
         finally:
             answers = load.stop()
         assert {code for code, _ in answers} == {200}, [answer for answer in answers if answer[0] != 200][:3]
@@ -113,4 +121,5 @@ def test_replicas_follow_the_load_and_an_update_fails_no_request(
         for log in Path("/tmp/ray/session_latest").resolve().glob("logs/serve/*.log"):
             assert "Tom has" not in log.read_text()
     with capsys.disabled():
-        print(f"\n2nd replica after {seconds:.0f} s of load; {len(answers)} requests, none failed")
+        times = f"1st replica after {begun:.0f} s, 2nd after {grown:.0f} s of load, both replaced in {updated:.0f} s"
+        print(f"\n{times}; {len(answers)} requests, none failed")

@@ -78,7 +78,7 @@ def main() -> None:
     if arguments.engine:
         os.environ.update(arguments.env)
         arguments.model = arguments.engine
-        print(json.dumps(measure_engine("engine", arguments)))
+        print(json.dumps(measure_engine("limit", arguments)))
         return
     runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
