@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import threading
 import time
 import types
@@ -474,15 +475,21 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
         say(f"metrics of {node['NodeManagerAddress']}: port {node['MetricsExportPort']}")
     if is_joined(cluster):
         return
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:  # SIGTERM too, see cli.py; the way to end a service, so no failure
+    except KeyboardInterrupt:  # the way to end a service, so no failure
         say("stopping as soon as what has begun is finished; interrupt again to stop at once")
     finally:
         try:
             _drain(settings.replicas.drain_s)
         finally:
             serve.shutdown()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice
+    raise KeyboardInterrupt
 
 
 def _drain(seconds: float) -> None:
