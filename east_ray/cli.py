@@ -145,7 +145,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 @app.command()
 def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
-    from east_ray import pipeline, report, stages
+    from east_ray import findings, pipeline, report, stages
 
     def stage(round_: "stages.Round") -> None:
         if round_.config.compare is not None:
@@ -156,6 +156,7 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
         if round_.config.questions is not None or round_.config.samples is not None:
             pipeline.require(round_, "training", "train")
         stages.evaluate(round_)
+        findings.write_findings(round_)
 
     settings = _run_stage(stage, config_file, overrides, round_number)
     report.print_summary(report.summarize(RunDirectory(settings)), _console())

@@ -38,10 +38,14 @@ Page = dict[str, Any]
 
 
 def write_findings(round_: Round) -> None:
-    """``studies/*.json`` and ``audit/`` of a round whose samples have been weighed."""
-    if all(settings.training.examples == "reference_solutions" for _, settings, _ in round_.learners()):
+    """``studies/*.json`` of a round whose samples have been weighed or whose models have been sampled, and ``audit/``."""
+    if not (_is_weighed(round_) or round_.config.evaluation.responses_per_question):
         return
-    wanted = round_.config.studies.model_dump() | {"learners": list(round_.config.learners())}
+    wanted = round_.config.studies.model_dump() | {
+        "learners": list(round_.config.learners()),
+        "is_weighed": _is_weighed(round_),
+        "evaluation": round_.config.evaluation.model_dump(mode="json"),
+    }
     record = round_.stages.record("studies")
     if record is not None and record.counts == wanted:
         is_done(round_, round_.stages, "studies", "studies")
@@ -55,7 +59,22 @@ def write_findings(round_: Round) -> None:
         line.update(line.done, "")
 
 
+def _is_weighed(round_: Round) -> bool:
+    learners = list(round_.learners())
+    has_examples = learners[0][2].record("examples") is not None
+    return has_examples and any(settings.training.examples == "selected" for _, settings, _ in learners)
+
+
 def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
+    if _is_weighed(round_):
+        yield from _pages_of_samples(round_)
+    sampled = (round_.stages / "evaluation/sampled_answers").read(SAMPLED_ANSWERS)
+    if sampled.num_rows > 0:
+        no_answer, seed = round_.config.answers.no_answer, round_.config.seed
+        yield "6_selective", selective_page(sampled, no_answer=no_answer, seed=seed)
+
+
+def _pages_of_samples(round_: Round) -> Iterator[tuple[str, Page]]:
     if round_.number > 0 and (page := _rounds(round_))["tables"]:
         yield "5_weights_over_rounds", page
     if round_.number > 0 and round_.config.compare is not None:  # each training has samples of its own from here on
@@ -74,10 +93,6 @@ def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
         most = _responses_per_question(samples)
         sizes = sorted({*(size for size in wanted.fewer_responses if size < most), most})
         yield "4_fewer_responses", _fewer(fewer_responses(measure_prefixes(samples, sizes, rules)))
-    sampled = (round_.stages / "evaluation/sampled_answers").read(SAMPLED_ANSWERS)
-    if sampled.num_rows > 0:
-        no_answer, seed = round_.config.answers.no_answer, round_.config.seed
-        yield "6_selective", selective_page(sampled, no_answer=no_answer, seed=seed)
 
 
 def _responses_per_question(samples: Folder) -> int:
