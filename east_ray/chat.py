@@ -18,7 +18,7 @@ SERVED = frozenset(
      "include_stop_str_in_output"]
 )  # fmt: skip
 #: Served if `limits.structured_outputs` allows it.
-STRUCTURED = frozenset(["response_format", "structured_outputs", "tools", "tool_choice", "parallel_tool_calls"])
+STRUCTURED = frozenset(["response_format", "structured_outputs"])
 #: Longest lists.
 _MOST = {"logit_bias": 300, "stop_token_ids": 64, "stop": 16, "messages": 1024}
 _LARGEST_INTEGER = 2**31 - 1

@@ -38,7 +38,7 @@ Page = dict[str, Any]
 
 
 def write_findings(round_: Round) -> None:
-    """``studies/*.json`` of a round whose samples have been weighed or whose models have been sampled, and ``audit/``."""
+    """``studies/*.json`` and ``audit/`` of a round whose samples were weighed, or whose models were sampled."""
     if not (_is_weighed(round_) or round_.config.evaluation.responses_per_question):
         return
     wanted = round_.config.studies.model_dump() | {

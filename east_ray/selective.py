@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from east_ray import weighting
+from east_ray.evaluation import wilson_interval
 
 #: Shares of the questions at which the curve is given.
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
@@ -25,7 +26,10 @@ COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 @dataclass(frozen=True)
 class Selective:
-    """How well entropy tells wrong majority answers from right ones; intervals are 95 % percentile bootstrap."""
+    """How well entropy tells wrong majority answers from right ones; intervals are 95 % percentile bootstrap.
+
+    Where none or all of the answers are wrong a resample knows no other share: there the intervals are Wilson's.
+    """
 
     num_questions: int
     num_wrong: int
@@ -89,6 +93,9 @@ def selective_prediction(
     drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)
     (risks,), (auroc,) = _risks(counts[None], coverages), _auroc(counts[None])
     low, high = np.percentile(_risks(drawn, coverages), [2.5, 97.5], axis=0)
+    for at in np.flatnonzero((risks == 0) | (risks == 1)):
+        num_answered = max(1, int(coverages[at] * entropies.size))
+        low[at], high[at] = wilson_interval(int(risks[at]) * num_answered, num_answered)
     has_auroc = not np.isnan(auroc)
     auroc_low, auroc_high = np.nanpercentile(_auroc(drawn), [2.5, 97.5]) if has_auroc else (None, None)
     return Selective(

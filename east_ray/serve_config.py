@@ -5,11 +5,12 @@ Imports neither Ray nor vLLM, so that the command line refuses a mistake at once
 
 import hashlib
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +22,7 @@ from east_ray.validation import sentences
 #: Environment variable of the bearer token; it wins over `token_file`.
 TOKEN_VARIABLE = "EAST_RAY_TOKEN"  # noqa: S105 - a name, no token
 _MIN_TOKEN_CHARS = 16
+_Value = TypeVar("_Value")
 
 
 class _Section(BaseModel):
@@ -54,7 +56,7 @@ class ReplicasConfig(_Section):
     """Seconds of less load before replicas are taken away."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 64
     """Requests that a replica works on at once; its engine batches the responses of all of them."""
-    max_queued_requests: Annotated[int, Field(ge=0)] = 128
+    max_queued_requests: Annotated[int, Field(ge=1)] = 128
     """Requests that wait at each node's proxy while every replica is busy. Those beyond get 429 with Retry-After."""
     retry_after_s: Annotated[float, Field(ge=0)] = 2.0
     """Seconds after which such a client should try again."""
@@ -64,9 +66,12 @@ class ReplicasConfig(_Section):
     """Replicas that an update begins beside the old ones, in percent of them. 0, for clusters with no device to spare,
     ends each old one first; requests then wait."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
-    """GPUs of a replica; by default those of an engine of the run, else 0. 0 serves on the CPU."""
+    """GPUs of a replica; by default those of an engine of the run, else those of its tensor and pipeline parallel
+    shards where the cluster has GPUs, else 0: the CPU, with vLLM's build for it."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
     """CPUs of a replica; by default those of an engine of the run, else 1."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Other resources of a replica, e.g. {sampler: 1}; by default those of an engine of the run."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -88,7 +93,7 @@ class LimitsConfig(_Section):
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
     """Largest body of a request."""
     structured_outputs: bool = False
-    """Serve JSON schemas, grammars and tools in chat. There is no bound to the time that a client's grammar can take an
+    """Serve JSON schemas and grammars in chat. There is no bound to the time that a client's grammar can take an
     engine."""
 
 
@@ -107,7 +112,8 @@ class ServingConfig(_Section):
     answers: AnswersConfig | None = None
     """How /v1/solve finds and compares answers; by default as the run does."""
     engine_args: dict[str, Any] = {}
-    """vLLM engine arguments, over those of the run, e.g. {max_model_len: 4096}."""
+    """vLLM engine arguments, over those of the run, e.g. {max_model_len: 4096}. `model` and `served_model_name` are
+    not among them."""
     env: dict[str, str] = {}
     """Environment variables of the replicas, over those of the run. They are shown by Ray, so no secrets."""
     limits: LimitsConfig = LimitsConfig()
@@ -122,6 +128,13 @@ class ServingConfig(_Section):
     """Answer clients of other machines without a token. Only behind something that checks who they are."""
     address: str | None = None
     """Ray cluster to join, e.g. auto. By default RAY_ADDRESS if it is set, else a Ray of this process's own."""
+
+    @model_validator(mode="after")
+    def _engine_args_are_its_own(self) -> Self:
+        for name, instead in (("model", "model"), ("served_model_name", "name")):
+            if name in self.engine_args:
+                raise ValueError(f"engine_args.{name}: `{instead}` of the service says this")
+        return self
 
     @model_validator(mode="after")
     def _loopback_or_token(self) -> Self:
@@ -155,10 +168,11 @@ def from_command_line(model: str, overrides: Sequence[str]) -> ServingConfig:
     return validate(merge({"model": model}, overrides))
 
 
-def resolve(settings: ServingConfig) -> ServingConfig:
-    """The same with the model's own address, and with everything that a run decides written out.
+def resolve(settings: ServingConfig, *, has_gpus: bool = False) -> ServingConfig:
+    """The same with the model's own address, and with everything that a run or the cluster decides written out.
 
-    Raises InputError if it is neither a run with a trained model nor a model. Resolving twice changes nothing.
+    Raises InputError if it is neither a run with a trained model nor a model, or if the GPUs of a replica are not as
+    many as its shards. Resolving twice changes nothing.
     """
     run = _run_of(settings.model)
     if run is None:
@@ -167,10 +181,19 @@ def resolve(settings: ServingConfig) -> ServingConfig:
         model, engines = resolve_model(settings.model), None
     else:
         model, engines = _trained_model(run, settings.round), run.engines
+    engine_args = (engines.engine_args if engines else {}) | settings.engine_args
+    shards = math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+    num_gpus = _first(settings.replicas.num_gpus, engines.num_gpus_per_engine if engines else shards * has_gpus)
+    if shards > 1 and num_gpus not in (0, shards):
+        raise InputError(
+            f"replicas.num_gpus: {num_gpus:g}, and tensor_parallel_size times pipeline_parallel_size in engine_args is "
+            f"{shards}, so a replica needs {shards}"
+        )
     replicas = settings.replicas.model_copy(
         update={
-            "num_gpus": _first(settings.replicas.num_gpus, engines.num_gpus_per_engine if engines else 0.0),
+            "num_gpus": num_gpus,
             "num_cpus": _first(settings.replicas.num_cpus, engines.num_cpus_per_engine if engines else 1.0),
+            "resources": _first(settings.replicas.resources, engines.resources if engines else {}),
         }
     )
     return settings.model_copy(
@@ -180,7 +203,7 @@ def resolve(settings: ServingConfig) -> ServingConfig:
             "name": settings.name or _last_part(settings.model),
             "prompt": settings.prompt or (run.prompt if run else PromptConfig()),
             "answers": settings.answers or (run.answers if run else AnswersConfig()),
-            "engine_args": (engines.engine_args if engines else {}) | settings.engine_args,
+            "engine_args": engine_args,
             "env": (engines.env if engines else {}) | settings.env,
             "replicas": replicas,
         }
@@ -238,7 +261,7 @@ def _trained_model(run: Config, number: int | None) -> str:
     raise InputError(f"model: the run {run.run_dir} has no trained model{which} yet")
 
 
-def _first(given: float | None, otherwise: float) -> float:
+def _first(given: _Value | None, otherwise: _Value) -> _Value:
     return otherwise if given is None else given
 
 

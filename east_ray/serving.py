@@ -3,7 +3,8 @@
     GET  /                      a page for people
     POST /v1/chat/completions   vLLM's, streaming too          GET /v1/models   vLLM's
     POST /v1/solve              one question, many responses, their clusters, entropy and majority answer
-    GET  /health                200 while the engine lives     GET /openapi.json
+    GET  /health                200: a replica's engine lives  GET /openapi.json
+    GET  /-/healthz             Ray Serve's own: 200 while this proxy has replicas to ask, also when all are busy
 
 A replica is one vLLM engine (AsyncLLM) with its application around it, the same on CPU and GPU. `ray.serve.llm` is not
 used: its GPU engines insist on Ray's executor and placement groups of their own, its packages are not among our pins,
@@ -16,14 +17,15 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
 import types
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from uuid import uuid4
 
 import jinja2
@@ -38,7 +40,16 @@ from east_ray.config import AnswersConfig, ClusterConfig, InputError, PromptConf
 from east_ray.gate import Gate
 from east_ray.page import csp_hash
 from east_ray.questions import load_tokenizer, render_prompt, tokenize
-from east_ray.serve_config import TOKEN_VARIABLE, LimitsConfig, ServingConfig, resolve, token_digest, validate
+from east_ray.serve_config import (
+    TOKEN_VARIABLE,
+    HttpConfig,
+    LimitsConfig,
+    ReplicasConfig,
+    ServingConfig,
+    resolve,
+    token_digest,
+    validate,
+)
 from east_ray.storage import local_copy
 
 #: Name of the application on a cluster; serving again under it is a rolling update.
@@ -51,6 +62,8 @@ _HEALTH_CHECK_PERIOD_S = 2.0
 _MAX_ATTEMPTS = 3
 #: Seconds that a replica may take to go besides what it has for its requests.
 _DRAIN_EXTRA_S = 15.0
+#: Seconds between words on how far the start is.
+_SAY_EVERY_S = 10.0
 #: Responses to a question of /v1/solve that names no number.
 _NUM_RESPONSES = 16
 #: Of vLLM's chat routes.
@@ -142,6 +155,11 @@ class Solver:
         )
         return Asked(token_ids, params, request.abstain_above)
 
+    def require_engine(self) -> None:
+        """Raises what a dead engine raises, while the request can still be given to another replica."""
+        if self._engine.errored:
+            raise self._engine.dead_error
+
     async def solve(self, asked: Asked) -> SolveResponse:
         """All responses, and what they say together."""
         responses: list[solving.Response] = []
@@ -168,6 +186,8 @@ class Solver:
                         shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
                     yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
         except Exception as error:  # the status has been sent
+            if getattr(self._engine, "errored", False):
+                _leave("/v1/solve", error)
             logger.error("a streamed /v1/solve failed: %s", type(error).__name__)
             yield _event({"error": {"message": "the engine has failed", "type": "InternalServerError", "code": 500}})
 
@@ -228,6 +248,7 @@ async def solve(request: SolveRequest, raw_request: Request) -> Any:
     solver: Solver = raw_request.app.state.solver
     asked = await asyncio.to_thread(solver.prepare, request)
     if request.stream:
+        solver.require_engine()
         return StreamingResponse(solver.events(asked), media_type="text/event-stream")
     return await solver.solve(asked)
 
@@ -292,8 +313,12 @@ class _LimitedChat:
 
 
 async def _end_replica(request: Request, error: Exception) -> Response:
+    _leave(request.url.path, error)
+
+
+def _leave(path: str, error: Exception) -> NoReturn:
     """An engine that has died takes its replica along, so that `Failover` gives its requests to another one at once."""
-    logger.error("%s: the engine is gone (%s)", request.url.path, type(error).__name__)
+    logger.error("%s: the engine is gone (%s)", path, type(error).__name__)
     os._exit(1)
 
 
@@ -360,10 +385,12 @@ class Server:
             usage_context=UsageContext.OPENAI_API_SERVER,
             stat_loggers=[RayPrometheusStatLogger],
         )
-        # What the application calls the model; its folder is nobody's business.
+        # What the application and the metrics call the model; its folder is nobody's business.
         named = {"model": self._settings.name, "served_model_name": [self._settings.name]}
         folder = {"model_folder": engine_args.model}
-        args = Namespace(**(vars(FrontendArgs()) | vars(engine_args) | named | folder))
+        assert self._settings.prompt is not None
+        prompt = {"default_chat_template_kwargs": self._settings.prompt.template_variables}  # as in training
+        args = Namespace(**(vars(FrontendArgs()) | vars(engine_args) | named | folder | prompt))
         return await build_application(self._engine, args, self._settings, self._digest)
 
     async def check_health(self) -> None:
@@ -387,16 +414,18 @@ def engine_arguments(settings: ServingConfig) -> dict[str, Any]:
         **unchunked,
         **settings.engine_args,
         "model": local_copy(settings.model),
+        "served_model_name": [settings.name],
         "override_generation_config": overridden,
         "enable_log_requests": False,
     }
 
 
-def application(settings: ServingConfig) -> Any:
-    """Ray Serve's application for these settings. Raises InputError if there is no such model."""
+def application(settings: ServingConfig, digest: str | None) -> Any:
+    """Ray Serve's application, in the cluster that has been joined; `digest` of the token. Raises InputError."""
+    import ray
     from ray import serve
 
-    settings, digest = resolve(settings), token_digest(settings)
+    settings = resolve(settings, has_gpus="GPU" in ray.cluster_resources())
     if "://" not in settings.model:
         load_tokenizer(settings.model)  # says what is wrong at once, and not after attempts to begin a replica
     replicas = settings.replicas
@@ -420,6 +449,7 @@ def application(settings: ServingConfig) -> Any:
         ray_actor_options={
             "num_cpus": replicas.num_cpus,
             "num_gpus": replicas.num_gpus,
+            "resources": replicas.resources,
             "runtime_env": {"env_vars": _ENGINE_ENV | settings.env},
         },
     )
@@ -427,10 +457,11 @@ def application(settings: ServingConfig) -> Any:
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application for ``serve run east_ray.serving:build model=…`` and for the files of ``serve deploy``."""
+    """The application for the files of ``serve deploy``; they need the `controller_options` of serve.yaml too."""
     if ignored := sorted({"http", "address"} & args.keys()):
         raise InputError(f"{ignored[0]}: only `east-ray serve` has it; here `http_options` says where to listen")
-    return application(validate(args))
+    settings = validate(args)
+    return application(settings, token_digest(settings))
 
 
 #: Has Ray Serve's proxies put `gate.Failover` around themselves.
@@ -448,29 +479,23 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     """
     import ray
     from ray import serve
-    from ray.serve.context import _get_global_client
 
     from east_ray.cluster import connect, is_joined
 
-    app, cluster, http = application(settings), ClusterConfig(address=settings.address), settings.http
+    resolve(settings)  # what is wrong is said before a cluster is begun
+    digest, cluster, http = token_digest(settings), ClusterConfig(address=settings.address), settings.http
     os.environ.pop(TOKEN_VARIABLE, None)  # workers and engines would inherit it
     connect(cluster)
+    settings = resolve(settings, has_gpus="GPU" in ray.cluster_resources())
+    app = application(settings, digest)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # of this process; those of the replicas write files
-    serve.start(
-        http_options={"host": http.host, "port": http.port, "request_timeout_s": http.request_timeout_s},
-        controller_options=CONTROLLER_OPTIONS,
-    )
-    there = _get_global_client().http_config
-    if (there.host, there.port) != (http.host, http.port):
-        raise InputError(
-            f"http: Ray Serve listens at {there.host}:{there.port} on this cluster already; name these, or end it first"
-        )
-    try:
-        serve.run(app, name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:
-        raise InputError(f"model: {settings.model} cannot be served: {_cause(str(error))}") from error
+    _start_proxies(http)
+    require_resources(settings.replicas, ray.cluster_resources(), is_joined(cluster), say)
+    target = serve.RunTarget(app, name=APPLICATION, route_prefix="/")
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    _wait_until_it_runs(settings.model, say)
     host = f"[{http.host}]" if ":" in http.host else http.host
-    say(f"serving {resolve(settings).name} at http://{host}:{http.port}")
+    say(f"serving {settings.name} at http://{host}:{http.port}")
     for node in ray.nodes():
         say(f"metrics of {node['NodeManagerAddress']}: port {node['MetricsExportPort']}")
     if is_joined(cluster):
@@ -502,7 +527,68 @@ def _drain(seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _cause(message: str) -> str:
-    """The last line of a replica's traceback."""
+def _start_proxies(http: HttpConfig) -> None:
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    others = serve.status().applications
+    if others and APPLICATION not in others:  # its proxies were begun without `Failover`, and cannot get it any more
+        raise InputError(
+            f"address: Ray Serve has other applications on this cluster already ({', '.join(others)}); end it first "
+            "(`serve shutdown`), or begin it with cluster_configs/serve.yaml and add them there"
+        )
+    asked = {"host": http.host, "port": http.port, "request_timeout_s": http.request_timeout_s}
+    serve.start(http_options=asked, controller_options=CONTROLLER_OPTIONS)
+    there = _get_global_client().http_config
+    if found := [f"{key}={getattr(there, key)}" for key, value in asked.items() if getattr(there, key) != value]:
+        raise InputError(f"http: Ray Serve runs on this cluster already with {', '.join(found)}; name these, or end it")
+
+
+def require_resources(
+    replicas: ReplicasConfig, there: Mapping[str, float], is_joined: bool, say: Callable[[str], None]
+) -> None:
+    """Refuse replicas that a Ray of this process's own can never hold; a cluster may have nodes still to come."""
+    wanted = [("num_gpus", "GPU", replicas.num_gpus), ("num_cpus", "CPU", replicas.num_cpus)]
+    wanted += [("resources", resource, amount) for resource, amount in (replicas.resources or {}).items()]
+    for key, resource, amount in wanted:
+        needed, found = (amount or 0) * replicas.min_replicas, there.get(resource, 0)
+        if needed > found and is_joined:
+            say(f"waiting for nodes: replicas.{key} needs {needed:g} {resource}s in all, and there are {found:g} now")
+        elif needed > found:
+            raise InputError(
+                f"replicas.{key}: {needed:g} {resource}s are needed in all, and this machine has {found:g}"
+            )
+
+
+def _wait_until_it_runs(model: str, say: Callable[[str], None]) -> None:
+    """Says every now and then how far it is. Raises InputError with the engine's own words if no replica can begin."""
+    from ray import serve
+
+    next_word = time.monotonic() + _SAY_EVERY_S
+    while True:
+        application = serve.status().applications[APPLICATION]
+        replicas = next(iter(application.deployments.values()), None)
+        if application.status == "RUNNING":
+            return
+        if application.status == "DEPLOY_FAILED":
+            said = replicas.message if replicas is not None else application.message
+            raise InputError(f"model: {model} cannot be served: {cause(said)}")
+        if time.monotonic() >= next_word:
+            states = replicas.replica_states if replicas is not None else {}
+            say("starting; replicas: " + (", ".join(f"{n} {state.lower()}" for state, n in states.items()) or "none"))
+            next_word += _SAY_EVERY_S
+        time.sleep(0.2)
+
+
+def cause(message: str) -> str:
+    """What a replica's traceback says has gone wrong: of its lines that name an error, the first that is of substance.
+
+    vLLM's own last one refers to others, and pydantic says what is wrong in the line below.
+    """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [at for at, line in enumerate(lines) if re.match(r"(?:\w+\.)*\w*(?:Error|Exception)\b.*: ", line)]
+    for at in errors:
+        if not re.search("root cause above|RayTaskError|Traceback", lines[at]):
+            is_pydantic = "validation error" in lines[at] and at + 1 < len(lines)
+            return lines[at + 1].partition(" [type=")[0] if is_pydantic else lines[at]
     return lines[-1] if lines else "no reason given"

@@ -45,5 +45,5 @@ def test_what_is_served(body: Any, said: str | None) -> None:
 
 
 def test_structured_outputs_are_served_where_they_are_allowed() -> None:
-    asked = {"messages": HELLO, "tools": [], "structured_outputs": {"json": {}}}
+    asked = {"messages": HELLO, "structured_outputs": {"json": {}}}
     assert problem(asked, KNOWN, LimitsConfig(structured_outputs=True)) is None

@@ -123,3 +123,11 @@ def test_a_page_for_the_report() -> None:
     assert [row[0] for row in table["rows"]] == [series["label"] for series in curve["series"]] == ["base", "trained"]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert all(len(series[key]) == len(COVERAGES) for series in curve["series"] for key in ("x", "y", "low", "high"))
+
+
+def test_no_error_among_the_surest_is_no_certainty() -> None:
+    """0 of 200: Wilson's upper bound is z^2 / (n + z^2); a bootstrap's would be 0."""
+    entropies = np.arange(400.0)
+    found = selective_prediction(entropies, entropies >= 300, coverages=(0.5, 1.0))
+    assert found.risks == (0.0, 0.25) and found.risks_low[0] == pytest.approx(0, abs=1e-12)
+    assert found.risks_high[0] == pytest.approx(1.96**2 / (200 + 1.96**2), rel=1e-3)

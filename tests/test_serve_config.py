@@ -112,3 +112,19 @@ def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
     (run.round(0) / "stages").clear()
     with pytest.raises(InputError, match="has no trained model yet"):
         resolve(from_command_line(str(tmp_path / "run"), []))
+
+
+def test_a_replica_has_a_gpu_for_each_shard_where_there_are_any(quickstart: Path) -> None:
+    shards = from_command_line(str(quickstart / "model"), ["engine_args.tensor_parallel_size=2"])
+    assert resolve(shards).replicas.num_gpus == 0
+    assert resolve(shards, has_gpus=True).replicas.num_gpus == 2
+    assert resolve(resolve(shards, has_gpus=True)).replicas.num_gpus == 2
+    too_few = shards.model_copy(update={"replicas": shards.replicas.model_copy(update={"num_gpus": 1.0})})
+    with pytest.raises(InputError, match=r"replicas.num_gpus: 1, and tensor_parallel_size .* is 2"):
+        resolve(too_few)
+
+
+@pytest.mark.parametrize("name", ["model", "served_model_name"])
+def test_the_engine_s_model_and_its_name_are_the_service_s(name: str) -> None:
+    with pytest.raises(InputError, match=f"engine_args.{name}"):
+        from_command_line("m", [f"engine_args.{name}=other"])

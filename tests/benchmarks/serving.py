@@ -48,7 +48,9 @@ def measure_serving(arguments: argparse.Namespace) -> dict[str, dict[str, float]
     assert server.stdout is not None
     results = {}
     try:
-        assert server.stdout.readline().startswith(b"serving"), "the server has not begun"
+        while (said := server.stdout.readline()).startswith(b"starting"):
+            pass
+        assert said.startswith(b"serving"), "the server has not begun"
         texts = [row["question"] for row in questions(arguments.q)]
         with (
             httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=None) as client,
