@@ -60,9 +60,9 @@ def write_findings(round_: Round) -> None:
 
 
 def _is_weighed(round_: Round) -> bool:
-    learners = list(round_.learners())
-    has_examples = learners[0][2].record("examples") is not None
-    return has_examples and any(settings.training.examples == "selected" for _, settings, _ in learners)
+    """Whether there are samples to weigh; `east-ray evaluate` may have none."""
+    has_samples = round_.config.questions is not None or round_.config.samples is not None
+    return has_samples and any(settings.training.examples == "selected" for _, settings, _ in round_.learners())
 
 
 def _pages(round_: Round) -> Iterator[tuple[str, Page]]:

@@ -71,7 +71,7 @@ class ReplicasConfig(_Section):
     num_cpus: Annotated[float, Field(ge=0)] | None = None
     """CPUs of a replica; by default those of an engine of the run, else 1."""
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Other resources of a replica, e.g. {sampler: 1}; by default those of an engine of the run."""
+    """Other resources of a replica, e.g. {sampler: 1}; by default, in a cluster, those of an engine of the run."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -482,8 +482,11 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
 
     from east_ray.cluster import connect, is_joined
 
-    resolve(settings)  # what is wrong is said before a cluster is begun
     digest, cluster, http = token_digest(settings), ClusterConfig(address=settings.address), settings.http
+    if settings.replicas.resources is None and not is_joined(cluster):  # those of the run's cluster, which is not here
+        replicas = settings.replicas.model_copy(update={"resources": {}})
+        settings = settings.model_copy(update={"replicas": replicas})
+    resolve(settings)  # what is wrong is said before a cluster is begun
     os.environ.pop(TOKEN_VARIABLE, None)  # workers and engines would inherit it
     connect(cluster)
     settings = resolve(settings, has_gpus="GPU" in ray.cluster_resources())
