@@ -89,6 +89,7 @@ def test_replicas_follow_the_load_and_an_update_fails_no_request(
     file = yaml.safe_load((ROOT / "cluster_configs" / "serve.yaml").read_text())
     file["http_options"]["port"] = port
     (application,) = file["applications"]
+    del application["args"]["round"]  # a model has none
     application["args"] |= {
         "model": str(quickstart / "model"), "name": "first", "engine_args": ENGINE, "limits": {"max_tokens": 64},
         "env": ENV,
