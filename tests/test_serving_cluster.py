@@ -37,7 +37,7 @@ class Load:
             while not self._is_over.is_set():
                 answer = client.post("/v1/solve", json={"question": QUESTION, "responses": 8, "max_tokens": 64})
                 self.answers.append((answer.status_code, answer.json().get("model", answer.text)))
-                time.sleep(0.05)  # or nothing is left of two cores for what is to be begun
+                time.sleep(0.4)  # or nothing is left of two cores for what is to be begun
 
     def stop(self) -> list[tuple[int, str]]:
         self._is_over.set()
@@ -93,7 +93,7 @@ def test_replicas_follow_the_load_and_an_update_fails_no_request(
     application["args"] |= {
         "model": str(quickstart / "model"), "name": "first", "engine_args": ENGINE, "limits": {"max_tokens": 64},
         "env": ENV,
-        "replicas": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1, "upscale_delay_s": 3},
+        "replicas": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 0.3, "upscale_delay_s": 3},
     }  # fmt: skip
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(file))
     shutil.copytree(quickstart / "model", tmp_path / "second")
