@@ -34,6 +34,7 @@ class ScriptedEngine:
     """Gives these texts in turn, each in its own output if the request asks for parts."""
 
     model_config = SimpleNamespace(max_model_len=64)
+    errored = False
 
     def __init__(self, *texts: str) -> None:
         self.texts, self.params = texts, list[Any]()
