@@ -21,11 +21,11 @@ from typer.core import TyperGroup
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
-from east_ray.config_file import dump_documented
+from east_ray.config.files import dump_documented
 from east_ray.storage import RunDirectory, load_run
 
 if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses
-    from east_ray import stages
+    from east_ray.storage.rounds import Round
 
 
 class _InterruptedError(Exception):
@@ -79,8 +79,9 @@ def _console() -> Console:
 @app.command()
 def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Run everything: sample, weigh, train and evaluate, round after round; or go on where a run was interrupted."""
-    from east_ray import pipeline, report
-    from east_ray.progress import Progress
+    from east_ray import pipeline
+    from east_ray.console import Progress
+    from east_ray.report import terminal as report
 
     console, settings = _console(), load_run(config_file, overrides or [])
     path = pipeline.run(settings, Progress(console))
@@ -92,14 +93,16 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
 def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
 
-    from east_ray import pipeline, stages
+    from east_ray import pipeline
+    from east_ray.questions.stage import ask_questions
+    from east_ray.sampling.stage import sample_responses
 
-    def stage(round_: "stages.Round") -> None:
+    def stage(round_: "Round") -> None:
         pipeline.require_questions(round_.config)
         if round_.config.samples is not None:
             raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-        stages.ask_questions(round_)
-        stages.sample_responses(round_)
+        ask_questions(round_)
+        sample_responses(round_)
 
     _run_stage(stage, config_file, overrides, round_number)
 
@@ -110,14 +113,17 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 
     With `samples` in the configuration, those that another sampler made.
     """
-    from east_ray import pipeline, report, stages
+    from east_ray import pipeline
+    from east_ray.report import terminal as report
+    from east_ray.sampling.stage import take_samples
+    from east_ray.stages import make_examples
 
-    def stage(round_: "stages.Round") -> None:
+    def stage(round_: "Round") -> None:
         if round_.config.samples is not None:
-            stages.take_samples(round_)
+            take_samples(round_)
         pipeline.require(round_, "sampling", "sample")
         for learner in round_.learners():
-            stages.make_examples(round_, *learner)
+            make_examples(round_, *learner)
 
     settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
     directory, console = RunDirectory(settings), _console()
@@ -128,16 +134,19 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 @app.command()
 def train(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
-    from east_ray import pipeline, stages
+    from east_ray import pipeline
+    from east_ray.questions.stage import ask_questions
+    from east_ray.stages import make_examples
+    from east_ray.training.stage import train as train_models
 
-    def stage(round_: "stages.Round") -> None:
+    def stage(round_: "Round") -> None:
         pipeline.require_model(round_.config)
         if round_.config.training.examples == "reference_solutions":
-            stages.ask_questions(round_)
+            ask_questions(round_)
             for learner in round_.learners():
-                stages.make_examples(round_, *learner)
+                make_examples(round_, *learner)
         pipeline.require(round_, "examples", "weigh")
-        stages.train(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
+        train_models(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
 
     _run_stage(stage, config_file, overrides, round_number)
 
@@ -145,9 +154,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 @app.command()
 def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
-    from east_ray import findings, pipeline, report, stages
+    from east_ray import pipeline
+    from east_ray.evaluation.stage import evaluate as evaluate_models
+    from east_ray.report import findings
+    from east_ray.report import terminal as report
 
-    def stage(round_: "stages.Round") -> None:
+    def stage(round_: "Round") -> None:
         if round_.config.compare is not None:
             raise InputError("compare: `east-ray compare` evaluates what it trains")
         if round_.config.evaluation.questions is None:
@@ -155,7 +167,7 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
         pipeline.require_model(round_.config)
         if round_.config.questions is not None or round_.config.samples is not None:
             pipeline.require(round_, "training", "train")
-        stages.evaluate(round_)
+        evaluate_models(round_)
         findings.write_findings(round_)
 
     settings = _run_stage(stage, config_file, overrides, round_number)
@@ -165,8 +177,9 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
 @app.command()
 def compare(files_and_overrides: FilesAndOverrides) -> None:
     """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
-    from east_ray import comparing, report
-    from east_ray.progress import Progress
+    from east_ray import compare as comparing
+    from east_ray.console import Progress
+    from east_ray.report import terminal as report
 
     console = _console()
     for settings in _runs(files_and_overrides):
@@ -181,7 +194,7 @@ def write_report(
     output: Annotated[str, typer.Option(help="Where several runs side by side are written.")] = "side_by_side.html",
 ) -> None:
     """Write report.html of a run, as far as it has got, and show its tables; of several runs, one page with all."""
-    from east_ray import report
+    from east_ray.report import terminal as report
 
     console, directories = (
         _console(),
@@ -198,8 +211,9 @@ def write_report(
 @app.command()
 def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """List the questions whose reference answer the responses contradict: audit/, as JSONL and HTML."""
-    from east_ray import findings, stages
-    from east_ray.audit import write_audit
+    from east_ray.report import findings
+    from east_ray.report.audit import write_audit
+    from east_ray.stages import selection_rules
 
     settings = load_run(config_file, overrides or [])
     _refuse_later_rounds_of_a_comparison(settings, round_number)
@@ -209,7 +223,7 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     weighed = round_.learner(name)
     if weighed.record("examples") is None:
         raise InputError(f"round {round_number} of {directory.uri} has no examples yet: run `east-ray weigh` first")
-    found = findings.audit_round(round_, weighed, stages.selection_rules(learner), settings.studies)
+    found = findings.audit_round(round_, weighed, selection_rules(learner), settings.studies)
     path = write_audit(found, round_ / "audit")
     _console().print(
         f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "
@@ -232,10 +246,10 @@ def serve(
 
     Without a cluster to join it serves until it is interrupted, and then finishes what has begun.
     """
-    from east_ray import serve_config
+    from east_ray.serving import settings as serve_config
 
     settings = serve_config.from_command_line(model, overrides or [])
-    from east_ray import serving
+    from east_ray.serving import deployment as serving
 
     serving.start(settings, _console().print)
 
@@ -277,7 +291,7 @@ def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) ->
 
 
 def _run_stage(
-    stage: "Callable[[stages.Round], None]",
+    stage: "Callable[[Round], None]",
     config_file: str,
     overrides: list[str] | None,
     round_number: int,
@@ -285,7 +299,7 @@ def _run_stage(
     only_weigh: bool = False,
 ) -> Config:
     from east_ray import pipeline
-    from east_ray.progress import Progress
+    from east_ray.console import Progress
 
     settings, progress = load_run(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:

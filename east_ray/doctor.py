@@ -88,7 +88,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _cluster(address: str | None) -> Iterator[Finding]:
-    from east_ray.cluster import connect
+    from east_ray.ray_cluster import connect
 
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:

@@ -2,29 +2,25 @@
 
     questions ─▶ sampling ─▶ answers ─▶ selection ─▶ weighting ─▶ training ─▶ evaluation ─▶ next round
 
-Each stage (stages.py) reads Parquet folders of the run directory and writes others, so each can be run, resumed,
+Each stage reads Parquet folders of the run directory and writes others, so each can be run, resumed,
 inspected or replaced alone. A stage that is done is not done again; a stage that was interrupted goes on where it can
 and begins anew where it must.
 """
 
-from east_ray import samples
-from east_ray.cluster import check_resources, connect
 from east_ray.config import TRAINED, Config, InputError
-from east_ray.findings import write_findings
-from east_ray.progress import Progress
-from east_ray.questions import load_questions
-from east_ray.report import write_report
-from east_ray.stages import (
-    Round,
-    ask_questions,
-    evaluate,
-    has_gained,
-    make_examples,
-    sample_responses,
-    take_samples,
-    train,
-)
+from east_ray.console import Progress
+from east_ray.evaluation.stage import evaluate, has_gained
+from east_ray.questions.source import load_questions
+from east_ray.questions.stage import ask_questions
+from east_ray.ray_cluster import check_resources, connect
+from east_ray.report.findings import write_findings
+from east_ray.report.terminal import write_report
+from east_ray.sampling import given
+from east_ray.sampling.stage import sample_responses, take_samples
+from east_ray.stages import make_examples
 from east_ray.storage import RunDirectory, resolve_model
+from east_ray.storage.rounds import Round
+from east_ray.training.stage import train
 
 
 def run(config: Config, progress: Progress) -> str:
@@ -82,7 +78,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
                 f"there are {found:,}"
             )
     if config.samples is not None and directory.round(0).record("sampling") is None:
-        samples.check_columns(config.samples)
+        given.check_columns(config.samples)
 
 
 def require_questions(config: Config) -> None:

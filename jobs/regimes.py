@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from east_ray import answers
+from east_ray.report.studies import ByEntropy, steps_by_entropy
 from east_ray.storage import Folder, locate
-from east_ray.studies import ByEntropy, steps_by_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "quickstart"))
 from word_problems import steps_are_right

@@ -24,8 +24,8 @@ def local_ray() -> Iterator[None]:
     """A Ray of the test session's own, with more logical CPUs than a small machine has."""
     import ray
 
-    from east_ray.cluster import connect
     from east_ray.config import ClusterConfig
+    from east_ray.ray_cluster import connect
 
     connect(ClusterConfig(address="local", num_cpus=4))
     yield

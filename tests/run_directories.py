@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from east_ray.config_file import resolve
+from east_ray.config.files import resolve
 from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
 from east_ray.storage import RunDirectory, Stages
 

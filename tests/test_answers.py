@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray import symbolic
 from east_ray.answers import (
     MAX_ANSWER_CHARS,
     Extraction,
@@ -25,6 +24,7 @@ from east_ray.answers import (
     extract,
     extract_answer,
     is_parsable_reference,
+    symbolic,
 )
 
 LABELLED = Path(__file__).parent.parent.parent / "shared" / "data" / "equivalence"

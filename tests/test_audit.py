@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds import RULES, sample, write_round
 
-from east_ray.audit import (
+from east_ray.report.audit import (
     Audit,
     Suspect,
     audit,

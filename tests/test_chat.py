@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from east_ray.chat import problem
-from east_ray.serve_config import LimitsConfig
+from east_ray.serving.chat import problem
+from east_ray.serving.settings import LimitsConfig
 
 KNOWN = {"messages", "logit_bias", "stop_token_ids", "top_k", "user", "priority", "chat_template", "tools",
          "response_format", "structured_outputs"}  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from east_ray.config_file import load
+from east_ray.config.files import load
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "cluster_configs"
@@ -55,7 +55,9 @@ def test_the_autoscaler_accepts_the_local_one() -> None:
 def test_ray_serve_accepts_the_service_and_its_settings_are_ours() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from east_ray import serve_config, serving
+    from east_ray import serving
+    from east_ray.serving import settings as serve_config
+    from east_ray.serving.deployment import CONTROLLER_OPTIONS
 
     config = ServeDeploySchema.model_validate(read("serve"))
     (application,) = config.applications
@@ -64,7 +66,7 @@ def test_ray_serve_accepts_the_service_and_its_settings_are_ours() -> None:
     assert serve_config.validate(application.args).model
     assert config.http_options.host == "127.0.0.1"
     assert config.controller_options is not None
-    assert config.controller_options.model_dump() == serving.CONTROLLER_OPTIONS
+    assert config.controller_options.model_dump() == CONTROLLER_OPTIONS
 
 
 @pytest.mark.parametrize("name", LAUNCHER)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from east_ray import comparing
+from east_ray import compare as comparing
 from east_ray.config import CompareConfig, InputError
-from east_ray.config_file import resolve
+from east_ray.config.files import resolve
 from east_ray.storage import Folder, RunDirectory, locate
-from east_ray.workers import interrupted
+from east_ray.training.group import interrupted
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}

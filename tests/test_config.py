@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from east_ray import config, config_file, storage, validation
 from east_ray.config import InputError
-from east_ray.config_file import load, resolve
+from east_ray.config import files as config_file
+from east_ray.config import messages as validation
+from east_ray.config import settings as config
+from east_ray.config.files import load, resolve
+from east_ray.storage import folders as storage
 
 JOBS = Path(__file__).parent.parent / "jobs"
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from east_ray import sampling
 from east_ray.config import EnginePoolConfig, PromptConfig
-from east_ray.config_file import load
-from east_ray.journal import tidy
+from east_ray.config.files import load
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
+from east_ray.sampling import pool as sampling
+from east_ray.sampling.journal import tidy
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent

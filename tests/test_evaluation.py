@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from east_ray import selection
-from east_ray.evaluation import (
+from east_ray.evaluation.estimators import (
     accuracy,
     bootstrap_means,
     judge_response,

@@ -205,7 +205,7 @@ def test_a_question_that_engines_die_of_is_set_aside_and_no_other(quickstart: Pa
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults" / "sitecustomize.py").write_text(FAULT)
     from east_ray.config import PromptConfig
-    from east_ray.questions import load_tokenizer, render_prompt, tokenize
+    from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
 
     tokenizer = load_tokenizer(str(quickstart / "model"))
     questions = [f"Tom has {i} pens. He gets {i % 7} more. How many pens has he?" for i in (17, 100)]

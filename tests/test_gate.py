@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from east_ray.gate import Failover, Gate
+from east_ray.serving.gate import Failover, Gate
 
 TOKEN = "correct horse battery"
 
@@ -175,7 +175,7 @@ def test_clients_cannot_command_the_proxy_nor_see_its_routes() -> None:
 
 
 def test_the_proxy_holds_no_endless_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.gate._MAX_HELD_BYTES", 5)
+    monkeypatch.setattr("east_ray.serving.gate._MAX_HELD_BYTES", 5)
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         """Reads to the end, as Ray's does, and ends when the client has gone."""

@@ -7,36 +7,41 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 
 
 PURE = (
-    "records",
-    "config",
     "answers",
-    "weighting",
-    "selection",
-    "evaluation",
-    "significance",
-    "config_file",
-    "validation",
-    "audit",
-    "studies",
-    "storage",
-    "journal",
-    "samples",
-    "reference",
+    "answers.equality",
+    "config",
+    "config.files",
+    "config.messages",
+    "config.settings",
+    "console",
+    "evaluation.abstention",
+    "evaluation.estimators",
+    "evaluation.significance",
     "examples",
-    "tracking",
-    "questions",
-    "batches",
-    "progress",
-    "summary",
-    "plots",
-    "page",
-    "sections",
-    "report",
-    "solving",
-    "selective",
-    "serve_config",
-    "gate",
-    "chat",
+    "questions.prompts",
+    "questions.source",
+    "records",
+    "report.audit",
+    "report.page",
+    "report.plots",
+    "report.sections",
+    "report.studies",
+    "report.summary",
+    "report.terminal",
+    "sampling.given",
+    "sampling.journal",
+    "selection",
+    "serving.chat",
+    "serving.gate",
+    "serving.settings",
+    "serving.solving",
+    "storage",
+    "storage.folders",
+    "storage.models",
+    "training.batches",
+    "training.reference",
+    "training.tracking",
+    "weighting",
 )
 
 
@@ -52,7 +57,7 @@ def test_pure_modules_need_no_heavy_package() -> None:
 
 def test_losses_need_torch_alone() -> None:
     others = tuple(name for name in HEAVY if name != "torch")
-    forbidden = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import east_ray.losses"
+    forbidden = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import east_ray.training.losses"
     result = subprocess.run([sys.executable, "-c", forbidden], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

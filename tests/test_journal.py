@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from east_ray.journal import TaskJournal, adopt, sample_key, sampled_keys, set_aside_keys, tidy
 from east_ray.records import SAMPLES
+from east_ray.sampling.journal import TaskJournal, adopt, sample_key, sampled_keys, set_aside_keys, tidy
 from east_ray.storage import Folder, locate
 
 

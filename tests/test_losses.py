@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from east_ray import losses
+from east_ray.training import losses
 
 seeds = st.integers(0, 10_000)
 

@@ -12,9 +12,10 @@ import pytest
 from clusters import free_port
 
 from east_ray.config import EnginePoolConfig, PromptConfig
-from east_ray.journal import tidy
 from east_ray.records import SAMPLES
-from east_ray.sampling import Decoding, requests, sample
+from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.journal import tidy
+from east_ray.sampling.pool import requests, sample
 from east_ray.storage import Folder, RunDirectory, Stages, local_copy, locate
 
 SHARE_FAILED = 0.15

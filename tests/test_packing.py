@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from east_ray import packing
-from east_ray.packing import PACKED_ATTENTION, LogprobHead, packed_logprobs, register_attention, supports
+from east_ray.training import packing
+from east_ray.training.packing import PACKED_ATTENTION, LogprobHead, packed_logprobs, register_attention, supports
 
 Sequences = list[tuple[list[int], list[int]]]
 VOCABULARY = 97

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from east_ray.progress import StageLine
+from east_ray.console import StageLine
 
 
 @pytest.fixture

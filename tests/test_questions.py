@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from east_ray.config import InputError, PromptConfig, QuestionsConfig
-from east_ray.questions import end_of_turn, load_questions, load_tokenizer, prompts_within, render_prompt, tokenize
+from east_ray.questions.prompts import end_of_turn, load_tokenizer, prompts_within, render_prompt, tokenize
+from east_ray.questions.source import load_questions
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"

@@ -15,13 +15,13 @@ from rich.console import Console
 from run_directories import HOSTILE, difference, write_run
 
 from east_ray.config import InputError
-from east_ray.config_file import resolve
-from east_ray.page import Table, render, shown
-from east_ray.plots import Series, Whisker, bars, curves, density, histogram, printable, whiskers
-from east_ray.report import describe, print_summary, summarize, write_report, write_side_by_side
-from east_ray.sections import training_curves
+from east_ray.config.files import resolve
+from east_ray.report.page import Table, render, shown
+from east_ray.report.plots import Series, Whisker, bars, curves, density, histogram, printable, whiskers
+from east_ray.report.sections import training_curves
+from east_ray.report.summary import shown_questions, spread
+from east_ray.report.terminal import describe, print_summary, summarize, write_report, write_side_by_side
 from east_ray.storage import RunDirectory
-from east_ray.summary import shown_questions, spread
 
 
 @pytest.fixture(scope="module")

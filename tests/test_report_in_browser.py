@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_directories import NUM_QUESTIONS, write_run
 
-from east_ray.report import write_report, write_side_by_side
+from east_ray.report.terminal import write_report, write_side_by_side
 from east_ray.storage import RunDirectory
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from east_ray.storage import Folder, locate
-from east_ray.workers import _whole_checkpoints
+from east_ray.training.group import _whole_checkpoints
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from east_ray import samples
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
-from east_ray.samples import MalformedRowError, check_columns, given_sample, set_aside_reason, take_samples
+from east_ray.sampling import given_files
+from east_ray.sampling.given import check_columns, given_sample, set_aside_reason, take_samples
+from east_ray.sampling.given_files import MalformedRowError
 from east_ray.storage import Folder, Stages, locate
 
 ROOT = Path(__file__).parent.parent
@@ -163,10 +164,10 @@ def test_pieces_of_a_file_give_the_rows_of_the_whole(
     whole = taken(path, tmp_path / "whole")[0]
     assert len(whole) == 200
     for size in (1, 100, 137, 4096):
-        monkeypatch.setattr(samples, "_PIECE_BYTES", size if size > 1 else 97)
+        monkeypatch.setattr(given_files, "PIECE_BYTES", size if size > 1 else 97)
         info = pa.fs.LocalFileSystem().get_file_info(str(path))
-        pieces = list(samples._pieces(pa.fs.LocalFileSystem(), info, "s"))
-        lines = [line for piece in pieces for line in samples._lines(pa.fs.LocalFileSystem(), piece)]
+        pieces = list(given_files.pieces_of(pa.fs.LocalFileSystem(), info, "s"))
+        lines = [line for piece in pieces for line in given_files.lines_of(pa.fs.LocalFileSystem(), piece)]
         assert lines == path.read_bytes().splitlines()
     assert taken(path, tmp_path / "pieces")[0] == whole  # of 4096 bytes each, their lines counted
 

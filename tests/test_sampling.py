@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from east_ray.config import EnginePoolConfig, PromptConfig
-from east_ray.journal import tidy
 from east_ray.records import QUESTIONS, SAMPLES
-from east_ray.sampling import Decoding, requests, sample
+from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.journal import tidy
+from east_ray.sampling.pool import requests, sample
 from east_ray.storage import Folder, locate
 
 ENGINES: dict[str, Any] = {

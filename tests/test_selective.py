@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray.evaluation import judge_responses
-from east_ray.findings import selective_page
+from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
+from east_ray.evaluation.estimators import judge_responses
 from east_ray.records import SAMPLED_ANSWERS
-from east_ray.selective import COVERAGES, majority_answers, selective_prediction
-from east_ray.solving import Response, solve
+from east_ray.report.findings import selective_page
+from east_ray.serving.solving import Response, solve
 
 QUESTIONS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.3, 0.3 + 1e-16, 0.7, 1.1]), st.booleans()), min_size=1, max_size=7

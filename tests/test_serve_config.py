@@ -7,7 +7,7 @@ import pytest
 from run_directories import write_run
 
 from east_ray.config import AnswersConfig, InputError, PromptConfig
-from east_ray.serve_config import TOKEN_VARIABLE, from_command_line, is_loopback, resolve, token_digest
+from east_ray.serving.settings import TOKEN_VARIABLE, from_command_line, is_loopback, resolve, token_digest
 from east_ray.storage import RunDirectory
 
 TOKEN = "0123456789abcdef"

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from east_ray.config import AnswersConfig, InputError, PromptConfig
-from east_ray.serve_config import LimitsConfig, ReplicasConfig, from_command_line, resolve
-from east_ray.serving import Solver, SolveRequest, cause, engine_arguments, render_page, require_resources
+from east_ray.serving.deployment import Solver, SolveRequest, cause, engine_arguments, render_page, require_resources
+from east_ray.serving.settings import LimitsConfig, ReplicasConfig, from_command_line, resolve
 
 QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have now?"
 TOKEN = "0123456789abcdef"
@@ -71,7 +71,7 @@ def solver(engine: Any, **limits: int) -> Solver:
 
 @pytest.fixture(autouse=True)
 def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.serving._count", lambda solution: None)
+    monkeypatch.setattr("east_ray.serving.deployment._count", lambda solution: None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from test_serving import ScriptedEngine, solver
 
-from east_ray.serving import render_page, router
+from east_ray.serving.deployment import render_page, router
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("vllm.sampling_params")  # it takes seconds to import, which no page should wait for
@@ -51,7 +51,7 @@ def browser() -> Iterator["sync_api.Browser"]:
 
 @pytest.fixture(autouse=True)
 def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.serving._count", lambda solution: None)
+    monkeypatch.setattr("east_ray.serving.deployment._count", lambda solution: None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray.significance import compare, crossed_mean, holm, minimal_detectable_difference
+from east_ray.evaluation.significance import compare, crossed_mean, holm, minimal_detectable_difference
 
 
 def trainings(

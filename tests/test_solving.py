@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from east_ray.config import AnswersConfig
 from east_ray.selection import SelectionRules, judge
-from east_ray.solving import Response, Solution, solve
+from east_ray.serving.solving import Response, Solution, solve
 
 TEXTS = st.sampled_from(
     [r"\boxed{1/2}", r"\boxed{0.5}", r"\boxed{3}", "the answer is 3", r"\boxed{x+1}", "no idea", ""]

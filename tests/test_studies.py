@@ -17,15 +17,12 @@ from rich.console import Console
 from rounds import RULES, sample, write_round
 
 from east_ray import weighting
-from east_ray.config_file import resolve
-from east_ray.evaluation import wilson_interval
-from east_ray.findings import write_findings
-from east_ray.progress import Progress
+from east_ray.config.files import resolve
+from east_ray.console import Progress
+from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES
-from east_ray.selection import SelectionRules, judge
-from east_ray.stages import Round
-from east_ray.storage import Folder, RunDirectory, locate
-from east_ray.studies import (
+from east_ray.report.findings import write_findings
+from east_ray.report.studies import (
     ByEntropy,
     Prefix,
     Prefixes,
@@ -41,6 +38,9 @@ from east_ray.studies import (
     steps_by_entropy,
     weights_over_rounds,
 )
+from east_ray.selection import SelectionRules, judge
+from east_ray.storage import Folder, RunDirectory, locate
+from east_ray.storage.rounds import Round
 
 # -------------------------------------------------------------------------------------------------- shares by entropy
 

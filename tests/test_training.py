@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray import workers
-from east_ray.batches import micro_batches, steps, tokenize_example
 from east_ray.config import InputError, PromptConfig, TrainingConfig
-from east_ray.questions import load_tokenizer
+from east_ray.questions.prompts import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
-from east_ray.training import deepspeed_config, learning_rate
-from east_ray.workers import Training, TrainingSummary, train_models
+from east_ray.training import group as workers
+from east_ray.training.batches import micro_batches, steps, tokenize_example
+from east_ray.training.dataset import Training
+from east_ray.training.group import TrainingSummary, train_models
+from east_ray.training.loop import learning_rate
+from east_ray.training.model import deepspeed_config
 
 
 def rows(lengths: list[int], epoch: int = 0) -> list[dict[str, Any]]:
@@ -483,7 +485,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     model = str(quickstart / "model")
     whole = run_training(examples, model, tmp_path / "whole", settings(num_workers=2, checkpoint_every_steps=100))
     # The worker dies once, after step 5 of 6 of its second training; a checkpoint was taken after the fourth.
-    monkeypatch.setattr("east_ray.workers._worker", _DyingWorker(str(tmp_path / "died")))
+    monkeypatch.setattr("east_ray.training.group._worker", _DyingWorker(str(tmp_path / "died")))
     wanted = settings(num_workers=2, checkpoint_every_steps=2)
     before = one_of(examples, model, tmp_path / "before", wanted.model_copy(update={"epochs": 1}))
     this = one_of(examples, model, tmp_path / "resumed", wanted, "resumed")
@@ -510,7 +512,8 @@ class _DyingWorker:
         import os
         import signal
 
-        from east_ray import training, workers
+        from east_ray.training import group as workers
+        from east_ray.training import loop as training
 
         original, mark = training._Compute.step, Path(self._mark)
         count = 0

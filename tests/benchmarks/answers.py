@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from east_ray import answers, symbolic
+from east_ray import answers
+from east_ray.answers import symbolic
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 RESPONSES_PER_QUESTION = 128

@@ -62,7 +62,7 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 def settings(arguments: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     from east_ray.config import PromptConfig
-    from east_ray.sampling import Decoding
+    from east_ray.sampling.decoding import Decoding
 
     decoding = Decoding(arguments.n, temperature=1.0, max_tokens=arguments.max_tokens)
     engine_args = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": arguments.max_num_seqs,
@@ -74,7 +74,7 @@ def measure_engine(way: str, arguments: argparse.Namespace) -> dict[str, float]:
     """engine, batch_sync and copies: `LLM.generate` in this process."""
     from vllm import LLM
 
-    from east_ray.questions import load_tokenizer, render_prompt, tokenize
+    from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
 
     decoding, prompt, engine_args = settings(arguments)
     begin = time.monotonic()
@@ -118,10 +118,10 @@ def measure_engine(way: str, arguments: argparse.Namespace) -> dict[str, float]:
 def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
     import pyarrow as pa
 
-    from east_ray.cluster import connect
     from east_ray.config import ClusterConfig, EnginePoolConfig
+    from east_ray.ray_cluster import connect
     from east_ray.records import QUESTIONS
-    from east_ray.sampling import requests, sample
+    from east_ray.sampling.pool import requests, sample
     from east_ray.storage import Folder, locate
 
     decoding, prompt, engine_args = settings(arguments)

@@ -30,7 +30,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from east_ray.config import TrainingConfig
-from east_ray.training import Checkpointing, train
+from east_ray.training.loop import Checkpointing, train
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 SMALL = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,

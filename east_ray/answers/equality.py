@@ -1,0 +1,149 @@
+r"""From responses to final answers, and from final answers to clusters of equal ones.
+
+    response --extract--> answer (None = none found) --canonical--> key --cluster--> cluster number per response
+
+Two answers are equal if a teacher who knows the question would count both right or both wrong. Where that is a matter
+of convention, the conventions are:
+
+    exact values       equal only exactly; a decimal is its exact self, except that one written with 8 places or more
+                       equals any value that it is, cut or rounded there (1.41421356 = sqrt 2, 0.333 != 1/3)
+    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5; but
+    currency           3 million is a number, and 2 hours 30 minutes equals neither 2 nor 2.5
+    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); any other equation is itself, up to a constant factor
+    1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
+    (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
+    x < 5              the interval it solves to; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
+                       (1, 3) are one; touching intervals are joined, [1, 2] with [2, 3] is [1, 3]
+    1 +- x             two values
+    \text{(C)}         words without markup, punctuation and case; number words are numbers
+    3:4                3/4; 12:00 and 4:30 are times of day
+    1011_2             keeps its base
+
+Equality is decided on canonical keys (`east_ray.symbolic`), so the clusters depend neither on the order of the
+responses nor on the machine, no process can hang and nothing is evaluated as code. Rounded decimals are the one
+exception to keys: `equivalent` compares two answers alone, while in `cluster` 1.41421356 and 1.4142135623 also meet
+through the square root of 2. Clusters are always transitive.
+Extraction reads each character a bounded number of times.
+
+Known limits: "81,256" is one number, "81, 256" a list; a letter alone counts as a choice, so x = X; a decimal comma is
+understood only in a response that uses words of a language that writes it; the box of an earlier, rejected attempt
+counts if the last box is cut off; "x < -2 and x > 5", which nothing fulfils, is taken for "or"; "dozen" is a unit;
+irrational numbers are compared to 25 digits.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+from typing import Literal
+
+from east_ray.answers.extraction import MAX_ANSWER_CHARS
+from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, key
+
+_MAX_READABLE = 10**1000  # numerator or denominator of a fraction that is written out
+Equivalence = Literal["math", "string"]
+# ------------------------------------------------------------------------------------------------------- one response
+
+# ---------------------------------------------------------------------------------------------------------------- box
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+# ----------------------------------------------------------------------------------------------------------- equality
+
+
+def canonical(answer: str) -> Hashable:
+    """A key that is equal for equal answers, in every process.
+
+    Known limit: rounding. `equivalent` and `cluster` also join 1.41421356 to the square root of 2; the keys differ.
+    """
+    return key(answer)
+
+
+def canonical_answer(answer: str) -> str:
+    r"""The answer in readable form: a rational number in lowest terms, anything else without surrounding markup.
+
+    >>> canonical_answer(r"\frac{10}{4}\text{ cm}")
+    '5/2'
+    >>> canonical_answer("$x^2$.")
+    'x^2'
+    """
+    value = key(answer)
+    number = value[1] if isinstance(value, tuple) and value[0] == "number" else None
+    if isinstance(number, Fraction) and max(abs(number.numerator), number.denominator) < _MAX_READABLE:
+        return str(number)
+    return " ".join(clean(answer).split()).encode("utf-8", "replace").decode("utf-8")
+
+
+def equivalent(a: str, b: str) -> bool:
+    r"""Whether the two answers are equal.
+
+    >>> equivalent(r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt3}{3}")
+    True
+    >>> equivalent("50%", "0.5")
+    False
+    """
+    key_a, key_b = key(a), key(b)
+    return key_a == key_b or is_rounding_of(key_a, key_b) or is_rounding_of(key_b, key_a)
+
+
+def is_parsable_reference(answer: str | None) -> bool:
+    """Whether responses can be compared with this reference answer: not missing, not too long, not mere punctuation."""
+    if answer is None or len(answer) > MAX_ANSWER_CHARS or not clean(answer):
+        return False
+    value = key(answer)
+    return any(c.isalnum() for c in answer) or not (isinstance(value, tuple) and value[0] == "text")
+
+
+# ----------------------------------------------------------------------------------------------------------- clusters
+
+
+def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math") -> list[int]:
+    """The cluster of each answer, numbered by first appearance; all None form one cluster.
+
+    With "string", answers are equal if their characters are, after the light stripping of the EAST authors' pipeline.
+
+    >>> cluster(["1/2", "3", None, "0.5", None])
+    [0, 1, 2, 0, 2]
+    """
+    if equivalence == "string":
+        keys: dict[str, Hashable] = {answer: _stripped(answer) for answer in set(answers) if answer is not None}
+    elif equivalence == "math":
+        keys = {answer: key(answer) for answer in set(answers) if answer is not None}
+        distinct = list(set(keys.values()))
+        joined = dict(zip(distinct, joined_roundings(distinct), strict=True))
+        keys = {answer: joined[value] for answer, value in keys.items()}
+    else:
+        raise ValueError(f"equivalence: {equivalence!r} is neither 'math' nor 'string'")
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(None if answer is None else (keys[answer],), len(numbers)) for answer in answers]
+
+
+def cluster_with_reference(
+    answers: Sequence[str | None], reference_answer: str, *, equivalence: Equivalence = "math"
+) -> tuple[list[int], list[bool]]:
+    """The cluster of each answer, and whether it is the cluster of the reference answer.
+
+    >>> cluster_with_reference(["2", "3", None, "2.0"], "2")
+    ([0, 1, 2, 0], [True, False, False, True])
+    """
+    reference, *clusters = cluster([reference_answer, *answers], equivalence=equivalence)
+    numbers: dict[int, int] = {}
+    renumbered = [numbers.setdefault(number, len(numbers)) for number in clusters]
+    return renumbered, [number == reference for number in clusters]
+
+
+_STRIPPED_COMMANDS = re.compile(r"\\(?:left|right|!|,|;|\$|%|text\{\s*\}|displaystyle)|\^\{?\\circ\}?|[$%]")
+_TEXT_UNIT = re.compile(r"(?<=.)\\(?:text|mbox|textbf|mathrm)\{[^{}]*\}\s*$")
+_TEXT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{([^{}]*)\}")
+
+
+def _stripped(answer: str) -> str:
+    r"""The characters without spaces, LaTeX spacing, unit, percent and degree sign; \dfrac and \tfrac as \frac."""
+    text = answer.strip().rstrip(".").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
+    text = _TEXT.sub(r"\1", _TEXT_UNIT.sub("", _STRIPPED_COMMANDS.sub("", text)))
+    head, equals, tail = text.partition("=")
+    if equals and len(head.strip()) <= 2:
+        text = tail
+    text = re.sub(r"\s+", "", text)
+    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", re.sub(r"\\sqrt(\d)", r"\\sqrt{\1}", text))
+    text = re.sub(r"(?<![\d])\.(?=\d)", "0.", text)
+    return re.sub(r"(\d)\.0+$", r"\1", text)

@@ -1,0 +1,506 @@
+r"""What an answer is worth: a canonical key, equal for equal answers.
+
+Two expressions are equal if they have the same values, so an expression *is* the list of its values at fixed points:
+
+* without variables, its value: an exact fraction if it is rational, else a complex number to 25 digits;
+* with variables, its values at four points. The points depend on the names of the variables alone (SHA-256), never on a
+  process, a machine or the other answers. Two points are positive. In each of the other two, half of the variables are
+  negative, which tells |x| from x; an even root or a logarithm of a negative number counts there as undefined, so
+  that sqrt(x^3) equals x sqrt(x) but sqrt(x^2) does not equal x.
+
+Hence equality of keys is an equivalence relation by construction, the cost is linear in the number of answers, and no
+pair needs a search for a proof that might not end. By the Schwartz-Zippel lemma different polynomials agree at a random
+point with probability below degree / 2^62; arithmetic runs at 70 digits, so differences down to 1e-40 are seen.
+
+Around the values stands the shape: kind of bracket, order of a tuple, set of a bare list, the solution set of an
+inequality, an equation up to a constant factor.
+
+Every step is bounded: exact integers have at most MAX_BITS bits, powers are estimated before they are computed, sums
+have at most MAX_TERMS terms. What exceeds a bound, or is undefined, has its tokens as key and equals only itself.
+Nothing here depends on a clock, so the same answers fall into the same clusters on a fast and on a slow machine.
+
+Known limits: no integrals, limits, derivatives or unknown functions; x = 3y + 1 is the expression 3y + 1, but
+x - 3y = 1 is the line y = (x - 1)/3; n is any real number, so (-1)^{2n} is not 1.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from fractions import Fraction
+from functools import lru_cache, reduce
+
+from east_ray.answers.symbolic import intervals
+from east_ray.answers.symbolic.intervals import interval_key
+from east_ray.answers.symbolic.parser import parse
+from east_ray.answers.symbolic.prose import as_written
+from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
+from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+from east_ray.answers.symbolic.values import (
+    CONSTANT,
+    LOCK,
+    MAX_COST,
+    ZERO_BITS,
+    OffDomainError,
+    UndefinedError,
+    Value,
+    complex_digits,
+    cost,
+    digits,
+    evaluate,
+    is_complex,
+    is_zero,
+    real,
+    substitute,
+    values_at_points,
+)
+
+Key = Hashable
+
+MIN_DECIMALS = 8  # from here on a decimal stands for any value it is a rounding of
+MIN_DECIMALS_WITHOUT_ZEROS = 6  # of such a decimal; 12.00000000 is just 12
+MAX_SNAPPED_DENOMINATOR = 10**12
+
+
+# ------------------------------------------------------------------------------------------------------ scalar keys
+
+
+def _real_key(value: Value) -> Key:
+    """The exact fraction, if the value is one up to rounding error; else its leading digits."""
+    if isinstance(value, Fraction):
+        return value
+    if is_zero(value):
+        return Fraction(0)
+    sign, mantissa, exponent, _ = value._mpf_
+    exact = Fraction(-mantissa if sign else mantissa) * Fraction(2) ** exponent
+    near: Fraction = exact.limit_denominator(MAX_SNAPPED_DENOMINATOR)
+    error = abs(exact - near)
+    # Any number has fractions within 1 / denominator^2 of it; one that is 10^12 times closer is no coincidence.
+    if error <= abs(near) * Fraction(2) ** ZERO_BITS and error * near.denominator**2 * 10**12 < 1:
+        return near
+    return ("real", *digits(value))
+
+
+def _number_key(value: Value) -> Key:
+    if isinstance(value, Fraction):
+        return ("number", value)
+    if not is_complex(value):
+        return ("number", _real_key(value))
+    imaginary = _real_key(value.imag)
+    if imaginary == 0:
+        return ("number", _real_key(value.real))
+    return ("complex", _real_key(value.real), imaginary)
+
+
+def _expression_key(node: Node) -> Key:
+    values = values_at_points(node)
+    fingerprint = tuple(None if value is None else complex_digits(value) for value in values)
+    if len({part for part in fingerprint if part is not None}) == 1:  # sin^2 x + cos^2 x
+        return _number_key(next(value for value in values if value is not None))
+    return ("expression", fingerprint)
+
+
+def _scalar_key(node: Node) -> Key:
+    if (rounded := _rounded_literal(node)) is not None:
+        return rounded
+    if node in (Symbol("∞"), Apply("+", (Symbol("∞"),))):
+        return ("infinity", 1)
+    if node == Apply("-", (Symbol("∞"),)):
+        return ("infinity", -1)
+    if is_constant(node):
+        return _number_key(evaluate(node, CONSTANT))
+    return _expression_key(node)
+
+
+def _rounded_literal(node: Node) -> Key | None:
+    """A decimal written with MIN_DECIMALS places or more: ("number", value, places)."""
+    value, places = _decimal(node)
+    if places < MIN_DECIMALS or (value * 10 ** (MIN_DECIMALS_WITHOUT_ZEROS - 1)).denominator == 1:
+        return None
+    return ("number", value, places)
+
+
+def _decimal(node: Node) -> tuple[Fraction, int]:
+    """Value and places of a decimal, signed or in scientific notation; 0 places for anything else."""
+    match node:
+        case Number(value, places):
+            return value, places
+        case Apply("-" | "+" as sign, (inner,)):
+            value, places = _decimal(inner)
+            return (-value if sign == "-" else value), places
+        case Apply("*", (Number(value, places), Apply("^", (Number(Fraction(numerator=10, denominator=1)), power)))):
+            exponent = _decimal(power)[0]
+            if exponent.denominator == 1 and abs(exponent) <= MAX_DIGITS:
+                return value * Fraction(10) ** int(exponent), places - int(exponent)
+    return Fraction(0), 0
+
+
+# --------------------------------------------------------------------------------------------------- structured keys
+
+
+def _set_key(keys: Iterable[Key]) -> Key:
+    """A set; of one element: the element, since a bare list is a set and one answer a list of one."""
+    members = frozenset(keys)
+    return next(iter(members)) if len(members) == 1 else ("set", members)
+
+
+def _real_set(key: Key) -> intervals.RealSet | None:
+    return intervals.real_set(key, numeric)
+
+
+def _joined(keys: Iterable[Key]) -> Key:
+    """The union of sets: one key for [1, 2] with [2, 3] and for [1, 3], if they are sets of real numbers."""
+    members: set[Key] = set()
+    for key in keys:
+        members |= key[1] if isinstance(key, tuple) and key[0] == "union" else {key}
+    sets = [_real_set(member) for member in members]
+    if None not in sets:
+        return intervals.key_of(intervals.union(one for one in sets if one is not None))
+    if all(isinstance(member, tuple) and member[0] in ("set", "number", "complex") for member in members):
+        return _set_key(value for member in members for value in _elements(member))
+    return next(iter(members)) if len(members) == 1 else ("union", frozenset(members))
+
+
+def _elements(key: Key) -> Iterable[Key]:
+    return key[1] if isinstance(key, tuple) and key[0] == "set" else (key,)
+
+
+def _common(keys: Sequence[Key]) -> Key:
+    """The intersection of sets."""
+    sets = [_real_set(key) for key in keys]
+    if None not in sets:
+        return intervals.key_of(reduce(intervals.intersection, (one for one in sets if one is not None)))
+    return ("intersection", frozenset(keys))
+
+
+def _variants(node: Node) -> list[Node]:
+    """3 ± x is 3 + x and 3 - x; all signs of one expression go together, with ∓ the other way."""
+
+    def signed(part: Node, positive: bool) -> Node:
+        if isinstance(part, Apply):
+            inner = tuple(signed(argument, positive) for argument in part.arguments)
+            if part.operator in ("±", "∓"):
+                return Apply("+", inner) if positive == (part.operator == "±") else Apply("-", inner)
+            return Apply(part.operator, inner)
+        if isinstance(part, Relation):
+            return Relation(part.signs, tuple(signed(side, positive) for side in part.sides), part.named)
+        return part
+
+    plus, minus = signed(node, True), signed(node, False)
+    return [plus] if plus == minus else [plus, minus]
+
+
+def _difference_key(left: Node, right: Node) -> Key:
+    """R without finitely many numbers is the union of the intervals between them."""
+    whole, removed = _key(left), _key(right)
+    sets = _real_set(whole), _real_set(removed)
+    if sets[0] is None or sets[1] is None:
+        return ("difference", whole, removed)
+    return intervals.key_of(intervals.difference(sets[0], sets[1]))
+
+
+def _ratio_key(terms: tuple[Node, ...]) -> Key:
+    """3:4 is 3/4; 2:4:6 is (1, 2, 3) up to a factor."""
+    if len(terms) == 2:
+        return _scalar_key(Apply("/", terms))
+    return ("ratio", tuple(_scalar_key(Apply("/", (term, terms[0]))) for term in terms))
+
+
+def _scaled_matrix(node: Apply) -> Node | None:
+    """A number times, or divided into, a matrix: the factor moves into the cells."""
+    matrices = [part for part in node.arguments if isinstance(part, Apply) and part.operator == "matrix"]
+    if node.operator not in ("*", "/", "-") or len(matrices) != 1:
+        return None
+    if node.operator == "/" and node.arguments[0] != matrices[0]:
+        return None
+
+    def scaled(cell: Node) -> Node:
+        return Apply(node.operator, tuple(cell if part is matrices[0] else part for part in node.arguments))
+
+    rows = (row for row in matrices[0].arguments if isinstance(row, Apply))
+    return Apply("matrix", tuple(Apply("row", tuple(map(scaled, row.arguments))) for row in rows))
+
+
+def _sequence_key(node: Apply) -> Key:
+    """A tuple or an interval: "()", "(]", "[)", "[]"."""
+    return ("sequence", node.operator[0], node.operator[1], tuple(map(_key, node.arguments)))
+
+
+def _parts_key(node: Apply) -> Key:
+    return (node.operator, tuple(map(_key, node.arguments)))
+
+
+def _list_key(node: Apply) -> Key:
+    items = node.arguments
+    if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 and x ≠ 1, x ≠ 3
+        left, right = items[0].sides[0], items[1:]
+        alike = [
+            item if isinstance(item, Relation) else Relation(("≠",), (left, item), (True, False)) for item in right
+        ]
+        if all(item.signs == ("≠",) for item in alike):
+            return _all_key(Apply("all", (items[0], *alike)))
+    keys = [_key(variant) for item in items for variant in _variants(item)]
+    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
+        return _joined(keys)  # x < -1 or x > 3
+    if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
+        return _joined(keys)  # (-oo, -1) or (2, oo)
+    return _set_key(keys)
+
+
+def _all_key(node: Apply) -> Key:
+    """Inequalities that hold together. With two variables, or without a common solution, they are a bare list."""
+    if len(frozenset().union(*map(_variables, node.arguments))) == 1:
+        common = _common(tuple(map(_key, node.arguments)))
+        if common != _EMPTY:
+            return common
+    return _list_key(Apply("list", node.arguments)) if _are_solved(node) else _set_key(map(_key, node.arguments))
+
+
+def _are_solved(node: Apply) -> bool:
+    return any(isinstance(item, Relation) and item.signs != ("≠",) for item in node.arguments)
+
+
+_EMPTY: Key = ("set", frozenset())
+_ENDLESS = frozenset((intervals.INFINITY, intervals.MINUS_INFINITY))
+_STRUCTURES: dict[str, Callable[[Apply], Key]] = {
+    "list": _list_key,
+    "set": _list_key,
+    "all": _all_key,
+    "∪": lambda node: _joined(map(_key, node.arguments)),
+    "∩": lambda node: _common(tuple(map(_key, node.arguments))),
+    "∖": lambda node: _difference_key(*node.arguments),
+    ":": lambda node: _ratio_key(node.arguments),
+    **dict.fromkeys(("()", "(]", "[)", "[]"), _sequence_key),
+    **dict.fromkeys(("matrix", "determinant", "row"), _parts_key),
+}
+
+
+def _key(node: Node) -> Key:
+    if isinstance(node, Text):
+        return ("text", node.words)
+    if isinstance(node, Apply) and node.operator in ("list", "set"):
+        return _list_key(node)
+    if len(variants := _variants(node)) > 1:
+        return _set_key(map(_key, variants))
+    if isinstance(node, Relation):
+        return _relation_key(node)
+    if isinstance(node, Apply):
+        return _apply_key(node)
+    return _symbol_key(node) if isinstance(node, Symbol) else _scalar_key(node)
+
+
+def _apply_key(node: Apply) -> Key:
+    if (structure := _STRUCTURES.get(node.operator)) is not None:
+        return structure(node)
+    scaled = _scaled_matrix(node)
+    return _scalar_key(node) if scaled is None else _key(scaled)
+
+
+def _symbol_key(symbol: Symbol) -> Key:
+    if symbol.name == "ℝ":
+        return intervals.ALL_REALS
+    if symbol.name == "∅":
+        return _EMPTY
+    if len(symbol.name) == 1 and symbol.name.isascii() and symbol.name not in "ei":
+        return ("text", symbol.name.casefold())  # x = n is n, which alone is the letter of a choice
+    return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
+
+
+# --------------------------------------------------------------------------------------------------------- relations
+
+_FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+
+
+def _is_inequality(relation: Relation) -> bool:
+    return any(sign in _FLIPPED or sign == "≠" for sign in relation.signs)
+
+
+def _relation_key(relation: Relation) -> Key:
+    signs, sides, named = relation
+    if _is_inequality(relation):
+        return _inequality_key(relation)
+    if named[-1] and not any(named[:-1]) and len(sides) == 2 and signs == ("=",):  # 3 = x
+        sides, named = sides[::-1], named[::-1]
+    first = 0
+    while first < len(sides) - 1 and named[first]:
+        first += 1
+    rest, rest_signs = sides[first:], signs[first:]
+    if "≈" in rest_signs:  # sqrt(2) ≈ 1.41: what stands before is exact
+        rest, rest_signs = rest[: rest_signs.index("≈") + 1], rest_signs[: rest_signs.index("≈")]
+    if len(rest) == 1:
+        return _key(rest[0])
+    if "∈" in rest_signs:
+        return _key(rest[-1])
+    if first or all(is_constant(side) for side in rest):  # A = 2 * 3 = 6
+        return _key(rest[-1])
+    return _equation_key(rest[0], rest[-1])
+
+
+def _difference(left: Node, right: Node) -> Node:
+    return Apply("+", (left, Apply("-", (right,))))
+
+
+def _equation_key(left: Node, right: Node) -> Key:
+    """A line or another graph y = E(x), as the expression E; any other equation, up to a constant factor."""
+    difference = _difference(left, right)
+    symbols = _variables(difference)
+    if "y" in symbols and len(symbols) == 2 and _is_linear(difference, Symbol("y")):
+        return _scalar_key(_solved_for(difference, Symbol("y")))
+    return ("equation", _up_to_factor(difference, keep_sign=False))
+
+
+def _variables(node: Node) -> frozenset[str]:
+    if isinstance(node, Symbol):
+        return frozenset() if is_constant(node) else frozenset((node.name,))
+    if isinstance(node, Apply):
+        if node.operator == "call":
+            return frozenset((repr(node),))
+        return frozenset().union(*map(_variables, node.arguments))
+    if isinstance(node, Relation):
+        return frozenset().union(*map(_variables, node.sides))
+    return frozenset()
+
+
+def _up_to_factor(node: Node, keep_sign: bool) -> Key:
+    values = values_at_points(node)
+    scale = values[0]
+    if scale is None or is_zero(scale):
+        raise UndefinedError("no scale")
+    if keep_sign:
+        scale = abs(scale)
+    return tuple(None if value is None else complex_digits(value / scale) for value in values)
+
+
+def _at(node: Node, symbol: Symbol, value: int) -> Node:
+    return substitute(node, symbol, Number(Fraction(value)))
+
+
+def _is_linear(node: Node, symbol: Symbol) -> bool:
+    """Whether its values at 0, 1, 2 and 5 of the symbol lie on a line that is not level, at every point."""
+    at_0, at_1, at_2, at_5 = (values_at_points(_at(node, symbol, k)) for k in (0, 1, 2, 5))
+    for v0, v1, v2, v5 in zip(at_0, at_1, at_2, at_5, strict=True):
+        if v0 is None or v1 is None or v2 is None or v5 is None:
+            return False
+        if not is_zero(v2 - 2 * v1 + v0) or not is_zero(v5 - 5 * v1 + 4 * v0) or is_zero(v1 - v0):
+            return False
+    return True
+
+
+def _solved_for(node: Node, symbol: Symbol) -> Node:
+    """The root of a linear node: -F(0) / (F(1) - F(0))."""
+    at_0, at_1 = _at(node, symbol, 0), _at(node, symbol, 1)
+    return Apply("/", (Apply("-", (at_0,)), _difference(at_1, at_0)))
+
+
+def _inequality_key(relation: Relation) -> Key:
+    """The solution set, if one variable is linear or stands as |x|; else the inequality up to a positive factor."""
+    signs, sides, _ = relation
+    if len(sides) == 3 and (set(signs) <= {"<", "≤"} or set(signs) <= {">", "≥"}):
+        if signs[0] in ">≥":
+            sides, signs = sides[::-1], tuple(_FLIPPED[sign] for sign in reversed(signs))
+        lower, middle, upper = sides
+        return _between_key(lower, signs[0], middle, signs[1], upper)
+    if len(sides) != 2 or signs[0] not in ("≠", *_FLIPPED):
+        raise UndefinedError("chain of relations")
+    left, right = sides
+    sign = signs[0]
+    if is_constant(left) and not is_constant(right):
+        left, right, sign = right, left, _FLIPPED.get(sign, sign)
+    return _half_line_key(left, sign, right)
+
+
+def _half_line_key(left: Node, sign: str, right: Node) -> Key:
+    if (inner := _inside_abs(left)) and is_constant(right) and sign in _FLIPPED:
+        minus = Apply("-", (right,))
+        if sign in "<≤":
+            return _between_key(minus, sign, inner, sign, right)
+        return _joined((_half_line_key(inner, _FLIPPED[sign], minus), _half_line_key(inner, sign, right)))
+    bound = _linear_bound(left, right)
+    if bound is None:
+        difference = _difference(left, right)
+        if sign in ">≥":
+            difference, sign = Apply("-", (difference,)), _FLIPPED[sign]
+        return ("inequality", sign, _up_to_factor(difference, keep_sign=sign != "≠"))
+    end, rises = bound
+    if sign == "≠":
+        below = interval_key("(", intervals.MINUS_INFINITY, end, ")")
+        return _joined((below, interval_key("(", end, intervals.INFINITY, ")")))
+    if not rises:
+        sign = _FLIPPED[sign]
+    if sign in "<≤":
+        return interval_key("(", intervals.MINUS_INFINITY, end, "]" if sign == "≤" else ")")
+    return interval_key("[" if sign == "≥" else "(", end, intervals.INFINITY, ")")
+
+
+def _between_key(lower: Node, low_sign: str, middle: Node, high_sign: str, upper: Node) -> Key:
+    opening, closing = "[" if low_sign == "≤" else "(", "]" if high_sign == "≤" else ")"
+    if inner := _inside_abs(middle):
+        minus_lower, minus_upper = Apply("-", (lower,)), Apply("-", (upper,))
+        return _joined((
+            _between_key(minus_upper, high_sign, inner, low_sign, minus_lower),
+            _between_key(lower, low_sign, inner, high_sign, upper),
+        ))  # fmt: skip
+    low, high = _linear_bound(middle, lower), _linear_bound(middle, upper)
+    if low is None or high is None:
+        parts = (_half_line_key(middle, _FLIPPED[low_sign], lower), _half_line_key(middle, high_sign, upper))
+        return _common(parts)
+    if low[1]:
+        return interval_key(opening, low[0], high[0], closing)
+    return interval_key("[" if closing == "]" else "(", high[0], low[0], "]" if opening == "[" else ")")
+
+
+def _inside_abs(node: Node) -> Node | None:
+    if isinstance(node, Apply) and node.operator == "abs" and isinstance(node.arguments[0], Symbol):
+        return node.arguments[0]
+    return None
+
+
+def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
+    """Where left - right, linear in its only variable, is zero, and whether it rises; None if it is not linear."""
+    if isinstance(left, Apply) and left.operator == "call":
+        left = Symbol(repr(left))  # 0 < f(x) < 1 bounds the value of f
+    if isinstance(left, Symbol) and _scalar_key(right) in (intervals.INFINITY, intervals.MINUS_INFINITY):
+        return _scalar_key(right), True
+    difference = _difference(left, right)
+    symbols = _variables(difference)
+    if len(symbols) != 1:
+        return None
+    symbol = Symbol(next(iter(symbols)))
+    if not _is_linear(difference, symbol):
+        return None
+    slope = evaluate(_difference(_at(difference, symbol, 1), _at(difference, symbol, 0)), CONSTANT)
+    return _scalar_key(_solved_for(difference, symbol)), bool(real(slope) > 0)
+
+
+# -------------------------------------------------------------------------------------------------------- public face
+
+
+@lru_cache(maxsize=1 << 15)
+def key(answer: str) -> Key:
+    r"""The canonical key of an answer: hashable, equal for equal answers, the same in every process.
+
+    >>> key("0.5") == key(r"\frac{1}{2}")
+    True
+    >>> key("(1, 2)") == key("(2, 1)")
+    False
+    """
+    node = parse(answer)
+    try:
+        if cost(node) > MAX_COST:
+            raise UndefinedError("too long to evaluate")
+        with LOCK:
+            return _key(node)
+    except (
+        UndefinedError,
+        OffDomainError,
+        RecursionError,
+    ):  # the last: nested as deeply as may be, under a deep caller
+        return _key(as_written(tokenize(clean(answer))))
+
+
+def numeric(number_key: Key) -> Fraction:
+    """The value of a ("number", ...) key, exact or to 25 digits."""
+    assert isinstance(number_key, tuple)
+    value = number_key[1]
+    if isinstance(value, Fraction):
+        return value
+    assert isinstance(value, tuple)
+    _, integer, exponent = value
+    return Fraction(integer * Fraction(2) ** exponent)

@@ -1,0 +1,44 @@
+"""Which side of a relation is only a name for the other: x = 5, f(x) = 5 and the area = 5 are 5."""
+
+from collections.abc import Sequence
+
+from east_ray.answers.symbolic.prose import is_english
+from east_ray.answers.symbolic.tokens import FUNCTIONS, Token
+from east_ray.answers.symbolic.tree import Apply, Node, Symbol, Text, is_constant, is_literal
+
+
+def names_a_quantity(tokens: Sequence[Token], node: Node) -> bool:
+    """Whether one side of a relation is only a name for the other: x, a_3, f(x), f^{-1}(x), AB, NO/BO, A:B, (p, q).
+
+    A product of small letters is not: xy = 1 is an equation, AB = 1 the length of a segment.
+    """
+    kinds = {token.kind for token in tokens}
+    if isinstance(node, Symbol):
+        return not is_constant(node) and node.name not in ("ℝ", "∅") and not is_literal(node)
+    if isinstance(node, Text) or (kinds <= {"text", "word", "letter"} and any(map(is_english, tokens))):
+        return True  # the area = 5
+    if not isinstance(node, Apply) or _is_call(tokens):
+        return _is_call(tokens)
+    if node.operator in ("()", ":", "/", "abs"):
+        return all(names_a_quantity((), argument) for argument in node.arguments)
+    if node.operator == "*":
+        factors = _flat_product(node)
+        return all(isinstance(f, Symbol) and (f.name[0].isupper() or f.name[0] == "\\") for f in factors)
+    return node.operator == "call" or (node.operator in FUNCTIONS and not is_constant(node))
+
+
+def _flat_product(node: Node) -> list[Node]:
+    if isinstance(node, Apply) and node.operator == "*":
+        return [factor for argument in node.arguments for factor in _flat_product(argument)]
+    return [node]
+
+
+def _is_call(tokens: Sequence[Token]) -> bool:
+    """P(x), f^{-1}(x), a(n): a letter and, in brackets to the end, nothing but letters and numbers."""
+    texts = [token.text for token in tokens]
+    if len(texts) < 4 or tokens[0].kind != "letter" or "(" not in texts or texts[-1] != ")":
+        return False
+    opening = texts.index("(")
+    head, inside = texts[1:opening], tokens[opening + 1 : -1]
+    is_plain_head = "".join(head) in ("", "'", "''", "^{-1}", "^-1") or head[:1] == ["_"]
+    return is_plain_head and all(token.kind in ("letter", "number") or token.text == "," for token in inside)

@@ -1,0 +1,590 @@
+r"""From tokens to an expression tree.
+
+The tree says what is written, not what it is worth: that is the business of `east_ray.symbolic.values`. Nothing is ever
+evaluated as code, and every input ends in bounded time: texts, numbers and nesting have limits.
+
+Grammar, loosest binding first::
+
+    answer   = item { ("," | ";" | "and" | "or") item }          a bare list; inequalities with "and" hold together
+    item     = union { ("=" | "≈" | "∈" | "<" | "≤" | ">" | "≥" | "≠") union }
+    union    = ratio { ("∪" | "∩" | "∖") ratio }
+    ratio    = sum { ":" sum }
+    sum      = ["+" | "-" | "±" | "∓"] product { ("+" | "-" | "±" | "∓") product }
+    product  = power { ("*" | "/" | nothing) power }
+    power    = atom { "!" | "°" | "%" | "'" } ["^" argument]
+
+Known limits: ``1/2x`` is (1/2)x; ``log`` is to base 10; a function name without brackets takes the factors up to the
+next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); a matrix takes part in no arithmetic but with a number;
+integrals, limits and derivatives are compared as text.
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from east_ray.answers.symbolic.names import names_a_quantity
+from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
+from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, SHORT_UNITS, NotMathematicsError, Token, clean, tokenize
+from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+
+MAX_CHARS = 2000  # longest answer that is read as mathematics; the longest reference answer of MATH has 159
+MAX_DEPTH = 40  # of nested brackets, fractions, roots; each costs some eight Python frames
+
+
+_RELATIONS = frozenset("=≈∈<≤>≥≠")
+_SEPARATORS = frozenset((",", ";", "\\\\", AND))
+_INEQUALITIES = frozenset("<≤>≥≠")
+_UNIT_MARKS = frozenset("./-'\"()")
+#: Words that say what to do with a number, so that they are no unit: anywhere, at first, or unless they come last.
+_NO_UNITS = frozenset(
+    [
+        "plus",
+        "minus",
+        "divided",
+        "multiplied",
+        "choose",
+        "remainder",
+        "factorial",
+        "half",
+        "halves",
+        "tenths",
+        "hundredths",
+    ]
+)
+_NO_UNITS_FIRST = frozenset(("squared", "cubed"))
+_NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
+_CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
+_OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
+_CALLABLE = frozenset("fghFGH")  # f(x) is a value of f; x(y) is a product
+
+
+class _Parser:
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.tokens = tokens
+        self.position = 0
+        self.depth = 0
+        self.open_bars = 0
+        self.open_functions = 0
+        self.separators: set[str] = set()  # between the items read last
+
+    # -- tokens
+
+    def mark(self) -> str | None:
+        """The next token if it is a mark, else None."""
+        if self.position < len(self.tokens):
+            kind, text = self.tokens[self.position]
+            return text if kind == "mark" else None
+        return None
+
+    def take(self, *marks: str) -> bool:
+        if self.mark() in marks:
+            self.position += 1
+            return True
+        return False
+
+    def expect(self, marks: str) -> str:
+        mark = self.mark()
+        if mark is None or mark not in marks:
+            raise NotMathematicsError(f"expected one of {marks}")
+        self.position += 1
+        return mark
+
+    # -- lists and relations
+
+    def answer(self) -> Node:
+        if self.at_set_builder():
+            node = self.set_builder("")
+        else:
+            items = self.items("")
+            if not items:
+                raise NotMathematicsError("nothing")
+            together = self.separators == {AND} and all(map(_is_inequality, items))
+            node = items[0] if len(items) == 1 else Apply("all" if together else "list", tuple(items))
+        if self.position < len(self.tokens):
+            raise NotMathematicsError("text after the answer")
+        return node
+
+    def at_set_builder(self) -> bool:
+        r"""Whether ``x | x > 2`` or ``x \in R : x > 2`` comes next, the inside of a set's braces."""
+        ahead = self.tokens[self.position : self.position + 4]
+        if not ahead or ahead[0].kind != "letter":
+            return False
+        if [token.text for token in ahead[1:3]] == ["∈", "ℝ"]:
+            ahead = [ahead[0], *ahead[3:]]
+        bar = len(ahead) > 1 and ahead[1] in (Token("mark", "|"), Token("mark", ":"))
+        return bar and any(token.kind == "mark" and token.text in _INEQUALITIES for token in self.tokens)
+
+    def set_builder(self, closers: str) -> Node:
+        """The conditions, which hold together."""
+        while self.mark() not in ("|", ":"):
+            self.position += 1
+        self.position += 1
+        bars, self.open_bars = self.open_bars, 0
+        conditions = self.items(closers)
+        self.open_bars = bars
+        if not conditions or not all(map(_is_inequality, conditions)):
+            raise NotMathematicsError("a set by other conditions than inequalities")
+        return conditions[0] if len(conditions) == 1 else Apply("all", tuple(conditions))
+
+    def items(self, closers: str) -> list[Node]:
+        """Items up to the end or to one of `closers`, which is not consumed; empty items are dropped."""
+        found: list[Node] = []
+        separators: set[str] = set()
+        while True:
+            while (separator := self.mark()) in _SEPARATORS:
+                separators.add(str(separator))
+                self.position += 1
+            mark = self.mark()
+            if self.position >= len(self.tokens) or (mark is not None and mark in closers):
+                self.separators = separators
+                return found
+            found.append(self.item())
+            mark = self.mark()
+            if (
+                mark not in _SEPARATORS
+                and not (mark is not None and mark in closers)
+                and self.position < len(self.tokens)
+            ):
+                raise NotMathematicsError(f"unexpected {self.tokens[self.position].text}")
+
+    def item(self) -> Node:
+        if self.mark() in ("=", "≈"):  # "≈ 8.24"
+            self.position += 1
+        signs: list[str] = []
+        sides: list[Node] = []
+        named: list[bool] = []
+        while True:
+            start = self.position
+            sides.append(self.union())
+            named.append(names_a_quantity(self.tokens[start : self.position], sides[-1]))
+            mark = self.mark()
+            if mark not in _RELATIONS:
+                break
+            assert mark is not None
+            signs.append(mark)
+            self.position += 1
+        return Relation(tuple(signs), tuple(sides), tuple(named)) if signs else sides[0]
+
+    def union(self) -> Node:
+        node = self.ratio()
+        num_operators = 0
+        while (mark := self.mark()) in ("∪", "∩", "∖"):
+            self.position += 1
+            num_operators += 1
+            if num_operators > MAX_DEPTH:
+                raise NotMathematicsError("too many sets")
+            node = Apply(str(mark), (node, self.ratio()))
+        return node
+
+    def ratio(self) -> Node:
+        terms = [self.sum()]
+        while self.take(":"):
+            terms.append(self.sum())
+        if self.take("choose", "over"):  # {5 \\choose 2}
+            operator = "binom" if self.tokens[self.position - 1].text == "choose" else "/"
+            return Apply(operator, (terms[0], self.sum()))
+        return terms[0] if len(terms) == 1 else Apply(":", tuple(terms))
+
+    # -- arithmetic
+
+    def sum(self) -> Node:
+        terms: list[Node] = []
+        while not terms or self.mark() in ("+", "-", "±", "∓"):
+            sign = self.mark()
+            if sign in ("+", "-", "±", "∓"):
+                self.position += 1
+                term = self.sum_sign_chain()
+                terms.append(term if sign == "+" else Apply(str(sign), (term,)))
+            else:
+                terms.append(self.product())
+        node = terms[0] if len(terms) == 1 else Apply("+", tuple(terms))
+        self.skip_unit(node)
+        return node
+
+    def sum_sign_chain(self) -> Node:
+        """A product after a sign, itself perhaps signed: 3 + -2."""
+        negative = False
+        while self.mark() in ("+", "-"):
+            negative ^= self.mark() == "-"
+            self.position += 1
+        node = self.product()
+        return Apply("-", (node,)) if negative else node
+
+    def product(self) -> Node:
+        factors = [self.power()]
+        num_divisions = 0
+        while True:
+            if self.take("*"):
+                factors.append(self.signed_power())
+            elif self.take("/"):
+                num_divisions += 1
+                if num_divisions > MAX_DEPTH:
+                    raise NotMathematicsError("too many divisions")
+                factors = [Apply("/", (_product_of(factors), self.signed_power()))]
+            elif self.starts_factor(factors[-1] if len(factors) == 1 else _product_of(factors)):
+                self.juxtaposed(factors)
+            else:
+                return _product_of(factors)
+
+    def juxtaposed(self, factors: list[Node]) -> None:
+        """Appends a factor without a sign before it; 2\\frac12 is a mixed number."""
+        before = self.tokens[self.position - 1]
+        follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
+        texts = [token.text for token in self.tokens[self.position : self.position + 3]]
+        is_fraction = self.mark() == "frac" or (texts[:1] == ["{"] and texts[2:] == ["over"])
+        factor = self.power()
+        if follows_literal and isinstance(factor, Number):
+            raise NotMathematicsError("two numbers in a row")
+        if follows_literal and is_fraction and before.text.isdecimal() and _is_literal_fraction(factor):
+            factors[-1] = Apply("+", (factors[-1], factor))
+        else:
+            factors.append(factor)
+
+    def signed_power(self) -> Node:
+        if self.take("-"):
+            return Apply("-", (self.power(),))
+        self.take("+")
+        return self.power()
+
+    def starts_factor(self, left: Node) -> bool:
+        if self.position >= len(self.tokens):
+            return False
+        kind, text = self.tokens[self.position]
+        if kind in ("word", "text"):
+            return kind == "word" and not self.at_unit(left)
+        if kind == "mark":
+            return (text in _OPENERS and not self.at_unit(left)) or (text == "|" and not self.open_bars)
+        return kind != "end"
+
+    def power(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise NotMathematicsError("nested too deeply")
+        node = self.atom()
+        begin = self.position
+        while True:
+            mark = self.mark()
+            if mark in ("!", "°") and self.position - begin > MAX_DEPTH:
+                raise NotMathematicsError("too many signs after a value")
+            if mark == "^":
+                self.position += 1
+                node = self.exponentiation(node)
+            elif mark == "!":
+                self.position += 1
+                node = Apply("!", (node,))
+            elif mark == "°":
+                self.position += 1
+                node = self.degrees(node)
+            elif mark == "%":
+                self.position += 1
+            elif mark == "_" and isinstance(node, Number) and self.tokens[self.position - 1].text == ")":
+                self.position += 1
+                node = Symbol(f"{node.value} in base {self.script()}")
+            else:
+                self.depth -= 1
+                return node
+
+    def exponentiation(self, base: Node) -> Node:
+        after = [token.text for token in self.tokens[self.position : self.position + 3]]
+        if after[:1] in (["\\circ"], ["°"]):
+            self.position += 1
+            return self.degrees(base)
+        if after in (["{", "\\circ", "}"], ["{", "°", "}"]):
+            self.position += 3
+            return self.degrees(base)
+        if self.take("-"):
+            return Apply("^", (base, Apply("-", (self.argument(whole_number=True),))))
+        self.take("+")
+        exponent = self.argument(whole_number=True)
+        if self.take("^"):  # right-associative: 2^3^2 = 2^9
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise NotMathematicsError("nested too deeply")
+            exponent = self.exponentiation(exponent)
+        return Apply("^", (base, exponent))
+
+    def degrees(self, node: Node) -> Node:
+        """An angle: pi/180 inside a function, a unit to drop elsewhere, with the C or F of a temperature."""
+        if self.position < len(self.tokens) and self.tokens[self.position] in (("letter", "C"), ("letter", "F")):
+            self.position += 1
+        return Apply("*", (node, Apply("/", (Symbol("π"), Number(Fraction(180)))))) if self.open_functions else node
+
+    def argument(self, whole_number: bool = False) -> Node:
+        r"""What a command applies to: a group, or one token; ``\frac12`` takes single digits."""
+        if self.position < len(self.tokens):
+            kind, text = self.tokens[self.position]
+            if kind == "number" and not whole_number and text.isdecimal() and len(text) > 1:
+                digit, rest = Token("number", text[0]), Token("number", text[1:])
+                self.tokens = [*self.tokens[: self.position], digit, rest, *self.tokens[self.position + 1 :]]
+            if kind == "function" or text in ("√", "frac"):
+                return self.power()
+        return self.atom()
+
+    # -- atoms
+
+    def atom(self) -> Node:
+        if self.position >= len(self.tokens):
+            raise NotMathematicsError("unfinished")
+        kind, text = self.tokens[self.position]
+        self.position += 1
+        reader = {
+            "number": self.number,
+            "clock": Symbol,
+            "letter": self.symbol,
+            "word": _letters_of,
+            "text": self.label,
+            "function": self.function,
+            "begin": self.environment,
+            "mark": self.composite,
+        }.get(kind)
+        if reader is None:
+            raise NotMathematicsError(f"unexpected {text}")
+        return reader(text)
+
+    def label(self, text: str) -> Node:
+        r"""``\text{Area}`` in ``\text{Area} = 5``."""
+        if self.mark() not in _RELATIONS:
+            raise NotMathematicsError("text among mathematics")
+        return Text(text.casefold())
+
+    def composite(self, mark: str) -> Node:
+        match mark:
+            case "(" | "[" | "{" | "⦃" | "⟨":
+                return self.bracket(mark)
+            case "frac" | "binom":
+                self.depth += 1  # fractions of fractions nest without brackets
+                if self.depth > MAX_DEPTH:
+                    raise NotMathematicsError("nested too deeply")
+                top = self.argument()
+                node = Apply("/" if mark == "frac" else "binom", (top, self.argument()))
+                self.depth -= 1
+                return node
+            case "√":
+                return self.root()
+            case "|" | "⌊" | "⌈":
+                return self.enclosed(mark)
+            case "∑" | "∏":
+                return self.series(mark)
+        raise NotMathematicsError(f"unexpected {mark}")
+
+    def number(self, text: str) -> Node:
+        text = text.rstrip(".")
+        if len(text) > MAX_DIGITS or abs(int(re.split("[eE]", text + "e0")[1])) > MAX_DIGITS:
+            raise NotMathematicsError("number too long")
+        if re.fullmatch(r"[\d.]+", text) and self.take("_"):
+            return Symbol(f"{int(text) if text.isdecimal() else text} in base {self.script()}")
+        scale = self.scale()
+        mantissa, _, exponent = text.lower().partition("e")
+        places = len(mantissa.partition(".")[2]) - int(exponent or 0)
+        return Number(Fraction(text) * scale, max(places, 0) if scale == 1 else 0)
+
+    def scale(self) -> int:
+        """The factor of a word such as million, if one comes next."""
+        if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text"):
+            return 1
+        first, _, rest = self.tokens[self.position].text.strip().partition(" ")
+        factor = SCALES.get(first.casefold(), 1)
+        if factor > 1 and rest:  # 3 \text{ million dollars}
+            self.tokens = [*self.tokens[: self.position], Token("text", rest), *self.tokens[self.position + 1 :]]
+        elif factor > 1:
+            self.position += 1
+        return factor
+
+    def symbol(self, name: str) -> Node:
+        while (mark := self.mark()) in ("_", "'"):
+            self.position += 1
+            name += "'" if mark == "'" else "_" + self.script()
+        if name in _CALLABLE and self.mark() == "(":
+            self.position += 1
+            arguments = self.items(")")
+            self.expect(")")
+            return Apply("call", (Symbol(name), *arguments))
+        return Symbol(name)
+
+    def script(self) -> str:
+        """A subscript, as text: the tokens of the next group, or the next token."""
+        parts: list[str] = []
+        depth = 0
+        while self.position < len(self.tokens):
+            text = self.tokens[self.position].text
+            self.position += 1
+            depth += (text == "{") - (text == "}")
+            if text not in "{}":
+                parts.append(text)
+            if depth <= 0:
+                return "".join(parts)
+        raise NotMathematicsError("subscript without an end")
+
+    def function(self, name: str) -> Node:
+        base: Node | None = None
+        exponent: Node | None = None
+        while self.mark() in ("_", "^"):
+            if self.take("_"):
+                base = self.argument(whole_number=True)
+            elif self.take("^"):
+                exponent = Apply("-", (self.argument(),)) if self.take("-") else self.argument(whole_number=True)
+        self.open_functions += 1
+        argument = self.function_argument()
+        self.open_functions -= 1
+        if exponent == Apply("-", (Number(Fraction(1)),)) and not name.startswith(("ln", "log")):
+            return Apply("arc" + name, argument)
+        node = Apply(name, argument) if base is None else Apply("log_base", (base, *argument))
+        return node if exponent is None else Apply("^", (node, exponent))
+
+    def function_argument(self) -> tuple[Node, ...]:
+        if self.take("("):
+            arguments = self.items(")")
+            self.expect(")")
+            return tuple(arguments)
+        factors = [self.power()]
+        while self.starts_factor(factors[-1]) and self.tokens[self.position].kind != "function":
+            factors.append(self.power())
+        return (factors[0] if len(factors) == 1 else Apply("*", tuple(factors)),)
+
+    def root(self) -> Node:
+        degree: Node = Number(Fraction(2))
+        if self.take("["):
+            degree = self.sum()
+            self.expect("]")
+        return Apply("^", (self.argument(whole_number=True), Apply("/", (Number(Fraction(1)), degree))))
+
+    def series(self, operator: str) -> Node:
+        r"""``\sum_{k=1}^{n} body``; the body reaches to the next + or -."""
+        self.expect("_")
+        self.expect("{")
+        lower = self.item()
+        self.expect("}")
+        self.expect("^")
+        upper = self.argument(whole_number=True)
+        if not (isinstance(lower, Relation) and lower.signs == ("=",) and isinstance(lower.sides[0], Symbol)):
+            raise NotMathematicsError("series without a running index")
+        return Apply(operator, (lower.sides[0], lower.sides[1], upper, self.product()))
+
+    def bracket(self, opening: str) -> Node:
+        if opening in "⦃{" and self.at_set_builder():
+            node = self.set_builder(_CLOSERS[opening])
+            self.expect(_CLOSERS[opening])
+            return node
+        bars, self.open_bars = self.open_bars, 0
+        items = self.items(_CLOSERS[opening])
+        closing = self.expect(_CLOSERS[opening])
+        self.open_bars = bars
+        if opening == "⦃":
+            return Apply("set", tuple(items))
+        if len(items) == 1:
+            return items[0] if opening + closing in ("()", "[]", "{}") else Apply(opening + closing, tuple(items))
+        if opening == "{":
+            return Apply("set", tuple(items))
+        return Apply("()" if opening == "⟨" else opening + closing, tuple(items))
+
+    def enclosed(self, opening: str) -> Node:
+        self.open_bars += opening == "|"
+        node = self.sum()
+        self.expect(_CLOSERS[opening])
+        self.open_bars -= opening == "|"
+        return Apply({"|": "abs", "⌊": "floor", "⌈": "ceil"}[opening], (node,))
+
+    def environment(self, name: str) -> Node:
+        rows: list[Apply] = []
+        cells: list[Node] = []
+        while self.position < len(self.tokens):
+            if self.tokens[self.position].kind == "end":
+                self.position += 1
+                if cells:
+                    rows.append(Apply("row", tuple(cells)))
+                if name in ("cases", "aligned", "align", "gathered"):
+                    return Apply("list", tuple(cell for row in rows for cell in row.arguments))
+                return Apply("determinant" if name == "vmatrix" else "matrix", tuple(rows))
+            if self.take("\\\\"):
+                if cells:
+                    rows.append(Apply("row", tuple(cells)))
+                cells = []
+            elif not self.take("&"):
+                cells.append(self.item())
+                if self.mark() == ",":
+                    self.position += 1
+        raise NotMathematicsError("environment without an end")
+
+    # -- units
+
+    def at_unit(self, left: Node) -> bool:
+        """Whether the next word or text is a unit: only after a plain number, as in 10weeks, 10 cm, 10 \\text{ m}."""
+        if self.position >= len(self.tokens) or not (is_constant(left) or is_literal(left)):
+            return False
+        kind, text = self.tokens[self.position]
+        if kind == "word" and text not in SHORT_UNITS and len(text) <= 3:
+            return False
+        return (kind in ("text", "word") or self.at_unit_fraction()) and self.unit_end() is not None
+
+    def at_unit_fraction(self) -> bool:
+        r"""Whether ``\frac{\text{km}}{\text{h}}`` comes next."""
+        ahead = self.tokens[self.position : self.position + 7]
+        marks = [token.text for token in ahead if token.kind == "mark"]
+        return marks == ["frac", "{", "}", "{", "}"] and all(ahead[i].kind in ("text", "word") for i in (2, 5))
+
+    def unit_end(self) -> int | None:
+        """Where the unit that comes next ends: 10 cm^2, 42 square metres of grass; None if it is none: 3 out of 5."""
+        start, self.position = self.position, self.position + 7 if self.at_unit_fraction() else self.position
+        words: list[str] = []
+        while self.position < len(self.tokens):
+            kind, text = self.tokens[self.position]
+            if kind == "mark" and (text in _RELATIONS or text in _SEPARATORS or text in ")]⦄}⟩&:"):
+                break
+            if self.take("^"):
+                self.script()
+                continue
+            if kind not in ("word", "text", "letter") and not (kind == "mark" and text in _UNIT_MARKS):
+                self.position = start
+                return None
+            words += re.findall(r"\w+", text.casefold())
+            self.position += 1
+        end, self.position = self.position, start
+        if any(word in _NO_UNITS or word.isdecimal() for word in words) or _NO_UNITS_FIRST.intersection(words[:1]):
+            return None
+        return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else end
+
+    def skip_unit(self, left: Node) -> None:
+        """Moves to the end of the unit, if there is one."""
+        if self.at_unit(left):
+            self.position = self.unit_end() or self.position
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and all(sign in _INEQUALITIES for sign in node.signs)
+
+
+def _letters_of(word: str) -> Node:
+    """A product, as in 2abc, or the corners of a figure, as in ABCD."""
+    return Apply("*", tuple(map(Symbol, word)))
+
+
+def _product_of(factors: Sequence[Node]) -> Node:
+    return factors[0] if len(factors) == 1 else Apply("*", tuple(factors))
+
+
+def _is_literal_fraction(node: Node) -> bool:
+    return isinstance(node, Apply) and node.operator == "/" and all(isinstance(part, Number) for part in node.arguments)
+
+
+def parse(answer: str) -> Node:
+    r"""The expression tree of an answer; prose, and whatever is no mathematics, becomes `Text`.
+
+    >>> parse("1/2") == parse(r"\frac{1}{2}")
+    True
+    >>> parse(r"\text{No solution.}")
+    Text(words='no solution')
+    """
+    text = clean(answer)
+    if len(text) > MAX_CHARS:
+        return Text(text)
+    try:
+        tokens = tokenize(text)
+    except NotMathematicsError:
+        return prose(text)
+    node = choice(text) or (prose(text) if is_prose(tokens) else quantity_of_several_units(tokens))
+    if node is not None:
+        return node
+    try:
+        return _Parser(tokens).answer()
+    except NotMathematicsError:
+        return as_written(tokens)

@@ -1,0 +1,146 @@
+"""Answers in words: numbers in words, choices, days and names, and quantities of several units."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token
+from east_ray.answers.symbolic.tree import Node, Number, Symbol, Text
+
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_BELOW_TWENTY = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_NUMBER_WORDS = {word: value for value, word in enumerate(_BELOW_TWENTY.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), start=2)
+}
+_MAX_NUMBER_WORDS = 12
+
+_COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
+_BETWEEN_WORDS = re.compile(r"[^\w+*/=<>^|-]+")
+_PUNCTUATION = frozenset((*",;'.?!-()\"", AND))
+_CHOICE = re.compile(r"\(?([A-Ea-e])\)")
+_HEDGES = re.compile(r"(?:approximately|about|around|nearly|exactly|roughly|answer|total|option|choice) (?=\S+$)")
+_SAID_OTHERWISE = {"dne": "does not exist", "no solutions": "no solution", "no real solutions": "no real solution"}
+_ALL_REALS = frozenset(("all real numbers", "all reals", "all real x", "the set of all real numbers", "real numbers"))
+_PLAIN_NUMBER = re.compile(r"\d{1,30}(?:[./]\d{1,30})?\.?", re.ASCII)
+_UNIT_SERIES = (
+    ("week", "day", "hour", "minute", "second"),
+    ("year", "month", "week", "day"),
+    ("yard", "foot", "inch"),
+    ("pound", "ounce"),
+    ("gallon", "quart", "pint", "cup"),
+    ("dollar", "quarter", "dime", "nickel", "cent"),
+    ("degree", "minute", "second"),
+    ("kilometer", "meter", "centimeter", "millimeter"),
+    ("kilogram", "gram"),
+)
+_UNIT_NAMES = {
+    "hr": "hour", "hrs": "hour", "min": "minute", "mins": "minute", "sec": "second", "secs": "second", "feet": "foot",
+    "ft": "foot", "inches": "inch", "in": "inch", "lb": "pound", "lbs": "pound", "oz": "ounce", "yd": "yard",
+    "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "kg": "kilogram", "pennies": "cent",
+}  # fmt: skip
+
+
+def number_in_words(words: str) -> int | None:
+    """eighteen, twenty one, three hundred and five, two thousand; None for anything else, such as one two."""
+    total = current = 0
+    parts = [word for word in words.split() if word != "and"]
+    if not parts or len(parts) > _MAX_NUMBER_WORDS:
+        return None
+    for word in parts:
+        if (value := _NUMBER_WORDS.get(word)) is not None:
+            follows_tens = current % 100 >= 20 and current % 10 == 0 and 0 < value < 10
+            if current % 100 and not follows_tens:
+                return None
+            current += value
+        elif word == "hundred":
+            current = max(current, 1) * 100
+        elif word in SCALES:
+            total += max(current, 1) * SCALES[word]
+            current = 0
+        else:
+            return None
+    return total + current
+
+
+def words_of(text: str) -> str:
+    """Prose as its case-folded words, without markup and punctuation."""
+
+    def unmarked(command: re.Match[str]) -> str:
+        return " " if command[1] in TEXT_COMMANDS | IGNORED else f" {command[1]} "
+
+    return " ".join(_BETWEEN_WORDS.sub(" ", _COMMAND_NAME.sub(unmarked, text).casefold()).split())
+
+
+def prose(text: str) -> Node:
+    """The number that the words name, all reals, or the words themselves."""
+    words = _HEDGES.sub("", words_of(text))
+    if words in _ALL_REALS:
+        return Symbol("ℝ")
+    if re.fullmatch(r"[0-9]{1,18}", words):
+        return Number(Fraction(words))
+    words = _SAID_OTHERWISE.get(words, words)
+    value = number_in_words(words.replace("-", " "))
+    return Text(words) if value is None else Number(Fraction(value))
+
+
+def choice(text: str) -> Node | None:
+    """The letter of (A) or A), else None."""
+    match = _CHOICE.fullmatch(text)
+    return Text(match[1].casefold()) if match else None
+
+
+def is_english(token: Token) -> bool:
+    """Whether a word is one of a language, and not a product such as xyz."""
+    return token.kind == "text" or (
+        token.kind == "word" and not (token.text.islower() and set("aeiou").isdisjoint(token.text))
+    )
+
+
+def is_prose(tokens: Sequence[Token]) -> bool:
+    """Words and nothing that computes; or an answer that begins with two words and is no "area of ABC = 5"."""
+    if not any(is_english(token) for token in tokens):
+        return "".join(token.text for token in tokens).lower() == "no"
+    computes = any(
+        kind in ("number", "clock", "function", "begin")
+        or (kind == "mark" and text not in _PUNCTUATION)
+        or (kind == "letter" and text in "π∞")
+        for kind, text in tokens
+    )
+    if not computes:
+        return True
+    if [token.kind for token in tokens] in (["word", "number"], ["text", "number"]) and is_english(tokens[0]):
+        return True  # June 5
+    words = ("word", "text", "letter")
+    return is_english(tokens[0]) and tokens[1].kind in words and Token("mark", "=") not in tokens
+
+
+def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
+    """2 hours and 30 minutes, 5 ft 6 in: numbers with units of one series, each smaller than the one before."""
+    parts: list[tuple[str, str]] = []
+    number = ""
+    for token in tokens:
+        if token.kind == "number" and not number and _PLAIN_NUMBER.fullmatch(token.text):
+            number = token.text
+        elif token.kind in ("word", "text") and number:
+            unit = token.text.casefold().removesuffix(" and").strip(" .,")
+            parts.append((number, _UNIT_NAMES.get(unit) or unit.removesuffix("s")))
+            number = ""
+        elif number or token.text not in (",", AND):
+            return None
+    units = [unit for _, unit in parts]
+    if number or len(parts) < 2:
+        return None
+    for series in _UNIT_SERIES:
+        places = [series.index(unit) for unit in units if unit in series]
+        if len(places) == len(units) and places == sorted(set(places)):
+            return Text(" ".join(f"{Fraction(amount.rstrip('.'))} {unit}" for amount, unit in parts))
+    return None
+
+
+def as_written(tokens: Sequence[Token]) -> Text:
+    """Mathematics that cannot be read or computed: its tokens, so that spacing and the kind of \\frac do not matter."""
+    return Text(" ".join("," if token.text == AND else token.text for token in tokens).casefold())

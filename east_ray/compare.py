@@ -1,0 +1,295 @@
+"""A comparison: one set of samples, every way to learn from it with every seed, and which of them differ.
+
+The trainings run in waves, several groups of workers at a time, each with one training after the other: a wave's models
+are evaluated together by one pool of engines and then removed. What is trained or evaluated is never done again. From
+the second round on, each training is a run of its own, which samples from its own model.
+"""
+
+import hashlib
+import json
+import queue
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from rich.console import Console
+
+from east_ray.config import BASE, CompareConfig, Config, InputError
+from east_ray.config.files import differences, dump, parse
+from east_ray.console import Progress, StageLine
+from east_ray.evaluation import estimators as evaluation
+from east_ray.evaluation import significance
+from east_ray.evaluation.stage import held_out_answers
+from east_ray.pipeline import open_round, open_run, prepare
+from east_ray.records import ANSWERS, EXAMPLES
+from east_ray.report.findings import write_findings
+from east_ray.report.terminal import describe, write_report
+from east_ray.stages import make_examples
+from east_ray.storage import Folder, StageRecord, Stages, resolve_model
+from east_ray.storage.rounds import Round
+from east_ray.training.group import interrupted
+from east_ray.training.stage import train
+
+#: A learner of a round: its name, its settings and its folders.
+_Learner = tuple[str, Config, Stages]
+
+
+def compare(config: Config, progress: Progress) -> str:
+    """All rounds of a comparison; returns the path of the report. Raises InputError for what the user can mend."""
+    if config.compare is None or config.evaluation.questions is None:
+        raise InputError("compare: a comparison needs `compare`, what to train, and `evaluation.questions`")
+    directory = open_run(config, progress)
+    for number in range(config.rounds):
+        round_ = open_round(config, directory, number, progress)
+        _check_same_trainings(round_)
+        if number == 0:
+            directory.store(config)  # arms and seeds may have joined
+            prepare(round_)
+            rounds = dict.fromkeys(config.compare.trainings(), round_)
+        else:
+            rounds = {name: _own_round(round_, name, settings) for name, settings, _ in round_.learners()}
+            _record_questions(round_)
+        _make_all_examples(round_, rounds)
+        _train_and_evaluate(round_, rounds, config.compare)
+        _write_comparison(round_, config.compare)
+        write_findings(round_)
+    return write_report(directory)
+
+
+def _check_same_trainings(round_: Round) -> None:
+    """Raises InputError if a training that has its examples had other settings under the same name."""
+    for name, settings, stages in round_.learners():
+        stored = stages.folder.read_text("config.yaml")
+        if stored is None or stages.record("examples") is None:
+            continue
+        if differing := differences(parse(stored, f"{stages.folder}/config.yaml"), settings):
+            raise InputError(
+                f"compare: {name} has been begun with other settings ({'; '.join(differing)}); give its grid another "
+                "suffix, or choose another run_dir"
+            )
+
+
+def _own_round(round_: Round, name: str, settings: Config) -> Round:
+    """A later round of one training, with the questions asked and sampled of its own model."""
+    mine = open_round(settings, round_.directory, round_.number, round_.progress, learner=name)
+    if mine.stages.record("sampling") is None:
+        round_.progress.say(f"{name}, round {round_.number}:")
+        prepare(mine)
+    return mine
+
+
+def _record_questions(round_: Round) -> None:
+    """What one training was asked in this round, for the round: all were asked the same."""
+    _, _, first = next(iter(round_.learners()))
+    with round_.stages.recording("questions") as record:
+        record.counts = (first.record("questions") or StageRecord()).counts
+
+
+def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
+    """The examples of every training before the first of them begins: what is wrong with a grid shows here."""
+    todo = [learner for learner in round_.learners() if learner[2].record("examples") is None]
+    with round_.progress.stage("examples", len(todo), "trainings") as line:
+        for name, settings, stages in todo:
+            stages.folder.write_text("config.yaml", dump(settings))
+            try:
+                make_examples(_silent(rounds[name]), name, settings, stages)
+            except InputError as error:
+                raise InputError(f"compare: {name} cannot be trained: {error}") from error
+            line.advance(1, name)
+
+
+def _silent(round_: Round) -> Round:
+    """The round without its progress lines, where one line stands for many trainings."""
+    return replace(round_, progress=Progress(Console(quiet=True)))
+
+
+def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: CompareConfig) -> None:
+    """``variants/NAME/``: each training with the answers of its model; ``variants/base/``: those of the base."""
+    keep_models = settings.keep_models or round_.config.rounds > round_.number + 1
+    for _, _, stages in round_.learners():
+        if stages.record("evaluation") is not None and not keep_models:
+            (stages / "model").clear()  # that a process which was killed has left
+    if round_.number == 0 and round_.stages.record("base") is None:
+        with round_.stages.recording("base"), round_.progress.stage("evaluation", 1, "models") as line:
+            _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
+            line.advance(1, "before training")
+    todo = [learner for learner in round_.learners() if learner[2].record("evaluation") is None]
+    checkpoints = round_.stages / "checkpoints"
+    first = {interrupted(checkpoints / number) for number in checkpoints.names()}
+    todo.sort(key=lambda learner: learner[0] not in first)
+    with round_.progress.stage("trainings", len(todo), "trainings") as line:
+        for begin in range(0, len(todo), settings.models_at_once):
+            wave = todo[begin : begin + settings.models_at_once]
+            untrained = [learner for learner in wave if learner[2].record("training") is None]
+            line.advance(len(wave) - len(untrained))
+            groups = _in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
+            _train_wave(rounds, groups, checkpoints, line)
+            checkpoints.clear()
+            line.advance(0, f"{len(wave)} models are being evaluated")
+            _evaluate_wave(round_, wave, keep_models=keep_models)
+    if round_.number > 0 and not settings.keep_models:
+        for name in rounds:
+            (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
+
+
+def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[_Learner]], checkpoints: Folder,
+                line: StageLine) -> None:  # fmt: skip
+    """Train some groups at a time, in each one training after the other. The first error ends the wave."""
+    ended: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
+
+    def work(number: str, group: Sequence[_Learner]) -> None:
+        learners = [(_silent(rounds[name]), name, settings, stages) for name, settings, stages in group]
+        try:
+            train(learners, checkpoints / number, ended.put)
+        except BaseException as error:  # raised where it is waited for
+            ended.put(error)
+
+    threads = [
+        threading.Thread(target=work, args=one, daemon=True, name=f"trainings-{one[0]}")  # an interrupt need not wait
+        for one in groups.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(sum(map(len, groups.values()))):
+        event = ended.get()
+        if isinstance(event, BaseException):
+            raise event
+        line.advance(1, f"{event} · {len(groups)} at once")
+    for thread in threads:
+        thread.join()
+
+
+def _in_groups(waiting: Sequence[_Learner], checkpoints: Folder, count: int) -> dict[str, list[_Learner]]:
+    """Trainings in about `count` groups of one size, by the name of the group's checkpoints.
+
+    A training that was interrupted is the first of the group that has its checkpoint, even if that makes more groups.
+    """
+    left = {learner[0]: learner for learner in waiting}
+    groups = {}
+    for number in checkpoints.names():
+        name = interrupted(checkpoints / number)
+        if name in left:
+            groups[number] = [left.pop(name)]
+    for number in map(str, range(count)):
+        if len(groups) < min(count, len(waiting)):
+            groups.setdefault(number, [])
+    for learner in left.values():
+        min(groups.values(), key=len).append(learner)
+    return groups
+
+
+def _as_many_as_fit(wave: Sequence[_Learner]) -> int:
+    """Trainings that the cluster as it is has room for; one CPU is left for reading the examples."""
+    import ray
+
+    have = ray.cluster_resources()
+    rooms = []
+    for _, settings, _ in wave:
+        training = settings.training
+        wanted = {"CPU": training.num_cpus_per_worker, "GPU": training.num_gpus_per_worker, **training.resources}
+        there = have | {"CPU": have.get("CPU", 0) - 1}
+        rooms += [there.get(name, 0) / (amount * training.num_workers) for name, amount in wanted.items() if amount > 0]
+    return max(1, int(min(rooms, default=1)))
+
+
+def _evaluate_wave(round_: Round, wave: Sequence[_Learner], *, keep_models: bool) -> None:
+    models = {name: round_.directory.address(stages / "model") for name, _, stages in wave}
+    _answer(round_, models, {name: stages for name, _, stages in wave})
+    for _, _, stages in wave:
+        with stages.recording("evaluation"):
+            pass  # the record stands last, so that a wave that was killed is evaluated again
+        if not keep_models:
+            (stages / "model").clear()
+
+
+def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
+    """``evaluation/answers/`` of some models; their responses, which the answers hold as well, do not stay."""
+    assert round_.config.evaluation.questions is not None
+    digest = hashlib.blake2b("\n".join(models).encode(), digest_size=8).hexdigest()
+    folder = f"evaluation/{digest}"
+    answers, _ = held_out_answers(_silent(round_), round_.config.evaluation.questions, models, folder, StageRecord())
+    for name, stages in places.items():
+        (stages / "evaluation/answers").replace(answers.filter(pc.equal(answers["model"], name)))
+    (round_.stages / folder).clear()
+
+
+def _write_comparison(round_: Round, settings: CompareConfig) -> None:
+    """``comparison.json``: each arm's accuracy over its seeds and its difference to the uniform one, with intervals."""
+    tables = {name: _correctness(stages) for name, _, stages in round_.learners()}
+    base = _correctness(round_.directory.round(0).learner(BASE))
+    # A question that an engine refused or died of for any model counts for none.
+    questions = sorted(set(base).intersection(*tables.values()))
+    if len(questions) < 2:
+        raise InputError("evaluation.questions: fewer than two could be asked of every model; nothing can be compared")
+    arms, baselines = settings.arms(), settings.baselines()
+    correct = {
+        arm: np.array([[tables[f"{arm}-seed-{seed}"][question] for question in questions] for seed in settings.seeds])
+        for arm in arms
+    }
+    accuracy = evaluation.accuracy(np.array([base[question] for question in questions]), 0, 0)
+    sampling = round_.stages.record("sampling") if round_.config.samples is None else None
+    results = significance.compare(correct, baselines)
+    rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
+    times = Counter(arm["label"] for arm in rows)
+    for arm in rows:
+        if times[arm["label"]] > 1:
+            arm["label"] = f"{arm['name']}: {arm['label']}"
+    content = {
+        "num_questions": len(questions),
+        "seeds": settings.seeds,
+        "over_seeds": len(settings.seeds) > 1,
+        "num_comparisons": sum(result.difference is not None for result in results),
+        "base": asdict(accuracy),
+        # Once for all of them; from the second round on each samples for itself.
+        "sampling": sampling and {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds},
+        "arms": rows,
+    }
+    round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
+
+
+def _correctness(stages: Stages) -> dict[str, bool]:
+    table = (stages / "evaluation/answers").read(ANSWERS, ["question_id", "is_correct"])
+    return dict(zip(table["question_id"].to_pylist(), table["is_correct"].to_pylist(), strict=True))
+
+
+def _arm(
+    round_: Round, result: significance.ArmResult, baselines: Mapping[str, str | None], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """A row of ``comparison.json``, with what the arm's trainings cost."""
+    names = [f"{result.arm}-seed-{seed}" for seed in seeds]
+    settings = round_.config.variant(names[0])
+    learners = [round_.stages.learner(name) for name in names]
+    records = [learner.record("training") or StageRecord() for learner in learners]
+    sampled = [learner.record("sampling") or StageRecord() for learner in learners]
+    weights = (round_.stages.learner(names[0]) / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
+    difference, adjusted = result.difference, result.adjusted_p_value
+    return {
+        "name": result.arm,
+        "label": describe(settings),
+        "baseline": baselines[result.arm],
+        "accuracies": result.accuracy_per_seed,
+        "mean": result.accuracy.mean,
+        "low": max(0.0, result.accuracy.low),
+        "high": min(1.0, result.accuracy.high),
+        "difference": difference and difference.mean,
+        "difference_low": difference and difference.low,
+        "difference_high": difference and difference.high,
+        "p_value": difference and difference.p_value,
+        "p_adjusted": adjusted,
+        "verdict": result.verdict or ("baseline" if result.arm in baselines.values() else "no baseline"),
+        "detectable": result.minimal_detectable_difference,
+        "objective": settings.training.objective,
+        "signal": settings.weighting.signal,
+        "mapping": settings.weighting.mapping,
+        "exponent": settings.weighting.exponent,
+        "num_examples": len(weights),
+        # Kish's effective sample size: as many examples of equal weight would leave as much noise.
+        "effective_examples": float(weights.sum() ** 2 / (weights**2).sum()),
+        "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
+        "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
+        "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),
+    }

@@ -1,0 +1,43 @@
+"""Every setting of a run, and the YAML files that they come from. No Ray, vLLM or torch is imported."""
+
+from east_ray.config.settings import (
+    BASE,
+    TRAINED,
+    AnswersConfig,
+    ClusterConfig,
+    CompareConfig,
+    Config,
+    EnginePoolConfig,
+    InputError,
+    LoraConfig,
+    PromptConfig,
+    QuestionsConfig,
+    SamplesConfig,
+    StudiesConfig,
+    TrainingConfig,
+    WeightingConfig,
+    flatten,
+    set_dotted,
+    validate,
+)
+
+__all__ = [
+    "BASE",
+    "TRAINED",
+    "AnswersConfig",
+    "ClusterConfig",
+    "CompareConfig",
+    "Config",
+    "EnginePoolConfig",
+    "InputError",
+    "LoraConfig",
+    "PromptConfig",
+    "QuestionsConfig",
+    "SamplesConfig",
+    "StudiesConfig",
+    "TrainingConfig",
+    "WeightingConfig",
+    "flatten",
+    "set_dotted",
+    "validate",
+]

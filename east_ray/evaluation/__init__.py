@@ -1,0 +1,1 @@
+"""What models can do on held-out questions: estimates, intervals, significance, abstention."""

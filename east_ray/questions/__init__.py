@@ -1,0 +1,1 @@
+"""Benchmark file or hub data set -> questions; question -> prompt."""

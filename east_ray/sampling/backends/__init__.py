@@ -1,0 +1,1 @@
+"""What answers a prompt: one file for each kind of engine."""

@@ -1,0 +1,44 @@
+"""A round of a run: what its stages work with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from east_ray.config import TRAINED, Config
+from east_ray.console import Progress
+from east_ray.storage import RunDirectory, Stages
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round works with: the run's settings, its folders, and the models that it samples from and trains."""
+
+    config: Config
+    directory: RunDirectory
+    number: int
+    sampled_model: str
+    initial_model: str
+    progress: Progress
+    learner: str = TRAINED  # whose round it is: from the second on, each training of a comparison has its own
+
+    @property
+    def stages(self) -> Stages:
+        """The round's folders."""
+        return self.directory.round(self.number).learner(self.learner)
+
+    def learners(self) -> Iterator[tuple[str, Config, Stages]]:
+        """(name, configuration, folders) of the round's own training and of each variant of it, or of a comparison."""
+        for name, settings in self.config.learners().items():
+            yield name, settings, self.stages.learner(name)
+
+
+def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
+    """Whether a stage is done; if it is, says so."""
+    record = stages.record(stage)
+    if record is not None:
+        round_.progress.say(f"{label:<12}done before, in {record.seconds:.0f} s")
+    return record is not None
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts in one line, e.g. ``3 all_wrong, 1 no_boxed_correct``."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

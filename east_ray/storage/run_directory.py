@@ -1,0 +1,138 @@
+"""The run directory: where the rows of each stage lie, and which stages are done.."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from east_ray.config import TRAINED, Config, InputError
+from east_ray.config import files as config_file
+from east_ray.storage.folders import Folder, locate
+
+
+@dataclass
+class StageRecord:
+    """What a stage counted and how long it took; written when it is done."""
+
+    seconds: float = 0.0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The folders of one round, or of one variant of it, with the records of the stages that are done."""
+
+    folder: Folder
+
+    def __truediv__(self, name: str) -> Folder:
+        return self.folder / name
+
+    def learner(self, name: str) -> "Stages":
+        """The folders of one training of the round; a variant has all but the samples of its own."""
+        return self if name == TRAINED else Stages(self.folder / "variants" / name)
+
+    def record(self, stage: str) -> StageRecord | None:
+        """The record of a stage that is done, else None."""
+        text = (self.folder / "stages").read_text(f"{stage}.json")
+        return None if text is None else StageRecord(**json.loads(text))
+
+    @contextmanager
+    def recording(self, stage: str) -> Iterator[StageRecord]:
+        """Time a stage and write its record, with the counts put into it, if the block ends without an error."""
+        record, begin = StageRecord(), time.monotonic()
+        yield record
+        record.seconds = round(time.monotonic() - begin, 3)
+        text = json.dumps({"seconds": record.seconds, "counts": record.counts}, indent=1)
+        (self.folder / "stages").write_text(f"{stage}.json", text + "\n")
+
+
+#: Sections of the configuration that matter only after the samples are there.
+_LATER_SECTIONS = ("answers", "selection", "weighting", "training", "variants", "evaluation")
+
+
+class RunDirectory:
+    """The folder of a run. Opening it writes ``config.yaml``, or checks that the one there is of the same run."""
+
+    def __init__(self, config: Config, *, only_read: bool = False) -> None:
+        """Raises InputError if the directory holds a run of another configuration, naming the keys that differ.
+
+        `only_read` leaves a ``config.yaml`` that is there as it is.
+        """
+        filesystem, path = locate(config.run_dir, is_output=True)
+        self.folder = Folder(filesystem, path.rstrip("/"))
+        self.uri = config.run_dir if "://" in config.run_dir else path
+        try:
+            stored = self.folder.read_text("config.yaml")
+            if stored is None or not self._has_begun():
+                stored = None
+                self.folder.write_text("config.yaml", config_file.dump(config))
+        except OSError as error:
+            raise InputError(f"run_dir: cannot write to {path} ({error})") from error
+        if stored is not None:
+            self._check_same_run(stored, config)
+            if not only_read and (not self._is_weighed() or not self.config.model):
+                self.store(config)
+
+    def _has_begun(self) -> bool:
+        """Whether any stage is done or has written rows: until then a mistake in the configuration may be mended."""
+        stages = self.round(0)
+        return any((stages / name).exists for name in ("stages", "samples"))
+
+    def store(self, config: Config) -> None:
+        """Make this the stored configuration of the run, of which only what changes no result may differ."""
+        self.folder.write_text("config.yaml", config_file.dump(config))
+        self.__dict__.pop("config", None)
+
+    def _is_weighed(self) -> bool:
+        """Whether anything is made of the samples yet: until then, what is to be made of them may be mended."""
+        variants = self.round(0) / "variants"
+        learners = [TRAINED, *variants.names()]
+        return any(self.round(0).learner(name).record("examples") is not None for name in learners)
+
+    def _mendable_sections(self) -> list[str]:
+        """Sections of the configuration of which nothing has been made yet."""
+        if self._is_weighed():
+            return []
+        is_evaluated = any(self.round(0).record(stage) is not None for stage in ("evaluation", "base"))
+        return [name for name in _LATER_SECTIONS if not (is_evaluated and name in ("answers", "evaluation"))]
+
+    def _check_same_run(self, stored: str, config: Config) -> None:
+        try:
+            before = config_file.parse(stored, f"{self.uri}/config.yaml")
+            differing = config_file.differences(before, config, ignored_sections=self._mendable_sections())
+        except InputError as error:
+            raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
+        if differing:
+            raise InputError(
+                f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "
+                "choose another run_dir, or remove that one"
+            )
+
+    def round(self, number: int) -> Stages:
+        """The folders of a round, counted from 0."""
+        return Stages(self.folder / f"round_{number}")
+
+    def address(self, folder: Folder) -> str:
+        """A folder of this run as a path or address that any machine can open."""
+        root, question, options = self.uri.partition("?")  # s3://bucket/run?endpoint_override=…
+        return root.rstrip("/") + folder.path.removeprefix(self.folder.path) + question + options
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration as stored."""
+        return config_file.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
+
+
+def load_run(source: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run, given its YAML file or its run directory. Raises InputError."""
+    filesystem, path = locate(source)
+    if "://" not in source and not Path(path).is_dir():
+        return config_file.load(source, overrides)
+    text = Folder(filesystem, path.rstrip("/")).read_text("config.yaml")
+    if text is None:
+        raise InputError(f"{source}: neither the YAML file of a run nor a run directory")
+    return config_file.parse(text, f"{source}/config.yaml", [f"run_dir={json.dumps(source)}", *overrides])

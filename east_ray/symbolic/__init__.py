@@ -1,7 +1,0 @@
-"""What a final answer is worth: text -> tokens -> expression tree -> values -> canonical key."""
-
-from east_ray.symbolic.keys import Key, key
-from east_ray.symbolic.rounding import is_rounding_of, joined_roundings
-from east_ray.symbolic.tokens import clean
-
-__all__ = ["Key", "clean", "is_rounding_of", "joined_roundings", "key"]

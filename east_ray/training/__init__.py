@@ -1,0 +1,1 @@
+"""Weighted examples -> a better model: DeepSpeed under Ray Train."""

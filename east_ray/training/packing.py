@@ -1,0 +1,149 @@
+"""Sequences end to end in one row, without padding: attention that stays inside each, and a head that never holds the
+logits whole.
+
+A batch of (prompt, response) pairs is one row of T tokens, positions counted from 0 in each sequence. Attention runs
+over each sequence alone (torch's own fused kernel), so no token sees another example and no time goes into masked
+products. The head gives the log-probability of each label instead of V logits for it, chunk by chunk, and computes a
+chunk again in the backward pass: logits take (chunk, V) of memory, not (T, V).
+
+Works with every transformers model that takes its attention from the attention interface and its head from
+``logits_to_keep``; `supports` tells. Axes: T tokens, P positions that predict a response's token, D hidden size,
+V vocabulary.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from east_ray.training import losses
+
+#: The name under which transformers knows the attention of this module.
+PACKED_ATTENTION = "east_ray_packed"
+#: Logits of a chunk of the head: 2^26 are 256 MiB in float32.
+MAX_CHUNK_LOGITS = 1 << 26
+#: Settings by which a model changes its logits after the head, which a head without logits cannot follow.
+_CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
+
+
+def register_attention() -> None:
+    """Make PACKED_ATTENTION known to transformers; may be called any number of times."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+    AttentionMaskInterface.register(PACKED_ATTENTION, lambda *args, **kwargs: None)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    segments: Sequence[int],
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each segment of the row: query, key, value (1, heads, T, D) -> (1, T, heads, D).
+
+    segments: lengths of the sequences, T in all. A sliding window that is shorter than a sequence is kept to.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    assert attention_mask is None and sum(segments) == query.shape[2], (segments, query.shape)
+    parts: list[Tensor] = []
+    begin = 0
+    for length in segments:
+        here = slice(begin, begin + length)
+        begin += length
+        mask = None
+        if sliding_window is not None and length > sliding_window:
+            position = torch.arange(length, device=query.device)
+            distance = position[:, None] - position[None, :]
+            mask = ((distance >= 0) & (distance < sliding_window))[None, None]
+        output, _ = sdpa_attention_forward(
+            module, query[:, :, here], key[:, :, here], value[:, :, here], mask, is_causal=mask is None, **kwargs
+        )
+        parts.append(output)
+    return torch.cat(parts, dim=1), None
+
+
+def supports(model: Any) -> bool:
+    """Whether `packed_attention` and `LogprobHead` do what this model's own attention and head would.
+
+    Not with layers that carry a state or a convolution along the row, with attention that has more to it than torch's
+    (sinks, chunks, biases), with logits that change after the head, or with a head that is no plain linear one.
+    """
+    config, find_head = getattr(model, "config", None), getattr(model, "get_output_embeddings", lambda: None)
+    layer_types = getattr(config, "layer_types", None) or []
+    return (
+        isinstance(find_head(), nn.Linear)
+        and bool(getattr(model, "_supports_sdpa", False))
+        and not getattr(model, "_is_stateful", False)
+        and set(layer_types) <= {"full_attention", "sliding_attention"}
+        and "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
+        and not any(getattr(config, name, None) for name in _CHANGED_LOGITS)
+    )
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model inside an adapted one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class LogprobHead:
+    """The forward of a head while it trains: hidden states (1, P, D) -> log-probabilities (1, P, 1) of `labels`.
+
+    It takes the place of the head module's ``forward``, so that parameters, their names and DeepSpeed's hooks stay.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._head: nn.Linear = model.get_output_embeddings()
+        self.labels: Tensor | None = None
+        self._head.forward = self._forward
+
+    def remove(self) -> None:
+        """Give the head its own forward back."""
+        del self._head.forward
+
+    def _forward(self, hidden: Tensor) -> Tensor:
+        assert self.labels is not None and hidden.shape[:2] == (1, len(self.labels)), (hidden.shape, self.labels)
+        size = max(1, MAX_CHUNK_LOGITS // self._head.weight.shape[0])
+        chunks = list(zip(torch.split(hidden[0], size), torch.split(self.labels, size), strict=True))
+        if len(chunks) == 1:
+            return self._logprobs(hidden[0], self.labels)[None, :, None]
+        parts = [checkpoint(self._logprobs, part, labels, use_reentrant=False) for part, labels in chunks]
+        return torch.cat(parts)[None, :, None]
+
+    def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        return losses.token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
+
+
+def packed_logprobs(
+    model: Any, head: LogprobHead, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: Any
+) -> Tensor:
+    """(S,) log-probability of the response of each of S (prompt, response) pairs, token ids, in one forward pass."""
+    ids = [token for prompt, response in sequences for token in (*prompt, *response)]
+    segments = [len(prompt) + len(response) for prompt, response in sequences]
+    positions = torch.cat([torch.arange(length) for length in segments])
+    predicting: list[int] = []  # position t predicts token t + 1
+    owners: list[int] = []
+    begin = 0
+    for number, ((prompt, response), length) in enumerate(zip(sequences, segments, strict=True)):
+        predicting += range(begin + len(prompt) - 1, begin + length - 1)
+        owners += [number] * len(response)
+        begin += length
+    head.labels = torch.tensor([token for _, response in sequences for token in response], device=device)
+    logprobs = model(
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=positions[None].to(device),
+        logits_to_keep=torch.tensor(predicting, device=device),
+        segments=segments,
+        use_cache=False,
+    ).logits[0, :, 0]
+    total = torch.zeros(len(sequences), dtype=logprobs.dtype, device=device)
+    return total.index_add(0, torch.tensor(owners, device=device), logprobs)
