@@ -25,7 +25,7 @@ from east_ray.evaluation import estimators as evaluation
 from east_ray.evaluation import significance
 from east_ray.evaluation.stage import held_out_answers
 from east_ray.pipeline import open_round, open_run, prepare
-from east_ray.records import ANSWERS, EXAMPLES
+from east_ray.records import EXAMPLES, GREEDY_ANSWERS
 from east_ray.report.findings import write_findings
 from east_ray.report.terminal import describe, write_report
 from east_ray.stages import make_examples
@@ -252,7 +252,7 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
 
 
 def _correctness(stages: Stages) -> dict[str, bool]:
-    table = (stages / "evaluation/answers").read(ANSWERS, ["question_id", "is_correct"])
+    table = (stages / "evaluation/answers").read(GREEDY_ANSWERS, ["question_id", "is_correct"])
     return dict(zip(table["question_id"].to_pylist(), table["is_correct"].to_pylist(), strict=True))
 
 

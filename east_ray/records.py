@@ -4,7 +4,11 @@ One row is one question with all its responses, so that clustering is row-local 
 schema is the schema of one Parquet folder in a round's directory. Columns may join; none is renamed or removed.
 """
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
 
@@ -45,6 +49,50 @@ class SetAside(StrEnum):
     """Given samples: the row cannot be read; ``detail`` says what was expected."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as a grader sees it: the fields of a row of ``questions/``. `extra` holds `questions.extra_columns`."""
+
+    question_id: str
+    question: str
+    reference_answer: str | None = None
+    reference_solution: str | None = None
+    level: str | None = None
+    subject: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Question":
+        """The question of a row of ``questions/`` or ``samples/``."""
+        names = ("question_id", "question", "reference_answer", "reference_solution", "level", "subject")
+        return cls(**{name: row.get(name) for name in names}, extra=json.loads(row.get("extra") or "{}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Responses to one question whose answers are equal."""
+
+    answer: str | None
+    """As the first of them writes it; None: no answer was found."""
+    num_responses: int
+    is_correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GradedQuestion:
+    """What a signal sees of a question: its clusters, largest first, and what is computed from them."""
+
+    question_id: str
+    clusters: Sequence[Cluster]
+    num_responses: int
+    entropy: float
+    """Of the cluster shares, in nats."""
+    pass_rate: float
+    """Share of correct responses."""
+    rejected_rate: float
+    """Share of the commonest wrong answer."""
+
+
 #: ``questions/``: what is asked in this round.
 QUESTIONS = pa.schema(
     [
@@ -54,6 +102,7 @@ QUESTIONS = pa.schema(
         pa.field("reference_solution", pa.string()),  # worked, ending in \boxed{answer}; null if the source has none
         pa.field("level", pa.string()),  # as the source has it, e.g. "Level 5"
         pa.field("subject", pa.string()),
+        pa.field("extra", pa.string()),  # JSON object of `questions.extra_columns`; null without them
     ]
 )
 
@@ -83,6 +132,31 @@ CLUSTER = pa.struct(
         pa.field("answer", pa.string()),  # as the first response of the cluster writes it; null: no answer was found
         pa.field("num_responses", pa.int32(), nullable=False),
         pa.field("is_correct", pa.bool_(), nullable=False),
+    ]
+)
+
+#: ``answers/``: a row per question, in parts of the same names and the same rows as ``samples/``.
+ANSWERS = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("reference_answer", pa.string()),
+        pa.field("can_use_reference", pa.bool_(), nullable=False),  # false: no response can be compared with it
+        pa.field("clusters", pa.list_(CLUSTER), nullable=False),  # largest first; of all responses
+        # Of each response, in the order of ``samples/``:
+        pa.field(
+            "responses",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("answer", pa.string()),  # as the response writes it; null: none was found
+                        pa.field("is_boxed", pa.bool_(), nullable=False),  # the answer stood in \\boxed{}
+                        pa.field("cluster", pa.int32(), nullable=False),  # its place in `clusters`
+                        pa.field("is_correct", pa.bool_(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
     ]
 )
 
@@ -142,7 +216,7 @@ SET_ASIDE = pa.schema(
 )
 
 #: ``evaluation/answers/``: a row per model and held-out question, answered at temperature 0.
-ANSWERS = pa.schema(
+GREEDY_ANSWERS = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),  # "base" or the name of a variant
         pa.field("question_id", pa.string(), nullable=False),

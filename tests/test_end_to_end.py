@@ -19,7 +19,7 @@ import pytest
 
 from east_ray.config import EnginePoolConfig, PromptConfig
 from east_ray.config.files import load
-from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
+from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
 from east_ray.sampling import pool as sampling
 from east_ray.sampling.journal import tidy
 from east_ray.storage import Folder, locate
@@ -190,7 +190,7 @@ def test_the_trained_model_loads_in_transformers_and_vllm_and_its_evaluation_rep
 
     model_path = run_dir / "round_0" / "model"
     assert (model_path / "model.safetensors").exists() and (model_path / "chat_template.jinja").exists()
-    answers = read(run_dir / "round_0" / "evaluation" / "answers", ANSWERS)
+    answers = read(run_dir / "round_0" / "evaluation" / "answers", GREEDY_ANSWERS)
     stored = {row["question_id"]: row for row in answers if row["model"] == "trained"}
     assert len(stored) == NUM_TEST
     metrics = json.loads((run_dir / "round_0" / "evaluation" / "metrics.json").read_text())

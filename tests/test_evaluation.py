@@ -25,7 +25,7 @@ from east_ray.evaluation.estimators import (
     percentile_interval,
     wilson_interval,
 )
-from east_ray.records import ANSWERS, SAMPLED_ANSWERS
+from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS
 
 SAMPLE = {"model": "base", "question_id": "q", "question": "?", "reference_answer": "0.5", "level": "Level 5",
           "subject": None}  # fmt: skip
@@ -276,7 +276,7 @@ def answer_rows(**by_model: list[str | None]) -> pa.Table:
         for model, answers in by_model.items()
         for i, answer in enumerate(answers)
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=ANSWERS)
+    return pa.Table.from_pylist(rows, schema=GREEDY_ANSWERS)
 
 
 def test_metrics_of_models_on_the_same_questions() -> None:

@@ -56,7 +56,7 @@ class PairedDifference:
 
 
 def judge_response(sample: Mapping[str, Any], equivalence: answers.Equivalence, last_number: bool) -> dict[str, Any]:
-    """A row of samples with one response -> a row of records.ANSWERS."""
+    """A row of samples with one response -> a row of records.GREEDY_ANSWERS."""
     (response,) = sample["responses"]
     answer = answers.extract(response["text"], last_number=last_number).answer
     reference = sample["reference_answer"]
@@ -281,7 +281,7 @@ def percentile_interval(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def metrics(table: pa.Table, models: Sequence[str], seed: int, sampled: pa.Table | None = None) -> dict[str, Any]:
-    """records.ANSWERS of several models on the same questions, and SAMPLED_ANSWERS if there are -> metrics.json.
+    """records.GREEDY_ANSWERS of several models on the same questions, and SAMPLED_ANSWERS if there are -> metrics.json.
 
     accuracy             {model: Accuracy and accuracy_by_string}
     differences          paired, of each later model minus each earlier one, by the order of `models`

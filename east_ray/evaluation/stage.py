@@ -11,7 +11,7 @@ import pyarrow as pa
 from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
 from east_ray.evaluation import estimators as evaluation
 from east_ray.questions.stage import askable_questions
-from east_ray.records import ANSWERS, SAMPLED_ANSWERS, SAMPLES
+from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES
 from east_ray.sampling.decoding import Decoding
 from east_ray.sampling.stage import ask_models
 from east_ray.storage import StageRecord, counts_by, resolve_model
@@ -70,7 +70,7 @@ def has_gained(round_: Round) -> bool:
 def held_out_answers(
     round_: Round, source: QuestionsConfig, models: Mapping[str, str], folder: str, record: StageRecord
 ) -> tuple[pa.Table, int]:
-    """Each model's greedy answer to each question (records.ANSWERS), and how many questions were set aside.
+    """Each model's greedy answer to each question (records.GREEDY_ANSWERS), and how many questions were set aside.
 
     The responses are in ``responses/`` of that folder. A question that an engine has refused or died of counts for no
     model. Raises InputError if no question is left.
@@ -81,7 +81,7 @@ def held_out_answers(
     judge = functools.partial(
         evaluation.judge_response, equivalence=config.answers.equivalence, last_number=config.answers.last_number
     )
-    answers = pa.Table.from_pylist([judge(row) for row in responses], schema=ANSWERS)
+    answers = pa.Table.from_pylist([judge(row) for row in responses], schema=GREEDY_ANSWERS)
     num_left = answers.num_rows // len(models)
     return answers.sort_by([("model", "ascending"), ("question_id", "ascending")]), questions - num_left
 
