@@ -51,7 +51,7 @@ class SetAside(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as a grader sees it: the fields of a row of ``questions/``. `extra` holds `questions.extra_columns`."""
+    """A question as a grader sees it: a row of ``questions/``; `extra` holds `questions.extra_columns`."""
 
     question_id: str
     question: str
@@ -64,8 +64,9 @@ class Question:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Question":
         """The question of a row of ``questions/`` or ``samples/``."""
-        names = ("question_id", "question", "reference_answer", "reference_solution", "level", "subject")
-        return cls(**{name: row.get(name) for name in names}, extra=json.loads(row.get("extra") or "{}"))
+        names = ("reference_answer", "reference_solution", "level", "subject")
+        extra = json.loads(row.get("extra") or "{}")
+        return cls(row["question_id"], row["question"], *(row.get(name) for name in names), extra=extra)
 
 
 @dataclass(frozen=True, slots=True)
