@@ -46,9 +46,9 @@ class QuestionsConfig(_Section):
     """Configuration of the hub data set, e.g. main."""
     split: str = "train"
     """Split of the hub data set."""
-    format: Literal["auto", "gsm8k", "math", "columns"] = "auto"
+    format: str = "auto"
     """gsm8k: {question, answer ending in "#### 72"}; math: {problem, solution, answer}; columns: named below;
-    auto: told from the first row."""
+    auto: told from the first row; or package.module:name of a function of your own."""
     question_column: str = "question"
     """With format columns: the column of the question's text."""
     reference_answer_column: str = "reference_answer"
@@ -57,6 +57,8 @@ class QuestionsConfig(_Section):
     """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
     id_column: str | None = None
     """With format columns: a column of unique names; by default the file's name and the row's number."""
+    extra_columns: list[str] = []
+    """Other columns that graders need; they travel as JSON in the column `extra`."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Leave out this many questions from the beginning."""
     max_questions: Annotated[int, Field(ge=1)] | None = None
@@ -165,6 +167,10 @@ class SamplingConfig(_Section):
     seeded: bool = True
     """Give each request its own seed, made from `seed`, the round and the question, so that a repeated run samples the
     same responses whatever the order of questions. On a GPU an unseeded sampler can be faster."""
+    backend: str = "vllm"
+    """What answers the prompts: vllm, scripted (answers from a table, for tests), or package.module:name."""
+    backend_args: dict[str, Any] = {}
+    """Arguments of the backend; vllm takes none, since its own are `engines.engine_args`."""
 
 
 class AnswersConfig(_Section):
