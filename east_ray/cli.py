@@ -95,13 +95,13 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: R
 
     from east_ray import pipeline
     from east_ray.questions.stage import ask_questions
-    from east_ray.sampling.stage import sample_responses
+    from east_ray.sampling.stage import max_prompt_tokens, sample_responses
 
     def stage(round_: "Round") -> None:
         pipeline.require_questions(round_.config)
         if round_.config.samples is not None:
             raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-        ask_questions(round_)
+        ask_questions(round_, max_prompt_tokens)
         sample_responses(round_)
 
     _run_stage(stage, config_file, overrides, round_number)
@@ -136,13 +136,14 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
     from east_ray import pipeline
     from east_ray.questions.stage import ask_questions
+    from east_ray.sampling.stage import max_prompt_tokens
     from east_ray.stages import make_examples
     from east_ray.training.stage import train as train_models
 
     def stage(round_: "Round") -> None:
         pipeline.require_model(round_.config)
         if round_.config.training.examples == "reference_solutions":
-            ask_questions(round_)
+            ask_questions(round_, max_prompt_tokens)
             for learner in round_.learners():
                 make_examples(round_, *learner)
         pipeline.require(round_, "examples", "weigh")

@@ -15,8 +15,8 @@ from east_ray.questions.stage import ask_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.findings import write_findings
 from east_ray.report.terminal import write_report
-from east_ray.sampling import given
-from east_ray.sampling.stage import sample_responses, take_samples
+from east_ray.sampling import given_files
+from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
 from east_ray.stages import make_examples
 from east_ray.storage import RunDirectory, resolve_model
 from east_ray.storage.rounds import Round
@@ -57,7 +57,7 @@ def prepare(round_: Round) -> None:
     if round_.config.samples is not None:
         take_samples(round_)
     else:
-        ask_questions(round_)
+        ask_questions(round_, max_prompt_tokens)
     if any(settings.training.examples == "selected" for _, settings, _ in round_.learners()):
         sample_responses(round_)
 
@@ -78,7 +78,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
                 f"there are {found:,}"
             )
     if config.samples is not None and directory.round(0).record("sampling") is None:
-        given.check_columns(config.samples)
+        given_files.check_columns(config.samples)
 
 
 def require_questions(config: Config) -> None:
