@@ -11,13 +11,13 @@ row does not have. To add one, write such a function and name it in `FORMATS`, o
 '2'
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from east_ray import answers, doors
 from east_ray.config import InputError, QuestionsConfig
+from east_ray.config.base import hint
 
 Format = Callable[[Mapping[str, Any], QuestionsConfig], Mapping[str, Any]]
 
@@ -76,9 +76,8 @@ def normalized(read: Format, row: Mapping[str, Any], settings: QuestionsConfig) 
         raise InputError(f"{settings.format} returned no {missing[0]!r}; found {', '.join(map(repr, sorted(result)))}")
     for key, value in result.items():
         if key not in _FIELDS:
-            near = difflib.get_close_matches(str(key), _FIELDS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(_FIELDS)}"
-            raise InputError(f"{settings.format} returned the unknown key {key!r}; {hint}")
+            near = hint(str(key), list(_FIELDS)) or f"; expected some of {', '.join(_FIELDS)}"
+            raise InputError(f"{settings.format} returned the unknown key {key!r}{near}")
         if isinstance(value, bool) or not isinstance(value, _FIELDS[key] + (type(None),)):
             expected = "text" if _FIELDS[key] is _TEXT else "text or a number"
             raise InputError(f"{settings.format} returned {_kind(value)} as {key!r}; expected {expected}")

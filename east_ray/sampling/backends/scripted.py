@@ -37,9 +37,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from east_ray.config import EnginePoolConfig, InputError
+from east_ray.config.base import Section
 from east_ray.config.messages import sentences
 from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.sampling.decoding import Decoding
@@ -49,11 +50,7 @@ from east_ray.storage import Folder, locate, resolve_path
 _SETTLE_S = 120.0
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ScriptedResponse(_Section):
+class ScriptedResponse(Section):
     """A response of which more than its text is said."""
 
     text: str
@@ -61,7 +58,7 @@ class ScriptedResponse(_Section):
     num_tokens: int | None = None
 
 
-class Script(_Section):
+class Script(Section):
     """What a question gets."""
 
     responses: list[str | ScriptedResponse] = []
@@ -76,7 +73,7 @@ class Row(Script):
     question: str = Field(min_length=1)
 
 
-class Args(_Section):
+class Args(Section):
     """`sampling.backend_args`."""
 
     table: str
