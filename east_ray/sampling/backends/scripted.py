@@ -33,7 +33,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class ScriptedResponse(Section):
 class Script(Section):
     """What a question gets."""
 
-    responses: list[str | ScriptedResponse] = []
+    responses: Sequence[str | ScriptedResponse] = ()
     refuses: str | None = None
     dies: Literal["engine", "process"] | None = None
     times: int | None = Field(default=None, ge=1)
