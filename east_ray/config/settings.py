@@ -170,6 +170,13 @@ class SamplingConfig(_Section):
 class AnswersConfig(_Section):
     """How final answers are found and compared."""
 
+    grader: str = "math"
+    """math, or package.module:name."""
+    grader_args: dict[str, Any] = {}
+    """Arguments."""
+    responses: Annotated[int, Field(ge=1)] | None = None
+    """First so many."""
+
     equivalence: Literal["math", "string"] = "math"
     """math: mathematically equal answers share a cluster; string: only equal strings do, as the authors had it."""
     no_answer: Literal["cluster", "exclude"] = "cluster"
