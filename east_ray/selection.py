@@ -74,7 +74,7 @@ class Choice:
 def judge(
     question: Mapping[str, Any],
     graded: Graded,
-    finish_reasons: Sequence[str],
+    finish_reasons: list[str],
     text_of: Callable[[int], str],
     rules: SelectionRules,
     signal: Signal,
@@ -106,7 +106,7 @@ def judge(
         "question": question["question"],
         "reference_answer": question["reference_answer"],
         "num_responses": seen.num_responses,
-        "num_truncated": sum(reason == "length" for reason in finish_reasons[: seen.num_responses]),
+        "num_truncated": finish_reasons[: seen.num_responses].count("length"),
         "entropy": seen.entropy,
         "pass_rate": seen.pass_rate,
         "rejected_rate": seen.rejected_rate,
@@ -140,43 +140,46 @@ def signal_of(seen: GradedQuestion, signal: Signal) -> float:
 
 def choose(question_id: str, graded: Graded, finish_reasons: Sequence[str], rules: SelectionRules) -> Choice:
     """Which responses an example is made of. The choice among equals is random, fixed by seed and question_id."""
-    correct = _trainable(graded, rules)
-    wrong = next((place for place, one in enumerate(graded.clusters) if _is_wrong(graded, place)), None)
     rng = random.Random(f"{rules.seed}:{question_id}")
-    choosable = _ended(correct, finish_reasons)
+    choosable = _ended(_trainable(graded, rules), finish_reasons)
     chosen = rng.choice(choosable) if choosable else None
+    wrong = _commonest_wrong(graded)
     rejected = None if wrong is None else rng.choice(_ended(_members(graded, wrong), finish_reasons))
-    others = [place for place in choosable if place != chosen]
-    more = rng.sample(others, min(len(others), rules.responses_per_question_trained - 1))
+    more = []
+    if rules.responses_per_question_trained > 1:
+        others = [place for place in choosable if place != chosen]
+        more = rng.sample(others, min(len(others), rules.responses_per_question_trained - 1))
     return Choice(chosen, more, rejected)
 
 
 def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
     """Why these rules drop a question, or None."""
-    num_correct = sum(one.num_responses for one in graded.clusters if one.is_correct)
     if not graded.can_use_reference:
         return Reason.UNPARSABLE_REFERENCE
-    if not num_correct:
+    if graded.correct_cluster is None:
         return Reason.ALL_WRONG
     if not _trainable(graded, rules):
         return Reason.NO_BOXED_CORRECT
-    if rules.needs_rejected and not any(_is_wrong(graded, place) for place in range(len(graded.clusters))):
+    if rules.needs_rejected and _commonest_wrong(graded) is None:
         return Reason.NO_WRONG_ANSWER
-    if rules.all_correct == "drop" and num_correct == len(graded.cluster):
+    if rules.all_correct == "drop" and len(graded.clusters) == 1:
         return Reason.ALL_CORRECT
     return None
 
 
 def _trainable(graded: Graded, rules: SelectionRules) -> list[int]:
     """Places of the correct responses that may be trained on: those with a box, or all if none needs one."""
-    correct = [place for place, cluster in enumerate(graded.cluster) if graded.clusters[cluster].is_correct]
+    if graded.correct_cluster is None:
+        return []
+    correct = _members(graded, graded.correct_cluster)
     boxed = [place for place in correct if graded.is_boxed[place]]
     return boxed if boxed or rules.require_boxed else correct
 
 
-def _is_wrong(graded: Graded, cluster: int) -> bool:
-    one = graded.clusters[cluster]
-    return not one.is_correct and one.answer is not None
+def _commonest_wrong(graded: Graded) -> int | None:
+    """Place of the largest cluster that has an answer and is not correct."""
+    wrong = (place for place, one in enumerate(graded.clusters) if not one.is_correct and one.answer is not None)
+    return next(wrong, None)
 
 
 def _members(graded: Graded, cluster: int) -> list[int]:

@@ -10,6 +10,7 @@ A grader says what the answer of a response is and which answers are equal. Clus
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -57,12 +58,17 @@ class Graded:
     can_use_reference: bool
     """False: responses cannot be compared with the reference answer, so none is correct."""
 
+    @property
+    def correct_cluster(self) -> int | None:
+        """Place of the cluster of the reference answer; None if no response is correct."""
+        return next((place for place, one in enumerate(self.clusters) if one.is_correct), None)
+
     def first(self, num_responses: int | None) -> "Graded":
         """The same of the first so many responses alone, nothing read or compared again; None: of all."""
         if num_responses is None or num_responses >= len(self.cluster):
             return self
         answers, cluster = self.answers[:num_responses], self.cluster[:num_responses]
-        correct = {place for place, one in enumerate(self.clusters) if one.is_correct}
+        correct = self.correct_cluster
         return _ordered(answers, self.is_boxed[:num_responses], cluster, correct, self.can_use_reference)
 
 
@@ -109,31 +115,35 @@ class Tally:
     def __init__(self, question: Question, grader: Grader) -> None:
         can_use = getattr(grader, "can_use", _is_there)
         self._question, self._grader = question, grader
-        self._readings: list[Reading] = []
-        self._by_text: dict[str, Reading] = {}
+        self._texts: list[str] = []
+        self._readings: dict[str, Reading] = {}  # of each distinct text
         self._keys: dict[str, Hashable] = {}
         self._can_use_reference: bool = can_use(question.reference_answer)
 
     def add(self, responses: Sequence[str]) -> None:
         """Read further responses, in sampling order. Raises InputError if the grader fails."""
-        for text in responses:
-            reading = self._by_text.get(text)
-            if reading is None:
-                reading = self._by_text[text] = self._read(text)
-            self._readings.append(reading)
+        self._texts += responses
+        for text in dict.fromkeys(responses):
+            if text not in self._readings:
+                self._readings[text] = self._read(text)
 
     def graded(self) -> Graded:
         """The clusters of all responses so far. Raises InputError if the grader fails."""
         reference = self._question.reference_answer if self._can_use_reference else None
-        answers = [reading.answer for reading in self._readings]
-        known = dict.fromkeys([*([] if reference is None else [reference]), *(a for a in answers if a is not None)])
+        found = {text: reading.answer for text, reading in self._readings.items()}
+        known = dict.fromkeys(answer for answer in (reference, *found.values()) if answer is not None)
         if len(known) > len(self._keys):
             self._keys = dict(zip(known, self._compared(list(known)), strict=True))
         numbers: dict[Hashable, int] = {}  # a tuple around each key, since a key may be None
-        cluster = [numbers.setdefault(a if a is None else (self._keys[a],), len(numbers)) for a in answers]
+        cluster_of = {
+            text: numbers.setdefault(answer if answer is None else (self._keys[answer],), len(numbers))
+            for text, answer in found.items()
+        }
         correct = None if reference is None else numbers.get((self._keys[reference],))
-        boxed = [reading.is_boxed for reading in self._readings]
-        return _ordered(answers, boxed, cluster, {correct} - {None}, self._can_use_reference)
+        is_boxed = {text: reading.is_boxed for text, reading in self._readings.items()}
+        # Responses are many and distinct texts often few, so these lists are made by look-ups alone.
+        answers, boxed, cluster = (list(map(of.__getitem__, self._texts)) for of in (found, is_boxed, cluster_of))
+        return _ordered(answers, boxed, cluster, correct, self._can_use_reference)
 
     def _read(self, text: str) -> Reading:
         try:
@@ -166,15 +176,11 @@ def _is_there(reference_answer: str | None) -> bool:
 
 
 def _ordered(
-    answers: list[str | None], is_boxed: list[bool], cluster: list[int], correct: set[int], can_use_reference: bool
+    answers: list[str | None], is_boxed: list[bool], cluster: list[int], correct: int | None, can_use_reference: bool
 ) -> Graded:
-    """Clusters numbered in any way -> Graded, with the largest cluster first."""
-    first: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for index, number in enumerate(cluster):
-        first.setdefault(number, index)
-        sizes[number] = sizes.get(number, 0) + 1
-    order = sorted(sizes, key=lambda number: (-sizes[number], first[number]))
+    """Clusters numbered in any way -> Graded, with the largest cluster first; `correct` is one of the numbers."""
+    sizes = Counter(cluster)
+    order = sorted(sizes, key=sizes.__getitem__, reverse=True)  # of equal size, in order of appearance
     places = {number: place for place, number in enumerate(order)}
-    clusters = [Cluster(answers[first[number]], sizes[number], number in correct) for number in order]
-    return Graded(answers, is_boxed, [places[number] for number in cluster], clusters, can_use_reference)
+    clusters = [Cluster(answers[cluster.index(number)], sizes[number], number == correct) for number in order]
+    return Graded(answers, is_boxed, list(map(places.__getitem__, cluster)), clusters, can_use_reference)

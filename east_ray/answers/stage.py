@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from east_ray.answers import graders
 from east_ray.answers.grading import Graded, Grader, clustered
@@ -75,7 +76,7 @@ def answers_table(questions: Sequence[Question], graded: Sequence[Graded]) -> pa
     """Graded questions as records.ANSWERS. Built from flat columns: a dictionary per response would take longer."""
     answers = [answer for one in graded for answer in one.answers]
     places = [place for one in graded for place in one.cluster]
-    is_correct = [one.clusters[place].is_correct for one in graded for place in one.cluster]
+    is_correct = np.concatenate([np.empty(0, bool), *(_is_correct(one) for one in graded)])
     boxed = [is_boxed for one in graded for is_boxed in one.is_boxed]
     clusters = [cluster for one in graded for cluster in one.clusters]
     of_responses = [pa.array(answers, pa.string()), pa.array(boxed, pa.bool_())]
@@ -93,6 +94,12 @@ def answers_table(questions: Sequence[Question], graded: Sequence[Graded]) -> pa
         "responses": _lists([len(one.cluster) for one in graded], of_responses, _RESPONSE),
     }
     return pa.table(columns, schema=ANSWERS)
+
+
+def _is_correct(graded: Graded) -> NDArray[np.bool_]:
+    """(R,) whether each response is correct."""
+    correct = graded.correct_cluster
+    return np.asarray(graded.cluster, np.int32) == (-1 if correct is None else correct)
 
 
 def _lists(lengths: Sequence[int], columns: Sequence[pa.Array], kind: pa.StructType) -> pa.ListArray:
@@ -126,7 +133,7 @@ def graded_rows(table: pa.Table) -> list[Graded]:
     lists = [table[name].combine_chunks() for name in ("responses", "clusters")]
     of_responses, of_clusters = (one.flatten() for one in lists)
     found = [of_responses.field(name) for name in ("answer", "is_boxed", "cluster")]
-    answers, is_boxed, places = (one.to_pylist() for one in found)
+    answers, is_boxed, places = (one.to_numpy(zero_copy_only=False).tolist() for one in found)
     clusters = [Cluster(**row) for row in of_clusters.to_pylist()]
     ends = [np.concatenate([[0], np.cumsum(one.value_lengths().to_numpy(zero_copy_only=False))]) for one in lists]
     spans = [[slice(*pair) for pair in itertools.pairwise(end.tolist())] for end in ends]
