@@ -123,7 +123,7 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
             take_samples(round_)
         pipeline.require(round_, "sampling", "sample")
         for learner in round_.learners():
-            make_examples(round_, *learner)
+            make_examples(round_, learner.name, learner.settings, learner.stages)
 
     settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
     directory, console = RunDirectory(settings), _console()
@@ -144,9 +144,9 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
         if round_.config.training.examples == "reference_solutions":
             ask_questions(round_)
             for learner in round_.learners():
-                make_examples(round_, *learner)
+                make_examples(round_, learner.name, learner.settings, learner.stages)
         pipeline.require(round_, "examples", "weigh")
-        train_models(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
+        train_models(round_.learners(), round_.stages / "checkpoints")
 
     _run_stage(stage, config_file, overrides, round_number)
 

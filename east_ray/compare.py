@@ -30,12 +30,9 @@ from east_ray.report.findings import write_findings
 from east_ray.report.terminal import describe, write_report
 from east_ray.stages import make_examples
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
-from east_ray.storage.rounds import Round
-from east_ray.training.group import interrupted
+from east_ray.storage.rounds import Learner, Round
+from east_ray.training.checkpoints import interrupted
 from east_ray.training.stage import train
-
-#: A learner of a round: its name, its settings and its folders.
-_Learner = tuple[str, Config, Stages]
 
 
 def compare(config: Config, progress: Progress) -> str:
@@ -51,7 +48,7 @@ def compare(config: Config, progress: Progress) -> str:
             prepare(round_)
             rounds = dict.fromkeys(config.compare.trainings(), round_)
         else:
-            rounds = {name: _own_round(round_, name, settings) for name, settings, _ in round_.learners()}
+            rounds = {one.name: _own_round(round_, one.name, one.settings) for one in round_.learners()}
             _record_questions(round_)
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
@@ -62,7 +59,8 @@ def compare(config: Config, progress: Progress) -> str:
 
 def _check_same_trainings(round_: Round) -> None:
     """Raises InputError if a training that has its examples had other settings under the same name."""
-    for name, settings, stages in round_.learners():
+    for learner in round_.learners():
+        name, settings, stages = learner.name, learner.settings, learner.stages
         stored = stages.folder.read_text("config.yaml")
         if stored is None or stages.record("examples") is None:
             continue
@@ -84,19 +82,20 @@ def _own_round(round_: Round, name: str, settings: Config) -> Round:
 
 def _record_questions(round_: Round) -> None:
     """What one training was asked in this round, for the round: all were asked the same."""
-    _, _, first = next(iter(round_.learners()))
+    first = next(round_.learners()).stages
     with round_.stages.recording("questions") as record:
         record.counts = (first.record("questions") or StageRecord()).counts
 
 
 def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
     """The examples of every training before the first of them begins: what is wrong with a grid shows here."""
-    todo = [learner for learner in round_.learners() if learner[2].record("examples") is None]
+    todo = [learner for learner in round_.learners() if learner.stages.record("examples") is None]
     with round_.progress.stage("examples", len(todo), "trainings") as line:
-        for name, settings, stages in todo:
-            stages.folder.write_text("config.yaml", dump(settings))
+        for learner in todo:
+            name, settings = learner.name, learner.settings
+            learner.stages.folder.write_text("config.yaml", dump(settings))
             try:
-                make_examples(_silent(rounds[name]), name, settings, stages)
+                make_examples(_silent(rounds[name]), name, settings, learner.stages)
             except InputError as error:
                 raise InputError(f"compare: {name} cannot be trained: {error}") from error
             line.advance(1, name)
@@ -110,21 +109,21 @@ def _silent(round_: Round) -> Round:
 def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: CompareConfig) -> None:
     """``variants/NAME/``: each training with the answers of its model; ``variants/base/``: those of the base."""
     keep_models = settings.keep_models or round_.config.rounds > round_.number + 1
-    for _, _, stages in round_.learners():
-        if stages.record("evaluation") is not None and not keep_models:
-            (stages / "model").clear()  # that a process which was killed has left
+    for learner in round_.learners():
+        if learner.stages.record("evaluation") is not None and not keep_models:
+            (learner.stages / "model").clear()  # that a process which was killed has left
     if round_.number == 0 and round_.stages.record("base") is None:
         with round_.stages.recording("base"), round_.progress.stage("evaluation", 1, "models") as line:
             _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
             line.advance(1, "before training")
-    todo = [learner for learner in round_.learners() if learner[2].record("evaluation") is None]
+    todo = [learner for learner in round_.learners() if learner.stages.record("evaluation") is None]
     checkpoints = round_.stages / "checkpoints"
     first = {interrupted(checkpoints / number) for number in checkpoints.names()}
-    todo.sort(key=lambda learner: learner[0] not in first)
+    todo.sort(key=lambda learner: learner.name not in first)
     with round_.progress.stage("trainings", len(todo), "trainings") as line:
         for begin in range(0, len(todo), settings.models_at_once):
             wave = todo[begin : begin + settings.models_at_once]
-            untrained = [learner for learner in wave if learner[2].record("training") is None]
+            untrained = [learner for learner in wave if learner.stages.record("training") is None]
             line.advance(len(wave) - len(untrained))
             groups = _in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
             _train_wave(rounds, groups, checkpoints, line)
@@ -136,13 +135,13 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
             (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
 
 
-def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[_Learner]], checkpoints: Folder,
+def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[Learner]], checkpoints: Folder,
                 line: StageLine) -> None:  # fmt: skip
     """Train some groups at a time, in each one training after the other. The first error ends the wave."""
     ended: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
 
-    def work(number: str, group: Sequence[_Learner]) -> None:
-        learners = [(_silent(rounds[name]), name, settings, stages) for name, settings, stages in group]
+    def work(number: str, group: Sequence[Learner]) -> None:
+        learners = [replace(learner, round=_silent(rounds[learner.name])) for learner in group]
         try:
             train(learners, checkpoints / number, ended.put)
         except BaseException as error:  # raised where it is waited for
@@ -163,12 +162,12 @@ def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[_Lear
         thread.join()
 
 
-def _in_groups(waiting: Sequence[_Learner], checkpoints: Folder, count: int) -> dict[str, list[_Learner]]:
+def _in_groups(waiting: Sequence[Learner], checkpoints: Folder, count: int) -> dict[str, list[Learner]]:
     """Trainings in about `count` groups of one size, by the name of the group's checkpoints.
 
     A training that was interrupted is the first of the group that has its checkpoint, even if that makes more groups.
     """
-    left = {learner[0]: learner for learner in waiting}
+    left = {learner.name: learner for learner in waiting}
     groups = {}
     for number in checkpoints.names():
         name = interrupted(checkpoints / number)
@@ -182,28 +181,28 @@ def _in_groups(waiting: Sequence[_Learner], checkpoints: Folder, count: int) -> 
     return groups
 
 
-def _as_many_as_fit(wave: Sequence[_Learner]) -> int:
+def _as_many_as_fit(wave: Sequence[Learner]) -> int:
     """Trainings that the cluster as it is has room for; one CPU is left for reading the examples."""
     import ray
 
     have = ray.cluster_resources()
     rooms = []
-    for _, settings, _ in wave:
-        training = settings.training
+    for learner in wave:
+        training = learner.settings.training
         wanted = {"CPU": training.num_cpus_per_worker, "GPU": training.num_gpus_per_worker, **training.resources}
         there = have | {"CPU": have.get("CPU", 0) - 1}
         rooms += [there.get(name, 0) / (amount * training.num_workers) for name, amount in wanted.items() if amount > 0]
     return max(1, int(min(rooms, default=1)))
 
 
-def _evaluate_wave(round_: Round, wave: Sequence[_Learner], *, keep_models: bool) -> None:
-    models = {name: round_.directory.address(stages / "model") for name, _, stages in wave}
-    _answer(round_, models, {name: stages for name, _, stages in wave})
-    for _, _, stages in wave:
-        with stages.recording("evaluation"):
+def _evaluate_wave(round_: Round, wave: Sequence[Learner], *, keep_models: bool) -> None:
+    models = {learner.name: round_.directory.address(learner.stages / "model") for learner in wave}
+    _answer(round_, models, {learner.name: learner.stages for learner in wave})
+    for learner in wave:
+        with learner.stages.recording("evaluation"):
             pass  # the record stands last, so that a wave that was killed is evaluated again
         if not keep_models:
-            (stages / "model").clear()
+            (learner.stages / "model").clear()
 
 
 def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
@@ -219,7 +218,7 @@ def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stage
 
 def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     """``comparison.json``: each arm's accuracy over its seeds and its difference to the uniform one, with intervals."""
-    tables = {name: _correctness(stages) for name, _, stages in round_.learners()}
+    tables = {learner.name: _correctness(learner.stages) for learner in round_.learners()}
     base = _correctness(round_.directory.round(0).learner(BASE))
     # A question that an engine refused or died of for any model counts for none.
     questions = sorted(set(base).intersection(*tables.values()))

@@ -20,6 +20,7 @@ from east_ray.sampling.stage import sample_responses, take_samples
 from east_ray.stages import make_examples
 from east_ray.storage import RunDirectory, resolve_model
 from east_ray.storage.rounds import Round
+from east_ray.training import objectives
 from east_ray.training.stage import train
 
 
@@ -31,9 +32,9 @@ def run(config: Config, progress: Progress) -> str:
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         prepare(round_)
-        for name, settings, stages in round_.learners():
-            make_examples(round_, name, settings, stages)
-        train(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
+        for learner in round_.learners():
+            make_examples(round_, learner.name, learner.settings, learner.stages)
+        train(round_.learners(), round_.stages / "checkpoints")
         evaluate(round_)
         write_findings(round_)
         if number + 1 < config.rounds and not has_gained(round_):
@@ -46,6 +47,8 @@ def open_run(config: Config, progress: Progress) -> RunDirectory:
     """The run directory, once all has been checked that needs no cluster. Raises InputError."""
     require_model(config)
     require_questions(config)
+    for settings in config.learners().values():
+        objectives.load(settings.training)
     directory = RunDirectory(config)
     progress.say(f"run directory: {directory.uri}")
     check_inputs(config, directory)
@@ -58,7 +61,7 @@ def prepare(round_: Round) -> None:
         take_samples(round_)
     else:
         ask_questions(round_)
-    if any(settings.training.examples == "selected" for _, settings, _ in round_.learners()):
+    if any(learner.settings.training.examples == "selected" for learner in round_.learners()):
         sample_responses(round_)
 
 
@@ -124,7 +127,7 @@ def open_round(
 
 def require(round_: Round, stage: str, verb: str) -> None:
     """Raises InputError naming the verb to run first, if a stage of this round (of a variant too) is not done."""
-    every = [stages for _, _, stages in round_.learners()] if stage in ("examples", "training") else [round_.stages]
+    every = [learner.stages for learner in round_.learners()] if stage in ("examples", "training") else [round_.stages]
     if any(stages.record(stage) is None for stages in every):
         raise InputError(
             f"round {round_.number} of {round_.directory.uri} has no {stage} yet: run `east-ray {verb}` first"

@@ -25,10 +25,23 @@ class Round:
         """The round's folders."""
         return self.directory.round(self.number).learner(self.learner)
 
-    def learners(self) -> Iterator[tuple[str, Config, Stages]]:
-        """(name, configuration, folders) of the round's own training and of each variant of it, or of a comparison."""
+    def learners(self) -> Iterator["Learner"]:
+        """The round's own training and each variant of it, or the trainings of a comparison."""
         for name, settings in self.config.learners().items():
-            yield name, settings, self.stages.learner(name)
+            yield Learner(name, settings, self.stages.learner(name), self)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One training of a round, with its own settings and folders.
+
+    `round` says from which model it starts; from the second round of a comparison on, each has a round of its own.
+    """
+
+    name: str
+    settings: Config
+    stages: Stages
+    round: Round
 
 
 def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
