@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from east_ray.config import InputError
+from east_ray.config import Config, InputError
 from east_ray.config import files as config_file
-from east_ray.config import messages as validation
-from east_ray.config import settings as config
+from east_ray.config.base import section_type
+from east_ray.config.documentation import dump_documented, settings_tables
 from east_ray.config.files import load, resolve
+from east_ray.config.resuming import differences
 from east_ray.storage import folders as storage
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -55,8 +57,20 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("sampling.seeded=1", "sampling.seeded: 1 given, expected boolean"),
         (
             "weighting.signal=entropie",
-            "weighting.signal: 'entropie' given, expected 'entropy', 'accuracy', 'rejection' or",
+            "weighting.signal: 'entropie' given, expected entropy, accuracy, rejection, uniform or module:name; "
+            "did you mean entropy?",
         ),
+        (
+            "weighting.signal=mine:1",
+            "weighting.signal: 'mine:1' given, expected entropy, accuracy, rejection, uniform or",
+        ),
+        ("weighting.mapping=pover", "or module:name; did you mean power?"),
+        ("training.objective=dpoo", "expected sft, dpo, kto or module:name; did you mean dpo?"),
+        ("questions.format=gsm", "expected auto, gsm8k, math, columns or module:name; did you mean gsm8k?"),
+        ("answers.grader=maths", "answers.grader: 'maths' given, expected math or module:name; did you mean math?"),
+        ("sampling.backend=vlm", "expected vllm, scripted or module:name; did you mean vllm?"),
+        ("compare={grids: [{signals: [entrpy]}]}", "compare.grids.0.signals.0: 'entrpy' given, expected entropy,"),
+        ("compare={baseline: sft-unifrom}", "baseline: no training is called sft-unifrom; did you mean sft-uniform?"),
         ("weighting.exponent=.inf", "weighting.exponent: inf given, expected a finite number"),
         ("weighting.exponent=.nan", "weighting.exponent: nan given, expected a finite number"),
         ("training=fast", "training: 'fast' given, expected dictionary"),
@@ -68,10 +82,10 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
             "training.deepspeed={zero_stage: 1, offload_parameters: true}",
             "training.deepspeed: offload_parameters needs",
         ),
-        ("training={examples: reference_solutions, objective: dpo}", "training: examples: reference_solutions needs"),
-        ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: only selection, weighting, training and seed may"),
+        ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: only selection, weighting, training, seed and "),
+        ("variants.a.answers.last_number=true", "variants.a.answers.last_number: only selection, weighting, training,"),
         ("variants.a.weighting.signal=none", "variants.a.weighting.signal: 'none' given, expected"),
-        ("variants.a/b={}", "variants.a/b: a name is made of letters"),
+        ("variants.a/b={}", "variants.a/b: a name consists of letters"),
         ("weighting.exponent", "'weighting.exponent' is not an override: expected key=value"),
         ("weighting.exponent=[1", "weighting.exponent=[1: not valid YAML in line 1"),
     ],
@@ -110,7 +124,7 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: bytes, message: 
 @pytest.mark.parametrize("job", sorted(JOBS.glob("*.yaml")), ids=lambda job: job.name)
 def test_every_job_is_valid_and_survives_being_written_and_read(job: Path, tmp_path: Path) -> None:
     settings = load(job)
-    for text in (config_file.dump(settings), config_file.dump_documented(settings)):
+    for text in (config_file.dump(settings), dump_documented(settings)):
         (tmp_path / "copy.yaml").write_text(text, encoding="utf-8")
         assert load(tmp_path / "copy.yaml") == settings
     assert not Path(settings.run_dir).is_absolute()
@@ -118,15 +132,15 @@ def test_every_job_is_valid_and_survives_being_written_and_read(job: Path, tmp_p
 
 
 def test_every_setting_has_a_documented_meaning() -> None:
-    def undocumented(section: type[config._Section], prefix: str) -> list[str]:
+    def undocumented(section: type[BaseModel], prefix: str) -> list[str]:
         found = []
         for name, field in section.model_fields.items():
             found += [] if field.description else [prefix + name]
-            inner = validation._section_type(field.annotation)
-            found += undocumented(inner, f"{prefix}{name}.") if inner else []  # type: ignore[arg-type]
+            inner = section_type(field.annotation)
+            found += undocumented(inner, f"{prefix}{name}.") if inner else []
         return found
 
-    assert undocumented(config.Config, "") == []
+    assert undocumented(Config, "") == []
 
 
 def test_only_what_changes_results_sets_two_runs_apart() -> None:
@@ -135,20 +149,76 @@ def test_only_what_changes_results_sets_two_runs_apart() -> None:
         "training.num_workers=4",
         "training.micro_batch_size=1",
         "training.deepspeed.zero_stage=3",
+        "training.checkpoint_every_minutes=5.0",
         "engines.engine_args={max_num_seqs: 8}",
         "engines.max_engines=8",
         "cluster.num_cpus=2",
         "run_dir=elsewhere",
         "description=x",
     ]
-    assert config_file.differences(stored, resolve(MINIMAL, free)) == []
-    (difference,) = config_file.differences(stored, resolve(MINIMAL, ["engines.engine_args={quantization: fp8}"]))
+    assert differences(stored, resolve(MINIMAL, free)) == []
+    (difference,) = differences(stored, resolve(MINIMAL, ["engines.engine_args={quantization: fp8}"]))
     assert difference == "engines.engine_args.quantization: None there, 'fp8' now"
     changed = resolve(MINIMAL, ["weighting.exponent=2.0", "variants={u: {weighting.signal: uniform}}"])
-    assert config_file.differences(stored, changed) == [
+    assert differences(stored, changed) == [
         "weighting.exponent: 1.0 there, 2.0 now",
         "variants: {} there, {'u': {'weighting.signal': 'uniform'}} now",
     ]
+
+
+def test_a_setting_may_change_until_a_stage_has_used_it() -> None:
+    stored, done = resolve(MINIMAL | {"model": "", "samples": {"path": "s"}, "questions": None}), set[str]()
+    now = resolve(
+        config_file.merge(
+            stored.model_dump(), ["weighting.exponent=2.0", "evaluation.max_tokens=7", "seed=1", "model=m"]
+        )
+    )
+
+    def fixed() -> list[str]:
+        return [difference.partition(":")[0] for difference in differences(stored, now, done.__contains__)]
+
+    assert fixed() == ["seed"]
+    done.add("evaluation")
+    assert fixed() == ["seed", "evaluation.max_tokens"]
+    done.add("examples")
+    assert fixed() == ["seed", "weighting.exponent", "evaluation.max_tokens"]
+
+
+def test_the_arms_of_a_comparison_are_named_after_their_parts() -> None:
+    grid = {"signals": ["uniform", "own.parts:signal"], "mappings": ["own:mapping"], "exponents": [1.5]}
+    compare = {"seeds": [0], "grids": [grid, {"suffix": "-8", "overrides": {"answers.responses": 8}}]}
+    settings = resolve(MINIMAL | {"compare": compare}).compare
+    assert settings is not None
+    assert settings.baselines() == {
+        "sft-uniform": None,
+        "sft-own.parts.signal-a1.5-own.mapping": "sft-uniform",
+        "sft-uniform-8": None,
+        "sft-entropy-a1-8": "sft-uniform-8",
+    }
+    assert resolve(MINIMAL | {"compare": compare}).variant("sft-uniform-8-seed-0").answers.responses == 8
+    named = resolve(MINIMAL | {"compare": compare | {"baseline": "sft-entropy-a1-8"}}).compare
+    assert named is not None
+    assert named.baselines() == dict.fromkeys(settings.arms(), "sft-entropy-a1-8") | {"sft-entropy-a1-8": None}
+
+
+def test_a_configuration_of_an_earlier_version_has_the_defaults_of_what_joined() -> None:
+    values = resolve(MINIMAL).model_dump()
+    joined = {
+        "answers": ["grader", "grader_args", "responses"],
+        "questions": ["extra_columns"],
+        "sampling": ["backend"],
+    }
+    for section, keys in joined.items():
+        for key in keys:
+            del values[section][key]
+    assert resolve(values) == resolve(MINIMAL)
+
+
+def test_the_tables_of_the_documentation_have_every_setting() -> None:
+    tables = settings_tables()
+    assert "| `weighting.exponent` | number ≥ -100 and ≤ 100 | `1.0` | > 1 sharpens, between 0 and 1 flattens" in tables
+    rows = [line.split("`")[1] for line in tables.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(set(rows)) and {"training.lora.rank", "compare.grids.suffix", "questions.path"} < set(rows)
 
 
 def test_a_variant_is_the_run_with_its_overrides() -> None:
@@ -173,7 +243,7 @@ def test_a_relative_run_directory_outlives_the_working_copy_of_a_submitted_job(
 
 
 def test_the_documented_dump_is_yaml_with_every_key() -> None:
-    dumped = yaml.safe_load(config_file.dump_documented(resolve(MINIMAL)))
+    dumped = yaml.safe_load(dump_documented(resolve(MINIMAL)))
     assert dumped == yaml.safe_load(config_file.dump(resolve(MINIMAL)))
 
 

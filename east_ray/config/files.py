@@ -5,22 +5,14 @@ WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
-from east_ray.config.settings import Config, InputError, flatten, set_dotted, validate
-
-#: vLLM engine arguments that spend memory or devices differently and leave the responses' distribution as it is.
-_FREE_ENGINE_ARGS = {
-    "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes", "tensor_parallel_size",
-    "pipeline_parallel_size", "distributed_executor_backend", "enforce_eager", "enable_prefix_caching",
-    "enable_chunked_prefill", "disable_log_stats", "download_dir", "load_format", "swap_space", "cpu_offload_gb",
-    "block_size",
-}  # fmt: skip
+from east_ray.config.base import InputError, flatten, set_dotted
+from east_ray.config.settings import Config, validate
 
 
 class _Loader(yaml.SafeLoader):
@@ -82,26 +74,6 @@ def flat(config: Config) -> dict[str, Any]:
     return dict(flatten(config.model_dump()))
 
 
-def dump_documented(config: Config) -> str:
-    """The configuration as YAML with each field's documentation as a comment above it."""
-    return "\n".join(_documented_lines(config, "")) + "\n"
-
-
-def differences(stored: Config, given: Config, *, ignored_sections: Sequence[str] = ()) -> list[str]:
-    """Keys in which two configurations differ and whose change would change results, as ``key: stored -> given``.
-
-    Sections in `ignored_sections` are passed over.
-    """
-    old, new = dict(_results_keys(stored, "")), dict(_results_keys(given, ""))
-    if not old["model"]:  # samples were weighed without one, and now they are trained on
-        new["model"] = ""
-    return [
-        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
-        for key in old | new
-        if old.get(key) != new.get(key) and key.partition(".")[0] not in ignored_sections
-    ]
-
-
 def _parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
@@ -113,31 +85,3 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-
-
-def _results_keys(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if (isinstance(extra, dict) and extra.get("free")) or (prefix == "" and name == "run_dir"):
-            continue
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _results_keys(value, f"{prefix}{name}.")
-        elif name == "engine_args":
-            yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in _FREE_ENGINE_ARGS)
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _documented_lines(section: BaseModel, indent: str) -> Iterator[str]:
-    for name, field in type(section).model_fields.items():
-        for line in (field.description or "").splitlines():
-            yield f"{indent}# {line.strip()}"
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield f"{indent}{name}:"
-            yield from _documented_lines(value, indent + "  ")
-        else:
-            plain = section.model_dump(include={name})
-            shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
-            yield from (indent + line for line in shown.splitlines())

@@ -1,11 +1,11 @@
 """What pydantic finds wrong with a configuration, each in a sentence that names the key and what was expected."""
 
-import difflib
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from east_ray.config.base import hint, section_type
 
 
 def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
@@ -18,9 +18,7 @@ def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
     match details["type"]:
         case "extra_forbidden":
             known = list(_fields_at(details["loc"][:-1], root))
-            near = difflib.get_close_matches(str(details["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return f"{path}: unknown key; {hint}"
+            return f"{path}: unknown key{hint(str(details['loc'][-1]), known) or '; known here: ' + ', '.join(known)}"
         case "missing":
             return f"{path}: missing; this key is required"
         case "value_error":
@@ -35,12 +33,5 @@ def _fields_at(location: Sequence[int | str], root: type[BaseModel]) -> Iterator
     section = root
     for part in location:
         if isinstance(part, str):
-            section = _section_type(section.model_fields[part].annotation) or section
+            section = section_type(section.model_fields[part].annotation) or section
     yield from section.model_fields
-
-
-def _section_type(annotation: Any) -> type[BaseModel] | None:
-    """The section in an annotation, e.g. in ``LoraConfig | None`` or ``list[GridConfig]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section_type(inner))), None)

@@ -1,16 +1,17 @@
-"""The run directory: where the rows of each stage lie, and which stages are done.."""
+"""The run directory: where the rows of each stage lie, and which stages are done."""
 
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.config import files as config_file
+from east_ray.config.resuming import changes, differences, mark_of
 from east_ray.storage.folders import Folder, locate
 
 
@@ -40,6 +41,11 @@ class Stages:
         text = (self.folder / "stages").read_text(f"{stage}.json")
         return None if text is None else StageRecord(**json.loads(text))
 
+    def forget(self, stage: str) -> None:
+        """Remove the record of a stage, so that it is done again."""
+        records = self.folder / "stages"
+        records.remove([f"{records.path}/{stage}.json"])
+
     @contextmanager
     def recording(self, stage: str) -> Iterator[StageRecord]:
         """Time a stage and write its record, with the counts put into it, if the block ends without an error."""
@@ -50,17 +56,13 @@ class Stages:
         (self.folder / "stages").write_text(f"{stage}.json", text + "\n")
 
 
-#: Sections of the configuration that matter only after the samples are there.
-_LATER_SECTIONS = ("answers", "selection", "weighting", "training", "variants", "evaluation")
-
-
 class RunDirectory:
-    """The folder of a run. Opening it writes ``config.yaml``, or checks that the one there is of the same run."""
+    """The folder of a run. Opening it writes ``config.yaml``, or checks that the stored one is of the same run."""
 
     def __init__(self, config: Config, *, only_read: bool = False) -> None:
         """Raises InputError if the directory holds a run of another configuration, naming the keys that differ.
 
-        `only_read` leaves a ``config.yaml`` that is there as it is.
+        `only_read` leaves a stored run as it is.
         """
         filesystem, path = locate(config.run_dir, is_output=True)
         self.folder = Folder(filesystem, path.rstrip("/"))
@@ -73,44 +75,44 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
         if stored is not None:
-            self._check_same_run(stored, config)
-            if not only_read and (not self._is_weighed() or not self.config.model):
+            changed = self._changed_since(stored, config)
+            if not only_read and (changed or not self._is_done("examples")):
+                self._forget_stages(changed)
                 self.store(config)
 
     def _has_begun(self) -> bool:
-        """Whether any stage is done or has written rows: until then a mistake in the configuration may be mended."""
+        """Whether any stage is done or has written rows: until then every setting may change."""
         stages = self.round(0)
         return any((stages / name).exists for name in ("stages", "samples"))
 
     def store(self, config: Config) -> None:
-        """Make this the stored configuration of the run, of which only what changes no result may differ."""
+        """Make this the stored configuration of the run."""
         self.folder.write_text("config.yaml", config_file.dump(config))
         self.__dict__.pop("config", None)
 
-    def _is_weighed(self) -> bool:
-        """Whether anything is made of the samples yet: until then, what is to be made of them may be mended."""
-        variants = self.round(0) / "variants"
-        learners = [TRAINED, *variants.names()]
-        return any(self.round(0).learner(name).record("examples") is not None for name in learners)
+    def _is_done(self, stage: str) -> bool:
+        """Whether a stage of round 0 is done, for any of its trainings."""
+        learners = [TRAINED, *(self.round(0) / "variants").names()]
+        return any(self.round(0).learner(name).record(stage) is not None for name in learners)
 
-    def _mendable_sections(self) -> list[str]:
-        """Sections of the configuration of which nothing has been made yet."""
-        if self._is_weighed():
-            return []
-        is_evaluated = any(self.round(0).record(stage) is not None for stage in ("evaluation", "base"))
-        return [name for name in _LATER_SECTIONS if not (is_evaluated and name in ("answers", "evaluation"))]
-
-    def _check_same_run(self, stored: str, config: Config) -> None:
+    def _changed_since(self, stored: str, config: Config) -> list[str]:
+        """The settings that have changed, as they may. Raises InputError if one may not change any more."""
+        is_done = functools.cache(self._is_done)
         try:
             before = config_file.parse(stored, f"{self.uri}/config.yaml")
-            differing = config_file.differences(before, config, ignored_sections=self._mendable_sections())
         except InputError as error:
             raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
-        if differing:
+        if differing := differences(before, config, is_done):
             raise InputError(
                 f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "
                 "choose another run_dir, or remove that one"
             )
+        return list(changes(before, config))
+
+    def _forget_stages(self, changed: Sequence[str]) -> None:
+        """Remove the records of stages that have used a setting which has changed: they are done again."""
+        for stage in {stage for key in changed if (stage := mark_of(Config, key).remakes)}:
+            self.round(0).forget(stage)
 
     def round(self, number: int) -> Stages:
         """The folders of a round, counted from 0."""
@@ -121,7 +123,7 @@ class RunDirectory:
         root, question, options = self.uri.partition("?")  # s3://bucket/run?endpoint_override=…
         return root.rstrip("/") + folder.path.removeprefix(self.folder.path) + question + options
 
-    @cached_property
+    @functools.cached_property
     def config(self) -> Config:
         """The configuration as stored."""
         return config_file.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
