@@ -31,7 +31,7 @@ from east_ray.report.findings import write_findings
 from east_ray.report.terminal import describe, write_report
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
 from east_ray.storage.rounds import Learner, Round
-from east_ray.training.group import interrupted
+from east_ray.training.checkpoints import interrupted
 from east_ray.training.stage import train
 
 
@@ -92,21 +92,20 @@ def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
     Trainings of one round share one pass over its samples.
     """
     todo = [one for one in round_.learners() if one.stages.record("examples") is None]
-    mine = [replace(one, round_=_silent(rounds[one.name])) for one in todo]
-    if not mine:
-        return
+    for learner in todo:
+        learner.stages.folder.write_text("config.yaml", dump(learner.settings))
+    if round_.number == 0:
+        judge(round_, todo)
     with round_.progress.stage("examples", len(todo), "trainings") as line:
-        for learner in mine:
-            learner.stages.folder.write_text("config.yaml", dump(learner.settings))
-        groups = [mine] if round_.number == 0 else [[learner] for learner in mine]
-        for group in groups:
-            judge(group[0].round_, group)
-            for learner in group:
-                try:
-                    make_examples(learner)
-                except InputError as error:
-                    raise InputError(f"compare: {learner.name} cannot be trained: {error}") from error
-                line.advance(1, learner.name)
+        for learner in todo:
+            mine = replace(learner, round=_silent(rounds[learner.name]))
+            try:
+                if round_.number > 0:  # from here on each training has samples of its own
+                    judge(mine.round, [mine])
+                make_examples(mine)
+            except InputError as error:
+                raise InputError(f"compare: {learner.name} cannot be trained: {error}") from error
+            line.advance(1, learner.name)
 
 
 def _silent(round_: Round) -> Round:
@@ -149,7 +148,7 @@ def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[Learn
     ended: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
 
     def work(number: str, group: Sequence[Learner]) -> None:
-        learners = [replace(one, round_=_silent(rounds[one.name])) for one in group]
+        learners = [replace(one, round=_silent(rounds[one.name])) for one in group]
         try:
             train(learners, checkpoints / number, ended.put)
         except BaseException as error:  # raised where it is waited for

@@ -77,7 +77,7 @@ def judge(round_: Round, learners: Sequence[Learner]) -> None:
 
 def make_examples(learner: Learner) -> None:
     """``examples/`` and ``discarded/`` of a training from its judged questions; every question is in one of them."""
-    round_, settings, stages = learner.round_, learner.settings, learner.stages
+    round_, settings, stages = learner.round, learner.settings, learner.stages
     with (
         stages.recording("examples") as record,
         round_.progress.stage(label(learner, "examples"), None, "questions") as line,
@@ -117,7 +117,7 @@ def measure(round_: Round) -> None:
 
 def rules_of(settings: Config) -> SelectionRules:
     """The rules by which the examples of a training are selected. Raises InputError if its objective is none."""
-    return selection_rules(settings, needs_rejected="rejected" in objectives.load(settings.training).responses)
+    return selection_rules(settings, needs_rejected="rejected" in objectives.load(settings.training).required_responses)
 
 
 def learns_from_responses(round_: Round) -> bool:

@@ -252,7 +252,8 @@ def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[st
     responses = batch["responses"]
     texts, finish_reasons = (responses.flatten().field(name) for name in ("text", "finish_reason"))
     reasons, ends = finish_reasons.to_pylist(), responses.value_lengths().to_pylist()
-    rows, begin = [], 0
+    rows: list[tuple[dict[str, Any], list[str], Callable[[int], str]]] = []
+    begin = 0
     for question, length in zip(batch.select(_READ).to_pylist(), ends, strict=True):
         text_of = functools.partial(_text_at, texts, begin)
         rows.append((question, reasons[begin : begin + length], text_of))

@@ -85,7 +85,7 @@ def load_mapping(settings: WeightingConfig) -> Mapped:
     return _function("weighting.mapping", settings.mapping, MAPPINGS)
 
 
-def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Callable[..., object]:
+def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:
     found = doors.load(key, spelled, built_in)
     if not callable(found):
         raise InputError(f"{key}: {spelled} is {type(found).__name__}; expected a function")

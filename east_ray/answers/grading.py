@@ -142,8 +142,10 @@ class Tally:
         correct = None if reference is None else numbers.get((self._keys[reference],))
         is_boxed = {text: reading.is_boxed for text, reading in self._readings.items()}
         # Responses are many and distinct texts often few, so these lists are made by look-ups alone.
-        answers, boxed, cluster = (list(map(of.__getitem__, self._texts)) for of in (found, is_boxed, cluster_of))
-        return _ordered(answers, boxed, cluster, correct, self._can_use_reference)
+        answers, boxed = list(map(found.__getitem__, self._texts)), list(map(is_boxed.__getitem__, self._texts))
+        return _ordered(
+            answers, boxed, list(map(cluster_of.__getitem__, self._texts)), correct, self._can_use_reference
+        )
 
     def _read(self, text: str) -> Reading:
         try:

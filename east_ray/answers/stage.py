@@ -99,7 +99,7 @@ def answers_table(questions: Sequence[Question], graded: Sequence[Graded]) -> pa
 def _is_correct(graded: Graded) -> NDArray[np.bool_]:
     """(R,) whether each response is correct."""
     correct = graded.correct_cluster
-    return np.asarray(graded.cluster, np.int32) == (-1 if correct is None else correct)
+    return np.equal(graded.cluster, -1 if correct is None else correct)
 
 
 def _lists(lengths: Sequence[int], columns: Sequence[pa.Array], kind: pa.StructType) -> pa.ListArray:

@@ -9,17 +9,6 @@ from east_ray.storage import RunDirectory, Stages
 
 
 @dataclass(frozen=True)
-class Learner:
-    """One training of a round: the run's own, a variant of it, or one of a comparison."""
-
-    round_: "Round"
-    """The round whose samples it learns from."""
-    name: str
-    settings: Config
-    stages: Stages
-
-
-@dataclass(frozen=True)
 class Round:
     """What a round works with: the run's settings, its folders, and the models that it samples from and trains."""
 
@@ -36,10 +25,23 @@ class Round:
         """The round's folders."""
         return self.directory.round(self.number).learner(self.learner)
 
-    def learners(self) -> list[Learner]:
+    def learners(self) -> list["Learner"]:
         """The round's own training and each variant of it, or the trainings of a comparison."""
         learners = self.config.learners().items()
-        return [Learner(self, name, settings, self.stages.learner(name)) for name, settings in learners]
+        return [Learner(name, settings, self.stages.learner(name), self) for name, settings in learners]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One training of a round, with its own settings and folders.
+
+    `round` says from which model it starts; from the second round of a comparison on, each has a round of its own.
+    """
+
+    name: str
+    settings: Config
+    stages: Stages
+    round: Round
 
 
 def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from east_ray.training import losses
+from east_ray.training.logprobs import token_logprobs
 
 #: The name under which transformers knows the attention of this module.
 PACKED_ATTENTION = "east_ray_packed"
@@ -120,7 +120,7 @@ class LogprobHead:
         return torch.cat(parts)[None, :, None]
 
     def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return losses.token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
+        return token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
 
 
 def packed_logprobs(
