@@ -77,12 +77,14 @@ def uniform_signal(question: GradedQuestion) -> float:
 
 def load_signal(settings: WeightingConfig) -> Signal:
     """The signal that the settings name. Raises InputError if it cannot be loaded or is no function."""
-    return _function("weighting.signal", settings.signal, SIGNALS)
+    signal: Signal = _function("weighting.signal", settings.signal, SIGNALS)
+    return signal
 
 
 def load_mapping(settings: WeightingConfig) -> Mapped:
     """The mapping that the settings name. Raises InputError if it cannot be loaded or is no function."""
-    return _function("weighting.mapping", settings.mapping, MAPPINGS)
+    mapping: Mapped = _function("weighting.mapping", settings.mapping, MAPPINGS)
+    return mapping
 
 
 def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:

@@ -143,9 +143,8 @@ class Tally:
         is_boxed = {text: reading.is_boxed for text, reading in self._readings.items()}
         # Responses are many and distinct texts often few, so these lists are made by look-ups alone.
         answers, boxed = list(map(found.__getitem__, self._texts)), list(map(is_boxed.__getitem__, self._texts))
-        return _ordered(
-            answers, boxed, list(map(cluster_of.__getitem__, self._texts)), correct, self._can_use_reference
-        )
+        cluster = list(map(cluster_of.__getitem__, self._texts))
+        return _ordered(answers, boxed, cluster, correct, self._can_use_reference)
 
     def _read(self, text: str) -> Reading:
         try:

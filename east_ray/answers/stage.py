@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from east_ray import doors
 from east_ray.answers import graders
 from east_ray.answers.grading import Graded, Grader, clustered
 from east_ray.config import InputError
@@ -20,22 +21,28 @@ _QUESTIONS_AT_ONCE = 64
 _TEXTS = "responses.list.element.text"
 #: What a grader sees of a row of ``samples/``, beside the texts.
 _QUESTION = ["question_id", "question", "reference_answer", "reference_solution", "level", "subject", "extra"]
+#: Settings of the section `answers` that decide what is in ``answers/``.
+_READ_WITH = {"grader", "grader_args", "equivalence", "last_number"}
 _RESPONSE = ANSWERS.field("responses").type.value_type
 
 
 def grade_responses(round_: Round) -> None:
     """``answers/``: a row for each row of ``samples/``, in parts of the same names."""
-    stages = round_.stages
-    if is_done(round_, stages, "answers", "answers"):
+    stages, settings = round_.stages, round_.config.answers
+    source = doors.sources(round_.config).get("answers.grader", "")
+    made_with = settings.model_dump(include=_READ_WITH) | {"source": source}
+    before = stages.record("answers")
+    # Until examples are made of them, the answers may be read again with other settings.
+    if before is not None and before.counts["made_with"] == made_with and is_done(round_, stages, "answers", "answers"):
         return
-    grader = graders.load(round_.config.answers)
+    grader = graders.load(settings)
     with stages.recording("answers") as record, round_.progress.stage("answers", None, "questions") as line:
         (stages / "answers").clear()
         sums = dict.fromkeys(("num_questions", "num_responses", "num_answerless"), 0)
         for counts in write_answers(stages / "samples", stages / "answers", grader):
             sums = {name: sums[name] + int(counts[name]) for name in sums}
             line.advance(int(counts["num_questions"]), f"{sums['num_responses']:,} responses")
-        record.counts = sums
+        record.counts = sums | {"made_with": made_with}
 
 
 def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[dict[str, Any]]:
