@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from east_ray import weighting
 from east_ray.answers import graders
+from east_ray.answers.grading import reference_check
 from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
@@ -21,8 +22,8 @@ from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.cards import write_cards
 from east_ray.report.findings import write_findings
 from east_ray.report.terminal import write_report
-from east_ray.sampling import given
-from east_ray.sampling.stage import sample_responses, take_samples
+from east_ray.sampling import backends, given_files
+from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
 from east_ray.storage import RunDirectory, resolve_model
 from east_ray.storage.rounds import Learner, Round, is_done, label, listed
@@ -49,10 +50,11 @@ def run(config: Config, progress: Progress) -> str:
 
 def prepare(round_: Round) -> None:
     """``questions/`` and ``samples/``: the questions of a round with their responses, asked or given."""
+    can_use = reference_check(graders.load(round_.config.answers))
     if round_.config.samples is not None:
-        take_samples(round_)
+        take_samples(round_, can_use)
     else:
-        ask_questions(round_)
+        ask_questions(round_, max_prompt_tokens, can_use)
     if learns_from_responses(round_):
         sample_responses(round_)
 
@@ -148,6 +150,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
     graders.load(config.answers)
+    backends.load(config.sampling)
     if config.evaluation.questions is not None:
         load_questions(config.evaluation.questions)
     if config.early_stopping is not None:
@@ -162,7 +165,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
                 f"there are {found:,}"
             )
     if config.samples is not None and directory.round(0).record("sampling") is None:
-        given.check_columns(config.samples)
+        given_files.check_columns(config.samples)
 
 
 def require_questions(config: Config) -> None:

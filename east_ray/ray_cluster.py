@@ -142,7 +142,7 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
             say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {there:g} now")
         elif wanted > there:
             raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {there:g}")
-    if engines_run and not joined and config.engines.num_gpus_per_engine == 0:
+    if engines_run and not joined and config.engines.num_gpus_per_engine == 0 and config.sampling.backend == "vllm":
         _check_memory(config)
 
 

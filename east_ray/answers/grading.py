@@ -11,7 +11,7 @@ A grader says what the answer of a response is and which answers are equal. Clus
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -113,12 +113,11 @@ class Tally:
     """The same while responses arrive: each is read once, and keys are made again only for a new answer."""
 
     def __init__(self, question: Question, grader: Grader) -> None:
-        can_use = getattr(grader, "can_use", _is_there)
         self._question, self._grader = question, grader
         self._texts: list[str] = []
         self._readings: dict[str, Reading] = {}  # of each distinct text
         self._keys: dict[str, Hashable] = {}
-        self._can_use_reference: bool = can_use(question.reference_answer)
+        self._can_use_reference = reference_check(grader)(question.reference_answer)
 
     def add(self, responses: Sequence[str]) -> None:
         """Read further responses, in sampling order. Raises InputError if the grader fails."""
@@ -170,6 +169,12 @@ class Tally:
     def _failed(self, method: str, problem: str) -> InputError:
         name = type(self._grader).__qualname__
         return InputError(f"answers.grader: {name}.{method} {problem} (question {self._question.question_id})")
+
+
+def reference_check(grader: Grader) -> Callable[[str | None], bool]:
+    """Whether responses can be compared with a reference answer, as the grader's ``can_use`` says if it has one."""
+    check: Callable[[str | None], bool] = getattr(grader, "can_use", _is_there)
+    return check
 
 
 def _is_there(reference_answer: str | None) -> bool:

@@ -13,7 +13,7 @@ from east_ray.evaluation import estimators as evaluation
 from east_ray.questions.stage import askable_questions
 from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES
 from east_ray.sampling.decoding import Decoding
-from east_ray.sampling.stage import ask_models
+from east_ray.sampling.stage import ask_models, max_prompt_tokens
 from east_ray.storage import StageRecord, counts_by, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
 
@@ -113,7 +113,7 @@ def _held_out_responses(
 ) -> tuple[int, Iterator[dict[str, Any]]]:
     """The number of questions that there are, and rows of SAMPLES of those that every model has answered."""
     stages = round_.stages
-    questions, aside = askable_questions(round_, source, round_.config.model)
+    questions, aside = askable_questions(round_, source, round_.config.model, max_prompt_tokens)
     if questions.num_rows == 0:
         raise InputError(f"evaluation: no question can be asked: {listed(counts_by(aside, 'reason'))}")
     label = folder.partition("/")[0]
