@@ -14,6 +14,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from east_ray.answers.grading import Grader
+from east_ray.config import InputError
 from east_ray.questions.prompts import render_prompt, tokenize
 from east_ray.records import Question
 from east_ray.serving.settings import ServingConfig
@@ -133,12 +134,15 @@ class Solver:
             raise self._engine.dead_error
 
     async def solve(self, asked: EngineRequest) -> SolveResult:
-        """The result of all responses."""
+        """The result of all responses. Raises HTTPException 500 if the grader fails."""
         solving = self._solving(asked)
-        async with contextlib.aclosing(self._finished(asked)) as parts:
-            async for finished in parts:
-                await asyncio.to_thread(solving.add, finished)
-        solution = await asyncio.to_thread(solving.solution)
+        try:
+            async with contextlib.aclosing(self._finished(asked)) as parts:
+                async for finished in parts:
+                    await asyncio.to_thread(solving.add, finished)
+            solution = await asyncio.to_thread(solving.solution)
+        except InputError as error:
+            raise HTTPException(500, _explained(error)) from error
         self._count(solution)
         return self._result(solution, asked)
 
@@ -161,8 +165,7 @@ class Solver:
         except Exception as error:  # the status line has been sent, so the error can only be an event
             if getattr(self._engine, "errored", False):
                 end_replica("/v1/solve", error)
-            logger.error("a streamed /v1/solve failed: %s", type(error).__name__)
-            yield _event({"error": {"message": "internal error", "type": "InternalServerError", "code": 500}})
+            yield _event({"error": {"message": _explained(error), "type": "InternalServerError", "code": 500}})
 
     def _solving(self, asked: EngineRequest) -> Solving:
         question = Question(question_id="", question=asked.question)
@@ -188,6 +191,13 @@ def end_replica(path: str, error: Exception) -> NoReturn:
     """End this replica's process, because its engine is dead; `gate.Failover` then asks another replica at once."""
     logger.error("%s: the engine is dead (%s)", path, type(error).__name__)
     os._exit(1)
+
+
+def _explained(error: Exception) -> str:
+    """What a client is told of an error, which is logged without its message: that may contain a prompt."""
+    is_grader = isinstance(error, InputError)  # of all that answers a request, only grading raises it
+    logger.error("/v1/solve failed: %s", type(error.__cause__ if is_grader else error).__name__)
+    return "the grader failed on a response" if is_grader else "internal error"
 
 
 def _event(values: dict[str, Any]) -> str:
