@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from test_serving import ScriptedEngine, solver
+from serving_engine import ScriptedEngine, solver
 
 from east_ray.serving.deployment import render_page, router
 
