@@ -271,7 +271,8 @@ def judge_questions(round_: Round, trainings: Sequence[tuple[SelectionRules, Sig
         return
     folders = [(rules, signal, stages / "judged") for rules, signal, stages in trainings]
     note = f"{len(folders)} trainings" if len(folders) > 1 else ""
-    with round_.progress.stage("selection", None, "questions") as line:
+    with round_.stages.recording("selection") as record, round_.progress.stage("selection", None, "questions") as line:
+        record.counts = {"num_trainings": len(folders)}
         for *_, folder in folders:
             folder.clear()
         for counts in judge_samples(round_.stages / "samples", round_.stages / "answers", folders):
