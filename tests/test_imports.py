@@ -43,7 +43,6 @@ PURE = (
     "training.objectives",
     "training.objectives.dpo",
     "training.objectives.kto",
-    "training.objectives.rewards",
     "training.objectives.sft",
     "training.reference",
     "training.tracking",

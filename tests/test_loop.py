@@ -152,7 +152,7 @@ def test_memory_settings_change_no_step(objective: dict[str, Any], loop: Loop) -
     assert once[-1]["unweighted_loss"] < once[0]["unweighted_loss"]
 
 
-#: SFT with twice the loss, and the mean length as a metric; its reference makes the loop compute one.
+#: Twice the loss of SFT, with metrics from each input that the loop offers: references, lengths, a measuring pass.
 OWN_OBJECTIVE = """
 from east_ray.training.objectives import Objective
 
