@@ -106,9 +106,10 @@ def loop(tiny_model: str, tmp_path: Path, process_group: None) -> Loop:
 
     names = ("prompt", "chosen", "rejected", "mismatched")
     epoch = [{"question_id": f"q{i}", "weight": 0.5 * i, **{name: tokens() for name in names}} for i in range(7)]
-    stream = [row | {"epoch": number} for number in range(2) for row in epoch]
 
-    def run(**changes: Any) -> list[dict[str, float]]:
+    def run(weight: float | None = None, **changes: Any) -> list[dict[str, float]]:
+        weighted = [row if weight is None else row | {"weight": weight} for row in epoch]
+        stream = [row | {"epoch": number} for number in range(2) for row in weighted]
         values = {"examples_per_step": 4, "epochs": 2, "precision": "float32", "learning_rate": 1e-2, "beta": 0.5,
                   "deepspeed": {"zero_stage": 0}}  # fmt: skip
         settings = TrainingConfig.model_validate(values | changes)
@@ -150,6 +151,13 @@ def test_memory_settings_change_no_step(objective: dict[str, Any], loop: Loop) -
         for one, two in zip(once, other, strict=True):
             assert [two[name] for name in same] == pytest.approx([one[name] for name in same], rel=2e-4, abs=1e-6)
     assert once[-1]["unweighted_loss"] < once[0]["unweighted_loss"]
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "kto"])
+def test_the_unweighted_loss_of_a_step_is_its_loss_with_weights_of_one(objective: str, loop: Loop) -> None:
+    plain, weighted = loop(objective=objective, weight=1.0), loop(objective=objective)
+    assert [step["loss"] for step in plain] == [step["unweighted_loss"] for step in plain]
+    assert weighted[0]["unweighted_loss"] == plain[0]["loss"] != weighted[0]["loss"]
 
 
 #: Twice the loss of SFT, with metrics from each input that the loop offers: references, lengths, a measuring pass.

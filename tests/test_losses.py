@@ -1,6 +1,8 @@
 """The objectives against their definitions, the invariants that make weights mean what they say, and their door."""
 
 import math
+import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -328,3 +330,18 @@ def test_what_does_not_fit_the_door_is_said(
     assert objectives.load(TrainingConfig(objective="own_objectives:Fits")).required_responses == ("chosen", "rejected")
     with pytest.raises(InputError, match=message):
         objectives.load(TrainingConfig(objective=f"own_objectives:{name}"))
+
+
+def test_a_users_objective_reaches_workers_that_cannot_import_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import cloudpickle
+
+    (tmp_path / "sent_objectives.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    pickled = cloudpickle.dumps(objectives.load(TrainingConfig(objective="sent_objectives:Fits")))
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "sent_objectives")
+    received = pickle.loads(pickled)
+    assert isinstance(received, Objective) and received.required_responses == ("chosen", "rejected")
+    assert "sent_objectives" not in sys.modules
