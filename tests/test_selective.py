@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from east_ray.answers.graders import MathGrader
 from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
 from east_ray.evaluation.estimators import judge_responses
-from east_ray.records import SAMPLED_ANSWERS
+from east_ray.records import SAMPLED_ANSWERS, Question
 from east_ray.report.findings import selective_page
-from east_ray.serving.solving import Response, solve
+from east_ray.serving.solving import ServedResponse, Solving
 
 QUESTIONS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.3, 0.3 + 1e-16, 0.7, 1.1]), st.booleans()), min_size=1, max_size=7
@@ -106,7 +107,9 @@ def test_what_cannot_be_computed_is_refused(
 @given(st.lists(st.sampled_from([r"\boxed{1}", r"\boxed{2}", r"\boxed{1.0}", "no idea"]), min_size=1, max_size=8))
 def test_the_majority_and_its_entropy_are_those_that_are_served(texts: list[str]) -> None:
     (entropy,), (is_wrong,) = majority_answers(pa.Table.from_pylist([answered(*texts)], schema=SAMPLED_ANSWERS))
-    served = solve([Response(text, 1) for text in texts])
+    solving = Solving(Question("", "?"), MathGrader())
+    solving.add([ServedResponse(text, 1) for text in texts])
+    served = solving.solution()
     assert entropy == served.entropy
     assert is_wrong == (served.answer not in ("1", "1.0"))
 

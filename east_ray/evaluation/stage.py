@@ -16,7 +16,6 @@ from east_ray.sampling.decoding import Decoding
 from east_ray.sampling.stage import ask_models, max_prompt_tokens
 from east_ray.storage import StageRecord, counts_by, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
-from east_ray.training.stage import write_card
 
 #: Questions with all their responses that are in memory as Python objects.
 _ROWS_AT_ONCE = 64
@@ -30,7 +29,7 @@ def evaluate(round_: Round) -> None:
     models = {BASE: resolve_model(config.model)}
     models |= {name: resolve_model(path) for name, path in config.evaluation.models.items()}
     if config.questions is not None or config.samples is not None:
-        models |= {name: round_.directory.address(learner / "model") for name, _, learner in round_.learners()}
+        models |= {one.name: round_.directory.address(one.stages / "model") for one in round_.learners()}
     with stages.recording("evaluation") as record:
         answers, num_set_aside = held_out_answers(round_, config.evaluation.questions, models, "evaluation", record)
         (stages / "evaluation/answers").replace(answers)
@@ -40,9 +39,6 @@ def evaluate(round_: Round) -> None:
             (stages / "evaluation/sampled_answers").replace(sampled)
         metrics = evaluation.metrics(answers, list(models), config.seed, sampled) | {"num_set_aside": num_set_aside}
         (stages / "evaluation").write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
-        for name, settings, learner in round_.learners():
-            if name in models:
-                write_card(round_, name, settings, learner, metrics)
 
 
 def has_gained(round_: Round) -> bool:

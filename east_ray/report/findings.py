@@ -63,7 +63,7 @@ def write_findings(round_: Round) -> None:
 def _is_weighed(round_: Round) -> bool:
     """Whether there are samples to weigh; `east-ray evaluate` may have none."""
     has_samples = round_.config.questions is not None or round_.config.samples is not None
-    return has_samples and any(settings.training.examples == "selected" for _, settings, _ in round_.learners())
+    return has_samples and any(one.settings.training.examples == "selected" for one in round_.learners())
 
 
 def _pages(round_: Round) -> Iterator[tuple[str, Page]]:
@@ -80,7 +80,8 @@ def _pages_of_samples(round_: Round) -> Iterator[tuple[str, Page]]:
         yield "5_weights_over_rounds", page
     if round_.number > 0 and round_.config.compare is not None:  # each training has samples of its own from here on
         return
-    _, settings, weighed = next(iter(round_.learners()))
+    first = next(round_.learners())
+    settings, weighed = first.settings, first.stages
     samples, rules, wanted = round_.stages / "samples", selection_rules(settings), round_.config.studies
     yield "1_errors", _errors(weighed)
     try:
