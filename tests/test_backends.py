@@ -248,7 +248,7 @@ def test_first_continues_a_question_and_top_k_reaches_the_engine(quickstart: Pat
         begin = backend.ask(model, ids[0], Decoding(8, 1.0, 16, seed=5)).result(120)
         rest = backend.ask(model, ids[0], Decoding(24, 1.0, 16, seed=5), first=8).result(120)
         narrow = [
-            backend.ask(model, ids[1], Decoding(16, 5.0, 16, seed=5, **one))
+            backend.ask(model, ids[1], Decoding(16, 2.0, 16, seed=5, **one))
             for one in ({"top_k": 1}, {}, {"top_p": 1e-6})
         ]
         served_alone(backend, ids, Decoding(2, 1.0, 16, seed=5))
