@@ -64,9 +64,9 @@ class Question:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Question":
         """The question of a row of ``questions/`` or ``samples/``."""
-        names = ("reference_answer", "reference_solution", "level", "subject")
-        extra = json.loads(row.get("extra") or "{}")
-        return cls(row["question_id"], row["question"], *(row.get(name) for name in names), extra=extra)
+        names = ("question_id", "question", "reference_answer", "reference_solution", "level", "subject")
+        values: dict[str, Any] = {name: row.get(name) for name in names}
+        return cls(**values, extra=json.loads(row.get("extra") or "{}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,12 @@ class AnswersConfig(_Section):
     """A response without an answer: one cluster of its own, as in the authors' code, or left out of the entropy."""
     last_number: bool = False
     """Take the last number of a response that states no answer explicitly."""
+    grader: str = "math"
+    """How responses are read and compared."""
+    grader_args: dict[str, Any] = {}
+    """Keyword arguments of the grader."""
+    responses: Annotated[int, Field(ge=1)] | None = None
+    """Only the first so many responses of a question are used; null: all."""
 
 
 class SelectionConfig(_Section):

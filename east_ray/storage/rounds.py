@@ -1,11 +1,22 @@
 """A round of a run: what its stages work with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from east_ray.config import TRAINED, Config
 from east_ray.console import Progress
 from east_ray.storage import RunDirectory, Stages
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One training of a round: the run's own, a variant of it, or one of a comparison."""
+
+    round_: "Round"
+    """The round whose samples it learns from."""
+    name: str
+    settings: Config
+    stages: Stages
 
 
 @dataclass(frozen=True)
@@ -25,10 +36,10 @@ class Round:
         """The round's folders."""
         return self.directory.round(self.number).learner(self.learner)
 
-    def learners(self) -> Iterator[tuple[str, Config, Stages]]:
-        """(name, configuration, folders) of the round's own training and of each variant of it, or of a comparison."""
-        for name, settings in self.config.learners().items():
-            yield name, settings, self.stages.learner(name)
+    def learners(self) -> list[Learner]:
+        """The round's own training and each variant of it, or the trainings of a comparison."""
+        learners = self.config.learners().items()
+        return [Learner(self, name, settings, self.stages.learner(name)) for name, settings in learners]
 
 
 def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
@@ -42,3 +53,8 @@ def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
 def listed(counts: Mapping[str, int]) -> str:
     """Counts in one line, e.g. ``3 all_wrong, 1 no_boxed_correct``."""
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+
+
+def label(learner: Learner, stage: str) -> str:
+    """What the progress line of a training's stage is called: the stage for the run's own training, else its name."""
+    return stage if learner.name == TRAINED else f"  {learner.name}"
