@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from east_ray.answers.graders import MathGrader
 from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
-from east_ray.evaluation.estimators import judge_responses
+from east_ray.evaluation.judging import judge_responses
 from east_ray.records import SAMPLED_ANSWERS
 from east_ray.report.findings import selective_page
 from east_ray.serving.solving import Response, solve
@@ -26,8 +27,8 @@ def arrays(questions: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]
 
 def answered(*texts: str, reference: str = "1", model: str = "base", name: str = "q") -> dict[str, object]:
     responses = [{"text": text, "finish_reason": "stop"} for text in texts]
-    sample = {"model": model, "question_id": name, "level": None, "subject": None, "reference_answer": reference}
-    return judge_responses(sample | {"responses": responses}, "math", last_number=False)
+    sample = {"model": model, "question_id": name, "question": "?", "level": None, "subject": None}
+    return judge_responses(sample | {"reference_answer": reference, "responses": responses}, MathGrader())
 
 
 def test_by_hand() -> None:
