@@ -415,18 +415,18 @@ class StudyTable(TypedDict):
     """A table of a study. Whoever writes it decides how its cells look; numbers are formatted for display."""
 
     caption: str
-    columns: list[str]
-    rows: list[list[str | int | float | None]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float | None]]
 
 
 class StudySeries(TypedDict):
     """A curve: x and y of equal length, and the bounds of its band."""
 
     label: str
-    x: list[float]
-    y: list[float]
-    low: NotRequired[list[float] | None]
-    high: NotRequired[list[float] | None]
+    x: Sequence[float]
+    y: Sequence[float]
+    low: NotRequired[Sequence[float] | None]
+    high: NotRequired[Sequence[float] | None]
 
 
 class StudyFigure(TypedDict):

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from json_records import checked
 
 from east_ray.answers.graders import MathGrader

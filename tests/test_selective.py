@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_records import checked
 
 from east_ray.answers.graders import MathGrader
 from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
 from east_ray.evaluation.judging import judge_responses
-from east_ray.records import SAMPLED_ANSWERS
-from east_ray.report.findings import selective_page
+from east_ray.records import SAMPLED_ANSWERS, StudyPage
+from east_ray.report.studies.selective import selective_page
 from east_ray.serving.solving import Response, solve
 
 QUESTIONS = st.lists(
@@ -119,7 +120,7 @@ def test_a_page_for_the_report() -> None:
         for wrong in range(5)
     ]
     page = selective_page(pa.Table.from_pylist(rows, schema=SAMPLED_ANSWERS), "cluster", seed=0)
-    assert json.loads(json.dumps(page)) == page
+    page = checked(StudyPage, json.dumps(page))
     (table,), (curve,) = page["tables"], page["curves"]
     assert [row[0] for row in table["rows"]] == [series["label"] for series in curve["series"]] == ["base", "trained"]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])

@@ -37,7 +37,7 @@ from starlette.responses import Response
 
 from east_ray.config import AnswersConfig, ClusterConfig, InputError, PromptConfig
 from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
-from east_ray.report.page import csp_hash
+from east_ray.report.html import csp_hash
 from east_ray.serving import chat, solving
 from east_ray.serving.gate import Gate
 from east_ray.serving.settings import (
