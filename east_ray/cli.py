@@ -92,38 +92,31 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
-
     from east_ray import pipeline
-    from east_ray.questions.stage import ask_questions
-    from east_ray.sampling.stage import sample_responses
 
     def stage(round_: "Round") -> None:
         pipeline.require_questions(round_.config)
         if round_.config.samples is not None:
             raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-        ask_questions(round_)
-        sample_responses(round_)
+        pipeline.prepare(round_)
 
     _run_stage(stage, config_file, overrides, round_number)
 
 
 @app.command()
 def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
-    """Cluster the sampled answers and weight the questions: examples/ and discarded/, of each variant too.
+    """Cluster the sampled answers and weight the questions: answers/, examples/ and discarded/, of each variant too.
 
     With `samples` in the configuration, those that another sampler made.
     """
     from east_ray import pipeline
     from east_ray.report import terminal as report
-    from east_ray.sampling.stage import take_samples
-    from east_ray.stages import make_examples
 
     def stage(round_: "Round") -> None:
         if round_.config.samples is not None:
-            take_samples(round_)
+            pipeline.prepare(round_)
         pipeline.require(round_, "sampling", "sample")
-        for learner in round_.learners():
-            make_examples(round_, *learner)
+        pipeline.weigh(round_)
 
     settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
     directory, console = RunDirectory(settings), _console()
@@ -135,18 +128,14 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 def train(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
     from east_ray import pipeline
-    from east_ray.questions.stage import ask_questions
-    from east_ray.stages import make_examples
-    from east_ray.training.stage import train as train_models
 
     def stage(round_: "Round") -> None:
         pipeline.require_model(round_.config)
         if round_.config.training.examples == "reference_solutions":
-            ask_questions(round_)
-            for learner in round_.learners():
-                make_examples(round_, *learner)
+            pipeline.prepare(round_)
+            pipeline.weigh(round_)
         pipeline.require(round_, "examples", "weigh")
-        train_models(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
+        pipeline.train(round_)
 
     _run_stage(stage, config_file, overrides, round_number)
 
@@ -155,8 +144,6 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
     from east_ray import pipeline
-    from east_ray.evaluation.stage import evaluate as evaluate_models
-    from east_ray.report import findings
     from east_ray.report import terminal as report
 
     def stage(round_: "Round") -> None:
@@ -167,8 +154,7 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
         pipeline.require_model(round_.config)
         if round_.config.questions is not None or round_.config.samples is not None:
             pipeline.require(round_, "training", "train")
-        evaluate_models(round_)
-        findings.write_findings(round_)
+        pipeline.measure(round_)
 
     settings = _run_stage(stage, config_file, overrides, round_number)
     report.print_summary(report.summarize(RunDirectory(settings)), _console())
@@ -194,15 +180,16 @@ def write_report(
     output: Annotated[str, typer.Option(help="Where several runs side by side are written.")] = "side_by_side.html",
 ) -> None:
     """Write report.html of a run, as far as it has got, and show its tables; of several runs, one page with all."""
+    from east_ray.report import files
     from east_ray.report import terminal as report
 
     console, directories = (
         _console(),
         [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)],
     )
-    paths = [report.write_report(directory) for directory in directories]
+    paths = [files.write_report(directory) for directory in directories]
     if len(directories) > 1:
-        console.print(f"report: {report.write_side_by_side(directories, output)}", soft_wrap=True)
+        console.print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
         return
     report.print_summary(report.summarize(directories[0]), console)
     console.print(f"\nreport: {paths[0]}", soft_wrap=True)
@@ -213,7 +200,6 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """List the questions whose reference answer the responses contradict: audit/, as JSONL and HTML."""
     from east_ray.report import findings
     from east_ray.report.audit import write_audit
-    from east_ray.stages import selection_rules
 
     settings = load_run(config_file, overrides or [])
     _refuse_later_rounds_of_a_comparison(settings, round_number)
@@ -223,7 +209,7 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     weighed = round_.learner(name)
     if weighed.record("examples") is None:
         raise InputError(f"round {round_number} of {directory.uri} has no examples yet: run `east-ray weigh` first")
-    found = findings.audit_round(round_, weighed, selection_rules(learner), settings.studies)
+    found = findings.audit_round(round_, weighed, learner)
     path = write_audit(found, round_ / "audit")
     _console().print(
         f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "

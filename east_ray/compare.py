@@ -11,8 +11,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,21 +21,18 @@ from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config.files import dump, parse
 from east_ray.config.resuming import differences
 from east_ray.console import Progress, StageLine
-from east_ray.evaluation import estimators as evaluation
 from east_ray.evaluation import significance
-from east_ray.evaluation.stage import held_out_answers
-from east_ray.pipeline import open_round, open_run, prepare
-from east_ray.records import EXAMPLES, GREEDY_ANSWERS
+from east_ray.evaluation.estimators import accuracy, effective_examples
+from east_ray.evaluation.stage import HeldOut, held_out_answers, held_out_questions
+from east_ray.pipeline import judge, make_examples, open_round, open_run, prepare, rules_of
+from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
+from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
-from east_ray.report.terminal import describe, write_report
-from east_ray.stages import make_examples
+from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
-from east_ray.storage.rounds import Round
-from east_ray.training.group import interrupted
+from east_ray.storage.rounds import Learner, Round
+from east_ray.training.checkpoints import interrupted
 from east_ray.training.stage import train
-
-#: A learner of a round: its name, its settings and its folders.
-_Learner = tuple[str, Config, Stages]
 
 
 def compare(config: Config, progress: Progress) -> str:
@@ -52,55 +48,64 @@ def compare(config: Config, progress: Progress) -> str:
             prepare(round_)
             rounds = dict.fromkeys(config.compare.trainings(), round_)
         else:
-            rounds = {name: _own_round(round_, name, settings) for name, settings, _ in round_.learners()}
+            rounds = {one.name: _own_round(round_, one) for one in round_.learners()}
             _record_questions(round_)
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
         _write_comparison(round_, config.compare)
-        write_findings(round_)
+        write_findings(round_, rules_of)
     return write_report(directory)
 
 
 def _check_same_trainings(round_: Round) -> None:
     """Raises InputError if a training that has its examples had other settings under the same name."""
-    for name, settings, stages in round_.learners():
-        stored = stages.folder.read_text("config.yaml")
-        if stored is None or stages.record("examples") is None:
+    for one in round_.learners():
+        stored = one.stages.folder.read_text("config.yaml")
+        if stored is None or one.stages.record("examples") is None:
             continue
-        if differing := differences(parse(stored, f"{stages.folder}/config.yaml"), settings):
+        if differing := differences(parse(stored, f"{one.stages.folder}/config.yaml"), one.settings):
             raise InputError(
-                f"compare: {name} has been begun with other settings ({'; '.join(differing)}); give its grid another "
+                f"compare: {one.name} was started with other settings ({'; '.join(differing)}); give its grid another "
                 "suffix, or choose another run_dir"
             )
 
 
-def _own_round(round_: Round, name: str, settings: Config) -> Round:
+def _own_round(round_: Round, learner: Learner) -> Round:
     """A later round of one training, with the questions asked and sampled of its own model."""
-    mine = open_round(settings, round_.directory, round_.number, round_.progress, learner=name)
+    mine = open_round(learner.settings, round_.directory, round_.number, round_.progress, learner=learner.name)
     if mine.stages.record("sampling") is None:
-        round_.progress.say(f"{name}, round {round_.number}:")
+        round_.progress.say(f"{learner.name}, round {round_.number}:")
         prepare(mine)
     return mine
 
 
 def _record_questions(round_: Round) -> None:
-    """What one training was asked in this round, for the round: all were asked the same."""
-    _, _, first = next(iter(round_.learners()))
+    """The questions of one training in this round, as those of the round: all trainings were asked the same."""
+    first = round_.learners()[0].stages
     with round_.stages.recording("questions") as record:
         record.counts = (first.record("questions") or StageRecord()).counts
 
 
 def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
-    """The examples of every training before the first of them begins: what is wrong with a grid shows here."""
-    todo = [learner for learner in round_.learners() if learner[2].record("examples") is None]
+    """The examples of every training before the first of them starts: what is wrong with a grid shows here.
+
+    Trainings of one round share one pass over its samples.
+    """
+    todo = [one for one in round_.learners() if one.stages.record("examples") is None]
+    for learner in todo:
+        learner.stages.folder.write_text("config.yaml", dump(learner.settings))
+    if round_.number == 0:
+        judge(round_, todo)
     with round_.progress.stage("examples", len(todo), "trainings") as line:
-        for name, settings, stages in todo:
-            stages.folder.write_text("config.yaml", dump(settings))
+        for learner in todo:
+            mine = replace(learner, round=_silent(rounds[learner.name]))
             try:
-                make_examples(_silent(rounds[name]), name, settings, stages)
+                if round_.number > 0:  # from here on each training has samples of its own
+                    judge(mine.round, [mine])
+                make_examples(mine)
             except InputError as error:
-                raise InputError(f"compare: {name} cannot be trained: {error}") from error
-            line.advance(1, name)
+                raise InputError(f"compare: {learner.name} cannot be trained: {error}") from error
+            line.advance(1, learner.name)
 
 
 def _silent(round_: Round) -> Round:
@@ -111,39 +116,41 @@ def _silent(round_: Round) -> Round:
 def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: CompareConfig) -> None:
     """``variants/NAME/``: each training with the answers of its model; ``variants/base/``: those of the base."""
     keep_models = settings.keep_models or round_.config.rounds > round_.number + 1
-    for _, _, stages in round_.learners():
-        if stages.record("evaluation") is not None and not keep_models:
-            (stages / "model").clear()  # that a process which was killed has left
+    for one in round_.learners():
+        if one.stages.record("evaluation") is not None and not keep_models:
+            (one.stages / "model").clear()  # a process that was killed may have left it
+    assert round_.config.evaluation.questions is not None
+    held_out = held_out_questions(round_, round_.config.evaluation.questions)
     if round_.number == 0 and round_.stages.record("base") is None:
         with round_.stages.recording("base"), round_.progress.stage("evaluation", 1, "models") as line:
-            _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
+            _answer(round_, held_out, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
             line.advance(1, "before training")
-    todo = [learner for learner in round_.learners() if learner[2].record("evaluation") is None]
+    todo = [one for one in round_.learners() if one.stages.record("evaluation") is None]
     checkpoints = round_.stages / "checkpoints"
     first = {interrupted(checkpoints / number) for number in checkpoints.names()}
-    todo.sort(key=lambda learner: learner[0] not in first)
+    todo.sort(key=lambda learner: learner.name not in first)
     with round_.progress.stage("trainings", len(todo), "trainings") as line:
         for begin in range(0, len(todo), settings.models_at_once):
             wave = todo[begin : begin + settings.models_at_once]
-            untrained = [learner for learner in wave if learner[2].record("training") is None]
+            untrained = [one for one in wave if one.stages.record("training") is None]
             line.advance(len(wave) - len(untrained))
-            groups = _in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
+            groups = in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
             _train_wave(rounds, groups, checkpoints, line)
             checkpoints.clear()
             line.advance(0, f"{len(wave)} models are being evaluated")
-            _evaluate_wave(round_, wave, keep_models=keep_models)
+            _evaluate_wave(round_, held_out, wave, keep_models=keep_models)
     if round_.number > 0 and not settings.keep_models:
         for name in rounds:
             (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
 
 
-def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[_Learner]], checkpoints: Folder,
+def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[Learner]], checkpoints: Folder,
                 line: StageLine) -> None:  # fmt: skip
     """Train some groups at a time, in each one training after the other. The first error ends the wave."""
     ended: queue.SimpleQueue[str | BaseException] = queue.SimpleQueue()
 
-    def work(number: str, group: Sequence[_Learner]) -> None:
-        learners = [(_silent(rounds[name]), name, settings, stages) for name, settings, stages in group]
+    def work(number: str, group: Sequence[Learner]) -> None:
+        learners = [replace(one, round=_silent(rounds[one.name])) for one in group]
         try:
             train(learners, checkpoints / number, ended.put)
         except BaseException as error:  # raised where it is waited for
@@ -164,12 +171,12 @@ def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[_Lear
         thread.join()
 
 
-def _in_groups(waiting: Sequence[_Learner], checkpoints: Folder, count: int) -> dict[str, list[_Learner]]:
+def in_groups(waiting: Sequence[Learner], checkpoints: Folder, count: int) -> dict[str, list[Learner]]:
     """Trainings in about `count` groups of one size, by the name of the group's checkpoints.
 
     A training that was interrupted is the first of the group that has its checkpoint, even if that makes more groups.
     """
-    left = {learner[0]: learner for learner in waiting}
+    left = {learner.name: learner for learner in waiting}
     groups = {}
     for number in checkpoints.names():
         name = interrupted(checkpoints / number)
@@ -183,36 +190,34 @@ def _in_groups(waiting: Sequence[_Learner], checkpoints: Folder, count: int) -> 
     return groups
 
 
-def _as_many_as_fit(wave: Sequence[_Learner]) -> int:
+def _as_many_as_fit(wave: Sequence[Learner]) -> int:
     """Trainings that the cluster as it is has room for; one CPU is left for reading the examples."""
     import ray
 
     have = ray.cluster_resources()
     rooms = []
-    for _, settings, _ in wave:
-        training = settings.training
+    for training in (one.settings.training for one in wave):
         wanted = {"CPU": training.num_cpus_per_worker, "GPU": training.num_gpus_per_worker, **training.resources}
         there = have | {"CPU": have.get("CPU", 0) - 1}
         rooms += [there.get(name, 0) / (amount * training.num_workers) for name, amount in wanted.items() if amount > 0]
     return max(1, int(min(rooms, default=1)))
 
 
-def _evaluate_wave(round_: Round, wave: Sequence[_Learner], *, keep_models: bool) -> None:
-    models = {name: round_.directory.address(stages / "model") for name, _, stages in wave}
-    _answer(round_, models, {name: stages for name, _, stages in wave})
-    for _, _, stages in wave:
-        with stages.recording("evaluation"):
-            pass  # the record stands last, so that a wave that was killed is evaluated again
+def _evaluate_wave(round_: Round, held_out: HeldOut, wave: Sequence[Learner], *, keep_models: bool) -> None:
+    models = {one.name: round_.directory.address(one.stages / "model") for one in wave}
+    _answer(round_, held_out, models, {one.name: one.stages for one in wave})
+    for one in wave:
+        with one.stages.recording("evaluation"):
+            pass  # the record is written last, so that a wave that was killed is evaluated again
         if not keep_models:
-            (stages / "model").clear()
+            (one.stages / "model").clear()
 
 
-def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
+def _answer(round_: Round, held_out: HeldOut, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
     """``evaluation/answers/`` of some models; their responses, which the answers hold as well, do not stay."""
-    assert round_.config.evaluation.questions is not None
     digest = hashlib.blake2b("\n".join(models).encode(), digest_size=8).hexdigest()
     folder = f"evaluation/{digest}"
-    answers, _ = held_out_answers(_silent(round_), round_.config.evaluation.questions, models, folder, StageRecord())
+    answers = held_out_answers(_silent(round_), held_out, models, folder, StageRecord())
     for name, stages in places.items():
         (stages / "evaluation/answers").replace(answers.filter(pc.equal(answers["model"], name)))
     (round_.stages / folder).clear()
@@ -220,7 +225,7 @@ def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stage
 
 def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     """``comparison.json``: each arm's accuracy over its seeds and its difference to the uniform one, with intervals."""
-    tables = {name: _correctness(stages) for name, _, stages in round_.learners()}
+    tables = {one.name: _correctness(one.stages) for one in round_.learners()}
     base = _correctness(round_.directory.round(0).learner(BASE))
     # A question that an engine refused or died of for any model counts for none.
     questions = sorted(set(base).intersection(*tables.values()))
@@ -231,7 +236,6 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
         arm: np.array([[tables[f"{arm}-seed-{seed}"][question] for question in questions] for seed in settings.seeds])
         for arm in arms
     }
-    accuracy = evaluation.accuracy(np.array([base[question] for question in questions]), 0, 0)
     sampling = round_.stages.record("sampling") if round_.config.samples is None else None
     results = significance.compare(correct, baselines)
     rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
@@ -239,14 +243,14 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     for arm in rows:
         if times[arm["label"]] > 1:
             arm["label"] = f"{arm['name']}: {arm['label']}"
-    content = {
+    content: ArmComparison = {
         "num_questions": len(questions),
         "seeds": settings.seeds,
         "over_seeds": len(settings.seeds) > 1,
         "num_comparisons": sum(result.difference is not None for result in results),
-        "base": asdict(accuracy),
+        "base": accuracy(np.array([base[question] for question in questions]), 0, 0),
         # Once for all of them; from the second round on each samples for itself.
-        "sampling": sampling and {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds},
+        "sampling": {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds} if sampling else None,
         "arms": rows,
     }
     round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
@@ -259,7 +263,7 @@ def _correctness(stages: Stages) -> dict[str, bool]:
 
 def _arm(
     round_: Round, result: significance.ArmResult, baselines: Mapping[str, str | None], seeds: Sequence[int]
-) -> dict[str, Any]:
+) -> ComparedArm:
     """A row of ``comparison.json``, with what the arm's trainings cost."""
     names = [f"{result.arm}-seed-{seed}" for seed in seeds]
     settings = round_.config.variant(names[0])
@@ -276,10 +280,10 @@ def _arm(
         "mean": result.accuracy.mean,
         "low": max(0.0, result.accuracy.low),
         "high": min(1.0, result.accuracy.high),
-        "difference": difference and difference.mean,
-        "difference_low": difference and difference.low,
-        "difference_high": difference and difference.high,
-        "p_value": difference and difference.p_value,
+        "difference": difference.mean if difference else None,
+        "difference_low": difference.low if difference else None,
+        "difference_high": difference.high if difference else None,
+        "p_value": difference.p_value if difference else None,
         "p_adjusted": adjusted,
         "verdict": result.verdict or ("baseline" if result.arm in baselines.values() else "no baseline"),
         "detectable": result.minimal_detectable_difference,
@@ -288,8 +292,7 @@ def _arm(
         "mapping": settings.weighting.mapping,
         "exponent": settings.weighting.exponent,
         "num_examples": len(weights),
-        # Kish's effective sample size: as many examples of equal weight would leave as much noise.
-        "effective_examples": float(weights.sum() ** 2 / (weights**2).sum()),
+        "effective_examples": effective_examples(weights),
         "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
         "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
         "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),

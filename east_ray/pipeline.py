@@ -2,25 +2,33 @@
 
     questions ─▶ sampling ─▶ answers ─▶ selection ─▶ weighting ─▶ training ─▶ evaluation ─▶ next round
 
-Each stage reads Parquet folders of the run directory and writes others, so each can be run, resumed,
-inspected or replaced alone. A stage that is done is not done again; a stage that was interrupted goes on where it can
-and begins anew where it must.
+Each stage reads Parquet folders of the run directory and writes others, so each can be run, resumed, inspected or
+replaced alone. A stage that is done is not done again. A stage that was interrupted continues where it can and starts
+anew where it must.
 """
 
+from collections.abc import Sequence
+
+from east_ray import weighting
+from east_ray.answers import graders
+from east_ray.answers.grading import reference_check
+from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
 from east_ray.questions.source import load_questions
 from east_ray.questions.stage import ask_questions
 from east_ray.ray_cluster import check_resources, connect
+from east_ray.report.cards import write_cards
+from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
-from east_ray.report.terminal import write_report
-from east_ray.sampling import given
-from east_ray.sampling.stage import sample_responses, take_samples
-from east_ray.stages import make_examples
+from east_ray.sampling import backends, given_files
+from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
+from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
 from east_ray.storage import RunDirectory, resolve_model
-from east_ray.storage.rounds import Round
-from east_ray.training.stage import train
+from east_ray.storage.rounds import Learner, Round, is_done, label, listed
+from east_ray.training import objectives
+from east_ray.training.stage import train as train_models
 
 
 def run(config: Config, progress: Progress) -> str:
@@ -31,19 +39,99 @@ def run(config: Config, progress: Progress) -> str:
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         prepare(round_)
-        for name, settings, stages in round_.learners():
-            make_examples(round_, name, settings, stages)
-        train(((round_, *learner) for learner in round_.learners()), round_.stages / "checkpoints")
-        evaluate(round_)
-        write_findings(round_)
+        weigh(round_)
+        train(round_)
+        measure(round_)
         if number + 1 < config.rounds and not has_gained(round_):
-            progress.say(f"ended after round {number}: on the validation questions it gained nothing that is certain")
+            progress.say(f"stopped after round {number}: no significant gain on the validation questions")
             break
     return write_report(directory)
 
 
+def prepare(round_: Round) -> None:
+    """``questions/`` and ``samples/``: the questions of a round with their responses, asked or given."""
+    can_use = reference_check(graders.load(round_.config.answers))
+    if round_.config.samples is not None:
+        take_samples(round_, can_use)
+    else:
+        ask_questions(round_, max_prompt_tokens, can_use)
+    if learns_from_responses(round_):
+        sample_responses(round_)
+
+
+def weigh(round_: Round) -> None:
+    """``answers/``, then ``examples/`` with weights and ``discarded/`` with reasons, of each training of the round."""
+    todo = [one for one in round_.learners() if not is_done(round_, one.stages, "examples", label(one, "examples"))]
+    judge(round_, todo)
+    for learner in todo:
+        make_examples(learner)
+
+
+def judge(round_: Round, learners: Sequence[Learner]) -> None:
+    """``answers/`` of the round, and of each training a folder of questions that are judged by its rules."""
+    chosen = [learner for learner in learners if learner.settings.training.examples == "selected"]
+    if learns_from_responses(round_):
+        grade_responses(round_)
+        signals = [weighting.load_signal(learner.settings.weighting) for learner in chosen]
+        rules = [rules_of(learner.settings) for learner in chosen]
+        judge_questions(round_, list(zip(rules, signals, (learner.stages for learner in chosen), strict=True)))
+
+
+def make_examples(learner: Learner) -> None:
+    """``examples/`` and ``discarded/`` of a training from its judged questions; every question is in one of them."""
+    round_, settings, stages = learner.round, learner.settings, learner.stages
+    with (
+        stages.recording("examples") as record,
+        round_.progress.stage(label(learner, "examples"), None, "questions") as line,
+    ):
+        if settings.training.examples == "reference_solutions":
+            num_kept, reasons = take_solutions(round_, stages)
+        else:
+            judged = read_judged(stages)
+            num_kept, reasons = len(judged.signals), judged.reasons
+            try:
+                mapped = weighting.mapped(judged.signals, settings.weighting) if num_kept else judged.signals
+                normalizer = weighting.normalizer(mapped) if num_kept else 1.0  # the only global reduction of a round
+            except ValueError as error:
+                raise InputError(f"weighting: {error}") from error
+            weighting.write_examples(stages, judged.split(mapped / normalizer))
+        record.counts = {"kept": num_kept, "discarded": reasons}
+        line.update(num_kept + sum(reasons.values()), f"{num_kept:,} kept")
+        if num_kept == 0:
+            raise InputError(
+                f"no question was kept, so there is nothing to train on: of {sum(reasons.values()):,} questions "
+                f"{listed(reasons)}; the responses are kept in {round_.directory.address(round_.stages / 'samples')}"
+            )
+
+
+def train(round_: Round) -> None:
+    """``model/`` of each training of the round, with its card."""
+    train_models(round_.learners(), round_.stages / "checkpoints")
+    write_cards(round_)
+
+
+def measure(round_: Round) -> None:
+    """``evaluation/`` of the round's models, and ``studies/`` and ``audit/`` of its questions, for the report."""
+    evaluate(round_)
+    write_cards(round_)
+    write_findings(round_, rules_of)
+
+
+def rules_of(settings: Config) -> SelectionRules:
+    """The rules by which the examples of a training are selected. Raises InputError if its objective is none."""
+    return selection_rules(settings, needs_rejected="rejected" in objectives.load(settings.training).required_responses)
+
+
+def learns_from_responses(round_: Round) -> bool:
+    """Whether a training of the round learns from sampled responses, and not from worked solutions alone."""
+    return any(learner.settings.training.examples == "selected" for learner in round_.learners())
+
+
+# ---------------------------------------------------------------------------------------------- before the work begins
+
+
 def open_run(config: Config, progress: Progress) -> RunDirectory:
-    """The run directory, once all has been checked that needs no cluster. Raises InputError."""
+    """The run directory, after every check that needs no cluster. Raises InputError."""
     require_model(config)
     require_questions(config)
     directory = RunDirectory(config)
@@ -52,18 +140,17 @@ def open_run(config: Config, progress: Progress) -> RunDirectory:
     return directory
 
 
-def prepare(round_: Round) -> None:
-    """The questions of a round with their responses, asked or given."""
-    if round_.config.samples is not None:
-        take_samples(round_)
-    else:
-        ask_questions(round_)
-    if any(settings.training.examples == "selected" for _, settings, _ in round_.learners()):
-        sample_responses(round_)
-
-
 def check_inputs(config: Config, directory: RunDirectory) -> None:
-    """Read the questions of the last stage before the first one begins: a wrong path should not wait for hours."""
+    """Read the questions of the last stage before the first one starts: a wrong path should not wait for hours.
+
+    The user's own parts are loaded too. Raises InputError.
+    """
+    for settings in config.learners().values():
+        objectives.load(settings.training)
+        weighting.load_signal(settings.weighting)
+        weighting.load_mapping(settings.weighting)
+    graders.load(config.answers)
+    backends.load(config.sampling)
     if config.evaluation.questions is not None:
         load_questions(config.evaluation.questions)
     if config.early_stopping is not None:
@@ -78,17 +165,17 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
                 f"there are {found:,}"
             )
     if config.samples is not None and directory.round(0).record("sampling") is None:
-        given.check_columns(config.samples)
+        given_files.check_columns(config.samples)
 
 
 def require_questions(config: Config) -> None:
-    """Raises InputError if there is nothing to learn from, as only `east-ray evaluate` may have it."""
+    """Raises InputError if there is nothing to learn from. Only `east-ray evaluate` works without questions."""
     if config.questions is None and config.samples is None:
         raise InputError("questions: missing; only `east-ray evaluate` works without questions or samples")
 
 
 def require_model(config: Config) -> None:
-    """Raises InputError if the configuration names none, as only `weigh` on given samples may."""
+    """Raises InputError if the configuration names no model. Only `weigh` on given samples works without one."""
     if not config.model:
         raise InputError("model: missing; only `east-ray weigh` on given samples works without one")
 
@@ -114,17 +201,20 @@ def open_round(
             raise InputError(f"round {number}: round {number - 1} of {directory.uri} has not been trained yet")
         previous = directory.address(before / "model")
     connect(config.cluster)
-    if (
-        number == 0 and not only_weigh
-    ):  # in a later round the engines of the one before may still be giving back their memory
+    # In a later round the engines of the round before may still be giving back their memory.
+    if number == 0 and not only_weigh:
         check_resources(config, progress.say)
-    initial = previous if config.init_from == "previous" else base
-    return Round(config, directory, number, previous, initial, progress, learner)
+    return Round(config, directory, number, previous, initial_model(config, base, previous), progress, learner)
+
+
+def initial_model(config: Config, base: str, previous: str) -> str:
+    """The model that a round trains: the round's before, or the run's model again (`init_from`)."""
+    return previous if config.init_from == "previous" else base
 
 
 def require(round_: Round, stage: str, verb: str) -> None:
     """Raises InputError naming the verb to run first, if a stage of this round (of a variant too) is not done."""
-    every = [stages for _, _, stages in round_.learners()] if stage in ("examples", "training") else [round_.stages]
+    every = [one.stages for one in round_.learners()] if stage in ("examples", "training") else [round_.stages]
     if any(stages.record(stage) is None for stages in every):
         raise InputError(
             f"round {round_.number} of {round_.directory.uri} has no {stage} yet: run `east-ray {verb}` first"

@@ -1,120 +1,322 @@
 """Clusters of one question's responses -> a training example, or the reason why there is none.
 
-Pure functions on one row of ``samples/``. What they give depends on the row, the settings and the run's seed alone,
-never on other questions, their order or the machine.
+Pure functions on one graded question. What they give depends on the question, the settings and the run's seed alone,
+never on other questions, their order or the machine. At the end is the stage on Ray: one pass over the samples judges
+the questions for all trainings of a round.
 """
 
+import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from east_ray import answers, weighting
-from east_ray.records import Reason
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from east_ray.answers.grading import Graded, measured
+from east_ray.answers.stage import paired
+from east_ray.config import Config, InputError
+from east_ray.records import DISCARDED, EXAMPLES, JUDGED, QUESTIONS, GradedQuestion, Reason
+from east_ray.storage import Folder, Stages, counts_by
+from east_ray.storage.rounds import Round
+from east_ray.storage.tasks import part_groups, run_tasks
+
+#: What the weights of a training grow with; see weighting.py.
+Signal = Callable[[GradedQuestion], float]
 
 
 @dataclass(frozen=True)
 class SelectionRules:
-    """The settings that decide what a sampled question becomes; see the fields of the same names in config.py."""
+    """What decides whether a sampled question becomes an example; see the settings of the same names."""
 
-    objective: Literal["sft", "dpo", "kto"]
-    signal: weighting.Signal
-    all_correct: Literal["keep", "drop"]
-    require_boxed: bool
-    responses_per_question_trained: int
-    equivalence: Literal["math", "string"]
-    no_answer: Literal["cluster", "exclude"]
-    last_number: bool
-    seed: int
+    needs_rejected: bool = False
+    """The objective trains on a rejected response too, so a question needs a wrong answer."""
+    all_correct: Literal["keep", "drop"] = "keep"
+    require_boxed: bool = True
+    responses_per_question_trained: int = 1
+    no_answer: Literal["cluster", "exclude"] = "cluster"
+    num_responses: int | None = None
+    """Only the first so many responses count (`answers.responses`); None: all."""
+    seed: int = 0
 
 
-def judge(sample: Mapping[str, Any], rules: SelectionRules) -> dict[str, Any]:
-    """A row of ``samples/`` -> a row of records.JUDGED: an example without its weight, or ``reason`` why not.
+def selection_rules(settings: Config, *, needs_rejected: bool) -> SelectionRules:
+    """The rules of a training; `needs_rejected`: its objective trains on a rejected response too."""
+    return SelectionRules(
+        needs_rejected=needs_rejected,
+        all_correct=settings.selection.all_correct,
+        # Boxes are the mathematical grader's: another one marks its answers as it likes.
+        require_boxed=settings.selection.require_boxed and settings.answers.grader == "math",
+        responses_per_question_trained=settings.selection.responses_per_question_trained,
+        no_answer=settings.answers.no_answer,
+        num_responses=settings.answers.responses,
+        seed=settings.seed,
+    )
 
-    Correct means: in the cluster of the reference answer. Rates are shares of all responses, those without an answer
-    included; with ``no_answer: exclude`` only the entropy leaves them out. A response without an answer is never
-    correct and never the "commonest wrong answer".
+
+@dataclass(frozen=True)
+class Choice:
+    """The responses of a question that an example is made of, by their places among its responses."""
+
+    chosen: int | None
+    """A correct response; None: there is none to train on."""
+    more_chosen: list[int]
+    """Further correct responses that are trained on."""
+    rejected: int | None
+    """A response with the commonest wrong answer; None: no answer is wrong."""
+
+
+def judge(
+    question: Mapping[str, Any],
+    graded: Graded,
+    finish_reasons: list[str],
+    text_of: Callable[[int], str],
+    rules: SelectionRules,
+    signal: Signal,
+) -> dict[str, Any]:
+    """One question -> a row of records.JUDGED: an example that lacks its weight, or with the ``reason`` why not.
+
+    Args:
+        question: question_id, question and reference_answer.
+        graded: all its responses; `rules.num_responses` may use fewer.
+        finish_reasons: of each response, in the same order.
+        text_of: the text of the response at a place; called for the few that are trained on.
+
+    Raises:
+        InputError: if a user's signal gives something that is no number of at least 0.
     """
-    responses: Sequence[Mapping[str, Any]] = sample["responses"]
-    reference: str | None = sample["reference_answer"]
-    texts = [response["text"] for response in responses]
-    by_text = {text: answers.extract(text, last_number=rules.last_number) for text in dict.fromkeys(texts)}
-    extractions = [by_text[text] for text in texts]
-    found = [extraction.answer for extraction in extractions]
+    graded = graded.first(rules.num_responses)
+    seen = measured(question["question_id"], graded.clusters, rules.no_answer)
+    choice = choose(question["question_id"], graded, finish_reasons, rules)
 
-    parsable = answers.is_parsable_reference(reference)
-    # The reference goes first, so that its cluster has number 0 and holds exactly the correct responses.
-    numbers = answers.cluster([reference if parsable else None, *found], equivalence=rules.equivalence)[1:]
-    members: dict[int, list[int]] = {}
-    for index, number in enumerate(numbers):
-        members.setdefault(number, []).append(index)
-    groups = sorted(members.values(), key=lambda group: (-len(group), group[0]))
+    def text(place: int | None) -> str | None:
+        return None if place is None else text_of(place)
 
-    def is_correct(group: Sequence[int]) -> bool:
-        return parsable and numbers[group[0]] == 0
+    def finish_reason(place: int | None) -> str | None:
+        return None if place is None else finish_reasons[place]
 
-    answered = [group for group in groups if found[group[0]] is not None]
-    counted = groups if rules.no_answer == "cluster" else answered
-    correct = next((group for group in groups if is_correct(group)), [])
-    wrong = next((group for group in answered if not is_correct(group)), [])  # the largest one
-    num_responses = len(responses)
-    entropy = weighting.entropy([len(group) for group in counted])
-    pass_rate = len(correct) / num_responses
-    rejected_rate = len(wrong) / num_responses
-    boxed = [index for index in correct if extractions[index].boxed]
-
-    # The choice among equals is random, but fixed by the seed and the question's name.
-    rng = random.Random(f"{rules.seed}:{sample['question_id']}")
-    choosable = _choosable(boxed if boxed or rules.require_boxed else correct, responses)
-    chosen = rng.choice(choosable) if choosable else None
-    rejected = rng.choice(_choosable(wrong, responses)) if wrong else None
-    others = [response for response in choosable if response is not chosen]
-    more = rng.sample(others, min(len(others), rules.responses_per_question_trained - 1))
+    more = [{"text": text_of(place), "finish_reason": finish_reasons[place]} for place in choice.more_chosen]
     return {
-        "question_id": sample["question_id"],
-        "question": sample["question"],
-        "reference_answer": reference,
-        "num_responses": num_responses,
-        "num_truncated": sum(response["finish_reason"] == "length" for response in responses),
-        "entropy": entropy,
-        "pass_rate": pass_rate,
-        "rejected_rate": rejected_rate,
+        "question_id": question["question_id"],
+        "question": question["question"],
+        "reference_answer": question["reference_answer"],
+        "num_responses": seen.num_responses,
+        "num_truncated": finish_reasons[: seen.num_responses].count("length"),
+        "entropy": seen.entropy,
+        "pass_rate": seen.pass_rate,
+        "rejected_rate": seen.rejected_rate,
         "clusters": [
-            {"answer": found[group[0]], "num_responses": len(group), "is_correct": is_correct(group)}
-            for group in groups
+            {"answer": one.answer, "num_responses": one.num_responses, "is_correct": one.is_correct}
+            for one in graded.clusters
         ],
-        "signal": weighting.signal(rules.signal, entropy=entropy, pass_rate=pass_rate, rejected_rate=rejected_rate),
-        "chosen": chosen and chosen["text"],
-        "chosen_finish_reason": chosen and chosen["finish_reason"],
-        "more_chosen": [{"text": one["text"], "finish_reason": one["finish_reason"]} for one in more]
-        if rules.responses_per_question_trained > 1
-        else None,
-        "rejected": rejected and rejected["text"],
-        "rejected_finish_reason": rejected and rejected["finish_reason"],
-        "reason": reason_to_discard(
-            rules, parsable, bool(correct), chosen is not None, bool(wrong), len(correct) == num_responses
-        ),
+        "signal": signal_of(seen, signal),
+        "chosen": text(choice.chosen),
+        "chosen_finish_reason": finish_reason(choice.chosen),
+        "more_chosen": more if rules.responses_per_question_trained > 1 else None,
+        "rejected": text(choice.rejected),
+        "rejected_finish_reason": finish_reason(choice.rejected),
+        "reason": reason_to_discard(graded, rules),
     }
 
 
-def reason_to_discard(
-    rules: SelectionRules, parsable: bool, any_correct: bool, any_chosen: bool, any_wrong: bool, all_correct: bool
-) -> Reason | None:
-    """Why these rules drop a question of whose responses this is true, or None; `any_chosen`: one can be trained on."""
-    if not parsable:
+def signal_of(seen: GradedQuestion, signal: Signal) -> float:
+    """The signal of a question. Raises InputError if a user's function fails or gives no number of at least 0."""
+    try:
+        value = float(signal(seen))
+    except Exception as error:
+        problem = f"raised {type(error).__name__}: {error}"
+        raise InputError(f"weighting.signal: {problem} (question {seen.question_id})") from error
+    if not 0 <= value < float("inf"):
+        raise InputError(
+            f"weighting.signal: gave {value} for question {seen.question_id}; expected a finite number of at least 0"
+        )
+    return value
+
+
+def choose(question_id: str, graded: Graded, finish_reasons: Sequence[str], rules: SelectionRules) -> Choice:
+    """Which responses an example is made of. The choice among equals is random, fixed by seed and question_id."""
+    rng = random.Random(f"{rules.seed}:{question_id}")
+    choosable = _ended(_trainable(graded, rules), finish_reasons)
+    chosen = rng.choice(choosable) if choosable else None
+    wrong = _commonest_wrong(graded)
+    rejected = None if wrong is None else rng.choice(_ended(_members(graded, wrong), finish_reasons))
+    more = []
+    if rules.responses_per_question_trained > 1:
+        others = [place for place in choosable if place != chosen]
+        more = rng.sample(others, min(len(others), rules.responses_per_question_trained - 1))
+    return Choice(chosen, more, rejected)
+
+
+def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
+    """Why these rules drop a question, or None."""
+    if not graded.can_use_reference:
         return Reason.UNPARSABLE_REFERENCE
-    if not any_correct:
+    if graded.correct_cluster is None:
         return Reason.ALL_WRONG
-    if not any_chosen:
+    if not _trainable(graded, rules):
         return Reason.NO_BOXED_CORRECT
-    if rules.objective != "sft" and not any_wrong:
+    if rules.needs_rejected and _commonest_wrong(graded) is None:
         return Reason.NO_WRONG_ANSWER
-    if all_correct and rules.all_correct == "drop":
+    if rules.all_correct == "drop" and len(graded.clusters) == 1:
         return Reason.ALL_CORRECT
     return None
 
 
-def _choosable(group: Sequence[int], responses: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The responses of a group that ended by themselves; all of it if none did."""
-    ended = [responses[index] for index in group if responses[index]["finish_reason"] == "stop"]
-    return ended or [responses[index] for index in group]
+def _trainable(graded: Graded, rules: SelectionRules) -> list[int]:
+    """Places of the correct responses that may be trained on: those with a box, or all if none needs one."""
+    if graded.correct_cluster is None:
+        return []
+    correct = _members(graded, graded.correct_cluster)
+    boxed = [place for place in correct if graded.is_boxed[place]]
+    return boxed if boxed or rules.require_boxed else correct
+
+
+def _commonest_wrong(graded: Graded) -> int | None:
+    """Place of the largest cluster that has an answer and is not correct."""
+    wrong = (place for place, one in enumerate(graded.clusters) if not one.is_correct and one.answer is not None)
+    return next(wrong, None)
+
+
+def _members(graded: Graded, cluster: int) -> list[int]:
+    return [place for place, number in enumerate(graded.cluster) if number == cluster]
+
+
+def _ended(places: Sequence[int], finish_reasons: Sequence[str]) -> list[int]:
+    """Those of some responses that ended by themselves; all of them if none did."""
+    return [place for place in places if finish_reasons[place] == "stop"] or list(places)
+
+
+# -------------------------------------------------------------------------------------------------- reference solutions
+
+
+def solution_examples(questions: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """records.QUESTIONS -> examples of weight 1 from their worked solutions, and the questions that have none."""
+    rows = questions.to_pylist()
+    solved = [
+        row | {"signal": 1.0, "weight": 1.0, "chosen": row["reference_solution"], "chosen_finish_reason": "stop"}
+        for row in rows
+        if row["reference_solution"]
+    ]
+    unsolved = [row | {"reason": Reason.NO_REFERENCE_SOLUTION} for row in rows if not row["reference_solution"]]
+    return (
+        pa.Table.from_pylist([{name: row.get(name) for name in EXAMPLES.names} for row in solved], EXAMPLES),
+        pa.Table.from_pylist([{name: row.get(name) for name in DISCARDED.names} for row in unsolved], DISCARDED),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- on Ray
+
+#: What is read of ``samples/`` beside ``answers/``.
+_READ = ["question_id", "question", "reference_answer"]
+_RESPONSES = [f"responses.list.element.{name}" for name in ("text", "finish_reason")]
+_QUESTIONS_AT_ONCE = 64
+_NUM_READERS = 16
+
+
+def judge_samples(
+    samples: Folder, answers: Folder, trainings: Sequence[tuple[SelectionRules, Signal, Folder]]
+) -> Iterator[dict[str, int]]:
+    """Judge every sampled question for each training: rows of records.JUDGED into the parts of its folder.
+
+    The samples are read once for all trainings. Yields num_questions of each task.
+    """
+
+    def work(task: Mapping[str, Any]) -> dict[str, int]:
+        tables: list[list[pa.Table]] = [[JUDGED.empty_table()] for _ in trainings]
+        for batch, graded in paired(
+            samples, answers, task["parts"], [*_READ, *_RESPONSES], max_rows=_QUESTIONS_AT_ONCE
+        ):
+            rows = _with_responses(batch)
+            for (rules, signal, _), judged in zip(trainings, tables, strict=True):
+                found = [
+                    judge(question, one, finish_reasons, text_of, rules, signal)
+                    for (question, finish_reasons, text_of), one in zip(rows, graded, strict=True)
+                ]
+                judged.append(pa.Table.from_pylist(found, schema=JUDGED))
+        whole = [pa.concat_tables(judged) for judged in tables]
+        for (*_, folder), table in zip(trainings, whole, strict=True):
+            folder.write_part(table, task["name"])
+        return {"num_questions": whole[0].num_rows}
+
+    groups = enumerate(part_groups(samples))
+    yield from run_tasks(work, [{"name": f"part-{number:06d}.parquet", "parts": parts} for number, parts in groups])
+
+
+def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], str]]]:
+    """Of each row: its question, the finish reasons of its responses, and what gives the text of one of them."""
+    responses = batch["responses"]
+    texts, finish_reasons = (responses.flatten().field(name) for name in ("text", "finish_reason"))
+    reasons, ends = finish_reasons.to_pylist(), responses.value_lengths().to_pylist()
+    rows: list[tuple[dict[str, Any], list[str], Callable[[int], str]]] = []
+    begin = 0
+    for question, length in zip(batch.select(_READ).to_pylist(), ends, strict=True):
+        text_of = functools.partial(_text_at, texts, begin)
+        rows.append((question, reasons[begin : begin + length], text_of))
+        begin += length
+    return rows
+
+
+def _text_at(texts: pa.Array, begin: int, place: int) -> str:
+    return str(texts[begin + place].as_py())
+
+
+def judge_questions(round_: Round, trainings: Sequence[tuple[SelectionRules, Signal, Stages]]) -> None:
+    """``judged/`` of each training, a folder that `weighting.write_examples` turns into ``examples/``."""
+    if not trainings:
+        return
+    folders = [(rules, signal, stages / "judged") for rules, signal, stages in trainings]
+    note = f"{len(folders)} trainings" if len(folders) > 1 else ""
+    with round_.stages.recording("selection") as record, round_.progress.stage("selection", None, "questions") as line:
+        record.counts = {"num_trainings": len(folders)}
+        for *_, folder in folders:
+            folder.clear()
+        for counts in judge_samples(round_.stages / "samples", round_.stages / "answers", folders):
+            line.advance(counts["num_questions"], note)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judged questions of a training, as far as the weights need to know them."""
+
+    signals: NDArray[np.float64]
+    """(Q,) of the kept questions, part after part."""
+    num_kept: dict[str, int]
+    """Part of ``judged/`` -> its kept questions."""
+    reasons: dict[str, int]
+    """Why questions were discarded -> how many."""
+
+    def split(self, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """(Q,) values of the kept questions by part."""
+        pieces = np.split(values, np.cumsum(list(self.num_kept.values())[:-1]))
+        return dict(zip(self.num_kept, pieces, strict=True))
+
+
+def read_judged(stages: Stages) -> Judged:
+    """Signals and reasons of the questions that were judged for a training."""
+    folder = stages / "judged"
+
+    def read(part: str) -> tuple[NDArray[np.float64], list[str]]:
+        table = folder.read(JUDGED, ["signal", "reason"], [part])
+        kept = table["signal"].filter(pc.is_null(table["reason"]))
+        return kept.to_numpy().astype(np.float64), table["reason"].drop_null().to_pylist()
+
+    parts = folder.parts()
+    with ThreadPoolExecutor(_NUM_READERS) as pool:  # a round on an object store has hundreds of parts
+        found = list(pool.map(read, parts))
+    signals = np.concatenate([np.empty(0), *(kept for kept, _ in found)])
+    reasons = Counter(reason for _, dropped in found for reason in dropped)
+    num_kept = {part: len(kept) for part, (kept, _) in zip(parts, found, strict=True)}
+    return Judged(signals, num_kept, dict(sorted(reasons.items())))
+
+
+def take_solutions(round_: Round, stages: Stages) -> tuple[int, dict[str, int]]:
+    """``examples/`` from worked solutions; returns how many questions have one, and why the others are discarded."""
+    examples, discarded = solution_examples((round_.stages / "questions").read(QUESTIONS))
+    (stages / "examples").replace(examples)
+    (stages / "discarded").replace(discarded)
+    return examples.num_rows, counts_by(discarded, "reason")

@@ -5,7 +5,7 @@ For a question x whose n responses fall into clusters with shares p_j (EAST, arX
     entropy  H(x) = - sum_j p_j ln p_j                       nats, 0 <= H <= ln(number of clusters)
     signal   s(x) = H(x) | 1 - pass_rate(x) | rejected_rate(x) | 1
     mapping  g(s) = s ** a   (power)   |   1 / (1 + exp(-a (s - mean) / std))   (sigmoid, smooth and bounded)
-    weight   w(x) = g(s(x)) / mean over the kept questions of g(s)
+    weight   w(x) = g(s(x)) / normalizer                     the normalizer is the mean of g(s) over the kept questions
 
 so that the mean weight is 1. The base of the logarithm cancels in w. An exponent a > 1 sharpens, one in (0, 1)
 flattens, 0 is uniform, and a < 0 prefers the questions that the model is sure of.
@@ -24,65 +24,110 @@ array([0., 1., 2.])
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Signal = Literal["entropy", "accuracy", "rejection", "uniform"]
-Mapping = Literal["power", "sigmoid"]
+from east_ray import doors
+from east_ray.answers.grading import entropy
+from east_ray.config import InputError, WeightingConfig
+from east_ray.records import DISCARDED, EXAMPLES, JUDGED, GradedQuestion
+from east_ray.storage import Stages
+from east_ray.storage.tasks import run_tasks
+
+__all__ = ["MAPPINGS", "SIGNALS", "entropy", "load_mapping", "load_signal", "mapped", "normalizer", "weights"]
+
+#: A signal is a function of one graded question that returns a number of at least 0.
+SIGNALS = {
+    "entropy": "east_ray.weighting:entropy_signal",
+    "accuracy": "east_ray.weighting:accuracy_signal",
+    "rejection": "east_ray.weighting:rejection_signal",
+    "uniform": "east_ray.weighting:uniform_signal",
+}
+#: A mapping is a function of the signals of all kept questions, (Q,), and the section `weighting`; it returns g, (Q,).
+MAPPINGS = {"power": "east_ray.weighting:power", "sigmoid": "east_ray.weighting:sigmoid"}
+
+Signal = Callable[[GradedQuestion], float]
+Mapped = Callable[[NDArray[np.float64], WeightingConfig], NDArray[np.float64]]
 
 
-def entropy(counts: Sequence[int]) -> float:
-    """Entropy in nats of clusters of these sizes: 0 for one cluster, ln k for k equal ones.
-
-    Sizes of 0 add nothing, and no responses at all have entropy 0. Raises ValueError for a negative size.
-    """
-    if any(count < 0 for count in counts):
-        raise ValueError(f"cluster sizes must not be negative: {list(counts)}")
-    total = sum(counts)
-    if total == 0:
-        return 0.0
-    # fsum rounds once, so the order of the clusters cannot show in the last digit; + 0.0 turns -0.0 into 0.0.
-    return -math.fsum(count / total * math.log(count / total) for count in counts if count) + 0.0
+def entropy_signal(question: GradedQuestion) -> float:
+    """Entropy of the answers, in nats."""
+    return question.entropy
 
 
-def signal(name: Signal, *, entropy: float, pass_rate: float, rejected_rate: float) -> float:
-    """The number that a question's weight grows with; see the head of this module."""
-    match name:
-        case "entropy":
-            return entropy
-        case "accuracy":
-            return 1.0 - pass_rate
-        case "rejection":
-            return rejected_rate
-        case "uniform":
-            return 1.0
+def accuracy_signal(question: GradedQuestion) -> float:
+    """Share of the responses that are not correct."""
+    return 1.0 - question.pass_rate
 
 
-@dataclass(frozen=True)
-class Normalizer:
-    """What the weights need to know of all kept questions: the one global quantity of a round.
-
-    `signal_mean` and `signal_std` (population) serve the sigmoid; `mapped_mean` is the mean of g(s). All three are
-    sums rounded once (math.fsum), so they do not depend on the order of the questions or on how they were split.
-    """
-
-    exponent: float
-    mapping: Mapping
-    signal_mean: float
-    signal_std: float
-    mapped_mean: float
-
-    def weight(self, signals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(Q,) signals of kept questions -> (Q,) weights."""
-        return _mapped(signals, self.exponent, self.mapping, self.signal_mean, self.signal_std) / self.mapped_mean
+def rejection_signal(question: GradedQuestion) -> float:
+    """Share of the commonest wrong answer."""
+    return question.rejected_rate
 
 
-def normalizer(signals: Sequence[float], exponent: float, mapping: Mapping = "power") -> Normalizer:
-    """The normalizer of the kept questions' signals, (Q,); an array of doubles is not copied.
+def uniform_signal(question: GradedQuestion) -> float:
+    """1 for every question."""
+    return 1.0
+
+
+def load_signal(settings: WeightingConfig) -> Signal:
+    """The signal that the settings name. Raises InputError if it cannot be loaded or is no function."""
+    signal: Signal = _function("weighting.signal", settings.signal, SIGNALS)
+    return signal
+
+
+def load_mapping(settings: WeightingConfig) -> Mapped:
+    """The mapping that the settings name. Raises InputError if it cannot be loaded or is no function."""
+    mapping: Mapped = _function("weighting.mapping", settings.mapping, MAPPINGS)
+    return mapping
+
+
+def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:
+    found = doors.load(key, spelled, built_in)
+    if not callable(found):
+        raise InputError(f"{key}: {spelled} is {type(found).__name__}; expected a function")
+    return found
+
+
+def power(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
+    """s ** exponent, up to a constant factor that the normalizer cancels. Raises ValueError where it is not defined."""
+    exponent, mean = settings.exponent, math.fsum(signals) / signals.size
+    zeros = int(np.count_nonzero(signals == 0))
+    if exponent < 0 and zeros:
+        raise ValueError(
+            f"exponent {exponent:g} is not defined for the {zeros} of {signals.size} kept questions whose signal is 0; "
+            "drop them (selection.all_correct: drop), or use an exponent of at least 0 or the sigmoid mapping"
+        )
+    if exponent > 0 and zeros == signals.size:
+        raise ValueError(
+            f"the signal of all {signals.size} kept questions is 0, so there is nothing to weight by; "
+            "use weighting.signal: uniform, or sample more responses per question"
+        )
+    # Relative to the mean, a large exponent neither overflows nor underflows where the weights themselves do not.
+    with np.errstate(over="ignore", divide="ignore"):
+        return np.asarray((signals / mean) ** exponent if mean > 0 else np.ones_like(signals))
+
+
+def sigmoid(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
+    """1 / (1 + exp(-exponent (s - mean) / std)), with the population's standard deviation; 1 where it is 0."""
+    mean = math.fsum(signals) / signals.size
+    std = math.sqrt(math.fsum((signals - mean) ** 2) / signals.size)
+    # Rounding leaves a std of about 1e-17 for equal signals; below this the difference is noise, not information.
+    if std <= 1e-12 * max(mean, 1e-300):
+        return np.ones_like(signals)
+    scaled = settings.exponent * (signals - mean) / std
+    # The logistic function without overflow: exp of a negative number only.
+    exp = np.exp(-np.abs(scaled))
+    return np.asarray(np.where(scaled >= 0, 1.0, exp) / (1.0 + exp))
+
+
+def mapped(signals: Sequence[float] | NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
+    """(Q,) signals of the kept questions -> (Q,) g of them, not normalized; an array of doubles is not copied.
 
     Raises ValueError if there is no signal, one is negative, infinite or NaN, or no weights exist (see above).
     """
@@ -92,43 +137,58 @@ def normalizer(signals: Sequence[float], exponent: float, mapping: Mapping = "po
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         bad = values[~np.isfinite(values) | (values < 0)][0]
         raise ValueError(f"a signal must be a finite number of at least 0, found {bad}")
-    zeros = int(np.count_nonzero(values == 0))
-    if mapping == "power" and exponent < 0 and zeros:
-        raise ValueError(
-            f"exponent {exponent:g} is not defined for the {zeros} of {values.size} kept questions whose signal is 0; "
-            "drop them (selection.all_correct: drop), or use an exponent of at least 0 or the sigmoid mapping"
-        )
-    if mapping == "power" and exponent > 0 and zeros == values.size:
-        raise ValueError(
-            f"the signal of all {values.size} kept questions is 0, so there is nothing to weight by; "
-            "use weighting.signal: uniform, or sample more responses per question"
-        )
+    result = np.asarray(load_mapping(settings)(values, settings), dtype=np.float64)
+    if result.shape != values.shape:
+        raise ValueError(f"the mapping gave an array of shape {result.shape}, expected {values.shape}")
+    if settings.mapping not in MAPPINGS and not (np.all(np.isfinite(result)) and np.all(result >= 0) and result.any()):
+        raise ValueError("the mapping must give finite numbers of at least 0, not all of them 0")
+    return result
+
+
+def normalizer(values: NDArray[np.float64]) -> float:
+    """(Q,) mapped signals of all kept questions -> their mean, the one global quantity of a round.
+
+    The sum is rounded once (math.fsum), so it does not depend on the order of the questions or on how they were split.
+    Raises ValueError if it is not a positive number.
+    """
     mean = math.fsum(values) / values.size
-    std = math.sqrt(math.fsum((values - mean) ** 2) / values.size)
-    mapped = _mapped(values, exponent, mapping, mean, std)
-    mapped_mean = math.fsum(mapped) / values.size
-    if not (math.isfinite(mapped_mean) and mapped_mean > 0 and np.all(np.isfinite(mapped))):
-        raise ValueError(f"exponent {exponent:g} takes the signals beyond floating point; use a smaller one")
-    return Normalizer(exponent, mapping, mean, std, mapped_mean)
+    if not (math.isfinite(mean) and mean > 0 and np.all(np.isfinite(values))):
+        raise ValueError("the exponent takes the signals beyond floating point; use a smaller one")
+    return mean
 
 
-def weights(signals: Sequence[float], exponent: float, mapping: Mapping = "power") -> NDArray[np.float64]:
-    """(Q,) signals of the kept questions -> (Q,) weights with mean 1. Raises ValueError as `normalizer` does."""
-    return normalizer(signals, exponent, mapping).weight(np.asarray(signals, dtype=np.float64))
-
-
-def _mapped(
-    signals: NDArray[np.float64], exponent: float, mapping: Mapping, mean: float, std: float
+def weights(
+    signals: Sequence[float] | NDArray[np.float64], exponent: float, mapping: str = "power"
 ) -> NDArray[np.float64]:
-    """g(s) up to a constant factor, which the normalizer cancels."""
-    if mapping == "power":
-        # Relative to the mean, a large exponent neither overflows nor underflows where the weights themselves do not.
-        with np.errstate(over="ignore", divide="ignore"):
-            return np.asarray((signals / mean) ** exponent if mean > 0 else np.ones_like(signals))
-    # Rounding leaves a std of about 1e-17 for equal signals; below this the difference is noise, not information.
-    if std <= 1e-12 * max(mean, 1e-300):
-        return np.ones_like(signals)
-    scaled = exponent * (signals - mean) / std
-    # The logistic function without overflow: exp of a negative number only.
-    exp = np.exp(-np.abs(scaled))
-    return np.asarray(np.where(scaled >= 0, 1.0, exp) / (1.0 + exp))
+    """(Q,) signals of the kept questions -> (Q,) weights with mean 1. Raises ValueError as `mapped` does."""
+    values = mapped(signals, WeightingConfig(exponent=float(exponent), mapping=mapping))
+    return values / normalizer(values)
+
+
+# -------------------------------------------------------------------------------------------------------------- on Ray
+
+
+def write_examples(stages: Stages, weights_of: Mapping[str, NDArray[np.float64]]) -> None:
+    """Write each question of ``judged/`` into ``examples/``, with its weight, or into ``discarded/``; then remove it.
+
+    weights_of: part of ``judged/`` -> the weights of the questions that are kept, in order.
+    """
+    judged, examples, discarded = stages / "judged", stages / "examples", stages / "discarded"
+    examples.clear()
+    discarded.clear()
+
+    def work(task: Mapping[str, Any]) -> dict[str, int]:
+        part, name = task["part"], task["part"].rpartition("/")[2]
+        table = judged.read(JUDGED, parts=[part])
+        is_kept = pc.is_null(table["reason"])
+        kept, dropped = table.filter(is_kept), table.filter(pc.invert(is_kept))
+        if dropped.num_rows:
+            discarded.write_part(dropped.select(DISCARDED.names).cast(DISCARDED), name)
+        if kept.num_rows:
+            weighted = kept.append_column("weight", pa.array(task["weights"], pa.float64()))
+            examples.write_part(weighted.select(EXAMPLES.names).cast(EXAMPLES), name)
+        return {"num_questions": table.num_rows}
+
+    for _ in run_tasks(work, [{"part": part, "weights": weights.tolist()} for part, weights in weights_of.items()]):
+        pass
+    judged.clear()

@@ -1,12 +1,47 @@
-"""What several tests share: the shipped model and questions, and one local Ray."""
+"""What several tests share: the shipped model and questions, and one local Ray; and which skips CI allows."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 ROOT = Path(__file__).parent.parent
+
+#: Reasons for which a test may be skipped in CI, as its message begins. Any other skip there is a failure: a test that
+#: never runs tests nothing. The data lies outside of the repository, so only a checkout without it may do without.
+ALLOWED_SKIPS = ("network namespaces may not be made here",)  # as in a container without CAP_NET_ADMIN
+if not (ROOT.parent / "shared" / "data").is_dir():
+    ALLOWED_SKIPS += (
+        "GSM8K and MATH are not part of the repository",
+        "the labelled data is not there",
+        "the labelled outputs are not there",
+    )
+
+
+def _without_skip(report: Any) -> Any:
+    """The report of a test or of a module; in CI a skip for another reason than the allowed ones is a failure."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if not reason.startswith(ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI for a reason that is not on the list in conftest.py: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    return _without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    return _without_skip((yield))
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +65,16 @@ def local_ray() -> Iterator[None]:
     connect(ClusterConfig(address="local", num_cpus=4))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """The system's Chromium. Not for the whole session: while it is open, this thread has a running event loop."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium or Chrome on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from clusters import local_cluster, processes
-from test_faults import NUM_QUESTIONS, Run
+from sampling_runs import NUM_QUESTIONS, Run
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,8 +7,9 @@ import pytest
 from east_ray.serving.chat import problem
 from east_ray.serving.settings import LimitsConfig
 
-KNOWN = {"messages", "logit_bias", "stop_token_ids", "top_k", "user", "priority", "chat_template", "tools",
-         "response_format", "structured_outputs"}  # fmt: skip
+KNOWN = {"messages", "logit_bias", "stop_token_ids", "top_k", "user"}
+KNOWN |= {"priority", "chat_template", "tools", "response_format", "structured_outputs"}
+UNFIT = "a number is out of range, a text is not valid Unicode, or the nesting is too deep"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -29,17 +30,18 @@ def nested(depth: int) -> Any:
         ({"chat_template": "{{x}}"}, "chat_template: not served"),
         ({"tools": []}, "tools: not served"),
         ({"response_format": {"type": "json_object"}}, "response_format: not served"),
-        ({"logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias: 301 given, and this server allows 300"),
-        ({"stop_token_ids": [1] * 65}, "stop_token_ids: 65 given, and this server allows 64"),
-        ({"top_k": 1 << 70}, "top_k: a number is out of range, a text is no Unicode, or it is nested too deep"),
-        ({"user": "\ud800"}, "user: a number is out of range, a text is no Unicode, or it is nested too deep"),
-        ({"user": nested(40)}, "user: a number is out of range, a text is no Unicode, or it is nested too deep"),
-        ({"messages": [{"content": [{"type": "image_url", "image_url": "http://10.0.0.1"}]}]},
-         "messages: only text is served"),
-        ({"messages": [{"content": "xxxxxx"}, {"content": ["xxx", {"text": "xx"}]}]},
-         "messages: 11 characters, and this server allows 10"),
+        ({"logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias: 301 items, but this server allows at most 300"),
+        ({"stop_token_ids": [1] * 65}, "stop_token_ids: 65 items, but this server allows at most 64"),
+        ({"top_k": 1 << 70}, f"top_k: {UNFIT}"),
+        ({"user": "\ud800"}, f"user: {UNFIT}"),
+        ({"user": nested(40)}, f"user: {UNFIT}"),
+        ({"messages": [{"content": [{"type": "image_url", "image_url": "x"}]}]}, "messages: only text is served"),
+        (
+            {"messages": [{"content": "xxxxxx"}, {"content": ["xxx", {"text": "xx"}]}]},
+            "messages: 11 characters, but this server allows at most 10",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_served(body: Any, said: str | None) -> None:
     assert problem(body, KNOWN, LimitsConfig(max_prompt_chars=10)) == said
 

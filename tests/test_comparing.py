@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from east_ray import compare as comparing
 from east_ray.config import CompareConfig, InputError
 from east_ray.config.files import resolve
 from east_ray.storage import Folder, RunDirectory, locate
-from east_ray.training.group import interrupted
+from east_ray.training.checkpoints import interrupted
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
@@ -138,10 +139,10 @@ def test_an_interrupted_training_goes_on_in_the_group_of_its_checkpoint(tmp_path
     assert [interrupted(checkpoints / number) for number in checkpoints.names()] == ["gone", "c", None, "e"]
 
     def groups(names: str, count: int) -> dict[str, str]:
-        learners: Any = [(name, None, None) for name in names]
+        learners: Any = [SimpleNamespace(name=name) for name in names]
         return {
-            number: "".join(name for name, *_ in group)
-            for number, group in comparing._in_groups(learners, checkpoints, count).items()
+            number: "".join(learner.name for learner in group)
+            for number, group in comparing.in_groups(learners, checkpoints, count).items()
         }
 
     assert groups("abcdefg", 3) == {"3": "cbg", "5": "ed", "0": "af"}

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from east_ray.config import EnginePoolConfig, PromptConfig
 from east_ray.config.files import load
 from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
-from east_ray.sampling import pool as sampling
+from east_ray.sampling.decoding import Decoding
 from east_ray.sampling.journal import tidy
+from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent
@@ -202,12 +202,10 @@ def test_the_trained_model_loads_in_transformers_and_vllm_and_its_evaluation_rep
     responses = Folder(*locate(str(run_dir / "round_0" / "evaluation" / "responses"))).read(SAMPLES)
     asked = responses.filter(pc.equal(responses["model"], "trained")).select(QUESTIONS.names)
     folder = Folder(*locate(str(tmp_path / "again")))
-    decoding = sampling.Decoding(responses_per_question=1, temperature=0.0, max_tokens=64)
-    engines = EnginePoolConfig.model_validate(settings.engines.model_dump())
+    pool = pool_settings(settings, Decoding(responses_per_question=1, temperature=0.0, max_tokens=64))
     models = {"trained": str(model_path)}
-    asked = sampling.requests(asked, models, PromptConfig(), decoding)
-    parts = list(sampling.sample(asked, models, folder, folder / "aside", engines=engines, prompt=PromptConfig(),
-                                 decoding=decoding))  # fmt: skip
+    asked = requests(asked, models, pool)
+    parts = list(sample(asked, models, folder, folder / "aside", pool))
     assert sum(part["num_questions"] for part in parts) == NUM_TEST
     assert sum(part["num_questions"] for part in tidy(folder, set(asked["key"].to_pylist()))) == NUM_TEST
     again = {row["question_id"]: row["responses"][0]["text"] for row in folder.read(SAMPLES).to_pylist()}

@@ -108,8 +108,6 @@ def test_a_broken_stream_ends_with_an_error_event() -> None:
 
 
 def test_a_client_that_has_gone_is_not_asked_for_again() -> None:
-    import asyncio
-
     attempts = []
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,9 +172,7 @@ def test_clients_cannot_command_the_proxy_nor_see_its_routes() -> None:
     assert len(seen) == 2
 
 
-def test_the_proxy_holds_no_endless_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.serving.gate._MAX_HELD_BYTES", 5)
-
+def test_the_proxy_holds_no_endless_body() -> None:
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         """Reads to the end, as Ray's does, and ends when the client has gone."""
         while (message := await receive())["type"] == "http.request":
@@ -184,7 +180,7 @@ def test_the_proxy_holds_no_endless_body(monkeypatch: pytest.MonkeyPatch) -> Non
                 await PlainTextResponse("fine")(scope, receive, send)
                 return
 
-    asking = TestClient(Failover(proxy))
+    asking = TestClient(Failover(proxy, max_held_bytes=5))
     assert asking.post("/v1/solve", content=iter([b"one", b"tw"])).text == "fine"
     assert asking.post("/v1/solve", content=iter([b"one", b"two"])).status_code == 413
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clusters import RAY, LocalCluster, free_port, kill_tree, local_cluster, processes
-from test_faults import SAMPLER, Run
+from sampling_runs import SAMPLER, Run
 
 BRIDGE, SUBNET = "east-ray", "10.177.0"
 

@@ -1,66 +1,122 @@
-"""The pure modules import where neither Ray nor torch, vLLM or transformers is installed."""
+"""Who imports whom: the packages follow the flow of the data, and the pure modules import no heavy library."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "east_ray"
+
+#: The packages and modules of east_ray in the order of the flow. None imports one that comes later, not even inside a
+#: function or for its types. `answers` comes before `questions`, because a question's reference answer is read the way
+#: a response is.
+FLOW = (
+    "records",
+    "config",
+    "doors",
+    "console",
+    "storage",
+    "ray_cluster",
+    "answers",
+    "questions",
+    "sampling",
+    "selection",
+    "weighting",
+    "training",
+    "evaluation",
+    "report",
+    "serving",
+    "doctor",
+    "pipeline",
+    "compare",
+    "cli",
+    "__main__",
+)
+#: Neither imports the other: they meet in `pipeline` alone.
+APART = ("sampling", "training")
 
 HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
-
-
+#: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
-    "answers",
-    "answers.equality",
-    "config",
-    "config.files",
-    "config.messages",
-    "config.documentation",
-    "config.settings",
-    "console",
-    "doors",
-    "evaluation.abstention",
-    "evaluation.estimators",
-    "evaluation.significance",
-    "examples",
-    "questions.prompts",
-    "questions.source",
-    "records",
-    "report.audit",
-    "report.page",
-    "report.plots",
-    "report.sections",
-    "report.studies",
-    "report.summary",
-    "report.terminal",
-    "sampling.given",
-    "sampling.journal",
-    "selection",
-    "serving.chat",
-    "serving.gate",
-    "serving.settings",
-    "serving.solving",
-    "storage",
-    "storage.folders",
-    "storage.models",
-    "training.batches",
-    "training.reference",
-    "training.tracking",
-    "weighting",
-)
+    "records", "config", "doors", "console", "storage", "answers", "questions", "selection", "weighting", "evaluation",
+    "report", "serving.settings", "serving.gate", "serving.chat", "serving.solving", "sampling.journal",
+    "sampling.given", "training.batches", "training.objectives", "training.reference", "training.tracking",
+)  # fmt: skip
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Dotted name below east_ray ("" is east_ray itself) and syntax tree of every module."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        dotted = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield dotted.removesuffix("__init__").removesuffix("."), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and first name below east_ray of all that is imported of it, anywhere in the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            names = [f"{node.module}.{one.name}" for one in node.names]
+        elif isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, inner = name.partition(".")
+            if package == "east_ray" and inner:
+                yield node.lineno, inner.partition(".")[0]
+
+
+def test_every_package_has_its_place_in_the_flow() -> None:
+    found = {name.partition(".")[0] for name, _ in modules()} - {""}
+    assert found - set(FLOW) == set()
+
+
+def test_imports_follow_the_flow() -> None:
+    against = [
+        f"{importer}:{line} imports {target}"
+        for importer, tree in modules()
+        for line, target in imported(tree)
+        if (own := importer.partition(".")[0]) in FLOW and target in FLOW and FLOW.index(target) > FLOW.index(own)
+    ]
+    assert against == []
+
+
+def test_training_and_sampling_never_meet() -> None:
+    meeting = [
+        f"{importer}:{line} imports {target}"
+        for importer, tree in modules()
+        for line, target in imported(tree)
+        if {importer.partition(".")[0], target} == set(APART)
+    ]
+    assert meeting == []
 
 
 def test_pure_modules_need_no_heavy_package() -> None:
     """All in one process: whichever fails is named by its traceback."""
+    found = [name for name, _ in modules()]
+    assert set(PURE) <= set(found), "these modules are gone"
+    pure = [name for name in found if any(f"{name}.".startswith(f"{one}.") for one in PURE)]
     forbidden = (
         f"import sys, importlib; sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
         "for module in sys.argv[1:]: importlib.import_module(f'east_ray.{module}')"
     )
-    result = subprocess.run([sys.executable, "-c", forbidden, *PURE], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", forbidden, *pure], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
-def test_losses_need_torch_alone() -> None:
-    others = tuple(name for name in HEAVY if name != "torch")
-    forbidden = f"import sys; sys.modules.update(dict.fromkeys({others!r})); import east_ray.training.losses"
-    result = subprocess.run([sys.executable, "-c", forbidden], capture_output=True, text=True, check=False)
+def test_every_module_imports_alone() -> None:
+    """A circle of imports shows only in the module from which it is entered."""
+    alone = (
+        "import sys, importlib\n"
+        "for name in sys.argv[1:]:\n"
+        "    for one in list(sys.modules):\n"
+        "        if one.partition('.')[0] == 'east_ray': del sys.modules[one]\n"
+        "    importlib.import_module(name)"
+    )
+    names = [f"east_ray.{name}".removesuffix(".") for name, _ in modules() if name != "__main__"]
+    result = subprocess.run([sys.executable, "-c", alone, *names], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

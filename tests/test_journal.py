@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from east_ray.records import SAMPLES
-from east_ray.sampling.journal import TaskJournal, adopt, sample_key, sampled_keys, set_aside_keys, tidy
+from east_ray.sampling.journal import TaskJournal, adopt, distinct, keys_by_part, sample_key, set_aside_keys, tidy
 from east_ray.storage import Folder, locate
 
 
@@ -64,7 +64,7 @@ def test_an_attempt_finds_what_those_before_it_have_left(samples: Folder) -> Non
     last.close([row("a"), row("c")], [aside("b")])
     assert TaskJournal(samples, set_aside, keys).open() == (True, [row("a"), row("c")], [aside("b")])
     assert not (samples / "pending").names()
-    assert sampled_keys(samples) == {"a", "c"} and set_aside_keys(set_aside) == {"b"}
+    assert distinct(keys_by_part(samples)) == {"a", "c"} and set_aside_keys(set_aside) == {"b"}
     assert TaskJournal(samples, set_aside, ["a", "b"]).open() == (False, [], []), "another task"
 
 
@@ -73,7 +73,7 @@ def test_a_new_driver_takes_over_and_brings_the_folder_to_rest(samples: Folder, 
     killed.ask(["a", "b"])
     killed.add([row("a")])
     adopt(samples)
-    assert sampled_keys(samples) == {"a"}
+    assert distinct(keys_by_part(samples)) == {"a"}
     TaskJournal(samples, samples / "aside", ["b", "c"]).close([row("b"), row("c")], [])
     killed.close([row("a", "Late."), row("b", "Late.")], [])  # its actor was alive, and writes once more
     sums = list(tidy(samples, {"a", "b", "c"}))

@@ -10,12 +10,11 @@ from random import Random
 
 import pytest
 from clusters import free_port
+from sampling_runs import ask as ask_all
+from sampling_runs import questions, settings
 
-from east_ray.config import EnginePoolConfig, PromptConfig
 from east_ray.records import SAMPLES
 from east_ray.sampling.decoding import Decoding
-from east_ray.sampling.journal import tidy
-from east_ray.sampling.pool import requests, sample
 from east_ray.storage import Folder, RunDirectory, Stages, local_copy, locate
 
 SHARE_FAILED = 0.15
@@ -97,7 +96,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_every_operation_of_a_run_directory_survives_a_failing_server(bucket: str, tmp_path: Path) -> None:
-    from test_sampling import questions
     from test_storage import config
 
     directory = RunDirectory(config(bucket))
@@ -121,18 +119,13 @@ def test_every_operation_of_a_run_directory_survives_a_failing_server(bucket: st
 def test_samples_reach_a_failing_server_whole_and_are_not_asked_again(
     bucket: str, quickstart: Path, local_ray: None
 ) -> None:
-    from test_sampling import ENGINES, questions
-
     folder = Folder(*locate(bucket)) / "samples"
-    models, prompt = {"base": str(quickstart / "model")}, PromptConfig()
+    models = {"base": str(quickstart / "model")}
     decoding = Decoding(responses_per_question=8, temperature=1.0, max_tokens=32)
-    engines = EnginePoolConfig.model_validate(ENGINES)
 
     def ask(count: int) -> int:
-        asked = requests(questions(count), models, prompt, decoding)
-        parts = sample(asked, models, folder, folder / "aside", engines=engines, prompt=prompt, decoding=decoding)
-        num_asked = sum(part["num_questions"] for part in parts)
-        assert sum(part["num_questions"] for part in tidy(folder, set(asked["key"].to_pylist()))) == count
+        rows, _, num_asked = ask_all(folder, models, questions(count), settings(Path("unused")), decoding)
+        assert len(rows) == count
         return num_asked
 
     assert (ask(40), ask(48), ask(48)) == (40, 8, 0)

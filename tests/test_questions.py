@@ -10,6 +10,7 @@ import pytest
 from east_ray.config import InputError, PromptConfig, QuestionsConfig
 from east_ray.questions.prompts import end_of_turn, load_tokenizer, prompts_within, render_prompt, tokenize
 from east_ray.questions.source import load_questions
+from east_ray.records import QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -57,12 +58,11 @@ def test_gsm8k_rows(tmp_path: Path) -> None:
         "reference_solution": "She sold 48/2 = 24.\nIn all 72.\nThe answer is \\boxed{72}.",
         "level": None,
         "subject": None,
+        "extra": None,
     }
     # A solution that has its box keeps it; a field that nobody asked for is not read.
     assert questions.to_pylist()[1]["reference_solution"] == "It is \\boxed{1,000}."
-    assert questions.column_names == [
-        "question_id", "question", "reference_answer", "reference_solution", "level", "subject",
-    ]  # fmt: skip
+    assert questions.schema == QUESTIONS
 
 
 def test_math_rows(tmp_path: Path) -> None:

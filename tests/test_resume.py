@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from east_ray.storage import Folder, locate
-from east_ray.training.group import _whole_checkpoints
+from east_ray.training.checkpoints import complete_checkpoints
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,7 +77,7 @@ def test_a_driver_killed_while_training_goes_on_from_its_checkpoint(quickstart: 
 
     for _ in range(3):  # until Ray Train was not just writing its list of checkpoints, without which none counts
         kill_once(arguments("killed"), lambda: len(checkpoints()) > 1)
-        if _whole_checkpoints(Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/workers_2_zero_3")))):
+        if complete_checkpoints(Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/workers_2_zero_3")))):
             break
     reference = list((tmp_path / "killed" / "round_0" / "reference").glob("*/*.parquet"))
     written = [part.stat().st_mtime_ns for part in reference]

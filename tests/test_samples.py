@@ -14,8 +14,9 @@ import pytest
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
 from east_ray.sampling import given_files
-from east_ray.sampling.given import check_columns, given_sample, set_aside_reason, take_samples
-from east_ray.sampling.given_files import MalformedRowError
+from east_ray.sampling.given import take_samples
+from east_ray.sampling.given_files import check_columns
+from east_ray.sampling.given_rows import MalformedRowError, given_sample, set_aside_reason
 from east_ray.storage import Folder, Stages, locate
 
 ROOT = Path(__file__).parent.parent

@@ -4,41 +4,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from sampling_runs import ENGINES, questions, settings
+from sampling_runs import ask as ask_all
 
-from east_ray.config import EnginePoolConfig, PromptConfig
-from east_ray.records import QUESTIONS, SAMPLES
 from east_ray.sampling.decoding import Decoding
-from east_ray.sampling.journal import tidy
-from east_ray.sampling.pool import requests, sample
 from east_ray.storage import Folder, locate
-
-ENGINES: dict[str, Any] = {
-    "num_cpus_per_engine": 0.5,
-    "engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 64, "max_model_len": 256},
-    "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
-}
-
-
-def questions(count: int) -> pa.Table:
-    rows = [
-        {"question_id": f"q{i}", "question": f"Tom has {i + 2} pens. He gets 3 more. How many pens has he?",
-         "reference_answer": str(i + 5)}
-        for i in range(count)
-    ]  # fmt: skip
-    return pa.Table.from_pylist([{name: row.get(name) for name in QUESTIONS.names} for row in rows], QUESTIONS)
 
 
 def ask(folder: Path, models: dict[str, str], count: int, decoding: Decoding, **engines: Any) -> list[dict[str, Any]]:
     target = Folder(*locate(str(folder)))
-    settings = EnginePoolConfig.model_validate(ENGINES | engines)
-    prompt = PromptConfig()
-    asked = requests(questions(count), models, prompt, decoding)
-    aside = target / "set_aside"
-    list(sample(asked, models, target, aside, engines=settings, prompt=prompt, decoding=decoding))
-    list(tidy(target, set(asked["key"].to_pylist())))
-    rows: list[dict[str, Any]] = target.read(SAMPLES).to_pylist()
+    rows, _, _ = ask_all(target, models, questions(count), settings(folder, engines=ENGINES | engines), decoding)
     return rows
 
 

@@ -2,26 +2,21 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray.records import Reason
-from east_ray.selection import SelectionRules, judge
+from east_ray import selection, weighting
+from east_ray.answers.graders import MathGrader
+from east_ray.answers.grading import clustered
+from east_ray.config import InputError
+from east_ray.records import GradedQuestion, Question, Reason
+from east_ray.selection import SelectionRules
 
-RULES = SelectionRules(
-    objective="sft",
-    signal="entropy",
-    all_correct="keep",
-    require_boxed=True,
-    responses_per_question_trained=1,
-    equivalence="math",
-    no_answer="cluster",
-    last_number=False,
-    seed=0,
-)
+RULES = SelectionRules(needs_rejected=False)
 
 
 def boxed(*answers: object, finish_reason: str = "stop") -> list[dict[str, Any]]:
@@ -33,6 +28,16 @@ def boxed(*answers: object, finish_reason: str = "stop") -> list[dict[str, Any]]
 
 def sample(responses: list[dict[str, Any]], reference: str | None = "72", question_id: str = "q") -> dict[str, Any]:
     return {"question_id": question_id, "question": "?", "reference_answer": reference, "responses": responses}
+
+
+def judge(
+    row: dict[str, Any], rules: SelectionRules, signal: Any = weighting.entropy_signal, **grader: Any
+) -> dict[str, Any]:
+    responses = row["responses"]
+    texts = [response["text"] for response in responses]
+    graded = clustered(texts, Question.of(row), MathGrader(**grader))
+    reasons = [response["finish_reason"] for response in responses]
+    return selection.judge(row, graded, reasons, texts.__getitem__, rules, signal)
 
 
 def test_rates_entropy_and_clusters_by_hand() -> None:
@@ -64,17 +69,18 @@ def test_rates_entropy_and_clusters_by_hand() -> None:
         (boxed(72, 72), "72", {}, None),
         (boxed(72, 72), "72", {"all_correct": "drop"}, Reason.ALL_CORRECT),
         (boxed(72, 71), "72", {"all_correct": "drop"}, None),
-        (boxed(72, 72), "72", {"objective": "dpo"}, Reason.NO_WRONG_ANSWER),
+        (boxed(72, 72), "72", {"needs_rejected": True}, Reason.NO_WRONG_ANSWER),
         # No answer is no wrong answer: there would be nothing to reject but a cut or empty text.
-        (boxed(72, None), "72", {"objective": "kto"}, Reason.NO_WRONG_ANSWER),
-        (boxed(72, 71), "72", {"objective": "dpo"}, None),
-        (boxed(72, "\\frac{144}{2}"), "72", {"equivalence": "string", "objective": "dpo"}, None),
+        (boxed(72, None), "72", {"needs_rejected": True}, Reason.NO_WRONG_ANSWER),
+        (boxed(72, 71), "72", {"needs_rejected": True}, None),
+        (boxed(72, "\\frac{144}{2}"), "72", {"equivalence": "string", "needs_rejected": True}, None),
     ],
 )  # fmt: skip
 def test_reasons(
     responses: list[dict[str, Any]], reference: str | None, changes: dict[str, Any], reason: Reason | None
 ) -> None:
-    assert judge(sample(responses, reference), dataclasses.replace(RULES, **changes))["reason"] == reason
+    grader = {name: changes.pop(name) for name in ("equivalence",) if name in changes}
+    assert judge(sample(responses, reference), dataclasses.replace(RULES, **changes), **grader)["reason"] == reason
 
 
 def test_a_box_is_required_or_only_preferred() -> None:
@@ -124,10 +130,48 @@ def test_the_choice_is_fixed_by_seed_and_question_and_spreads_over_the_candidate
     assert chosen != [judge(sample(responses, question_id=f"q{i}"), other)["chosen"] for i in range(200)]
 
 
-@pytest.mark.parametrize(("signal", "value"), [("accuracy", 0.75), ("rejection", 0.5), ("uniform", 1.0)])
+@pytest.mark.parametrize(
+    ("signal", "value"),
+    [
+        (weighting.accuracy_signal, 0.75),
+        (weighting.rejection_signal, 0.5),
+        (weighting.uniform_signal, 1.0),
+        (lambda question: len(question.clusters), 3.0),
+    ],
+)
 def test_other_signals(signal: Any, value: float) -> None:
-    row = judge(sample(boxed(72, 71, 71, 5)), dataclasses.replace(RULES, signal=signal))
-    assert row["signal"] == value
+    assert judge(sample(boxed(72, 71, 71, 5)), RULES, signal)["signal"] == value
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        (lambda question: -1, "gave -1.0 for question q; expected a finite number of at least 0"),
+        (lambda question: math.nan, "gave nan"),
+        (lambda question: "much", "raised ValueError"),
+        (lambda question: question.margin, "raised AttributeError: 'GradedQuestion' object has no attribute 'margin'"),
+    ],
+)
+def test_a_signal_that_is_no_number_is_refused_with_the_question(signal: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        judge(sample(boxed(72, 71)), RULES, signal)
+
+
+def test_only_the_first_responses_count_if_the_settings_say_so() -> None:
+    responses = boxed(71, 72, 72, 5, 72, 72)
+    three = judge(sample(responses), dataclasses.replace(RULES, num_responses=3))
+    assert three == judge(sample(responses[:3]), RULES)
+    assert (three["num_responses"], three["pass_rate"]) == (3, 2 / 3)
+    assert judge(sample(responses), dataclasses.replace(RULES, num_responses=100)) == judge(sample(responses), RULES)
+
+
+def test_a_signal_sees_the_question_as_graded() -> None:
+    seen: list[GradedQuestion] = []
+    judge(sample(boxed(72, 72, 71, None)), RULES, lambda question: seen.append(question) or 1)
+    (question,) = seen
+    assert (question.question_id, question.num_responses) == ("q", 4)
+    assert (question.pass_rate, question.rejected_rate) == (0.5, 0.25)
+    assert [one.answer for one in question.clusters] == ["72", "71", None]
 
 
 answers = st.lists(st.sampled_from(["72", "72.0", "71", "1/2", "0.5", None]), min_size=1, max_size=30)

@@ -8,12 +8,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_records import checked
 
+from east_ray.answers.graders import MathGrader
 from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
-from east_ray.evaluation.estimators import judge_responses
-from east_ray.records import SAMPLED_ANSWERS
-from east_ray.report.findings import selective_page
-from east_ray.serving.solving import Response, solve
+from east_ray.evaluation.judging import judge_responses
+from east_ray.records import SAMPLED_ANSWERS, Question, StudyPage
+from east_ray.report.studies.selective import selective_page
+from east_ray.serving.solving import ServedResponse, Solving
 
 QUESTIONS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.3, 0.3 + 1e-16, 0.7, 1.1]), st.booleans()), min_size=1, max_size=7
@@ -26,8 +28,8 @@ def arrays(questions: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]
 
 def answered(*texts: str, reference: str = "1", model: str = "base", name: str = "q") -> dict[str, object]:
     responses = [{"text": text, "finish_reason": "stop"} for text in texts]
-    sample = {"model": model, "question_id": name, "level": None, "subject": None, "reference_answer": reference}
-    return judge_responses(sample | {"responses": responses}, "math", last_number=False)
+    sample = {"model": model, "question_id": name, "question": "?", "level": None, "subject": None}
+    return judge_responses(sample | {"reference_answer": reference, "responses": responses}, MathGrader())
 
 
 def test_by_hand() -> None:
@@ -106,7 +108,9 @@ def test_what_cannot_be_computed_is_refused(
 @given(st.lists(st.sampled_from([r"\boxed{1}", r"\boxed{2}", r"\boxed{1.0}", "no idea"]), min_size=1, max_size=8))
 def test_the_majority_and_its_entropy_are_those_that_are_served(texts: list[str]) -> None:
     (entropy,), (is_wrong,) = majority_answers(pa.Table.from_pylist([answered(*texts)], schema=SAMPLED_ANSWERS))
-    served = solve([Response(text, 1) for text in texts])
+    solving = Solving(Question("", "?"), MathGrader())
+    solving.add([ServedResponse(text, 1) for text in texts])
+    served = solving.solution()
     assert entropy == served.entropy
     assert is_wrong == (served.answer not in ("1", "1.0"))
 
@@ -118,7 +122,7 @@ def test_a_page_for_the_report() -> None:
         for wrong in range(5)
     ]
     page = selective_page(pa.Table.from_pylist(rows, schema=SAMPLED_ANSWERS), "cluster", seed=0)
-    assert json.loads(json.dumps(page)) == page
+    page = checked(StudyPage, json.dumps(page))
     (table,), (curve,) = page["tables"], page["curves"]
     assert [row[0] for row in table["rows"]] == [series["label"] for series in curve["series"]] == ["base", "trained"]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])

@@ -7,7 +7,14 @@ import pytest
 from run_directories import write_run
 
 from east_ray.config import AnswersConfig, InputError, PromptConfig
-from east_ray.serving.settings import TOKEN_VARIABLE, from_command_line, is_loopback, resolve, token_digest
+from east_ray.serving.settings import (
+    TOKEN_VARIABLE,
+    from_command_line,
+    is_loopback,
+    resolve,
+    token_digest,
+    with_gpus,
+)
 from east_ray.storage import RunDirectory
 
 TOKEN = "0123456789abcdef"
@@ -75,8 +82,7 @@ def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, content: str | N
 def test_a_model_is_served_as_it_is(quickstart: Path) -> None:
     found = resolve(from_command_line(str(quickstart / "model"), ["engine_args.dtype=float32"]))
     assert (found.model, found.name, found.engine_args) == (str(quickstart / "model"), "model", {"dtype": "float32"})
-    assert (found.prompt, found.answers, found.replicas.num_gpus) == (PromptConfig(), AnswersConfig(), 0)
-    assert resolve(found) == found
+    assert (found.prompt, found.answers, found.replicas.num_cpus) == (PromptConfig(), AnswersConfig(), 1)
     with pytest.raises(InputError, match="no rounds"):
         resolve(from_command_line(str(quickstart / "model"), ["round=0"]))
     assert resolve(from_command_line("openai/some-model", [])).name == "some-model"
@@ -116,11 +122,13 @@ def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
 
 def test_a_replica_has_a_gpu_for_each_shard_where_there_are_any(quickstart: Path) -> None:
     shards = from_command_line(str(quickstart / "model"), ["engine_args.tensor_parallel_size=2"])
-    assert resolve(shards).replicas.num_gpus == 0
-    assert resolve(shards, has_gpus=True).replicas.num_gpus == 2
-    assert resolve(resolve(shards, has_gpus=True)).replicas.num_gpus == 2
+    assert resolve(shards).replicas.num_gpus is None  # only the cluster can tell
+    assert with_gpus(resolve(shards), has_gpus=False).replicas.num_gpus == 0
+    assert with_gpus(resolve(shards), has_gpus=True).replicas.num_gpus == 2
+    one = resolve(from_command_line(str(quickstart / "model"), ["replicas.num_gpus=1"]))
+    assert with_gpus(one, has_gpus=False) == one
     too_few = shards.model_copy(update={"replicas": shards.replicas.model_copy(update={"num_gpus": 1.0})})
-    with pytest.raises(InputError, match=r"replicas.num_gpus: 1, and tensor_parallel_size .* is 2"):
+    with pytest.raises(InputError, match=r"replicas.num_gpus: 1, but tensor_parallel_size .* is 2"):
         resolve(too_few)
 
 

@@ -1,6 +1,5 @@
-"""A trained model as a service: the solver with a scripted engine, and all of it with the real vLLM and Ray Serve."""
+"""A trained model as a service: engine arguments and start-up errors, and all of it with real vLLM and Ray Serve."""
 
-import asyncio
 import concurrent.futures
 import json
 import os
@@ -8,126 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-from fastapi import HTTPException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from east_ray.config import AnswersConfig, InputError, PromptConfig
-from east_ray.serving.deployment import Solver, SolveRequest, cause, engine_arguments, render_page, require_resources
-from east_ray.serving.settings import LimitsConfig, ReplicasConfig, from_command_line, resolve
+from east_ray.config import InputError
+from east_ray.serving.deployment import cause, engine_arguments, require_resources
+from east_ray.serving.settings import ReplicasConfig, from_command_line, resolve
 
 QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have now?"
 TOKEN = "0123456789abcdef"
-
-
-class ScriptedEngine:
-    """Gives these texts in turn, each in its own output if the request asks for parts."""
-
-    model_config = SimpleNamespace(max_model_len=64)
-    errored = False
-
-    def __init__(self, *texts: str) -> None:
-        self.texts, self.params = texts, list[Any]()
-
-    async def generate(self, prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
-        self.params.append(params)
-        outputs = [
-            Namespace(text=text, token_ids=[0] * len(text), finish_reason="stop", index=index)
-            for index, text in enumerate(self.texts)
-        ]
-        if params.output_kind.name == "FINAL_ONLY":
-            yield Namespace(outputs=outputs)
-            return
-        for output in outputs:
-            yield Namespace(outputs=[Namespace(text="", token_ids=[], finish_reason=None, index=output.index)])
-            yield Namespace(outputs=[output])
-
-
-class Characters:
-    """A tokenizer for which a character is a token."""
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **keywords: Any) -> str:
-        return "".join(message["content"] for message in messages)
-
-    def __call__(self, text: str, **keywords: Any) -> dict[str, list[int]]:
-        return {"input_ids": [ord(character) for character in text]}
-
-
-def solver(engine: Any, **limits: int) -> Solver:
-    return Solver(
-        engine, "m", Characters(), PromptConfig(template="Q: {question}"), AnswersConfig(), LimitsConfig(**limits)
-    )
-
-
-@pytest.fixture(autouse=True)
-def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.serving.deployment._count", lambda solution: None)
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        ({"responses": 9}, "responses: 9 asked for, and this server allows 8"),
-        ({"max_tokens": 33}, "max_tokens: 33 asked for, and this server allows 32"),
-        ({"question": "x" * 61}, "question: its prompt has 64 tokens, and the model's context is 64"),
-    ],
-)
-def test_what_is_beyond_the_limits_is_refused(asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(HTTPException) as error:
-        solver(ScriptedEngine(), max_responses=8, max_tokens=32).prepare(SolveRequest(**{"question": "?"} | asked))
-    assert (error.value.status_code, error.value.detail) == (400, said)
-
-
-def test_the_responses_vote() -> None:
-    engine = ScriptedEngine(r"\boxed{1/2}", r"\boxed{3}", r"\boxed{0.5}")
-    asking, request = solver(engine), SolveRequest(question="?", responses=3, seed=4)
-    found = asyncio.run(asking.solve(asking.prepare(request)))
-    assert (found.answer, found.num_responses, found.model, found.num_prompt_tokens) == ("1/2", 3, "m", len("Q: ?"))
-    (params,) = engine.params
-    assert (params.n, params.seed, params.max_tokens) == (3, 4, 64 - len("Q: ?"))  # what the context leaves
-
-
-def test_a_stream_tells_responses_as_they_finish_and_ends_with_the_whole() -> None:
-    texts = (r"\boxed{1}", r"\boxed{2}", r"\boxed{2}")
-    asking, request = solver(ScriptedEngine(*texts)), SolveRequest(question="?", responses=3, stream=True)
-
-    async def collect() -> list[dict[str, Any]]:
-        parts = [part async for part in asking.events(asking.prepare(request))]
-        return [json.loads(part.removeprefix("data: ")) for part in parts]
-
-    events = asyncio.run(collect())
-    assert [one["text"] for event in events for one in event["responses"]] == list(texts)
-    assert [event["solution"]["num_responses"] for event in events] == [1, 2, 3]
-    assert [event["done"] for event in events] == [False, False, True]
-    assert events[-1]["solution"]["answer"] == "2"
-    assert events[-1]["solution"]["clusters"][0]["response"] == texts[1]
-    whole = asyncio.run(asking.solve(asking.prepare(request.model_copy(update={"stream": False}))))
-    assert events[-1]["solution"] == json.loads(json.dumps(whole, default=vars))
-
-
-def test_a_stream_that_fails_says_so_without_internals() -> None:
-    class Failing(ScriptedEngine):
-        async def generate(self, *arguments: Any) -> AsyncIterator[Any]:
-            raise RuntimeError("/secret/path")
-            yield
-
-    asking, request = solver(Failing()), SolveRequest(question="?", stream=True)
-
-    async def collect() -> list[str]:
-        return [part async for part in asking.events(asking.prepare(request))]
-
-    (event,) = asyncio.run(collect())
-    assert "secret" not in event and json.loads(event.removeprefix("data: "))["error"]["code"] == 500
 
 
 def test_the_engine_s_arguments_bound_the_length_and_leave_seeded_requests_alone(quickstart: Path) -> None:
@@ -175,19 +71,13 @@ def test_replicas_that_no_machine_here_holds_are_refused_and_a_cluster_is_waited
     said: list[str] = []
     asked = ReplicasConfig(min_replicas=2, max_replicas=2, num_gpus=1, num_cpus=1, resources={"sampler": 1})
     require_resources(asked, {"CPU": 2.0, "GPU": 2.0, "sampler": 2.0}, is_joined=False, say=said.append)
-    with pytest.raises(InputError, match=r"replicas.num_gpus: 2 GPUs are needed in all, and this machine has 0"):
+    with pytest.raises(InputError, match=r"replicas.num_gpus: 2 GPUs needed in all, this machine has 0"):
         require_resources(asked, {"CPU": 2.0, "sampler": 2.0}, is_joined=False, say=said.append)
-    with pytest.raises(InputError, match=r"replicas.resources: 2 samplers are needed in all, and this machine has 1"):
+    with pytest.raises(InputError, match=r"replicas.resources: 2 samplers needed in all, this machine has 1"):
         require_resources(asked, {"CPU": 2.0, "GPU": 2.0, "sampler": 1.0}, is_joined=False, say=said.append)
     assert said == []
     require_resources(asked, {"CPU": 1.0, "GPU": 2.0, "sampler": 2.0}, is_joined=True, say=said.append)
-    assert said == ["waiting for nodes: replicas.num_cpus needs 2 CPUs in all, and there are 1 now"]
-
-
-def test_the_page_holds_nothing_but_its_own_script() -> None:
-    page = render_page("<script>alert(1)</script>", 8)
-    assert page.count("<script") == 1 and "&lt;script" in page
-    assert "http://" not in page and "https://" not in page
+    assert said == ["waiting for nodes: replicas.num_cpus needs 2 CPUs in all, the cluster has 1 now"]
 
 
 # ------------------------------------------------------------------------------------------- with real vLLM and Ray
@@ -196,14 +86,16 @@ def test_the_page_holds_nothing_but_its_own_script() -> None:
 class Service:
     """`east-ray serve` as a process of its own, on a Ray of its own."""
 
-    def __init__(self, model: Path, port: int, *overrides: str, token: str = "") -> None:
+    def __init__(self, model: Path, port: int, *overrides: str, token: str = "", folder: Path | None = None) -> None:
         self.url = f"http://127.0.0.1:{port}"
         engine = "{dtype: float32, enforce_eager: true, max_model_len: 256}"
-        common = [f"http.port={port}", f"engine_args={engine}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}', "name=tiny",
-                  "limits.max_responses=64", "limits.max_tokens=128", "address=local"]  # fmt: skip
+        common = [f"http.port={port}", f"engine_args={engine}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}', "address=local"]
+        common += ["name=tiny", "limits.max_responses=64", "limits.max_tokens=128"]
         environment = os.environ | {"EAST_RAY_TOKEN": token, "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", "east_ray", "serve", str(model), *common, *overrides]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
         assert self.process.stdout is not None
         said = []
         while not said or said[-1].startswith("starting"):
@@ -255,8 +147,8 @@ def test_the_openai_client_chats(openai_client: Any) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"n": 65}, "n: 65 asked for"),
-        ({"max_completion_tokens": 129}, "max_completion_tokens: 129 asked for"),
+        ({"n": 65}, "n: 65 requested"),
+        ({"max_completion_tokens": 129}, "max_completion_tokens: 129 requested"),
         ({"extra_body": {"use_beam_search": True}}, "not served"),
         ({"messages": [{"role": "user", "content": "x " * 400}]}, "context length"),
         ({"temperature": -1}, "temperature"),
@@ -440,10 +332,21 @@ def test_what_is_killed_under_load_loses_no_request(service: Service, what: str)
 
 
 @pytest.mark.drill
-def test_a_token_is_needed_and_requests_have_their_time_and_are_finished_before_it_ends(quickstart: Path) -> None:
-    running = Service(quickstart / "model", 8124, "http.request_timeout_s=4", token=TOKEN)
+def test_a_token_is_needed_and_requests_have_their_time_and_are_finished_before_it_ends(
+    quickstart: Path, tmp_path: Path
+) -> None:
+    """With a grader of the user's own, from the folder in which the command is given."""
+    (tmp_path / "own_grader.py").write_text(
+        "class Length:\n"
+        "    def __init__(self, unit): self.unit = unit\n"
+        "    def read(self, response, question): return f'{len(question.question)} {self.unit}'\n"
+        "    def keys(self, answers, question): return answers\n"
+    )
+    own = "answers={grader: own_grader:Length, grader_args: {unit: characters}}"
+    running = Service(quickstart / "model", 8124, "http.request_timeout_s=4", own, token=TOKEN, folder=tmp_path)
     try:
-        assert running.solve(responses=1).status_code == 200
+        found = running.solve(responses=4)
+        assert (found.status_code, found.json()["answer"]) == (200, f"{len(QUESTION)} characters")
         for headers in ({}, {"Authorization": "Bearer wrong"}):
             assert httpx.get(f"{running.url}/v1/models", headers=headers).status_code == 401
         assert httpx.get(f"{running.url}/").status_code == httpx.get(f"{running.url}/health").status_code == 200

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from test_serving import ScriptedEngine, solver
+from scripted_solver import ScriptedEngine, solver
 
-from east_ray.serving.deployment import render_page, router
+from east_ray.serving.application import render_page, router
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("vllm.sampling_params")  # it takes seconds to import, which no page should wait for
@@ -47,11 +47,6 @@ def browser() -> Iterator["sync_api.Browser"]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@pytest.fixture(autouse=True)
-def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.serving.deployment._count", lambda solution: None)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from east_ray.answers import graders
+from east_ray.answers.grading import clustered, measured
 from east_ray.config import AnswersConfig
-from east_ray.selection import SelectionRules, judge
-from east_ray.serving.solving import Response, Solution, solve
+from east_ray.records import Question
+from east_ray.serving.solving import ServedResponse, Solution, Solving
 
 TEXTS = st.sampled_from(
     [r"\boxed{1/2}", r"\boxed{0.5}", r"\boxed{3}", "the answer is 3", r"\boxed{x+1}", "no idea", ""]
@@ -16,17 +18,25 @@ TEXTS = st.sampled_from(
 RULES = st.builds(AnswersConfig, no_answer=st.sampled_from(["cluster", "exclude"]), last_number=st.booleans())
 
 
+def solving(rules: AnswersConfig | None = None, abstain_above: float | None = None) -> Solving:
+    rules = rules or AnswersConfig()
+    question = Question("", "?")
+    return Solving(question, graders.load(rules), no_answer=rules.no_answer, abstain_above=abstain_above)
+
+
 def solved(*texts: str, rules: AnswersConfig | None = None, abstain_above: float | None = None) -> Solution:
-    return solve([Response(text, num_tokens=len(text)) for text in texts], rules, abstain_above)
+    found = solving(rules, abstain_above)
+    found.add([ServedResponse(text, num_tokens=len(text)) for text in texts])
+    return found.solution()
 
 
 def test_equal_answers_share_a_cluster_and_the_largest_one_answers() -> None:
     found = solved(r"\boxed{3}", r"half: \boxed{0.5}", "no idea", r"\boxed{1/2}")
     assert (found.answer, found.share) == ("0.5", 0.5)
     assert found.entropy == pytest.approx(1.5 * math.log(2))  # shares 1/2, 1/4, 1/4
-    assert [(one.answer, one.num_responses, one.response) for one in found.clusters] == [
-        ("0.5", 2, r"half: \boxed{0.5}"), ("3", 1, r"\boxed{3}"), (None, 1, "no idea"),
-    ]  # fmt: skip
+    by_answer = {one.answer: (one.num_responses, one.response) for one in found.clusters}
+    assert by_answer == {"0.5": (2, r"half: \boxed{0.5}"), "3": (1, r"\boxed{3}"), None: (1, "no idea")}
+    assert list(by_answer) == ["0.5", "3", None]
     assert (found.num_responses, found.num_answerless) == (4, 1)
 
 
@@ -53,8 +63,9 @@ def test_an_uncertain_answer_is_withheld_and_a_certain_one_is_not() -> None:
 
 
 def test_tokens_and_truncated_responses_are_counted() -> None:
-    found = solve([Response("", 3, is_truncated=True), Response(r"\boxed{1}", 4)])
-    assert (found.num_tokens, found.num_truncated) == (7, 1)
+    found = solving()
+    found.add([ServedResponse("", 3, is_truncated=True), ServedResponse(r"\boxed{1}", 4)])
+    assert (found.solution().num_tokens, found.solution().num_truncated) == (7, 1)
 
 
 def test_no_responses_are_no_answer() -> None:
@@ -63,13 +74,11 @@ def test_no_responses_are_no_answer() -> None:
 
 @given(st.lists(TEXTS, min_size=1, max_size=12), RULES)
 def test_clusters_and_entropy_are_those_of_training(texts: list[str], rules: AnswersConfig) -> None:
-    sample = {"question_id": "q", "question": "?", "reference_answer": "3"}
-    sample["responses"] = [{"text": text, "finish_reason": "stop"} for text in texts]  # type: ignore[assignment]
-    selection = SelectionRules("sft", "entropy", "keep", False, 1, **rules.model_dump(), seed=0)
-    judged, found = judge(sample, selection), solved(*texts, rules=rules)
-    assert found.entropy == judged["entropy"]
+    graded = clustered(texts, Question("q", "?", reference_answer="3"), graders.load(rules))
+    found = solved(*texts, rules=rules)
+    assert found.entropy == measured("q", graded.clusters, rules.no_answer).entropy
     assert [(one.answer, one.num_responses) for one in found.clusters] == [
-        (one["answer"], one["num_responses"]) for one in judged["clusters"]
+        (one.answer, one.num_responses) for one in graded.clusters
     ]
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from east_ray.weighting import Normalizer, entropy, normalizer, signal, weights
+from east_ray.config import WeightingConfig
+from east_ray.records import GradedQuestion
+from east_ray.weighting import SIGNALS, entropy, load_signal, mapped, normalizer, weights
 
 counts = st.lists(st.integers(0, 128), min_size=1, max_size=40).filter(sum)
 # Signals as they occur: zero, or entropies and rates of up to thousands of responses.
@@ -76,10 +78,15 @@ def test_any_split_and_order_of_the_stream_gives_the_same_weights(
     assume(mapping == "sigmoid" or exponent <= 0 or max(values) > 0)
     shuffled = list(values)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    whole = normalizer(values, exponent, mapping)  # type: ignore[arg-type]
-    assert normalizer(shuffled, exponent, mapping) == whole  # type: ignore[arg-type]
-    parts = [whole.weight(np.array(part)) for part in (values[:cut], values[cut:])]
-    np.testing.assert_array_equal(np.concatenate(parts), whole.weight(np.array(values)))
+    settings = WeightingConfig(exponent=exponent, mapping=mapping)
+    of_values, of_shuffled = mapped(values, settings), mapped(shuffled, settings)
+    assert normalizer(of_values) == normalizer(of_shuffled)
+    by_signal = dict(zip(shuffled, of_shuffled / normalizer(of_shuffled), strict=True))
+    np.testing.assert_array_equal([by_signal[value] for value in values], weights(values, exponent, mapping))
+    parts = np.split(of_values, [min(cut, len(values))])
+    np.testing.assert_array_equal(
+        np.concatenate([part / normalizer(of_values) for part in parts]), weights(values, exponent, mapping)
+    )
 
 
 @given(signals)
@@ -119,11 +126,12 @@ def test_what_has_no_weights_is_a_clear_error(values: list[float], exponent: flo
 
 
 def test_the_four_signals() -> None:
-    given = {"entropy": 1.25, "pass_rate": 0.75, "rejected_rate": 0.125}
-    assert [signal(name, **given) for name in ("entropy", "accuracy", "rejection", "uniform")] == [1.25, 0.25, 0.125, 1]  # type: ignore[arg-type]
+    question = GradedQuestion("q", [], 8, entropy=1.25, pass_rate=0.75, rejected_rate=0.125)
+    found = {name: load_signal(WeightingConfig(signal=name))(question) for name in SIGNALS}  # type: ignore[arg-type]
+    assert found == {"entropy": 1.25, "accuracy": 0.25, "rejection": 0.125, "uniform": 1.0}
 
 
-def test_the_normalizer_weights_questions_that_come_later() -> None:
-    fitted = normalizer([1.0, 3.0], 1)
-    assert fitted == Normalizer(1, "power", 2.0, 1.0, 1.0)
-    np.testing.assert_array_equal(fitted.weight(np.array([1.0])), [0.5])
+def test_the_normalizer_is_the_mean_of_the_mapped_signals() -> None:
+    values = mapped([1.0, 3.0], WeightingConfig(exponent=2.0))
+    assert values[1] / values[0] == pytest.approx(9)
+    assert normalizer(values) == pytest.approx((values[0] + values[1]) / 2)

@@ -319,7 +319,8 @@ def test_a_tenth_of_the_training_references_is_wrong_and_marked() -> None:
 
 
 def test_the_model_is_small_and_names_its_end_of_turn() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     assert sum(file.stat().st_size for file in MODEL.iterdir()) <= 5_000_000
     model = transformers.AutoModelForCausalLM.from_pretrained(MODEL)
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
@@ -332,7 +333,8 @@ def test_the_model_is_small_and_names_its_end_of_turn() -> None:
 
 
 def test_the_chat_template_writes_begin_once_and_end_after_the_response() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     user, assistant = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ana."}
     prompt = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
@@ -348,7 +350,8 @@ def test_the_chat_template_writes_begin_once_and_end_after_the_response() -> Non
 
 
 def test_digits_are_tokens_and_text_comes_back_unchanged() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     text = "12*7=84\nThe answer is \\boxed{84}."
     tokens = tokenizer.tokenize(text)
@@ -361,7 +364,8 @@ def test_digits_are_tokens_and_text_comes_back_unchanged() -> None:
 
 
 def test_the_model_answers_easy_questions() -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     model = transformers.AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     problems = list(itertools.islice(wp.generate(wp.EASY, seed=99), 20))

@@ -5,7 +5,6 @@ from east_ray.answers.equality import (
     canonical,
     canonical_answer,
     cluster,
-    cluster_with_reference,
     equivalent,
     is_parsable_reference,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "canonical",
     "canonical_answer",
     "cluster",
-    "cluster_with_reference",
     "equivalent",
     "extract",
     "extract_answer",

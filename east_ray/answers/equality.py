@@ -96,39 +96,32 @@ def is_parsable_reference(answer: str | None) -> bool:
 # ----------------------------------------------------------------------------------------------------------- clusters
 
 
-def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math") -> list[int]:
-    """The cluster of each answer, numbered by first appearance; all None form one cluster.
+def answer_keys(answers: Sequence[str], equivalence: Equivalence = "math") -> list[Hashable]:
+    """A key for each answer, equal for answers that are equal here: rounded decimals meet the values they round.
 
     With "string", answers are equal if their characters are, after the light stripping of the EAST authors' pipeline.
+    Raises ValueError for any other equivalence.
+    """
+    if equivalence == "string":
+        return [_stripped(answer) for answer in answers]
+    if equivalence != "math":
+        raise ValueError(f"equivalence: {equivalence!r} is neither 'math' nor 'string'")
+    keys = [key(answer) for answer in answers]
+    distinct = list(dict.fromkeys(keys))
+    joined = dict(zip(distinct, joined_roundings(distinct), strict=True))
+    return [joined[one] for one in keys]
+
+
+def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math") -> list[int]:
+    """The cluster of each answer, numbered by first appearance; all None form one cluster.
 
     >>> cluster(["1/2", "3", None, "0.5", None])
     [0, 1, 2, 0, 2]
     """
-    if equivalence == "string":
-        keys: dict[str, Hashable] = {answer: _stripped(answer) for answer in set(answers) if answer is not None}
-    elif equivalence == "math":
-        keys = {answer: key(answer) for answer in set(answers) if answer is not None}
-        distinct = list(set(keys.values()))
-        joined = dict(zip(distinct, joined_roundings(distinct), strict=True))
-        keys = {answer: joined[value] for answer, value in keys.items()}
-    else:
-        raise ValueError(f"equivalence: {equivalence!r} is neither 'math' nor 'string'")
+    distinct = list(dict.fromkeys(answer for answer in answers if answer is not None))
+    keys = dict(zip(distinct, answer_keys(distinct, equivalence), strict=True))
     numbers: dict[Hashable, int] = {}
     return [numbers.setdefault(None if answer is None else (keys[answer],), len(numbers)) for answer in answers]
-
-
-def cluster_with_reference(
-    answers: Sequence[str | None], reference_answer: str, *, equivalence: Equivalence = "math"
-) -> tuple[list[int], list[bool]]:
-    """The cluster of each answer, and whether it is the cluster of the reference answer.
-
-    >>> cluster_with_reference(["2", "3", None, "2.0"], "2")
-    ([0, 1, 2, 0], [True, False, False, True])
-    """
-    reference, *clusters = cluster([reference_answer, *answers], equivalence=equivalence)
-    numbers: dict[int, int] = {}
-    renumbered = [numbers.setdefault(number, len(numbers)) for number in clusters]
-    return renumbered, [number == reference for number in clusters]
 
 
 _STRIPPED_COMMANDS = re.compile(r"\\(?:left|right|!|,|;|\$|%|text\{\s*\}|displaystyle)|\^\{?\\circ\}?|[$%]")

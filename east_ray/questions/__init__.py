@@ -1,1 +1,1 @@
-"""Benchmark file or hub data set -> questions; question -> prompt."""
+"""Where questions come from, and how they are put to a model."""

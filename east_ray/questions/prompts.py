@@ -1,4 +1,4 @@
-"""Question -> prompt, and the tokenizers that render and count it.."""
+"""Question -> prompt, and the tokenizers that render prompts and count their tokens."""
 
 import functools
 import socket
@@ -8,18 +8,15 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.fs
-import pyarrow.parquet
 
 from east_ray.config import InputError, PromptConfig
+from east_ray.questions.source import rows_of, table_of
 from east_ray.records import SET_ASIDE, SetAside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-from east_ray.questions.source import rows_of, table_of
 
-#: transformers finds its names as they are asked for, which is not made for threads: one sees the half of another's.
+#: transformers resolves its names lazily, which is not safe in threads: one may see a name that another is importing.
 _importing = threading.Lock()
 
 
@@ -46,7 +43,7 @@ def pretrained(auto_class: Any, model: str) -> Any:
 
 @functools.cache
 def _hub_answers() -> bool:
-    """Whether the hub has an address here. Without one, asking it would take a minute of retries to fail."""
+    """Whether the hub's name can be resolved here. If not, a request would fail only after a minute of retries."""
     from huggingface_hub import constants
 
     if urllib.request.getproxies():
@@ -58,31 +55,35 @@ def _hub_answers() -> bool:
     return True
 
 
+def messages(question: str, prompt: PromptConfig) -> list[dict[str, str]]:
+    """A question as chat messages: the system message, if there is one, and the user's."""
+    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    return [*system, {"role": "user", "content": prompt.template.replace("{question}", question)}]
+
+
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: PromptConfig) -> str:
     """A question as the model reads it, up to where its response begins.
 
     The chat template writes the beginning-of-sequence token itself, so the text is tokenized without special tokens.
     """
-    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    user = {"role": "user", "content": prompt.template.replace("{question}", question)}
     rendered = tokenizer.apply_chat_template(
-        [*system, user], add_generation_prompt=True, tokenize=False, **prompt.template_variables
+        messages(question, prompt), add_generation_prompt=True, tokenize=False, **prompt.template_variables
     )
     assert isinstance(rendered, str)
     return rendered
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """Token ids of rendered text: special tokens in it count as such, and none is added."""
+    """Token ids of a rendered prompt: special tokens in the text become their ids, and none is added."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 @functools.lru_cache(maxsize=8)
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The token with which a model ends its response, as its chat template writes it; empty if it has none.
+    """The token with which the chat template ends a response, as a list of one id; empty if there is none.
 
-    Not always the end-of-sequence token: Gemma ends a turn with <end_of_turn> and a text with <eos>.
+    It need not be the end-of-sequence token: Gemma ends a turn with <end_of_turn> and a text with <eos>.
     """
     mark = "east ray was here"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
@@ -97,7 +98,7 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 def prompts_within(
     questions: pa.Table, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig, max_prompt_tokens: int
 ) -> tuple[pa.Table, pa.Table]:
-    """Split questions into those whose prompt has at most this many tokens and records.SET_ASIDE of the others."""
+    """The questions whose prompt has at most this many tokens, and the others as rows of records.SET_ASIDE."""
     aside: list[dict[str, Any]] = []
     fits: list[bool] = []
     for row in rows_of(questions):

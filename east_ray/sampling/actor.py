@@ -1,4 +1,4 @@
-"""The actor of the pool: asks its engine, writes what it answers.."""
+"""The actor of the pool: asks its backend, and writes what it answers."""
 
 import concurrent.futures
 import functools
@@ -7,46 +7,52 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from east_ray.config import EnginePoolConfig, PromptConfig
-from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
-from east_ray.records import SET_ASIDE, SetAside
-from east_ray.sampling.backends.vllm import Alone, Engine, EngineDiedError, RequestRefusedError
+from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize
+from east_ray.records import RESPONSE, SET_ASIDE, SetAside
+from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.sampling.decoding import Decoding
 from east_ray.sampling.journal import TaskJournal
 from east_ray.storage import Folder, local_copy
 
+#: What is known of an engine that died without an error.
 _NO_ERROR = "its process was killed"
-
-
-#: What finishes within this time of another question of the task is written with it.
+#: Seconds: questions of a task that finish within this time of one another are written together.
 _GATHER_S = 1.0
+#: If engines have died of more questions of a task than this, and it has no response, the questions are not to blame.
+_MAX_POISONOUS = 2
+
+_RESPONSE_FIELDS = [field.name for field in RESPONSE]
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What a pool needs to know beside the questions and the models."""
+
+    backend: type[Backend]
+    args: Mapping[str, Any]
+    """As `Backend.checked_args` returned them."""
+    engines: EnginePoolConfig
+    prompt: PromptConfig
+    decoding: Decoding
 
 
 class Sampler:
-    """The actor of the pool: asks its engine a task's questions, writes their responses, hands on the numbers."""
+    """The actor of the pool: asks its backend a task's questions, writes their responses, hands on the numbers."""
 
-    def __init__(
-        self,
-        models: Mapping[str, str],
-        engines: EnginePoolConfig,
-        prompt: PromptConfig,
-        decoding: Decoding,
-        folder: Folder,
-        set_aside: Folder,
-    ) -> None:
+    def __init__(self, models: Mapping[str, str], settings: PoolSettings, folder: Folder, set_aside: Folder) -> None:
         first = next(iter(models.values()))
-        engine_args: Mapping[str, Any] = engines.engine_args
-        if decoding.seed is not None and not _has_gpu():
-            # A seeded request whose prompt is read in two steps fails on a CPU ("CPU Generator does not use offset").
-            engine_args = {"enable_chunked_prefill": False} | dict(engine_args)
-        self._models, self._prompt, self._decoding = models, prompt, decoding
-        self._folder, self._set_aside, self._max_deaths = folder, set_aside, engines.max_deaths_per_question
-        self._tokenizer = load_tokenizer(local_copy(first))
-        self._engine = Engine(first, engine_args)
+        kind, decoding = settings.backend, settings.decoding
+        self._models, self._prompt, self._decoding = models, settings.prompt, decoding
+        self._folder, self._set_aside = folder, set_aside
+        self._max_deaths = settings.engines.max_deaths_per_question
+        self._tokenizer = None if kind.prompt_form == "messages" else load_tokenizer(local_copy(first))
+        self._backend = kind(first, kind.settings_for(settings.engines, decoding), settings.args)
         self._asking = threading.Lock()
         self._lock = threading.Lock()
         self._num_tasks = 0
@@ -54,7 +60,8 @@ class Sampler:
     def __call__(self, questions: pa.Table) -> pa.Table:
         """Questions with their key and the name of the model to ask -> one row of numbers, once all is durable.
 
-        Raises RuntimeError if engines have died of several of these questions, each on its own: then it is not they.
+        Raises RuntimeError if engines have died of several of these questions, each asked alone: then the engine is at
+        fault, not the questions.
         """
         with self._end_of_process_if_the_engine_dies():
             answered, aside = self._work(questions.to_pylist())
@@ -64,15 +71,15 @@ class Sampler:
                 "num_questions": [len(answered)],
                 "num_set_aside": [len(aside)],
                 "num_responses": [len(responses)],
-                "num_tokens": [sum(response["num_tokens"] for response in responses)],
+                "num_tokens": [sum(response["num_tokens"] or 0 for response in responses)],
             }
         )
 
     @contextmanager
     def _end_of_process_if_the_engine_dies(self) -> Iterator[None]:
-        """A failed engine cannot be mended in its process: once every task has noted what it must, the process ends.
+        """A failed engine cannot be repaired in its process: the process ends once every task has written its notes.
 
-        Ray starts the actor again, here or elsewhere, and gives it its tasks again.
+        Ray then starts the actor again, on this node or another, and gives it its tasks again.
         """
         with self._lock:
             self._num_tasks += 1
@@ -82,10 +89,10 @@ class Sampler:
             with self._lock:
                 self._num_tasks -= 1
                 is_last = self._num_tasks == 0
-            if self._engine.has_failed:
+            if self._backend.has_failed:
                 if is_last:
                     os._exit(1)
-                threading.Event().wait()  # for the last one
+                threading.Event().wait()  # until the last task ends the process
 
     def _work(self, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of SAMPLES and of SET_ASIDE of a task."""
@@ -94,23 +101,9 @@ class Sampler:
         if is_finished:
             return answered, aside
         found = {row["key"] for row in answered}
-        together, alone = [], []
-        for row in rows:
-            alone_deaths, error = journal.deaths_alone[row["key"]], journal.errors.get(row["key"])
-            if row["key"] in found:
-                continue
-            if alone_deaths >= self._max_deaths:
-                detail = f"{alone_deaths} times with no other beside it; {error or _NO_ERROR}"
-                aside.append(_aside(row, SetAside.ENGINE_DIED, detail))
-            elif alone_deaths or journal.deaths[row["key"]] > 1:
-                # Two attempts have ended in a death, of an engine, its process or its node: with nothing beside it,
-                # there is no doubt of whom the next one dies.
-                alone.append(row)
-            else:
-                together.append(row)
-        # Those that are above suspicion first: once they have been answered, it is not the engine's fault.
-        alone.sort(key=lambda row: journal.deaths_alone[row["key"]])
-        if len(aside) > 2 and not answered:
+        together, alone, deadly = self._sorted_by_deaths([row for row in rows if row["key"] not in found], journal)
+        aside += deadly
+        if len(aside) > _MAX_POISONOUS and not answered:
             raise RuntimeError(f"engines die of every question: {next(iter(journal.errors.values()), _NO_ERROR)}")
         left = len(together) + len(alone)
         for group in [*([together] if together else []), *([row] for row in alone)]:
@@ -129,10 +122,32 @@ class Sampler:
         journal.close(answered, aside)
         return answered, aside
 
+    def _sorted_by_deaths(
+        self, rows: Sequence[dict[str, Any]], journal: TaskJournal
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows to ask together, rows to ask alone, and rows of SET_ASIDE of those that engines have died of.
+
+        After two attempts that ended in a death (of an engine, its process or its node), a question is asked alone,
+        so that there is no doubt which question the next death is due to.
+        """
+        together, alone, deadly = [], [], []
+        for row in rows:
+            num_alone, error = journal.deaths_alone[row["key"]], journal.errors.get(row["key"])
+            if num_alone >= self._max_deaths:
+                detail = f"{num_alone} times with no other beside it; {error or _NO_ERROR}"
+                deadly.append(_aside(row, SetAside.ENGINE_DIED, detail))
+            elif num_alone or journal.deaths[row["key"]] > 1:
+                alone.append(row)
+            else:
+                together.append(row)
+        # Questions without a recorded death alone run first: once one is answered, the engine is known to work.
+        alone.sort(key=lambda row: journal.deaths_alone[row["key"]])
+        return together, alone, deadly
+
     def _ask(
         self, rows: Sequence[dict[str, Any]], journal: TaskJournal, *, alone: bool
     ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-        """Rows of SAMPLES as questions finish, at most a second later, and rows of SET_ASIDE."""
+        """Rows of SAMPLES as questions finish, at most `_GATHER_S` later, and rows of SET_ASIDE."""
         keys = [row["key"] for row in rows]
         if not alone:
             journal.ask(keys)
@@ -146,7 +161,7 @@ class Sampler:
             for future in done:
                 row = waiting.pop(future)
                 try:
-                    finished.append(sample_row(row, future.result(), self._decoding.responses_per_question))
+                    finished.append(self._sample_row(row, future.result()))
                 except RequestRefusedError as error:
                     refused.append(_aside(row, SetAside.ENGINE_REFUSED, str(error)))
                 except EngineDiedError as error:
@@ -154,39 +169,30 @@ class Sampler:
             yield finished, refused
             if lonely:
                 lonely.settled.set()
-            if death:  # only after what it had finished is safe
+            if death:  # raised only now, when what had finished before it is durable
                 raise death
 
-    def _request(self, row: dict[str, Any], alone: Alone | None) -> "Future[Any]":
-        row["prompt"] = render_prompt(self._tokenizer, row["question"], self._prompt)
-        token_ids = tokenize(self._tokenizer, row["prompt"])
-        params = self._decoding.params(row["question_id"])
-        return self._engine.ask(self._models[row["model"]], token_ids, params, alone)
+    def _request(self, row: dict[str, Any], alone: Alone | None) -> "Future[list[Response]]":
+        """Ask a question; puts its rendered prompt and the number of tokens in its row, where they are known."""
+        prompt: Prompt
+        if self._tokenizer is None:
+            prompt = messages(row["question"], self._prompt)
+        else:
+            text = render_prompt(self._tokenizer, row["question"], self._prompt)
+            ids = tokenize(self._tokenizer, text)
+            row |= {"prompt": text, "num_prompt_tokens": len(ids)}
+            prompt = ids if self._backend.prompt_form == "ids" else text
+        decoding = self._decoding.of_question(row["question_id"])
+        return self._backend.ask(self._models[row["model"]], prompt, decoding, alone=alone)
+
+    def _sample_row(self, row: Mapping[str, Any], responses: Sequence[Response]) -> dict[str, Any]:
+        """A question with its responses -> a row of records.SAMPLES."""
+        wanted = self._decoding.responses_per_question
+        if len(responses) != wanted:
+            raise RuntimeError(f"the backend gave {len(responses)} responses in place of {wanted}")
+        told = [{name: getattr(response, name) for name in _RESPONSE_FIELDS} for response in responses]
+        return {**row, "responses": told}
 
 
 def _aside(row: Mapping[str, Any], reason: SetAside, detail: str) -> dict[str, Any]:
     return {name: row.get(name) for name in SET_ASIDE.names} | {"reason": reason, "detail": detail}
-
-
-def sample_row(row: Mapping[str, Any], output: Any, responses_per_question: int) -> dict[str, Any]:
-    """A question with its prompt and vLLM's finished output -> a row of records.SAMPLES."""
-    assert len(output.outputs) == responses_per_question, (len(output.outputs), responses_per_question)
-    return {
-        **row,
-        "num_prompt_tokens": len(output.prompt_token_ids),
-        "responses": [
-            {
-                "text": response.text,
-                "num_tokens": len(response.token_ids),
-                "finish_reason": str(response.finish_reason),
-                "logprob": response.cumulative_logprob,
-            }
-            for response in sorted(output.outputs, key=lambda response: response.index)
-        ],
-    }
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""Responses that another sampler made -> samples/, so that they are clustered, weighted and trained on as our own.
+"""Responses that another sampler made -> ``samples/``, to be clustered, weighted and trained on like our own.
 
 Files may be larger than memory: each task reads a piece of one (lines of JSONL, row groups of Parquet), writes its
 questions as a part of ``samples/`` and hands on only numbers. A row that cannot be used is set aside with its reason.
@@ -7,9 +7,8 @@ questions as a part of ``samples/`` and hands on only numbers. A row that cannot
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,202 +16,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
-import pyarrow.parquet as pq
 
 from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
-from east_ray.sampling.given_files import (
-    PART_BYTES,
-    MalformedRowError,
-    Piece,
-    Row,
-    find_files,
-    kind_of,
-    lines_of,
-    parsed_line,
-    pieces_of,
-)
+from east_ray.sampling.given_files import ROWS_AT_ONCE, Piece, find_files, lines_of, piece_rows, pieces_of, sound
+from east_ray.sampling.given_rows import MalformedRowError, Row, given_sample, set_aside_reason
 from east_ray.storage import Stages
 
-#: The column ``model`` of given samples.
-GIVEN = "given"
-_ROWS_AT_ONCE = 64
-_MAX_NUM_TOKENS = 2**31 - 1
-
-# ------------------------------------------------------------------------------------------------------------ one row
+#: Bytes of responses that a task holds in memory before it writes them as a part.
+_PART_BYTES = 16 << 20
+_WRITTEN = ("samples", "questions", "set_aside")
 
 
-def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
-    """A row of a file, its columns named by the configuration -> a row of records.SAMPLES.
-
-    A response that is null has no text; numbers of tokens that are missing stay null. Raises MalformedRowError.
-    """
-    question = _cell(row, columns.question_column)
-    reference = _cell(row, columns.reference_answer_column)
-    responses = _cell(row, columns.responses_column)
-    if question is not None and not isinstance(question, str):
-        raise MalformedRowError(f"{columns.question_column}: expected text, found {kind_of(question)}")
-    if responses is not None and not isinstance(responses, list):
-        raise MalformedRowError(f"{columns.responses_column}: expected a list of responses, found {kind_of(responses)}")
-    if columns.id_column is not None:
-        given_id = _cell(row, columns.id_column)
-        if given_id is None or isinstance(given_id, dict | list):
-            raise MalformedRowError(f"{columns.id_column}: expected a name, found {kind_of(given_id)}")
-        question_id = str(given_id)
-    sample = {
-        "question_id": question_id,
-        "question": (question or "").strip(),
-        "reference_answer": _reference_answer(reference),
-        "reference_solution": None,
-        "level": _label(row.get("level")),
-        "subject": _label(row.get("subject", row.get("type"))),
-        "model": GIVEN,
-        "prompt": None,
-        "num_prompt_tokens": None,
-        "responses": [_response(value, columns, number) for number, value in enumerate(responses or [], start=1)],
-    }
-    _check_text(sample)
-    return sample
-
-
-def set_aside_reason(sample: Row) -> SetAside | None:
-    """Why a question with responses cannot be judged; None if it can."""
-    if not sample["question"]:
-        return SetAside.EMPTY_QUESTION
-    if not answers.is_parsable_reference(sample["reference_answer"]):
-        return SetAside.UNPARSABLE_REFERENCE
-    return None if sample["responses"] else SetAside.NO_RESPONSES
-
-
-def _cell(row: Row, column: str) -> Any:
-    if column not in row:
-        raise MalformedRowError(f"column {column!r} is missing; found {', '.join(map(repr, sorted(row)))}")
-    return row[column]
-
-
-def _label(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _reference_answer(value: Any) -> str | None:
-    if value is None or value != value:  # noqa: PLR0124 - NaN, as pandas writes what is missing
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise MalformedRowError(f"reference answer: expected text or a number, found {kind_of(value)}")
-    text = str(value).strip()
-    return answers.extract_answer(text) if "####" in text or "\\boxed" in text else text
-
-
-def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]:
-    where = f"{columns.responses_column}, response {number}"
-    num_tokens = finish_reason = None
-    if isinstance(value, dict):
-        num_tokens, finish_reason = value.get(columns.num_tokens_field), value.get(columns.finish_reason_field)
-        value = _field(value, columns.text_field, where)
-    if value is not None and not isinstance(value, str):
-        raise MalformedRowError(f"{where}: expected text, found {kind_of(value)}")
-    known = isinstance(num_tokens, int) and not isinstance(num_tokens, bool) and 0 <= num_tokens <= _MAX_NUM_TOKENS
-    return {
-        "text": value or "",
-        "num_tokens": num_tokens if known else None,
-        "finish_reason": _FINISH_REASONS.get(finish_reason.casefold(), finish_reason)
-        if isinstance(finish_reason, str)
-        else "stop",
-        "logprob": None,
-    }
-
-
-#: What other servers call the two ways in which a response ends.
-_FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), "stop") | (
-    dict.fromkeys(("length", "max_tokens", "max_length"), "length")
-)
-
-
-def _field(response: Row, path: str, where: str) -> Any:
-    """The value at a dotted path; None where the way there is null, as in a request that failed."""
-    value: Any = response
-    for name in path.split("."):
-        if value is None:
-            return None
-        if not isinstance(value, dict) or name not in value:
-            there = ", ".join(map(repr, sorted(value))) if isinstance(value, dict) else kind_of(value)
-            raise MalformedRowError(f"{where}: field {path!r} is missing; found {there}")
-        value = value[name]
-    return value
-
-
-def _check_text(sample: Row) -> None:
-    texts = [sample[name] or "" for name in ("question_id", "question", "reference_answer", "level", "subject")]
-    try:
-        "".join(texts + [response[name] for response in sample["responses"] for name in ("text", "finish_reason")]
-                ).encode()  # fmt: skip
-    except UnicodeEncodeError:
-        raise MalformedRowError("half of a surrogate pair, which is not text") from None
-
-
-# --------------------------------------------------------------------------------------------------- pieces of files
-
-
-def check_columns(config: SamplesConfig) -> None:
-    """Raises InputError unless the first row can be read: one wrong name should not set a million rows aside."""
-    filesystem, files = find_files(config)
-    for file in files:
-        for piece in pieces_of(filesystem, file, ""):
-            for number, row in _piece_rows(filesystem, piece, config):
-                try:
-                    given_sample(_sound(row), config, "")
-                except MalformedRowError as error:
-                    raise InputError(f"samples.path: {file.path}, row {number}: {error}") from None
-                return
-    raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
-
-
-def _piece_rows(
-    filesystem: pyarrow.fs.FileSystem, piece: Piece, columns: SamplesConfig
-) -> Iterator[tuple[int, Row | MalformedRowError]]:
-    """(number, row) of a piece, with an error in place of a line that is no row; empty lines are passed over."""
-    if not piece.is_parquet:
-        for number, line in enumerate(lines_of(filesystem, piece), start=piece.first_row):
-            if line is None or line.strip():
-                yield number, parsed_line(line)
-        return
-    wanted = {columns.question_column, columns.reference_answer_column, columns.responses_column, columns.id_column,
-              "level", "subject", "type"}  # fmt: skip
-    number = piece.first_row
-    groups = list(range(piece.start, piece.stop))
-    try:
-        with filesystem.open_input_file(piece.path) as file:
-            # Buffered, a row group is read page by page; many writers put a whole file into one.
-            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            found = parquet.schema_arrow.names
-            for column in (columns.question_column, columns.reference_answer_column, columns.responses_column):
-                if column not in found:
-                    _cell(dict.fromkeys(found), column)
-            names = [name for name in found if name in wanted]
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=names):
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-    except MalformedRowError as error:
-        raise InputError(f"samples.path: {piece.path}: {error}") from None
-    except (pa.ArrowException, OSError) as error:
-        message = str(error).splitlines()[0]
-        raise InputError(
-            f"samples.path: {piece.path}, row groups from {piece.start}: cannot be read ({message})"
-        ) from None
-
-
-def _sound(row: Row | MalformedRowError) -> Row:
-    if isinstance(row, MalformedRowError):
-        raise row
-    return row
-
-
-# ---------------------------------------------------------------------------------------------------------- the stage
-
-
-def take_samples(config: SamplesConfig, stages: Stages) -> Iterator[dict[str, Any]]:
+def take_samples(
+    config: SamplesConfig, stages: Stages, can_use: Callable[[str | None], bool] = answers.is_parsable_reference
+) -> Iterator[dict[str, Any]]:
     """Write ``samples/``, ``questions/`` and ``set_aside/`` of a round from given files.
 
     Yields the numbers of each piece: num_questions, num_responses, num_truncated, and set_aside, a count by reason.
@@ -221,22 +40,15 @@ def take_samples(config: SamplesConfig, stages: Stages) -> Iterator[dict[str, An
     import ray.data
 
     filesystem, files = find_files(config)
-    stems = Counter(PurePosixPath(file.path).stem for file in files)
-    prefixes = [PurePosixPath(file.path) for file in files]
-    pieces = [
-        piece
-        for file, path in zip(files, prefixes, strict=True)
-        for piece in pieces_of(filesystem, file, path.stem if stems[path.stem] == 1 else path.name)
-    ]
-    pieces = _numbered(pieces, filesystem)
-    for name in ("samples", "questions", "set_aside"):
+    pieces = _numbered([piece for file in files for piece in _pieces(filesystem, file, files)], filesystem)
+    for name in _WRITTEN:
         for file in files:
             if f"{file.path}/".startswith(f"{(stages / name).path}/"):
                 raise InputError(f"samples.path: {file.path} lies in the run directory itself; choose another run_dir")
         (stages / name).clear()
 
     def take(batch: pa.Table) -> pa.Table:
-        counts = [_take_piece(Piece(**row), filesystem, config, stages) for row in batch.to_pylist()]
+        counts = [_take_piece(Piece(**row), filesystem, config, stages, can_use) for row in batch.to_pylist()]
         return pa.table({"counts": [json.dumps(count) for count in counts]})
 
     tasks = ray.data.from_items([vars(piece) for piece in pieces], override_num_blocks=len(pieces))
@@ -246,8 +58,17 @@ def take_samples(config: SamplesConfig, stages: Stages) -> Iterator[dict[str, An
         _check_unique(stages)
 
 
+def _pieces(
+    filesystem: pyarrow.fs.FileSystem, file: pyarrow.fs.FileInfo, files: Sequence[pyarrow.fs.FileInfo]
+) -> Iterator[Piece]:
+    """The pieces of a file. Its questions are named after its stem, or, if another file has the same, its name."""
+    path = PurePosixPath(file.path)
+    is_only = sum(PurePosixPath(other.path).stem == path.stem for other in files) == 1
+    return pieces_of(filesystem, file, path.stem if is_only else path.name)
+
+
 def _numbered(pieces: list[Piece], filesystem: pyarrow.fs.FileSystem) -> list[Piece]:
-    """The pieces with their first rows, for which the lines of JSONL files of several pieces are counted."""
+    """The pieces with their first rows. To know them, tasks count the lines of JSONL files of several pieces."""
     import ray.data
 
     num_pieces = Counter(piece.path for piece in pieces)
@@ -275,12 +96,16 @@ def _numbered(pieces: list[Piece], filesystem: pyarrow.fs.FileSystem) -> list[Pi
 
 
 def _take_piece(
-    piece: Piece, filesystem: pyarrow.fs.FileSystem, config: SamplesConfig, stages: Stages
+    piece: Piece,
+    filesystem: pyarrow.fs.FileSystem,
+    config: SamplesConfig,
+    stages: Stages,
+    can_use: Callable[[str | None], bool],
 ) -> dict[str, Any]:
+    """Write the parts of a piece, and return its numbers."""
     name = hashlib.blake2b(f"{piece.path}:{piece.start}".encode(), digest_size=16).hexdigest()
-    counts: dict[str, Any] = {"num_questions": 0, "num_responses": 0, "num_truncated": 0}
-    reasons: Counter[str] = Counter()
-    rows = _piece_rows(filesystem, piece, config)
+    counts = Counter(num_questions=0, num_responses=0, num_truncated=0)
+    aside: list[dict[str, Any]] = []
     held: list[pa.Table] = []
     num_parts = 0
 
@@ -292,46 +117,44 @@ def _take_piece(
         num_parts += 1
         held.clear()
 
-    aside: list[dict[str, Any]] = []
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        taken, refused = _split(some, piece, config)
-        aside += refused
+    rows = piece_rows(filesystem, piece, config)
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        taken: list[dict[str, Any]] = []
+        for number, row in some:
+            sample, refused = _taken(row, number, piece, config, can_use)
+            (taken if refused is None else aside).append(sample if refused is None else refused)
         if taken:
             held.append(pa.Table.from_pylist(taken, schema=SAMPLES))
-            responses = [response for row in taken for response in row["responses"]]
+            finish_reasons = [response["finish_reason"] for row in taken for response in row["responses"]]
             counts["num_questions"] += len(taken)
-            counts["num_responses"] += len(responses)
-            counts["num_truncated"] += sum(response["finish_reason"] == "length" for response in responses)
-        if sum(table.nbytes for table in held) >= PART_BYTES:
+            counts["num_responses"] += len(finish_reasons)
+            counts["num_truncated"] += finish_reasons.count("length")
+        if sum(table.nbytes for table in held) >= _PART_BYTES:
             write()
     if held:
         write()
     if aside:
-        reasons.update(str(row["reason"]) for row in aside)
         (stages / "set_aside").write_part(pa.Table.from_pylist(aside, schema=SET_ASIDE), f"part-{name}.parquet")
-    return counts | {"set_aside": dict(reasons)}
+    return {**counts, "set_aside": Counter(str(row["reason"]) for row in aside)}
 
 
-def _split(
-    rows: Sequence[tuple[int, Row | MalformedRowError]], piece: Piece, config: SamplesConfig
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of records.SAMPLES, and rows of records.SET_ASIDE."""
-    taken: list[dict[str, Any]] = []
-    aside: list[dict[str, Any]] = []
-    for number, row in rows:
-        question_id = f"{piece.prefix}-{number:06d}"
-        refused: dict[str, Any] = {"question_id": question_id, "question": None, "reference_answer": None}
-        try:
-            sample = given_sample(_sound(row), config, question_id)
-        except MalformedRowError as error:
-            aside.append(refused | {"reason": SetAside.MALFORMED_ROW, "detail": f"row {number}: {error}"})
-            continue
-        reason = set_aside_reason(sample)
-        if reason is None:
-            taken.append(sample)
-        else:
-            aside.append({key: sample[key] for key in refused} | {"reason": reason, "detail": f"row {number}"})
-    return taken, aside
+def _taken(
+    row: Row | MalformedRowError,
+    number: int,
+    piece: Piece,
+    config: SamplesConfig,
+    can_use: Callable[[str | None], bool],
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A row of records.SAMPLES; and, if it cannot be used, a row of records.SET_ASIDE."""
+    sample: dict[str, Any] = {"question_id": f"{piece.prefix}-{number:06d}"}
+    try:
+        sample = given_sample(sound(row), config, sample["question_id"])
+        reason, detail = set_aside_reason(sample, can_use), f"row {number}"
+    except MalformedRowError as error:
+        reason, detail = SetAside.MALFORMED_ROW, f"row {number}: {error}"
+    if reason is None:
+        return sample, None
+    return sample, {name: sample.get(name) for name in SET_ASIDE.names} | {"reason": reason, "detail": detail}
 
 
 def _check_unique(stages: Stages) -> None:
@@ -339,7 +162,7 @@ def _check_unique(stages: Stages) -> None:
     if pc.count_distinct(names).as_py() < len(names):
         counted = names.value_counts()
         repeated = counted.filter(pc.greater(counted.field("counts"), 1))[0].as_py()
-        for name in ("samples", "questions", "set_aside"):  # so that the configuration may be mended
+        for name in _WRITTEN:  # so that the configuration may still be changed
             (stages / name).clear()
         raise InputError(
             f"samples.id_column: {repeated['counts']} questions have the name {repeated['values']!r}; "

@@ -3,16 +3,18 @@
     samples/tasks/part-*.parquet           finished tasks
     samples/pending/TASK/part-*.parquet    questions that a task in flight has finished
     samples/pending/TASK/asked-*.json      keys of the questions that one attempt at the task has asked
-    samples/pending/TASK/died-*.json       the same of an attempt that outlived its engine, with the engine's error
-    samples/part-*.parquet                 all of it, once the stage has ended; nothing else is read by later stages
+    samples/pending/TASK/died-*.json       keys of those in flight when the engine failed, with the engine's error
+    samples/part-*.parquet                 all samples, once the stage has ended; later stages read nothing else
 
-A task may be attempted again after its actor, engine or node has died, even while a node that was cut off goes on with
-it. So every file that an attempt writes has a name of its own, and only what is whole has the task's: two attempts
-write the same questions there, and whichever is last stands. What an attempt writes after the stage has ended is not
-looked at. A row is found by its key, which says all that its responses depend on; `tidy` leaves each key once.
+A task is attempted again after its actor, engine or node has died. A node that was cut off may still be working on the
+first attempt. So every file of an attempt has a unique name, and only the part of a finished task is named after the
+task: two attempts write the same questions there, and the last one to write wins. What an attempt writes after the
+stage has ended is ignored. A row is found by its key, which covers all that its responses depend on; `tidy` keeps one
+row of each key.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import uuid
@@ -29,38 +31,38 @@ from east_ray.storage import Folder
 
 #: A folder at rest has parts of about this size.
 _PART_BYTES = 128 << 20
+#: Parts whose keys are read at the same time.
+_READS_AT_ONCE = 32
 
 Row = dict[str, Any]
 
 
-def sample_key(model: str, model_fingerprint: str, settings: Mapping[str, Any], question: Mapping[str, Any]) -> str:
+def sample_key(model: str, identity: str, settings: Mapping[str, Any], question: Mapping[str, Any]) -> str:
     """What identifies the samples of a question: 32 hex digits over all that they depend on.
 
-    `model` is the name under which it is asked, `settings` are those of the prompt and of decoding; what renders the
-    prompt (tokenizer and chat template) is part of the model's fingerprint.
+    `model` is the name under which it is asked, `identity` what the backend says of it (the model's fingerprint, which
+    covers tokenizer and chat template), and `settings` are those of the prompt and of decoding.
     """
-    text = json.dumps(
-        [model, model_fingerprint, settings, question["question_id"], question["question"]], sort_keys=True
-    )
+    text = json.dumps([model, identity, settings, question["question_id"], question["question"]], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class TaskJournal:
-    """The durable progress of one task: some questions, asked of one pool of engines."""
+    """The durable progress of one task: some questions, asked of one pool."""
 
     def __init__(self, folder: Folder, set_aside: Folder, keys: Sequence[str]) -> None:
         name = hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
         self._folder, self._set_aside, self._pending = folder / "tasks", set_aside, folder / "pending" / name
         self._part = f"part-{name}.parquet"
         self._has_files = False
-        #: How often each question was asked by an attempt that did not come to its end, with others and alone.
+        #: How often each question was asked by an attempt that did not finish, together with others and alone.
         self.deaths: Counter[str] = Counter()
         self.deaths_alone: Counter[str] = Counter()
         #: The last error of an engine that died with the question in flight, by key.
         self.errors: dict[str, str] = {}
 
     def open(self) -> tuple[bool, list[Row], list[Row]]:
-        """What earlier attempts have left: (whether the task is finished, rows of SAMPLES, rows of SET_ASIDE)."""
+        """What earlier attempts have written: (whether the task is finished, rows of SAMPLES, rows of SET_ASIDE)."""
         if self._folder.has(self._part):
             rows = self._folder.read(SAMPLES, parts=[f"{self._folder.path}/{self._part}"]).to_pylist()
             aside = [part for part in self._set_aside.parts() if part.endswith(f"/{self._part}")]
@@ -76,7 +78,7 @@ class TaskJournal:
         return False, list(rows.values()), []
 
     def ask(self, keys: Sequence[str], *, alone: bool = False) -> None:
-        """Note that these are about to be asked, so that the next attempt knows should this one end in silence."""
+        """Note that these are about to be asked. If this attempt is killed, the next one finds the note."""
         self._note("asked", {"asked": list(keys), "alone": alone})
 
     def died(self, keys: Sequence[str], error: str) -> None:
@@ -84,12 +86,12 @@ class TaskJournal:
         self._note("died", {"died": list(keys), "error": error})
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Make finished questions durable before the whole task is."""
+        """Make finished questions durable while the task goes on."""
         self._has_files = True
         self._pending.write_part(pa.Table.from_pylist(list(rows), SAMPLES))
 
     def close(self, rows: Sequence[Row], aside: Sequence[Row]) -> None:
-        """Make the whole task durable, and remove what stood for it until now."""
+        """Make the whole task durable, and remove its pending files."""
         if aside:
             self._set_aside.write_part(pa.Table.from_pylist(list(aside), SET_ASIDE), self._part)
         self._folder.write_part(pa.Table.from_pylist(list(rows), SAMPLES), self._part)
@@ -102,53 +104,73 @@ class TaskJournal:
 
 
 def adopt(folder: Folder) -> None:
-    """Take over what the tasks of a driver that was killed had finished.
+    """Move what the tasks of a killed driver had finished to the parts of finished tasks.
 
-    An actor of that driver may still be at work, so what was read is removed, and nothing else.
+    An actor of that driver may still be at work, so only the files that were read are removed.
     """
     for task in (folder / "pending").names():
         for part in (folder / "pending" / task).parts():
             try:
                 rows = folder.read(SAMPLES, parts=[part])
-            except FileNotFoundError:  # its task has come to its end
+            except FileNotFoundError:  # its task has just finished
                 continue
-            (folder / "tasks").write_part(rows)  # some may be there already: `tidy` will see to it
+            (folder / "tasks").write_part(rows)  # rows that are there already are dropped by `tidy`
             folder.remove([part])
 
 
-def _keys(folder: Folder, schema: pa.Schema) -> dict[str, list[str | None]]:
-    """The keys in each part of a folder; many at once, since a remote file system takes its time for each."""
-    parts = folder.parts()
-    with ThreadPoolExecutor(32) as pool:
-        columns = pool.map(lambda part: folder.read(schema, ["key"], [part])["key"].to_pylist(), parts)
-        return dict(zip(parts, columns, strict=True))
-
-
-def sampled_keys(folder: Folder) -> set[str]:
-    """Keys of all questions whose samples are there, of a stage at rest or in the middle."""
-    parts = _keys(folder, SAMPLES) | _keys(folder / "tasks", SAMPLES)
-    return {key for keys in parts.values() for key in keys if key is not None}
+def keys_by_part(folder: Folder) -> dict[str, list[str | None]]:
+    """The keys in each part of a folder of samples, whether the stage is running or at rest."""
+    return _keys(folder, SAMPLES) | _keys(folder / "tasks", SAMPLES)
 
 
 def set_aside_keys(set_aside: Folder) -> set[str]:
     """Keys of all questions that were set aside while sampling."""
-    return {key for keys in _keys(set_aside, SET_ASIDE).values() for key in keys if key is not None}
+    return distinct(_keys(set_aside, SET_ASIDE))
 
 
-def tidy(folder: Folder, wanted: Collection[str]) -> Iterator[dict[str, int]]:
-    """Bring a folder of samples to rest: each wanted key once, nothing else, in few parts.
+def distinct(keys: Mapping[str, Sequence[str | None]]) -> set[str]:
+    """The distinct keys in some parts; given samples have none."""
+    return {key for of_part in keys.values() for key in of_part if key is not None}
 
-    Yields numbers of each new part: num_questions, num_responses, num_tokens, num_truncated, and num_dropped, rows of
-    other settings than these or there twice. Tasks of Ray Data do the work; killed at any moment, it can be done again.
+
+def _keys(folder: Folder, schema: pa.Schema) -> dict[str, list[str | None]]:
+    """The keys in each part of a folder. Many parts are read at once, since a remote file system answers slowly."""
+    parts = folder.parts()
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        columns = pool.map(lambda part: folder.read(schema, ["key"], [part])["key"].to_pylist(), parts)
+        return dict(zip(parts, columns, strict=True))
+
+
+def tidy(
+    folder: Folder, wanted: Collection[str], found: Mapping[str, Sequence[str | None]] | None = None
+) -> Iterator[dict[str, int]]:
+    """Bring a folder of samples to rest: one row of each wanted key, nothing else, in few parts.
+
+    `found` is what `keys_by_part` returned, if it was called before. Yields numbers of each new part: num_questions,
+    num_responses, num_tokens, num_truncated, and num_dropped, rows of other settings or of a key that was there twice.
+    Tasks of Ray Data do the work; if it is killed at any moment, it can be done again.
     """
     import ray.data
 
-    tasks = folder / "tasks"
-    seen: set[str] = set()
-    groups: list[dict[str, Any]] = []
+    groups = _groups(folder, wanted, keys_by_part(folder) if found is None else found)
+    if not groups:
+        return
+    merge = functools.partial(_merge, folder)
+    yield from ray.data.from_items(groups, override_num_blocks=len(groups)).map(merge).iter_rows()
+    for leftover in (folder / "pending", folder / "tasks"):
+        with contextlib.suppress(OSError):  # an attempt that was cut off may be writing there; nobody reads it
+            leftover.clear()
+
+
+def _groups(
+    folder: Folder, wanted: Collection[str], found: Mapping[str, Sequence[str | None]]
+) -> list[dict[str, list[Any]]]:
+    """Parts that become one, each with the numbers of the rows to drop."""
+    sizes = folder.part_sizes() | (folder / "tasks").part_sizes()
+    groups: list[dict[str, list[Any]]] = []
+    seen: set[str | None] = set()
     room = 0
-    sizes = folder.part_sizes() | tasks.part_sizes()
-    for part, keys in (_keys(folder, SAMPLES) | _keys(tasks, SAMPLES)).items():
+    for part, keys in found.items():
         if sizes[part] > room or not groups:
             groups.append({"parts": [], "drop": []})
             room = _PART_BYTES
@@ -157,38 +179,34 @@ def tidy(folder: Folder, wanted: Collection[str]) -> Iterator[dict[str, int]]:
         for index, key in enumerate(keys):
             if key in seen or key not in wanted:
                 drop.append(index)
-            seen.add(key or "")
+            seen.add(key)
         groups[-1]["parts"].append(part)
         groups[-1]["drop"].append(drop)
-    if not groups:
-        return
+    return groups
 
-    def rewrite(group: dict[str, Any]) -> dict[str, int]:
-        parts = group["parts"]
-        num_dropped = sum(len(drop) for drop in group["drop"])
-        whole = parts[0]
-        if num_dropped or len(parts) > 1 or whole.startswith(tasks.path):
-            name = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
-            whole = f"{folder.path}/part-{name}.parquet"
-            if not folder.has(f"part-{name}.parquet"):  # else this task was here before
-                tables = []
-                for part, drop in zip(parts, map(set, group["drop"]), strict=True):
-                    table = folder.read(SAMPLES, parts=[part])
-                    keep = pa.array([index not in drop for index in range(table.num_rows)], pa.bool_())
-                    tables.append(table.filter(keep))
-                folder.write_part(pa.concat_tables(tables), f"part-{name}.parquet")
-            folder.remove(parts)
-        table = folder.read(SAMPLES, parts=[whole])
-        responses = pc.list_flatten(table["responses"])
-        return {
-            "num_questions": table.num_rows,
-            "num_responses": len(responses),
-            "num_tokens": pc.sum(pc.struct_field(responses, "num_tokens")).as_py() or 0,
-            "num_truncated": pc.sum(pc.equal(pc.struct_field(responses, "finish_reason"), "length")).as_py() or 0,
-            "num_dropped": num_dropped,
-        }
 
-    yield from ray.data.from_items(groups, override_num_blocks=len(groups)).map(rewrite).iter_rows()
-    for leftover in (folder / "pending", tasks):
-        with contextlib.suppress(OSError):  # an attempt that was cut off may be writing there; nobody reads it
-            leftover.clear()
+def _merge(folder: Folder, group: Mapping[str, list[Any]]) -> dict[str, int]:
+    """Make one part of a group's, unless it is one already, and count what is in it."""
+    parts = group["parts"]
+    num_dropped = sum(len(drop) for drop in group["drop"])
+    whole = parts[0]
+    if num_dropped or len(parts) > 1 or whole.startswith((folder / "tasks").path):
+        name = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+        whole = f"{folder.path}/part-{name}.parquet"
+        if not folder.has(f"part-{name}.parquet"):  # else an earlier attempt at this has written it
+            tables = []
+            for part, drop in zip(parts, map(set, group["drop"]), strict=True):
+                table = folder.read(SAMPLES, parts=[part])
+                keep = pa.array([index not in drop for index in range(table.num_rows)], pa.bool_())
+                tables.append(table.filter(keep))
+            folder.write_part(pa.concat_tables(tables), f"part-{name}.parquet")
+        folder.remove(parts)
+    table = folder.read(SAMPLES, parts=[whole])
+    responses = pc.list_flatten(table["responses"])
+    return {
+        "num_questions": table.num_rows,
+        "num_responses": len(responses),
+        "num_tokens": pc.sum(pc.struct_field(responses, "num_tokens")).as_py() or 0,
+        "num_truncated": pc.sum(pc.equal(pc.struct_field(responses, "finish_reason"), "length")).as_py() or 0,
+        "num_dropped": num_dropped,
+    }

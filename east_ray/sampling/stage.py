@@ -1,24 +1,43 @@
-"""samples/ of a round: responses to its questions, asked or given."""
+"""``samples/`` of a round: responses to its questions, sampled or given."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from east_ray.config import BASE, TRAINED, InputError, SamplesConfig
+from east_ray import answers
+from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig
+from east_ray.console import StageLine
 from east_ray.records import QUESTIONS, SET_ASIDE
-from east_ray.sampling import given, given_files
+from east_ray.sampling import backends, given, given_files
+from east_ray.sampling.actor import PoolSettings
 from east_ray.sampling.decoding import Decoding
-from east_ray.sampling.journal import adopt, sampled_keys, set_aside_keys, tidy
-from east_ray.sampling.pool import by_architecture, requests, sample
-from east_ray.storage import counts_by
+from east_ray.sampling.journal import adopt, distinct, keys_by_part, set_aside_keys, tidy
+from east_ray.sampling.pool import pool_settings, requests, sample
+from east_ray.storage import Folder, counts_by
 from east_ray.storage.rounds import Round, is_done, listed
 
+#: The seeds of two rounds differ by this, so that no round repeats the random numbers of another round, even where the
+#: seeds of runs are neighbours. A prime.
+_ROUND_SEEDS_APART = 1_000_003
 
-def take_samples(round_: Round) -> None:
-    """``samples/``, ``questions/`` and ``set_aside/`` from responses that another sampler made."""
+
+def max_prompt_tokens(config: Config, model: str) -> int | None:
+    """The most tokens that a prompt may have: one of the context is kept for the response. None: unknown."""
+    length = backends.load(config.sampling).context_length(model, config.engines.engine_args)
+    return None if length is None else length - 1
+
+
+# -------------------------------------------------------------------------------------------------- given responses
+
+
+def take_samples(round_: Round, can_use: Callable[[str | None], bool] = answers.is_parsable_reference) -> None:
+    """``samples/``, ``questions/`` and ``set_aside/`` from responses that another sampler made.
+
+    A question is set aside if `can_use` refuses its reference answer.
+    """
     config, stages = round_.config, round_.stages
     assert config.samples is not None
     record = stages.record("sampling")
@@ -33,7 +52,7 @@ def take_samples(round_: Round) -> None:
         stages.recording("questions") as questions,
         round_.progress.stage("samples", None, "questions") as line,
     ):
-        for part in given.take_samples(config.samples, stages):
+        for part in given.take_samples(config.samples, stages, can_use):
             sums = {name: sums[name] + part[name] for name in sums}
             aside.update(part["set_aside"])
             note = f"{sums['num_responses']:,} responses" + (f" · {aside.total():,} set aside" if aside else "")
@@ -45,15 +64,18 @@ def take_samples(round_: Round) -> None:
 
 
 def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:
-    """Raises InputError if the given samples are there and are not those that were taken."""
+    """Raises InputError if the given samples have changed since they were taken."""
     try:
         differ = given_files.stamp(source) != taken
-    except InputError:  # removed since; what was taken of them is here
+    except InputError:  # the files are gone; what was taken of them is in the run directory
         return
     if differ:
         raise InputError(
             f"samples.path: {source.path} has changed since it was read; choose another run_dir, or remove that one"
         )
+
+
+# ------------------------------------------------------------------------------------------------ sampled responses
 
 
 def sample_responses(round_: Round) -> None:
@@ -69,12 +91,11 @@ def sample_responses(round_: Round) -> None:
         max_tokens=sampling.max_tokens,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
-        # Another seed each round, or the same questions would meet the same random numbers again.
-        seed=config.seed + 1_000_003 * round_.number if sampling.seeded else None,
+        seed=config.seed + _ROUND_SEEDS_APART * round_.number if sampling.seeded else None,
     )
+    models = {TRAINED if round_.number else BASE: round_.sampled_model}
     with stages.recording("sampling") as record:
-        ask_models(round_, "sampling", questions, {TRAINED if round_.number else BASE: round_.sampled_model},
-                "samples", "set_aside", decoding, record.counts)  # fmt: skip
+        ask_models(round_, "sampling", questions, models, "samples", "set_aside", decoding, record.counts)
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -89,44 +110,25 @@ def ask_models(
     decoding: Decoding,
     counts: dict[str, Any],
 ) -> None:
-    """Run the sampling stage with its progress line and put the sums over the whole stage into `counts`."""
-    config, samples_folder, aside_folder = round_.config, round_.stages / folder, round_.stages / set_aside
-    asked = requests(questions, models, config.prompt, decoding)
-    sums = dict.fromkeys(("num_questions", "num_set_aside", "num_responses", "num_tokens"), 0)
+    """Ask every model every question, with a progress line; puts the sums over the whole stage into `counts`.
+
+    Questions whose samples are in the folder are not asked again.
+    """
+    samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
+    settings = pool_settings(round_.config, decoding)
+    asked = requests(questions, models, settings)
     wanted = set(asked["key"].to_pylist())
     with round_.progress.stage(stage, asked.num_rows, "questions") as line:
         adopt(samples_folder)
-        line.go_on(len(wanted & (sampled_keys(samples_folder) | set_aside_keys(aside_folder))))
-        parts = (
-            part
-            for alike in by_architecture(models)
-            for part in sample(
-                asked.filter(pc.is_in(asked["model"], pa.array(list(alike)))),
-                alike,
-                samples_folder,
-                aside_folder,
-                engines=config.engines,
-                prompt=config.prompt,
-                decoding=decoding,
-            )
-        )
-        for part in parts:
-            sums = {name: sums[name] + int(part[name]) for name in sums}
-            line.advance(
-                int(part["num_questions"] + part["num_set_aside"]),
-                f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s",
-            )
-        seconds, whole = line.seconds, Counter[str]()
-        for part in tidy(samples_folder, wanted):
-            whole.update(part)
-        missing = wanted - sampled_keys(samples_folder)
-        aside = aside_folder.read(SET_ASIDE)
-        aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
-        if missing - set(aside["key"].to_pylist()):
-            raise InputError(f"{samples_folder}: samples have gone while they were written; run the same command again")
+        done = wanted & (distinct(keys_by_part(samples_folder)) | set_aside_keys(aside_folder))
+        line.go_on(len(done))
+        unfinished = asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string()))))
+        num_tokens = _sample_groups(unfinished, models, samples_folder, aside_folder, settings, line)
+        seconds = line.seconds
+        whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted)
         notes = [f"{whole['num_responses']:,} responses"]
-        if sums["num_tokens"]:
-            notes.append(f"{sums['num_tokens'] / seconds:,.0f} tokens/s")
+        if num_tokens:
+            notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
         if aside.num_rows:
             notes.append(f"{aside.num_rows:,} set aside")
         if whole["num_dropped"]:
@@ -134,3 +136,41 @@ def ask_models(
         line.update(asked.num_rows, " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
+
+
+def _sample_groups(
+    asked: pa.Table,
+    models: Mapping[str, str],
+    folder: Folder,
+    set_aside: Folder,
+    settings: PoolSettings,
+    line: StageLine,
+) -> int:
+    """Ask each group of models with a pool of its own; returns the number of sampled tokens."""
+    sums = Counter[str]()
+    for group in settings.backend.groups(models):
+        of_group = asked.filter(pc.is_in(asked["model"], pa.array(list(group))))
+        for part in sample(of_group, group, folder, set_aside, settings):
+            sums.update(part)
+            line.advance(
+                part["num_questions"] + part["num_set_aside"],
+                f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s",
+            )
+    return sums["num_tokens"]
+
+
+def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple[Counter[str], pa.Table]:
+    """The sums over all samples of the stage, tidied, and the rows of SET_ASIDE of questions that have none.
+
+    Raises InputError if a question has neither samples nor a reason.
+    """
+    found = keys_by_part(folder)
+    sums = Counter[str]()
+    for part in tidy(folder, wanted, found):
+        sums.update(part)
+    missing = wanted - distinct(found)
+    aside = set_aside.read(SET_ASIDE)
+    aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
+    if missing - set(aside["key"].to_pylist()) or sums["num_questions"] != len(wanted - missing):
+        raise InputError(f"{folder}: samples have gone while they were written; run the same command again")
+    return sums, aside

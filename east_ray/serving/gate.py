@@ -1,7 +1,7 @@
-"""What stands between clients and engines, as ASGI middlewares: who may ask, how much, and what if a replica dies.
+"""What stands between clients and engines, as ASGI middlewares: access, size limits, and failover when a replica dies.
 
-`Gate` wraps the application inside each replica; `Failover` wraps Ray Serve's proxy, which outlives replicas. Both
-answer errors as the OpenAI protocol has them. Neither Ray nor vLLM is imported.
+`Gate` wraps the application inside each replica. `Failover` wraps Ray Serve's proxy, which outlives replicas. Both
+send errors in the form of the OpenAI protocol. Neither Ray nor vLLM is imported.
 """
 
 import asyncio
@@ -20,44 +20,51 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from east_ray.serving.settings import is_loopback
 
-#: Paths that anybody may read: the page, which holds nothing of its own, and whether the engine is well.
+#: Paths that need no token: the page, which holds no data, and the engine's health.
 _PUBLIC = ("/", "/health")
-#: Seconds after which a client should try again when a replica has died under its request.
+#: Seconds after which a client should try again when a replica died while it worked on the client's request.
 _RETRY_AFTER_S = 2
-#: Seconds that a handler has to end by itself when its client has gone.
+#: Seconds that a handler has to end by itself after its client has disconnected.
 _DISCONNECT_S = 0.5
-#: Times that a request whose replica has died is given to another one.
+#: How often a request whose replica has died is given to another one.
 _MAX_FAILOVERS = 1
-#: Largest body that a proxy holds for a request; the limit that is set is the replica's to say.
+#: Largest body that a proxy holds for a request; `limits.max_body_bytes` is enforced by the replica.
 _MAX_HELD_BYTES = 1 << 26
-#: What Ray Serve's proxy itself answers, in words of its own: status, type and message of the error in its place.
-_OF_THE_PROXY = {
+#: Ray Serve's own plain-text errors by status -> status, type and message of the error that replaces them.
+_PROXY_ERRORS = {
     404: (503, "ServiceUnavailableError", "no model is served now; try again later"),
     408: (408, "TimeoutError", "the request took longer than this server allows"),
-    429: (429, "RateLimitError", "this server has all the requests that it can hold; try again later"),
+    429: (429, "RateLimitError", "this server's queue is full; try again later"),
     503: (503, "ServiceUnavailableError", "no replica can answer now; try again later"),
 }
-#: Headers by which a client could have Ray wait without end or work on after it has gone, or vLLM prefer it.
+#: Headers with which a client could make Ray wait forever or continue after a disconnect, or vLLM prefer its requests.
 _CONTROL_HEADERS = frozenset(
-    [b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"serve-multiplexed-model-id",
-     b"serve_multiplexed_model_id", b"x-request-id", b"x-vllm-priority", b"x-data-parallel-rank"]
-)  # fmt: skip
-#: Of Ray Serve's proxy: it lists the applications of the cluster.
+    (
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"serve-multiplexed-model-id",
+        b"serve_multiplexed_model_id",
+        b"x-request-id",
+        b"x-vllm-priority",
+        b"x-data-parallel-rank",
+    )
+)
+#: A path of Ray Serve's proxy that lists the cluster's applications.
 _HIDDEN = ("/-/routes",)
 
 logger = logging.getLogger("ray.serve")
 
 
 def error_response(code: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as the OpenAI protocol has it."""
+    """An error in the form of the OpenAI protocol."""
     error = {"message": message, "type": kind, "param": None, "code": code}
     return JSONResponse({"error": error}, status_code=code, headers=headers)
 
 
 class Gate:
-    """Answers 401 without the bearer token, 403 to strangers where there is no token, 413 to bodies that are too large.
+    """Answers 401 without the bearer token, 403 to other machines if there is no token, and 413 to large bodies.
 
-    The digest of what a client sends is compared in constant time, so neither length nor prefix of the token shows.
+    The digest of the client's token is compared in constant time, so the time reveals neither length nor prefix.
     """
 
     def __init__(
@@ -77,7 +84,7 @@ class Gate:
             return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_body_bytes:
-            await self._too_large()(scope, receive, send)
+            await error_response(413, "BadRequestError", self._too_large)(scope, receive, send)
             return
         num_bytes = 0
 
@@ -85,8 +92,8 @@ class Gate:
             nonlocal num_bytes
             message = await receive()
             num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_body_bytes:  # a chunked body has no length beforehand
-                raise HTTPException(413, self._said_too_large)
+            if num_bytes > self._max_body_bytes:  # a chunked body does not announce its length
+                raise HTTPException(413, self._too_large)
             return message
 
         has_begun = False
@@ -98,7 +105,7 @@ class Gate:
 
         try:
             await _run(self._app, scope, receive_counted, send_noted)
-        except Exception as error:  # what it says may hold a prompt
+        except Exception as error:  # its message may contain a prompt, so only its type and place are logged
             frames = "; ".join(f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-3:])
             logger.error("%s failed: %s (%s)", scope["path"], type(error).__name__, frames)
             if not has_begun:
@@ -111,26 +118,24 @@ class Gate:
             if hmac.compare_digest(digest, self._token_digest) and scheme.lower() == "bearer":
                 return None
             challenge = {"WWW-Authenticate": "Bearer"}
-            return error_response(401, "AuthenticationError", "a valid bearer token is needed", challenge)
+            return error_response(401, "AuthenticationError", "a valid bearer token is required", challenge)
         client = scope.get("client")
         if self._allow_without_token:
             return None
         if client is None or not is_loopback(client[0]):
-            said = "this server has no token and so answers its own machine only"
+            said = "this server has no token, so it answers only clients on its own machine"
             return error_response(403, "PermissionDeniedError", said)
-        # A web page elsewhere can have a browser of this machine ask, under a name that it makes mean this machine.
+        # DNS rebinding: a web page of another site can make a browser on this machine send requests here, under a host
+        # name that resolves to this machine.
         host, origin = headers.get("host", ""), headers.get("origin")
         if is_loopback(_hostname(host)) and (origin is None or urlsplit(origin).netloc == host):
             return None
-        said = "this server has no token and so answers only who asks for localhost or a loopback address"
+        said = "this server has no token, so it answers only requests to localhost or a loopback address"
         return error_response(403, "PermissionDeniedError", said)
 
     @property
-    def _said_too_large(self) -> str:
+    def _too_large(self) -> str:
         return f"the body is larger than {self._max_body_bytes} bytes"
-
-    def _too_large(self) -> JSONResponse:
-        return error_response(413, "BadRequestError", self._said_too_large)
 
 
 def _hostname(host: str) -> str:
@@ -141,10 +146,10 @@ def _hostname(host: str) -> str:
 
 
 async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run an application which, if this is cancelled, learns that its client has gone.
+    """Run an application. If this is cancelled, the application receives a disconnect first.
 
-    Ray Serve cancels what is late or no longer waited for. vLLM's handlers work in a task of their own, which a
-    cancellation does not reach (the engine would work on), but a disconnect does.
+    Ray Serve cancels requests that are late or whose client has disconnected. vLLM's handlers work in a task of their
+    own. A cancellation does not reach that task, so the engine would work on; a disconnect does.
     """
     gone = asyncio.Event()
 
@@ -165,92 +170,107 @@ async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None
         try:
             await asyncio.wait([running], timeout=_DISCONNECT_S)
         finally:
-            running.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody waits for it
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody awaits its result
             running.cancel()
         raise
 
 
 class Failover:
-    """Gives a request to another replica if the one that had it is gone, and answers 503 if that does not help.
+    """Gives a request to another replica if its replica has died, and answers 503 if that one dies too.
 
-    Ray Serve's proxy then returns without a word. Responses are sampled, so asking again does no harm. A stream that
-    has begun cannot be taken back: it ends with an error event, which clients of the OpenAI protocol raise. What the
-    proxy says in plain text, with numbers of its queues, becomes an error of the protocol too.
+    Ray Serve's proxy returns without an answer when a replica dies. Responses are sampled, so asking again does no
+    harm. A stream that has begun cannot be repeated: it ends with an error event, which OpenAI clients raise as an
+    error. The proxy's own plain-text errors, which show its queue lengths, are replaced by errors of the protocol.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, *, max_held_bytes: int = _MAX_HELD_BYTES) -> None:
+        self._app, self._max_held_bytes = app, max_held_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        if scope["path"] in _HIDDEN:
+        elif scope["path"] in _HIDDEN:
             await error_response(404, "NotFoundError", "Not Found")(scope, receive, send)
-            return
-        scope = {**scope, "headers": [one for one in scope["headers"] if one[0].lower() not in _CONTROL_HEADERS]}
-        received: list[Message] = []
-        begun = ended = is_stream = is_replaced = is_too_large = False
-        num_bytes = 0
-
-        async def receive_bounded() -> Message:
-            nonlocal num_bytes, is_too_large
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            is_too_large = is_too_large or num_bytes > _MAX_HELD_BYTES
-            return {"type": "http.disconnect"} if is_too_large else message
-
-        async def send_noted(message: Message) -> None:
-            nonlocal begun, ended, is_stream, is_replaced
-            if is_replaced or (is_too_large and not begun):
-                return
-            if message["type"] == "http.response.start":
-                begun, headers = True, Headers(raw=message["headers"])
-                is_stream = headers.get("content-type", "").startswith("text/event-stream")
-                if message["status"] in _OF_THE_PROXY and headers.get("content-type", "").startswith("text/plain"):
-                    is_replaced = True
-                    status, kind, said = _OF_THE_PROXY[message["status"]]
-                    retry = {"Retry-After": headers.get("retry-after", str(_RETRY_AFTER_S))} if status != 408 else None
-                    await error_response(status, kind, said, retry)(scope, receive, send)
-                    return
-                received.clear()  # it cannot be begun again
-            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await send(message)
-
-        for _ in range(1 + _MAX_FAILOVERS):
-            await self._app(scope, _again(received, receive_bounded), send_noted)
-            if is_too_large and not begun:
-                await error_response(413, "BadRequestError", "the body is too large")(scope, receive, send)
-                return
-            if begun or any(message["type"] == "http.disconnect" for message in received):
-                break
         else:
-            said = "the replica that worked on this request is gone; try again"
-            retry = {"Retry-After": str(_RETRY_AFTER_S)}
-            await error_response(503, "ServiceUnavailableError", said, retry)(scope, receive, send)
-            return
-        if begun and not ended and is_stream:
-            said = "the stream has ended early: it took too long, or its replica is gone; try again"
-            error = {"message": said, "code": 503}
-            event = f"data: {json.dumps({'error': error | {'type': 'ServiceUnavailableError', 'param': None}})}\n\n"
-            await send({"type": "http.response.body", "body": event.encode()})
+            headers = [header for header in scope["headers"] if header[0].lower() not in _CONTROL_HEADERS]
+            exchange = _Exchange({**scope, "headers": headers}, receive, send, self._max_held_bytes)
+            await exchange.run(self._app)
 
 
-def _again(received: list[Message], receive: Receive) -> Receive:
-    """Receives what was received before, and then what follows, which it notes down."""
-    before = iter(list(received))
+class _Exchange:
+    """One request and what has been sent for it, over one or more attempts."""
 
-    async def receive_again() -> Message:
-        for message in before:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_held_bytes: int) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._max_held_bytes, self._num_bytes = max_held_bytes, 0
+        self._received: list[Message] = []  # replayed to the next replica
+        self._has_begun = self._has_ended = self._is_stream = self._is_replaced = False
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the proxy's application until it has answered or the client has gone; again after a replica's death."""
+        for _ in range(1 + _MAX_FAILOVERS):
+            await app(self._scope, self._replay(), self._forward)
+            if self._has_begun:
+                if self._is_stream and not self._has_ended:
+                    await self._end_stream()
+                return
+            if self._is_too_large:
+                await self._answer(error_response(413, "BadRequestError", "the body is too large"))
+                return
+            if any(message["type"] == "http.disconnect" for message in self._received):
+                return
+        said = "the replica that worked on this request has died; try again"
+        retry = {"Retry-After": str(_RETRY_AFTER_S)}
+        await self._answer(error_response(503, "ServiceUnavailableError", said, retry))
+
+    @property
+    def _is_too_large(self) -> bool:
+        return self._num_bytes > self._max_held_bytes
+
+    def _replay(self) -> Receive:
+        """Receives what earlier attempts have received, then the following messages, which it keeps."""
+        earlier = iter(list(self._received))
+
+        async def receive() -> Message:
+            for message in earlier:
+                return message
+            message = await self._receive()
+            self._num_bytes += len(message.get("body", b""))
+            if self._is_too_large:
+                message = {"type": "http.disconnect"}
+            self._received.append(message)
             return message
-        message = await receive()
-        received.append(message)
-        return message
 
-    return receive_again
+        return receive
+
+    async def _forward(self, message: Message) -> None:
+        if self._is_replaced or (self._is_too_large and not self._has_begun):
+            return
+        if message["type"] == "http.response.start":
+            self._has_begun, headers = True, Headers(raw=message["headers"])
+            content_type = headers.get("content-type", "")
+            self._is_stream = content_type.startswith("text/event-stream")
+            if message["status"] in _PROXY_ERRORS and content_type.startswith("text/plain"):
+                self._is_replaced = True
+                status, kind, said = _PROXY_ERRORS[message["status"]]
+                retry = {"Retry-After": headers.get("retry-after", str(_RETRY_AFTER_S))} if status != 408 else None
+                await self._answer(error_response(status, kind, said, retry))
+                return
+            self._received.clear()  # an answer that has begun is never started again
+        self._has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def _answer(self, response: JSONResponse) -> None:
+        await response(self._scope, self._receive, self._send)
+
+    async def _end_stream(self) -> None:
+        said = "the stream ended early: it took too long or its replica has died; try again"
+        error = {"message": said, "code": 503, "type": "ServiceUnavailableError", "param": None}
+        event = f"data: {json.dumps({'error': error})}\n\n"
+        await self._send({"type": "http.response.body", "body": event.encode()})
 
 
 def proxy_middlewares() -> list[Middleware]:
-    """What Ray Serve's proxies put around themselves; named in RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
+    """The middlewares of Ray Serve's proxies; named in RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
     return [Middleware(Failover)]

@@ -1,6 +1,6 @@
-"""Every setting of serving, strict as in config.py, and how a run or a model becomes what is served.
+"""Every setting of serving, as strict as those of a run, and how a run or a model becomes what is served.
 
-Imports neither Ray nor vLLM, so that the command line refuses a mistake at once.
+Imports neither Ray nor vLLM, so the command line reports a mistake at once.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -19,7 +19,7 @@ from east_ray.config.files import merge
 from east_ray.config.messages import sentences
 from east_ray.storage import RunDirectory, load_run, resolve_model
 
-#: Environment variable of the bearer token; it wins over `token_file`.
+#: Environment variable of the bearer token; it has precedence over `token_file`.
 TOKEN_VARIABLE = "EAST_RAY_TOKEN"  # noqa: S105 - a name, no token
 _MIN_TOKEN_CHARS = 16
 _Value = TypeVar("_Value")
@@ -37,41 +37,41 @@ class HttpConfig(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen at."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that a request may take, its wait included; then it ends with 408 and what it began is dropped. If its
-    replica dies it has the time again."""
+    """Seconds that a request may take, waiting included; then it gets 408 and its work is cancelled. The time starts
+    again if the request is given to another replica because its replica died."""
 
 
 class ReplicasConfig(_Section):
-    """How many engines serve, and how much each takes on."""
+    """Number of engines, and the load of each."""
 
     min_replicas: Annotated[int, Field(ge=1)] = 1
-    """Replicas, each with an engine of its own, that are always there."""
+    """Fewest replicas; each has an engine of its own."""
     max_replicas: Annotated[int, Field(ge=1)] = 1
-    """Replicas that load may call for."""
+    """Most replicas under load."""
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
-    """Requests in flight for each replica that autoscaling aims at."""
+    """Autoscaling's target for the number of requests in progress per replica."""
     upscale_delay_s: Annotated[float, Field(ge=0)] = 30.0
-    """Seconds of more load before replicas are added."""
+    """Seconds of higher load before replicas are added."""
     downscale_delay_s: Annotated[float, Field(ge=0)] = 600.0
-    """Seconds of less load before replicas are taken away."""
+    """Seconds of lower load before replicas are removed."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 64
-    """Requests that a replica works on at once; its engine batches the responses of all of them."""
+    """Requests that a replica works on at once; its engine batches their responses."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 128
-    """Requests that wait at each node's proxy while every replica is busy. Those beyond get 429 with Retry-After."""
+    """Requests that wait at each node's proxy while all replicas are busy. Further ones get 429 with Retry-After."""
     retry_after_s: Annotated[float, Field(ge=0)] = 2.0
-    """Seconds after which such a client should try again."""
+    """Seconds after which a client with 429 should try again."""
     drain_s: Annotated[float, Field(ge=0)] = 600.0
-    """Seconds that a replica which is to go, at a shutdown or an update, has for what it has begun."""
+    """Seconds that a replica has, at a shutdown or an update, to finish the requests in progress."""
     max_surge_percent: Annotated[int, Field(ge=0, le=100)] = 100
-    """Replicas that an update begins beside the old ones, in percent of them. 0, for clusters with no device to spare,
-    ends each old one first; requests then wait."""
+    """Replicas that an update starts beside the old ones, in percent of their number. With 0, for clusters without
+    spare devices, each old replica is stopped first and requests wait."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
-    """GPUs of a replica; by default those of an engine of the run, else those of its tensor and pipeline parallel
-    shards where the cluster has GPUs, else 0: the CPU, with vLLM's build for it."""
+    """GPUs of a replica. Default: as many as an engine of the run has; for a model, one for each tensor and pipeline
+    parallel shard if the cluster has GPUs, else 0 (vLLM's build for the CPU)."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
-    """CPUs of a replica; by default those of an engine of the run, else 1."""
+    """CPUs of a replica. Default: as many as an engine of the run has; for a model, 1."""
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Other resources of a replica, e.g. {sampler: 1}; by default, in a cluster, those of an engine of the run."""
+    """Other resources of a replica, e.g. {sampler: 1}. Default: in a cluster, those of an engine of the run."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -81,59 +81,59 @@ class ReplicasConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """What one request may ask for. What asks for more gets 400, or 413 if its body is too large."""
+    """Limits of one request. A request beyond them gets 400, or 413 if its body is too large."""
 
     max_responses: Annotated[int, Field(ge=1, le=16384)] = 128
-    """Responses of one request: `responses` of /v1/solve, `n` of /v1/chat/completions."""
+    """Most responses of one request: `responses` of /v1/solve, `n` of /v1/chat/completions."""
     max_tokens: Annotated[int, Field(ge=1)] = 2048
-    """Longest response, in tokens; also of requests that name no length. Prompt and response together have the model's
-    context, or `engine_args.max_model_len`."""
+    """Longest response, in tokens, and the default of chat requests that name no length. Prompt and response together
+    must fit the model's context, or `engine_args.max_model_len`."""
     max_prompt_chars: Annotated[int, Field(ge=1)] = 1 << 16
-    """Longest question, or messages of a chat, in characters; in tokens the model's context bounds them."""
+    """Longest question, or messages of a chat together, in characters; the model's context bounds their tokens."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
-    """Largest body of a request."""
+    """Largest body of a request, in bytes."""
     structured_outputs: bool = False
-    """Serve JSON schemas and grammars in chat. There is no bound to the time that a client's grammar can take an
-    engine."""
+    """Accept JSON schemas and grammars in chat. Nothing bounds the time that an engine spends on a client's grammar."""
 
 
 class ServingConfig(_Section):
     """A served model."""
 
     model: str
-    """A run (its directory, or its YAML file), of which the newest trained model is served; or a folder in Hugging Face
-    format, or a hub name."""
+    """A run (its directory or its YAML file), whose newest trained model is served; or a folder in Hugging Face format,
+    or a hub name."""
     round: Annotated[int, Field(ge=0)] | None = None
-    """With a run: the round whose model is served; by default the last that has one."""
+    """With a run: the round whose model is served. Default: the last round that has a trained model."""
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_./-]*)?$")] = ""
-    """What clients call the model; by default the last part of the address of the run or model."""
+    """The model's name for clients. Default: the last part of the address of the run or model."""
     prompt: PromptConfig | None = None
-    """How /v1/solve puts a question to the model; by default as the run does."""
+    """How /v1/solve renders prompts. Default: as the run does."""
     answers: AnswersConfig | None = None
-    """How /v1/solve finds and compares answers; by default as the run does."""
+    """How /v1/solve finds and compares answers. Default: as the run does."""
     engine_args: dict[str, Any] = {}
-    """vLLM engine arguments, over those of the run, e.g. {max_model_len: 4096}. `model` and `served_model_name` are
-    not among them."""
+    """vLLM engine arguments, in addition to those of the run and with precedence over them, e.g. {max_model_len: 4096}.
+    `model` and `served_model_name` are not allowed."""
     env: dict[str, str] = {}
-    """Environment variables of the replicas, over those of the run. They are shown by Ray, so no secrets."""
+    """Environment variables of the replicas, in addition to those of the run. Ray shows them, so they are no place for
+    secrets."""
     limits: LimitsConfig = LimitsConfig()
-    """What one request may ask for."""
+    """Limits of one request."""
     replicas: ReplicasConfig = ReplicasConfig()
-    """How many engines serve, and how much each takes on."""
+    """Number of engines, and the load of each."""
     http: HttpConfig = HttpConfig()
     """Where `east-ray serve` listens."""
     token_file: str | None = None
-    """A file with the bearer token that clients must send; the environment variable EAST_RAY_TOKEN wins over it."""
+    """A file with the bearer token that clients must send; the environment variable EAST_RAY_TOKEN has precedence."""
     allow_without_token: bool = False
-    """Answer clients of other machines without a token. Only behind something that checks who they are."""
+    """Answer clients of other machines without a token. Only for a server behind a proxy that authenticates clients."""
     address: str | None = None
-    """Ray cluster to join, e.g. auto. By default RAY_ADDRESS if it is set, else a Ray of this process's own."""
+    """Ray cluster to join, e.g. auto. Default: RAY_ADDRESS if it is set, else a Ray of this process's own."""
 
     @model_validator(mode="after")
     def _engine_args_are_its_own(self) -> Self:
         for name, instead in (("model", "model"), ("served_model_name", "name")):
             if name in self.engine_args:
-                raise ValueError(f"engine_args.{name}: `{instead}` of the service says this")
+                raise ValueError(f"engine_args.{name}: not allowed; set `{instead}` of the service instead")
         return self
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class ServingConfig(_Section):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can be meant by a host name or address."""
+    """Whether a host name or address can only be this machine's."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -156,7 +156,7 @@ def is_loopback(host: str) -> bool:
 
 
 def validate(values: dict[str, Any], source: str = "") -> ServingConfig:
-    """Checked settings of serving; raises InputError, each sentence with `source` before it."""
+    """The validated settings of serving. Raises InputError; each of its sentences begins with `source`."""
     try:
         return ServingConfig.model_validate(values)
     except ValidationError as error:
@@ -164,15 +164,15 @@ def validate(values: dict[str, Any], source: str = "") -> ServingConfig:
 
 
 def from_command_line(model: str, overrides: Sequence[str]) -> ServingConfig:
-    """The settings of ``east-ray serve MODEL [KEY=VALUE]…``; raises InputError."""
+    """The settings of ``east-ray serve MODEL [KEY=VALUE]…``. Raises InputError."""
     return validate(merge({"model": model}, overrides))
 
 
-def resolve(settings: ServingConfig, *, has_gpus: bool = False) -> ServingConfig:
-    """The same with the model's own address, and with everything that a run or the cluster decides written out.
+def resolve(settings: ServingConfig) -> ServingConfig:
+    """The settings with the model's own address, and with every value that the run decides filled in.
 
-    Raises InputError if it is neither a run with a trained model nor a model, or if the GPUs of a replica are not as
-    many as its shards. Resolving twice changes nothing.
+    `replicas.num_gpus` stays None if only the cluster can decide it, see `with_gpus`. Raises InputError if `model` is
+    neither a run with a trained model nor a model, or if a replica's number of GPUs differs from that of its shards.
     """
     run = _run_of(settings.model)
     if run is None:
@@ -182,20 +182,18 @@ def resolve(settings: ServingConfig, *, has_gpus: bool = False) -> ServingConfig
     else:
         model, engines = _trained_model(run, settings.round), run.engines
     engine_args = (engines.engine_args if engines else {}) | settings.engine_args
-    shards = math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
-    num_gpus = _first(settings.replicas.num_gpus, engines.num_gpus_per_engine if engines else shards * has_gpus)
-    if shards > 1 and num_gpus not in (0, shards):
+    num_gpus = _first(settings.replicas.num_gpus, engines.num_gpus_per_engine if engines else None)
+    shards = _num_shards(engine_args)
+    if num_gpus is not None and shards > 1 and num_gpus not in (0, shards):
         raise InputError(
-            f"replicas.num_gpus: {num_gpus:g}, and tensor_parallel_size times pipeline_parallel_size in engine_args is "
+            f"replicas.num_gpus: {num_gpus:g}, but tensor_parallel_size times pipeline_parallel_size in engine_args is "
             f"{shards}, so a replica needs {shards}"
         )
-    replicas = settings.replicas.model_copy(
-        update={
-            "num_gpus": num_gpus,
-            "num_cpus": _first(settings.replicas.num_cpus, engines.num_cpus_per_engine if engines else 1.0),
-            "resources": _first(settings.replicas.resources, engines.resources if engines else {}),
-        }
-    )
+    resources = {
+        "num_gpus": num_gpus,
+        "num_cpus": _first(settings.replicas.num_cpus, engines.num_cpus_per_engine if engines else 1.0),
+        "resources": _first(settings.replicas.resources, engines.resources if engines else {}),
+    }
     return settings.model_copy(
         update={
             "model": model,
@@ -205,15 +203,27 @@ def resolve(settings: ServingConfig, *, has_gpus: bool = False) -> ServingConfig
             "answers": settings.answers or (run.answers if run else AnswersConfig()),
             "engine_args": engine_args,
             "env": (engines.env if engines else {}) | settings.env,
-            "replicas": replicas,
+            "replicas": settings.replicas.model_copy(update=resources),
         }
     )
 
 
-def token_digest(settings: ServingConfig) -> str | None:
-    """SHA-256 of the bearer token in hex, or None if there is none. Raises InputError for one that can be guessed.
+def with_gpus(settings: ServingConfig, has_gpus: bool) -> ServingConfig:
+    """Resolved settings with `replicas.num_gpus` decided: by default a GPU for each shard if the cluster has GPUs."""
+    if settings.replicas.num_gpus is not None:
+        return settings
+    num_gpus = float(_num_shards(settings.engine_args) * has_gpus)
+    return settings.model_copy(update={"replicas": settings.replicas.model_copy(update={"num_gpus": num_gpus})})
 
-    Only the digest travels to the replicas, so neither Ray's dashboard nor its logs can show the token.
+
+def _num_shards(engine_args: Mapping[str, Any]) -> int:
+    return math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+
+
+def token_digest(settings: ServingConfig) -> str | None:
+    """SHA-256 of the bearer token in hex, or None without a token. Raises InputError for a token that can be guessed.
+
+    Only the digest is sent to the replicas, so neither Ray's dashboard nor its logs can show the token.
     """
     token = os.environ.get(TOKEN_VARIABLE)
     source = TOKEN_VARIABLE
@@ -233,7 +243,7 @@ def token_digest(settings: ServingConfig) -> str | None:
 
 
 def _run_of(model: str) -> Config | None:
-    """The run that an address names; None if it is a model's."""
+    """The run at this address; None if the address is that of a model."""
     if model.endswith((".yaml", ".yml")):
         return load_run(model)
     path = Path(resolve_model(model))

@@ -1,6 +1,6 @@
 """A round of a run, as its stages see it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from east_ray.config import TRAINED, Config
@@ -25,10 +25,23 @@ class Round:
         """The round's folders."""
         return self.directory.round(self.number).learner(self.learner)
 
-    def learners(self) -> Iterator[tuple[str, Config, Stages]]:
-        """(name, configuration, folders) of each training: the run's own and its variants, or those of a comparison."""
-        for name, settings in self.config.learners().items():
-            yield name, settings, self.stages.learner(name)
+    def learners(self) -> list["Learner"]:
+        """The round's own training and each variant of it, or the trainings of a comparison."""
+        learners = self.config.learners().items()
+        return [Learner(name, settings, self.stages.learner(name), self) for name, settings in learners]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One training of a round, with its own settings and folders.
+
+    `round` says from which model it starts; from the second round of a comparison on, each has a round of its own.
+    """
+
+    name: str
+    settings: Config
+    stages: Stages
+    round: Round
 
 
 def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
@@ -42,3 +55,8 @@ def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
 def listed(counts: Mapping[str, int]) -> str:
     """Counts by reason in one line, e.g. ``3 all_wrong, 1 no_boxed_correct``."""
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+
+
+def label(learner: Learner, stage: str) -> str:
+    """What the progress line of a training's stage is called: the stage for the run's own training, else its name."""
+    return stage if learner.name == TRAINED else f"  {learner.name}"

@@ -1,32 +1,36 @@
 """Writing a trained model, and checking what was written."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from east_ray.config import TrainingConfig
 from east_ray.training.model import load_model
 
-if TYPE_CHECKING:
-    from east_ray.training.loop import _Compute
+#: How far the logits of the written model may differ from the trained one's, relative to the largest of them: another
+#: attention kernel rounds differently, and so does merging adapters.
+_TOLERANCE_FLOAT32, _TOLERANCE_BF16 = 1e-3, 0.1
 
 
-def export_and_end(engine: Any, compute: "_Compute", settings: TrainingConfig, model_path: str, folder: str) -> None:
-    """Export the model as `_export` does, and end its engine."""
-    _export(engine, compute, settings, model_path, folder)
+def export_and_end(
+    engine: Any, remove_head: Callable[[], None], settings: TrainingConfig, model_path: str, folder: str
+) -> None:
+    """Write the model in Hugging Face format from rank 0, read it back, and compare parameters and some logits.
+
+    Must be called on every worker; ends the engine. `remove_head` makes the model give logits again. Adapters are
+    merged. Raises RuntimeError if what was written is not what was trained.
+    """
+    remove_head()
+    _export(engine, settings, model_path, folder)
     engine.destroy()  # its hooks would keep the model's memory from the next training of this process
 
 
-def _export(engine: Any, compute: "_Compute", settings: TrainingConfig, model_path: str, folder: str) -> None:
-    """Write the model in Hugging Face format from rank 0, read it back and compare every parameter and some logits.
-
-    Called on every worker; adapters are merged. Raises RuntimeError if what was written is not what was trained.
-    """
+def _export(engine: Any, settings: TrainingConfig, model_path: str, folder: str) -> None:
     import torch
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM
 
-    compute.remove_head()
     engine.eval()
-    # Any text will do: the first tokens of the vocabulary.
+    # Any text serves: here the first tokens of the vocabulary.
     ids = torch.arange(min(16, engine.module.config.vocab_size), device=engine.device)[None]
     packed = {"segments": [ids.shape[1]]} if settings.packing else {}
     with torch.no_grad():
@@ -55,8 +59,8 @@ def _export(engine: Any, compute: "_Compute", settings: TrainingConfig, model_pa
         raise RuntimeError(f"{folder}: {len(differing)} parameters differ from the trained ones, first {differing[0]}")
     with torch.no_grad():
         found = read(input_ids=ids.cpu()).logits.float()
-    # Another attention kernel and the merging of adapters round differently, by less than this.
-    tolerance = (1e-3 if dtype == torch.float32 else 0.1) * max(1.0, float(expected.abs().max()))
+    relative = _TOLERANCE_FLOAT32 if dtype == torch.float32 else _TOLERANCE_BF16
+    tolerance = relative * max(1.0, float(expected.abs().max()))
     if not torch.allclose(found, expected, rtol=0, atol=tolerance):
         difference = float((found - expected).abs().max())
         raise RuntimeError(

@@ -10,9 +10,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from east_ray.stages import selection_rules
+
 from east_ray.records import QUESTIONS
 from east_ray.report.audit import audit, planted
-from east_ray.stages import selection_rules
 from east_ray.storage import RunDirectory, load_run
 
 

@@ -75,6 +75,7 @@ def measure_engine(way: str, arguments: argparse.Namespace) -> dict[str, float]:
     from vllm import LLM
 
     from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
+    from east_ray.sampling.backends.vllm import sampling_params
 
     decoding, prompt, engine_args = settings(arguments)
     begin = time.monotonic()
@@ -84,7 +85,7 @@ def measure_engine(way: str, arguments: argparse.Namespace) -> dict[str, float]:
         tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt)) for row in questions(arguments.q)
     ]
     prompts: list[Any] = [{"prompt_token_ids": ids} for ids in rendered]
-    params = decoding.params("")
+    params = sampling_params(decoding)
     size = len(prompts)
     if way == "batch_sync":
         size = max(1, arguments.max_num_seqs // arguments.n)
@@ -92,7 +93,7 @@ def measure_engine(way: str, arguments: argparse.Namespace) -> dict[str, float]:
         prompts = [one for one in prompts for _ in range(arguments.n)]
         params.n, size = 1, len(prompts)
     warm_up: Any = {"prompt_token_ids": tokenize(tokenizer, render_prompt(tokenizer, "What is 1 + 1?", prompt))}
-    llm.generate([warm_up], decoding.params(""), use_tqdm=False)
+    llm.generate([warm_up], sampling_params(decoding), use_tqdm=False)
     start = time.monotonic()
     num_tokens = 0
     for first in range(0, len(prompts), size):
@@ -121,6 +122,8 @@ def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
     from east_ray.config import ClusterConfig, EnginePoolConfig
     from east_ray.ray_cluster import connect
     from east_ray.records import QUESTIONS
+    from east_ray.sampling.actor import PoolSettings
+    from east_ray.sampling.backends.vllm import VLLM
     from east_ray.sampling.pool import requests, sample
     from east_ray.storage import Folder, locate
 
@@ -131,7 +134,8 @@ def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
     engines = EnginePoolConfig(engine_args=engine_args, env=arguments.env, num_cpus_per_engine=1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Folder(*locate(scratch))
-        asked = requests(pa.Table.from_pylist(rows, QUESTIONS), {"base": arguments.model}, prompt, decoding)
+        pool, models = PoolSettings(VLLM, {}, engines, prompt, decoding), {"base": arguments.model}
+        asked = requests(pa.Table.from_pylist(rows, QUESTIONS), models, pool)
         first_request: list[float] = []
 
         def watch() -> None:
@@ -142,8 +146,7 @@ def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
 
         threading.Thread(target=watch, daemon=True).start()
         num_tokens = 0
-        for part in sample(asked, {"base": arguments.model}, folder, folder / "aside", engines=engines, prompt=prompt,
-                           decoding=decoding):  # fmt: skip
+        for part in sample(asked, models, folder, folder / "aside", pool):
             num_tokens += part["num_tokens"]
             end = time.monotonic()
     seconds = end - first_request[0]

@@ -1,1 +1,148 @@
-"""What answers a prompt: one file for each kind of engine."""
+"""What answers prompts: the interface of a backend, the built-in ones, and the door for a user's own.
+
+A backend is made in each actor of the pool (`sampling/actor.py`), which asks it from many threads. To add one, derive
+a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampling.backend: my_module:MyBackend`):
+
+    class Server(Backend):
+        prompt_form = "messages"
+
+        def ask(self, model, prompt, decoding, first=0, alone=None):
+            return self.threads.submit(complete, prompt, decoding)      # a Future of a list of Response
+"""
+
+import inspect
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from east_ray import doors
+from east_ray.config import EnginePoolConfig, InputError
+from east_ray.config.sampling import SamplingConfig
+from east_ray.sampling.decoding import Decoding
+from east_ray.storage import local_copy, model_fingerprint
+
+#: The built-in backends: `module:name` of a class.
+BACKENDS = {
+    "vllm": "east_ray.sampling.backends.vllm:VLLM",
+    "scripted": "east_ray.sampling.backends.scripted:Scripted",
+}
+
+#: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
+Prompt = list[dict[str, str]] | str | list[int]
+
+
+class EngineDiedError(RuntimeError):
+    """The engine has failed as a whole, with its first error. It answers no request any more."""
+
+
+class RequestRefusedError(ValueError):
+    """The backend does not serve this one request, for the reason in the message; others are served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response to a prompt."""
+
+    text: str
+    finish_reason: str
+    """stop: it ended by itself; length: it was cut at max_tokens."""
+    num_tokens: int | None = None
+    """The end-of-turn token included; None: unknown, as the next two."""
+    logprob: float | None = None
+    """Natural logarithm of its probability, summed over its tokens."""
+    token_ids: Sequence[int] | None = None
+
+
+@dataclass
+class Alone:
+    """Asks that a request be served while no other is in flight, because engines have died while it was.
+
+    The backend calls `begin` just before it serves the request, and serves no other until `settled` is set. So if the
+    engine dies in between, it was this request.
+    """
+
+    begin: Callable[[], None]
+    settled: threading.Event = field(default_factory=threading.Event)
+
+
+class Backend(ABC):
+    """Answers prompts. It is made in the process of an actor; whatever its constructor raises ends the run."""
+
+    prompt_form: ClassVar[Literal["messages", "text", "ids"]] = "text"
+    """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model."""
+    environment: ClassVar[Mapping[str, str]] = {}
+    """Environment variables of the actor's process, beneath those of `engines.env`."""
+
+    def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
+        """`model` is a path or hub name, `settings` the section `engines`, `args` what `checked_args` returned."""
+        self.model, self.settings, self.args = model, settings, args
+
+    @abstractmethod
+    def ask(
+        self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
+    ) -> "Future[list[Response]]":
+        """A future of `decoding.responses_per_question` responses, in order; `ask` itself does not wait for them.
+
+        The responses are numbers `first`, `first` + 1, … of this question: response i depends on `decoding.seed` + i,
+        so that 32 responses and, later, 96 with `first` = 32 are the 128 that one request would give. The seed is the
+        question's own. `model` is one of the models of `groups`. The future fails with RequestRefusedError or
+        EngineDiedError.
+        """
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
+        return False
+
+    @classmethod
+    def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`sampling.backend_args` as the actors get them. Called where the command runs; raises InputError."""
+        return args
+
+    @classmethod
+    def identity(cls, model: str, args: Mapping[str, Any]) -> str:
+        """What the responses depend on beside the prompt and the decoding: part of each question's key.
+
+        A resumed run whose backend says another identity asks again. By default: the class, its arguments, and the
+        model's files, or its name if the backend takes messages and the model is no folder.
+        """
+        local = local_copy(model)
+        is_name = cls.prompt_form == "messages" and not Path(local).is_dir()
+        told = [cls.__module__, cls.__qualname__, dict(args), model if is_name else model_fingerprint(local)]
+        return json.dumps(told, sort_keys=True)
+
+    @classmethod
+    def context_length(cls, model: str, engine_args: Mapping[str, Any]) -> int | None:
+        """Tokens that a prompt and its response may have together; None: unknown, and prompts are not checked."""
+        return None
+
+    @classmethod
+    def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
+        """The models (name -> path) in groups that one pool can serve; each group has a pool, one after the other."""
+        return [{name: path} for name, path in models.items()]
+
+    @classmethod
+    def responses_at_once(cls, settings: EnginePoolConfig) -> int:
+        """Responses that an engine computes at once: a pool hands each engine eight times as many."""
+        return 256
+
+    @classmethod
+    def settings_for(cls, settings: EnginePoolConfig, decoding: Decoding) -> EnginePoolConfig:
+        """The settings for engines that get requests of this decoding. Called in the actor."""
+        return settings
+
+
+def load(settings: SamplingConfig) -> type[Backend]:
+    """The backend that `sampling.backend` names. Raises InputError if it, or `sampling.backend_args`, does not fit."""
+    found = doors.load("sampling.backend", settings.backend, BACKENDS)
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise InputError(f"sampling.backend: {settings.backend} is no class derived from {__name__}.Backend")
+    if inspect.isabstract(found):
+        raise InputError(f"sampling.backend: {settings.backend} lacks {', '.join(sorted(found.__abstractmethods__))}")
+    found.checked_args(settings.backend_args)
+    return found

@@ -1,68 +1,72 @@
-"""A vLLM engine that any number of threads may ask at once: stepped by its own thread, always full.
+"""The backend `vllm`: an engine in the actor's process that any number of threads may ask at once.
 
-One request per question asks for all its responses, so that they share the prompt's prefill. Requests of many tasks are
-in flight together, and a finished one leaves at once: the engine never waits for the slowest response of a batch.
+A thread of its own steps the engine. One request per question asks for all its responses, so that they share the
+prompt's prefill. Requests of many tasks are in flight together, and each leaves as soon as it is finished: the engine
+never waits for the slowest response of a batch.
 """
 
+import json
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from east_ray.storage import local_copy
+from east_ray.config import EnginePoolConfig, InputError
+from east_ray.questions.prompts import load_tokenizer, pretrained
+from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
+from east_ray.sampling.decoding import Decoding
+from east_ray.storage import local_copy, model_fingerprint
 
-#: Seconds that a request served alone has for what it has brought to be settled.
+#: Seconds for which the engine waits until the responses of a request that was served alone are durable.
 _SETTLE_S = 120.0
-
-
-class EngineDiedError(RuntimeError):
-    """The engine has failed as a whole, with its first error; nothing asked of it is answered any more."""
-
-
-class RequestRefusedError(ValueError):
-    """vLLM does not serve this one request, with its reason; the engine goes on."""
-
-
-@dataclass
-class Alone:
-    """Has a request served with no other in flight, as suits one that engines have died of.
-
-    `begin` is called just before the engine gets it, and no other request follows until `settled`: so who dies of the
-    next one cannot be mistaken.
-    """
-
-    begin: Callable[[], None]
-    settled: threading.Event = field(default_factory=threading.Event)
+#: Responses that an engine without and with a GPU computes at once, unless its arguments say otherwise.
+_MAX_NUM_SEQS, _MAX_NUM_SEQS_GPU = 256, 1024
+#: The context length of a model whose configuration has none.
+_UNBOUNDED = 2**31
+#: What a model's configuration says beside the shapes of its parameters and what is computed with them.
+_NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
 @dataclass
 class _Request:
     name: str
     model: str
-    prompt_token_ids: list[int]
+    token_ids: Prompt
     params: Any  # vllm.SamplingParams
     alone: Alone | None
-    future: "Future[Any]" = field(default_factory=Future)
+    future: "Future[list[Response]]" = field(default_factory=Future)
 
 
-class Engine:
-    """Requests name a model. The engine serves them in order and, when the next one is of another model of the same
-    architecture, finishes those in flight and takes over that model's parameters in place.
+class VLLM(Backend):
+    """Serves requests in order. Each names a model.
+
+    When the next request is for another model of the same architecture, the engine finishes those in flight and loads
+    that model's parameters in place.
     """
 
-    def __init__(self, model: str, engine_args: Mapping[str, Any]) -> None:
+    prompt_form = "ids"
+    #: The engine runs in the actor's process unless the configuration says otherwise: it dies with its actor, starts
+    #: faster, and is stepped by our own thread.
+    environment: ClassVar = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+
+    def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
         """Load the model, a path or hub name, with vLLM's engine arguments. Raises what vLLM raises."""
         from vllm import EngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        super().__init__(model, settings, args)
         self._engine = LLMEngine.from_engine_args(
-            EngineArgs(model=local_copy(model), **{"disable_log_stats": True, **engine_args}),
+            EngineArgs(model=local_copy(model), **{"disable_log_stats": True, **settings.engine_args}),
             usage_context=UsageContext.LLM_CLASS,  # its batches are as large as those of `vllm.LLM`
         )
-        self._model = model
+        self._loaded = model
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._in_flight: dict[str, _Request] = {}
         self._num_requests = 0
@@ -72,21 +76,21 @@ class Engine:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it answers nothing any more."""
+        """Whether the engine has failed as a whole."""
         return self._failure is not None
 
-    def ask(self, model: str, prompt_token_ids: list[int], params: Any, alone: Alone | None = None) -> "Future[Any]":
-        """A future of the finished vllm.RequestOutput for vllm.SamplingParams.
-
-        It fails with RequestRefusedError or EngineDiedError.
-        """
+    def ask(
+        self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
+    ) -> "Future[list[Response]]":
+        """As `Backend.ask`, of the prompt's token ids."""
+        params = sampling_params(decoding, first)
         with self._lock:
             self._num_requests += 1
-            request = _Request(f"request-{self._num_requests}", model, prompt_token_ids, params, alone)
+            request = _Request(f"request-{self._num_requests}", model, prompt, params, alone)
             if self._failure is None:
                 self._waiting.put(request)
             else:
-                request.future.set_exception(EngineDiedError(_said(self._failure)))
+                request.future.set_exception(EngineDiedError(_first_line(self._failure)))
         return request.future
 
     def _run(self) -> None:
@@ -105,26 +109,26 @@ class Engine:
                     unserved.append(self._waiting.get())
             for request in unserved:
                 if not request.future.done():
-                    request.future.set_exception(EngineDiedError(_said(error)))
+                    request.future.set_exception(EngineDiedError(_first_line(error)))
 
     def _admit(self, held: _Request | None) -> _Request | None:
-        """Hand waiting requests to the engine; blocks while there is nothing at all to do."""
+        """Hand waiting requests to the engine; blocks while there is nothing to do. Returns one that must wait."""
         while held is not None or not self._waiting.empty() or not self._in_flight:
             request = held or self._waiting.get()
             held = None
             some_alone = any(one.alone for one in (request, *self._in_flight.values()))
-            if self._in_flight and (request.model != self._model or some_alone):
+            if self._in_flight and (request.model != self._loaded or some_alone):
                 return request
             self._in_flight[request.name] = request
-            if request.model != self._model:
+            if request.model != self._loaded:
                 self._take_over(request.model)
             if request.alone:
                 request.alone.begin()
             try:
-                self._engine.add_request(request.name, {"prompt_token_ids": request.prompt_token_ids}, request.params)
+                self._engine.add_request(request.name, {"prompt_token_ids": request.token_ids}, request.params)
             except ValueError as error:
                 del self._in_flight[request.name]
-                request.future.set_exception(RequestRefusedError(_said(error)))
+                request.future.set_exception(RequestRefusedError(_first_line(error)))
         return None
 
     def _finish(self, request: _Request, output: Any) -> None:
@@ -132,7 +136,7 @@ class Engine:
         if unusual:
             request.future.set_exception(RequestRefusedError(f"vLLM ended a response with {unusual.pop()!r}"))
         else:
-            request.future.set_result(output)
+            request.future.set_result([_response(one) for one in sorted(output.outputs, key=lambda one: one.index)])
         if request.alone:
             request.alone.settled.wait(_SETTLE_S)
 
@@ -140,15 +144,109 @@ class Engine:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": local_copy(model)})
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM has kept prefixes of the model before")
-        self._model = model
+        self._loaded = model
+
+    @classmethod
+    def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """None: vLLM's arguments are `engines.engine_args`. Raises InputError if there are some."""
+        if args:
+            raise InputError(
+                f"sampling.backend_args: vllm has none, found {', '.join(args)}; its own are engines.engine_args"
+            )
+        return args
+
+    @classmethod
+    def identity(cls, model: str, args: Mapping[str, Any]) -> str:
+        """The model's fingerprint."""
+        return model_fingerprint(local_copy(model))
+
+    @classmethod
+    def context_length(cls, model: str, engine_args: Mapping[str, Any]) -> int:
+        """As the engine's arguments or the model's configuration say. Raises InputError if it cannot be read."""
+        import transformers
+
+        if "max_model_len" in engine_args:
+            return int(engine_args["max_model_len"])
+        config = pretrained(transformers.AutoConfig, local_copy(model))
+        return int(getattr(config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED)
+
+    @classmethod
+    def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
+        """Models of equal configuration, vocabulary and chat template share an engine."""
+        found: dict[str, dict[str, str]] = {}
+        for name, path in models.items():
+            found.setdefault(_architecture(local_copy(path)), {})[name] = path
+        return list(found.values())
+
+    @classmethod
+    def responses_at_once(cls, settings: EnginePoolConfig) -> int:
+        """The engine argument `max_num_seqs`, or its default here."""
+        default = _MAX_NUM_SEQS_GPU if settings.num_gpus_per_engine else _MAX_NUM_SEQS
+        return int(settings.engine_args.get("max_num_seqs", default))
+
+    @classmethod
+    def settings_for(cls, settings: EnginePoolConfig, decoding: Decoding) -> EnginePoolConfig:
+        """Without chunked prefill for seeded requests on a CPU.
+
+        There, a seeded request fails if its prompt is read in two steps ("CPU Generator does not use offset").
+        """
+        if decoding.seed is None or _has_gpu():
+            return settings
+        return settings.model_copy(update={"engine_args": {"enable_chunked_prefill": False} | settings.engine_args})
 
 
-def _said(error: BaseException) -> str:
+def sampling_params(decoding: Decoding, first: int = 0) -> Any:
+    """vllm.SamplingParams of a request for the responses from number `first` on.
+
+    vLLM gives response i of a request the request's seed + i.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=decoding.responses_per_question,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        top_k=decoding.top_k,
+        max_tokens=decoding.max_tokens,
+        seed=None if decoding.seed is None else decoding.seed + first,
+        logprobs=0,  # of the sampled token alone: what the sum over the response needs
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _response(output: Any) -> Response:
+    """A response from a vllm.CompletionOutput."""
+    return Response(
+        text=output.text,
+        finish_reason=str(output.finish_reason),
+        num_tokens=len(output.token_ids),
+        logprob=output.cumulative_logprob,
+        token_ids=output.token_ids,
+    )
+
+
+def _architecture(model: str) -> str:
+    import transformers
+
+    config = pretrained(transformers.AutoConfig, model).to_dict()
+    told = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
+    tokenizer = load_tokenizer(model)
+    return json.dumps([told, tokenizer.get_vocab(), tokenizer.chat_template], sort_keys=True, default=str)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _first_line(error: BaseException) -> str:
     """An error as one line, with its type where the message alone says little."""
     message = (str(error).strip() or "no message").splitlines()[0]
     return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
 
 
 def _outer_id(request_id: str) -> str:
-    """vLLM may add its own suffix to a request's name; ours ends before it."""
+    """Our name of a request, to which vLLM may have added a suffix."""
     return "-".join(request_id.split("-")[:2])

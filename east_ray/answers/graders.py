@@ -1,0 +1,54 @@
+"""The graders that `answers.grader` can name, and how one is loaded."""
+
+from collections.abc import Hashable, Sequence
+
+from east_ray import doors
+from east_ray.answers.equality import Equivalence, answer_keys, is_parsable_reference
+from east_ray.answers.extraction import extract
+from east_ray.answers.grading import Grader, Reading
+from east_ray.config import AnswersConfig, InputError
+from east_ray.records import Question
+
+GRADERS = {"math": "east_ray.answers.graders:MathGrader"}
+
+
+class MathGrader:
+    """Final answers of mathematical questions, by the conventions of equality.py.
+
+    Args:
+        equivalence: math or string, as `answers.equivalence`.
+        last_number: take the last number of a response that states no answer, as `answers.last_number`.
+    """
+
+    def __init__(self, equivalence: Equivalence = "math", last_number: bool = False) -> None:
+        self._equivalence, self._last_number = equivalence, last_number
+
+    def read(self, response: str, question: Question) -> Reading:
+        """The answer in the last box, else after "####", else after words such as "the answer is"."""
+        found = extract(response, last_number=self._last_number)
+        rule = "" if found.answer is None else "box" if found.boxed else "stated" if found.explicit else "last_number"
+        return Reading(found.answer, found.boxed, rule)
+
+    def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
+        """Equal for mathematically equal answers, or with `equivalence: string` for equal texts."""
+        return answer_keys(answers, self._equivalence)
+
+    def can_use(self, reference_answer: str | None) -> bool:
+        """Whether the reference answer is one: not missing, not too long, not mere punctuation."""
+        return is_parsable_reference(reference_answer)
+
+
+def load(settings: AnswersConfig) -> Grader:
+    """The grader that the settings name. Raises InputError if it cannot be made or does not fit."""
+    made_with = settings.grader_args
+    if settings.grader in GRADERS:
+        made_with = {"equivalence": settings.equivalence, "last_number": settings.last_number} | made_with
+    kind = doors.load("answers.grader", settings.grader, GRADERS)
+    try:
+        grader: Grader = kind(**made_with)
+    except Exception as error:
+        raise InputError(f"answers.grader_args: {settings.grader} cannot be made with them ({error})") from error
+    missing = [name for name in ("read", "keys") if not callable(getattr(grader, name, None))]
+    if missing:
+        raise InputError(f"answers.grader: {settings.grader} has no method {missing[0]}; expected read and keys")
+    return grader

@@ -1,0 +1,150 @@
+"""answers/ of a round: the answer and the cluster of every response, read once for all that follows."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from east_ray import doors
+from east_ray.answers import graders
+from east_ray.answers.grading import Graded, Grader, clustered
+from east_ray.config import InputError
+from east_ray.records import ANSWERS, CLUSTER, Cluster, Question
+from east_ray.storage import Folder
+from east_ray.storage.rounds import Round, is_done
+from east_ray.storage.tasks import part_groups, run_tasks
+
+_QUESTIONS_AT_ONCE = 64
+_TEXTS = "responses.list.element.text"
+#: What a grader sees of a row of ``samples/``, beside the texts.
+_QUESTION = ["question_id", "question", "reference_answer", "reference_solution", "level", "subject", "extra"]
+#: Settings of the section `answers` that decide what is in ``answers/``.
+_READ_WITH = {"grader", "grader_args", "equivalence", "last_number"}
+_RESPONSE = ANSWERS.field("responses").type.value_type
+
+
+def grade_responses(round_: Round) -> None:
+    """``answers/``: a row for each row of ``samples/``, in parts of the same names."""
+    stages, settings = round_.stages, round_.config.answers
+    source = doors.sources(round_.config).get("answers.grader", "")
+    made_with = settings.model_dump(include=_READ_WITH) | {"source": source}
+    before = stages.record("answers")
+    # Until examples are made of them, the answers may be read again with other settings.
+    if before is not None and before.counts["made_with"] == made_with and is_done(round_, stages, "answers", "answers"):
+        return
+    grader = graders.load(settings)
+    with stages.recording("answers") as record, round_.progress.stage("answers", None, "questions") as line:
+        (stages / "answers").clear()
+        sums = dict.fromkeys(("num_questions", "num_responses", "num_answerless"), 0)
+        for counts in write_answers(stages / "samples", stages / "answers", grader):
+            sums = {name: sums[name] + int(counts[name]) for name in sums}
+            line.advance(int(counts["num_questions"]), f"{sums['num_responses']:,} responses")
+        record.counts = sums | {"made_with": made_with}
+
+
+def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[dict[str, Any]]:
+    """Grade all parts of `samples`; yields num_questions, num_responses and num_answerless of each task."""
+
+    def work(parts: Sequence[str]) -> dict[str, int]:
+        counts = {"num_questions": 0, "num_responses": 0, "num_answerless": 0}
+        for part in parts:
+            table = _graded_part(samples, part, grader)
+            answers.write_part(table, part.rpartition("/")[2])
+            of_responses = pa.chunked_array(table["responses"]).combine_chunks().flatten()
+            counts["num_questions"] += table.num_rows
+            counts["num_responses"] += len(of_responses)
+            counts["num_answerless"] += of_responses.field("answer").null_count
+        return counts
+
+    yield from run_tasks(work, part_groups(samples))
+
+
+def _graded_part(samples: Folder, part: str, grader: Grader) -> pa.Table:
+    tables = [ANSWERS.empty_table()]
+    for batch in samples.batches([*_QUESTION, _TEXTS], [part], max_rows=_QUESTIONS_AT_ONCE):
+        of_question = [name for name in _QUESTION if name in batch.schema.names]  # a column may have joined since
+        questions = [Question.of(row) for row in batch.select(of_question).to_pylist()]
+        graded = [clustered(*pair, grader) for pair in zip(texts_of(batch), questions, strict=True)]
+        tables.append(answers_table(questions, graded))
+    return pa.concat_tables(tables)
+
+
+def texts_of(batch: pa.RecordBatch) -> list[list[str]]:
+    """The texts of the responses in each row of some samples."""
+    texts = batch["responses"].flatten().field("text").to_pylist()
+    ends = np.concatenate([[0], np.cumsum(batch["responses"].value_lengths().to_numpy(zero_copy_only=False))])
+    return [texts[begin:end] for begin, end in itertools.pairwise(ends.tolist())]
+
+
+def answers_table(questions: Sequence[Question], graded: Sequence[Graded]) -> pa.Table:
+    """Graded questions as records.ANSWERS. Built from flat columns: a dictionary per response would take longer."""
+    answers = [answer for one in graded for answer in one.answers]
+    places = [place for one in graded for place in one.cluster]
+    is_correct = np.concatenate([np.empty(0, bool), *(_is_correct(one) for one in graded)])
+    boxed = [is_boxed for one in graded for is_boxed in one.is_boxed]
+    clusters = [cluster for one in graded for cluster in one.clusters]
+    of_responses = [pa.array(answers, pa.string()), pa.array(boxed, pa.bool_())]
+    of_responses += [pa.array(places, pa.int32()), pa.array(is_correct, pa.bool_())]
+    of_clusters = [
+        pa.array([one.answer for one in clusters], pa.string()),
+        pa.array([one.num_responses for one in clusters], pa.int32()),
+        pa.array([one.is_correct for one in clusters], pa.bool_()),
+    ]
+    columns = {
+        "question_id": [one.question_id for one in questions],
+        "reference_answer": [one.reference_answer for one in questions],
+        "can_use_reference": [one.can_use_reference for one in graded],
+        "clusters": _lists([len(one.clusters) for one in graded], of_clusters, CLUSTER),
+        "responses": _lists([len(one.cluster) for one in graded], of_responses, _RESPONSE),
+    }
+    return pa.table(columns, schema=ANSWERS)
+
+
+def _is_correct(graded: Graded) -> NDArray[np.bool_]:
+    """(R,) whether each response is correct."""
+    correct = graded.correct_cluster
+    return np.equal(graded.cluster, -1 if correct is None else correct)
+
+
+def _lists(lengths: Sequence[int], columns: Sequence[pa.Array], kind: pa.StructType) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(columns, fields=list(kind)))
+
+
+def paired(
+    samples: Folder, answers: Folder, parts: Sequence[str] | None, columns: Sequence[str], *, max_rows: int
+) -> Iterator[tuple[pa.RecordBatch, list[Graded]]]:
+    """Rows of some parts of ``samples/``, or of all, with what ``answers/`` says of each.
+
+    `columns` are those of ``samples/`` to read, e.g. ``responses.list.element.text``. Raises InputError if a part has
+    no answers, as in a run that has not been weighed since its samples were made.
+    """
+    for part in samples.parts() if parts is None else parts:
+        name = part.rpartition("/")[2]
+        if not answers.has(name):
+            raise InputError(f"{answers}/{name} is missing; run `east-ray weigh` to read the responses again")
+        table = answers.read(ANSWERS, parts=[f"{answers.path}/{name}"])
+        begin = 0
+        for batch in samples.batches(columns, [part], max_rows=max_rows):
+            yield batch, graded_rows(table.slice(begin, batch.num_rows))
+            begin += batch.num_rows
+        if begin != table.num_rows:
+            raise InputError(f"{answers}/{name} has {table.num_rows} rows and its samples have {begin}")
+
+
+def graded_rows(table: pa.Table) -> list[Graded]:
+    """Rows of records.ANSWERS as Graded."""
+    lists = [table[name].combine_chunks() for name in ("responses", "clusters")]
+    of_responses, of_clusters = (one.flatten() for one in lists)
+    found = [of_responses.field(name) for name in ("answer", "is_boxed", "cluster")]
+    answers, is_boxed, places = (one.to_numpy(zero_copy_only=False).tolist() for one in found)
+    clusters = [Cluster(**row) for row in of_clusters.to_pylist()]
+    ends = [np.concatenate([[0], np.cumsum(one.value_lengths().to_numpy(zero_copy_only=False))]) for one in lists]
+    spans = [[slice(*pair) for pair in itertools.pairwise(end.tolist())] for end in ends]
+    return [
+        Graded(answers[r], is_boxed[r], places[r], clusters[c], can_use)
+        for r, c, can_use in zip(*spans, table["can_use_reference"].to_pylist(), strict=True)
+    ]

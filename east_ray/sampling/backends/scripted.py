@@ -1,0 +1,214 @@
+"""The backend `scripted`: answers from a table, in milliseconds and without a model. For tests.
+
+    sampling:
+      backend: scripted
+      backend_args:
+        table: answers.jsonl                   # a row for each question, see below
+        default: {responses: ["No idea."]}     # for questions that are not in the table; else these are refused
+        delay_s: 0.1                           # seconds that each request takes; requests are served one after another
+        state: deaths/                         # a folder in which deaths are counted, for rows with `times`
+
+A row of the table says what one question gets. It is the one of the longest `question` that occurs, character by
+character, in the last user message. Its `responses` are texts, or objects with text, finish_reason and num_tokens.
+Response number i of a question is the i-th of them, beginning again after the last; at temperature 0 every response is
+the first. So a run is deterministic, whatever its seed and its model.
+
+    {"question": "1 + 1?", "responses": ["\\\\boxed{2}", "\\\\boxed{3}", {"text": "Well, ", "finish_reason": "length"}]}
+
+A row may also provoke a fault:
+
+    {"question": "2 + 2?", "refuses": "too hard"}          the request is refused, with this reason
+    {"question": "3 + 3?", "dies": "engine"}               the engine fails with this request, and all others in flight
+    {"question": "4 + 4?", "dies": "process", "times": 1, "responses": ["8"]}
+                                                           the actor's process is killed, once; later it answers
+
+Models share a pool: nothing depends on them. The length of prompts is not checked.
+"""
+
+import hashlib
+import json
+import os
+import queue
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from east_ray.config import EnginePoolConfig, InputError
+from east_ray.config.base import Section
+from east_ray.config.messages import sentences
+from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
+from east_ray.sampling.decoding import Decoding
+from east_ray.storage import Folder, locate, resolve_path
+
+#: Seconds for which the engine waits until the responses of a request that was served alone are durable.
+_SETTLE_S = 120.0
+
+
+class ScriptedResponse(Section):
+    """A response of which more than its text is said."""
+
+    text: str
+    finish_reason: str = "stop"
+    num_tokens: int | None = None
+
+
+class Script(Section):
+    """What a question gets."""
+
+    responses: list[str | ScriptedResponse] = []
+    refuses: str | None = None
+    dies: Literal["engine", "process"] | None = None
+    times: int | None = Field(default=None, ge=1)
+
+
+class Row(Script):
+    """A row of the table."""
+
+    question: str = Field(min_length=1)
+
+
+class Args(Section):
+    """`sampling.backend_args`."""
+
+    table: str
+    default: Script | None = None
+    delay_s: float = Field(default=0.0, ge=0)
+    state: str | None = None
+
+
+#: The question, how and from which number on it is asked, whether alone, and its responses.
+_Request = tuple[str, Decoding, int, Alone | None, "Future[list[Response]]"]
+
+
+class Scripted(Backend):
+    """Serves one request after the other."""
+
+    prompt_form = "messages"
+
+    def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
+        super().__init__(model, settings, args)
+        self._args = Args.model_validate(args)
+        self._scripts = _read(self._args)
+        self._failure: str | None = None
+        self._lock = threading.Lock()
+        self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True, name="scripted").start()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a question has made it fail."""
+        return self._failure is not None
+
+    def ask(
+        self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
+    ) -> "Future[list[Response]]":
+        """As `Backend.ask`, of chat messages."""
+        asked = next(one["content"] for one in reversed(prompt) if isinstance(one, dict) and one["role"] == "user")
+        future: Future[list[Response]] = Future()
+        with self._lock:
+            if self._failure is None:
+                self._waiting.put((asked, decoding, first, alone, future))
+            else:
+                future.set_exception(EngineDiedError(self._failure))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            asked, decoding, first, alone, future = self._waiting.get()
+            if alone:
+                alone.begin()
+            time.sleep(self._args.delay_s)
+            try:
+                future.set_result(self._responses(asked, decoding, first))
+            except RequestRefusedError as error:
+                future.set_exception(error)
+            except EngineDiedError as error:
+                with self._lock:
+                    self._failure = str(error)
+                    unserved = [future]
+                    while not self._waiting.empty():
+                        unserved.append(self._waiting.get()[-1])
+                for one in unserved:
+                    one.set_exception(error)
+                return
+            if alone:
+                alone.settled.wait(_SETTLE_S)
+
+    def _responses(self, asked: str, decoding: Decoding, first: int) -> list[Response]:
+        name = max((name for name in self._scripts if name in asked), key=len, default=None)
+        script = self._args.default if name is None else self._scripts[name]
+        if script is None:
+            raise RequestRefusedError("the question is not in the table")
+        if script.dies and self._is_to_die(name or "", script):
+            if script.dies == "process":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise EngineDiedError(f"the script says so of {asked!r}")
+        if script.refuses or not script.responses:
+            raise RequestRefusedError(script.refuses or "the table has no response")
+        numbers = range(first, first + decoding.responses_per_question)
+        chosen = [script.responses[number % len(script.responses) if decoding.temperature else 0] for number in numbers]
+        return [
+            Response(one, "stop") if isinstance(one, str) else Response(one.text, one.finish_reason, one.num_tokens)
+            for one in chosen
+        ]
+
+    def _is_to_die(self, name: str, script: Script) -> bool:
+        """Whether it has died less often of this question than it should; counts this death."""
+        if script.times is None:
+            return True
+        deaths = Folder(*locate(str(self._args.state))) / hashlib.sha256(name.encode()).hexdigest()[:16]
+        if len(deaths.names()) >= script.times:
+            return False
+        deaths.write_text(uuid.uuid4().hex, "")
+        return True
+
+    @classmethod
+    def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With absolute paths, once the table could be read. Raises InputError naming the key or the line."""
+        try:
+            checked = Args.model_validate(args)
+        except ValidationError as error:
+            raise InputError("; ".join(f"sampling.backend_args.{said}" for said in sentences(error, Args))) from None
+        _read(checked)
+        state = checked.state and resolve_path(checked.state, is_output=True)
+        return checked.model_copy(update={"table": resolve_path(checked.table), "state": state}).model_dump()
+
+    @classmethod
+    def identity(cls, model: str, args: Mapping[str, Any]) -> str:
+        """A hash of the table's responses, whatever the model."""
+        read = Args.model_validate(args)
+        scripts = {**_read(read), "": read.default or Script()}
+        told = {name: script.model_dump(include={"responses"}) for name, script in scripts.items()}
+        return "scripted " + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
+        """All in one."""
+        return [dict(models)]
+
+
+def _read(args: Args) -> dict[str, Script]:
+    """The rows of the table, by question. Raises InputError naming the line."""
+    filesystem, path = locate(args.table)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            lines = bytes(stream.read()).decode().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"sampling.backend_args.table: cannot read {args.table} ({error})") from error
+    rows: dict[str, Script] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                row = Row.model_validate_json(line)
+            except ValidationError as error:
+                raise InputError(f"{args.table}, line {number}: {next(sentences(error, Row))}") from None
+            rows[row.question] = row
+    if args.state is None and any(script.times for script in (*rows.values(), args.default) if script):
+        raise InputError("sampling.backend_args.state: missing; rows with `times` need a folder to count deaths in")
+    return rows

@@ -1,0 +1,189 @@
+"""Forward and backward of one worker's share of a global step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from east_ray.config import TrainingConfig
+from east_ray.training.batches import Row, micro_batches
+from east_ray.training.objectives import MicroBatch, Objective
+from east_ray.training.reference import ReferenceLogprobs, key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Metrics = dict[str, float]
+
+
+class Compute:
+    """What a worker computes with its DeepSpeed engine. Every method must be called on all workers at once."""
+
+    def __init__(
+        self,
+        engine: Any,
+        settings: TrainingConfig,
+        objective: Objective,
+        pad_token_id: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.engine, self.objective, self.references = engine, objective, ReferenceLogprobs()
+        self._settings, self._pad = settings, pad_token_id
+        self._rank, self._world_size = rank, world_size
+        self._positions = 0  # computed by this worker in this step so far, padding included
+        self._head = None
+        if settings.packing:
+            from east_ray.training.packing import LogprobHead
+
+            self._head = LogprobHead(engine.module)
+
+    def remove_head(self) -> None:
+        """Make the model give logits again."""
+        if self._head is not None:
+            self._head.remove()
+
+    @property
+    def examples_at_once(self) -> int:
+        """Examples that all workers compute in one micro-batch each."""
+        return self._settings.micro_batch_size * self._world_size
+
+    def micro_batches(self, step: Sequence[Row]) -> list[list[Row]]:
+        """This worker's micro-batches of some examples; every worker has the same number of them."""
+        return micro_batches(step, self._rank, self._world_size, self._settings.micro_batch_size)
+
+    def logprobs(self, batch: Sequence[Row], step: Sequence[Row], names: Sequence[str]) -> "dict[str, Tensor]":
+        """Name -> (B,) log-probabilities of that response of each row of a micro-batch, in one forward pass.
+
+        For an empty micro-batch an example of the step is computed in vain: the sharded engine communicates in each
+        pass, and the other workers would wait for this one.
+        """
+        rows = batch or step[:1]
+        values = self._response_logprobs([(row["prompt"], row[name]) for name in names for row in rows])
+        return {
+            name: of_name[: len(batch)] for name, of_name in zip(names, values.view(len(names), len(rows)), strict=True)
+        }
+
+    def step(self, step: Sequence[Row], is_late: bool = False) -> tuple[Metrics, bool]:
+        """One optimizer step over all workers: its metrics, and whether any worker is late; the same on all workers."""
+        import torch
+
+        engine, names = self.engine, self.objective.responses
+        batches = self.micro_batches(step)
+        measured = self._measured(batches, step)
+        self._positions = 0
+        totals = torch.zeros(4, dtype=torch.float64, device=engine.device)
+        observed: dict[str, Tensor] = {}
+        for number, rows in enumerate(batches):
+            engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
+            batch = self._micro_batch(rows, step, names, measured)
+            loss = self.objective.loss(batch)
+            with torch.no_grad():
+                seen = replace(batch, logprobs={name: values.detach() for name, values in batch.logprobs.items()})
+                plain = self.objective.loss(replace(seen, weights=torch.ones_like(seen.weights)))
+                totals[:2] += torch.stack([loss.detach().double(), plain.double()])
+                _add(observed, self.objective.metrics(seen))
+            # DeepSpeed averages over the workers, but the parts of a step must be added.
+            engine.backward(loss * self._world_size)
+        gradient_norm = self._optimize()
+        totals[2:] += torch.tensor([self._positions, is_late], device=engine.device)
+        totals = torch.cat([totals, *(values.reshape(1) for values in observed.values())])
+        torch.distributed.all_reduce(totals)
+        loss_sum, plain_sum, positions, late, *sums = totals.tolist()
+        num_tokens = sum(len(row["prompt"]) + len(row[name]) for row in step for name in names)
+        metrics = {
+            "loss": loss_sum,
+            "unweighted_loss": plain_sum,
+            "gradient_norm": gradient_norm,
+            "num_tokens": num_tokens,
+            "padding_share": max(0.0, 1 - num_tokens / positions),
+        }
+        return metrics | {name: value / len(step) for name, value in zip(observed, sums, strict=True)}, late > 0
+
+    def _optimize(self) -> float:
+        """Let the engine take the optimizer's step; returns the norm of the gradients before they are clipped."""
+        import torch
+
+        engine = self.engine
+        if self._settings.deepspeed.zero_stage == 0 and self._settings.precision == "float32":
+            # Here DeepSpeed clips without keeping the norm. The gradients are whole and averaged already.
+            gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            engine.step()
+        else:
+            engine.step()
+            norm = engine.get_global_grad_norm()
+        return float(norm)
+
+    def _measured(self, batches: Sequence[Sequence[Row]], step: Sequence[Row]) -> "dict[str, Tensor]":
+        """Means over the step of what the objective measures before the losses; nothing if it measures nothing."""
+        import torch
+
+        sums: dict[str, Tensor] = {}
+        if not self.objective.measured_responses:
+            return sums
+        with torch.no_grad():
+            for rows in batches:
+                batch = self._micro_batch(rows, step, self.objective.measured_responses, {})
+                _add(sums, self.objective.measure(batch))
+        total = torch.stack(list(sums.values()))
+        torch.distributed.all_reduce(total)
+        return dict(zip(sums, total / len(step), strict=True))
+
+    def _micro_batch(
+        self, rows: Sequence[Row], step: Sequence[Row], names: Sequence[str], measured: "Mapping[str, Tensor]"
+    ) -> MicroBatch:
+        import torch
+
+        logprobs = self.logprobs(rows, step, names)
+        like = logprobs[names[0]]
+        return MicroBatch(
+            logprobs=logprobs,
+            references=self._stored_references(rows, like),
+            num_tokens={name: torch.tensor([len(row[name]) for row in rows]).to(like) for name in names},
+            weights=torch.tensor([row["weight"] for row in rows], dtype=torch.float32, device=like.device),
+            num_step_examples=len(step),
+            num_step_tokens={name: sum(len(row[name]) for row in step) for name in names},
+            measured=measured,
+        )
+
+    def _stored_references(self, rows: Sequence[Row], like: "Tensor") -> "dict[str, Tensor]":
+        """Name -> (B,) log-probabilities under the initial model."""
+        import torch
+
+        names = self.objective.reference_responses
+        found = [self.references[key(row, names)] for row in rows] if names else []
+        return {
+            name: torch.tensor([values[name] for values in found], device=like.device, dtype=like.dtype)
+            for name in names
+        }
+
+    def _response_logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Tensor":
+        """(S,) log-probability of the response of each (prompt, response) pair of token ids."""
+        import torch
+
+        from east_ray.training.logprobs import IGNORED, response_logprobs
+
+        device = self.engine.device
+        if self._head is not None:
+            from east_ray.training.packing import packed_logprobs
+
+            self._positions += sum(len(prompt) + len(response) for prompt, response in sequences)
+            return packed_logprobs(self.engine, self._head, sequences, device)
+        length = max(len(prompt) + len(response) for prompt, response in sequences)
+        ids = torch.full((len(sequences), length), self._pad, dtype=torch.long)
+        labels = torch.full((len(sequences), length), IGNORED, dtype=torch.long)
+        mask = torch.zeros((len(sequences), length), dtype=torch.long)
+        for index, (prompt, response) in enumerate(sequences):
+            end = len(prompt) + len(response)
+            ids[index, :end] = torch.tensor([*prompt, *response])
+            labels[index, len(prompt) : end] = torch.tensor(list(response))
+            mask[index, :end] = 1
+        self._positions += ids.numel()
+        logits = self.engine(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+        return response_logprobs(logits, labels.to(device))
+
+
+def _add(sums: "dict[str, Tensor]", values: "Mapping[str, Tensor]") -> None:
+    """Add each value to the sum of its name, in float64."""
+    for name, value in values.items():
+        sums[name] = sums[name] + value.double() if name in sums else value.double()

@@ -1,0 +1,208 @@
+"""The whole loop with a scripted backend, and with parts of a user's own at all the doors.
+
+Training is real and small; nothing is sampled by a model, so a run takes seconds where the quick start takes minutes.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from east_ray import compare, pipeline
+from east_ray.config import InputError
+from east_ray.config.files import MODULE_FOLDERS, load
+from east_ray.console import Progress
+from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES
+from east_ray.storage import RunDirectory
+
+#: Six questions; responses are the reference answer and others, in given numbers.
+QUESTIONS_ASKED = {f"How much is {number} + {number}?": str(2 * number) for number in range(6)}
+NUM_RESPONSES = 8
+
+PARTS = '''
+"""A user's own parts."""
+from concurrent.futures import Future
+
+from east_ray.sampling.backends import Backend, Response
+from east_ray.training.objectives import Objective
+
+
+class LastWord:
+    """Reads the last word; words are equal whatever their case."""
+
+    def __init__(self, strip):
+        self.strip = strip
+
+    def read(self, response, question):
+        assert question.extra == {"teacher": "Ada"}
+        return response.split()[-1].strip(self.strip) if response else None
+
+    def keys(self, answers, question):
+        return [answer.casefold() for answer in answers]
+
+
+def doubt(question):
+    """Half a point for every cluster beside the largest."""
+    return (len(question.clusters) - 1) / 2
+
+
+def plus_one(signals, settings):
+    return (signals + 1) ** settings.exponent
+
+
+def quiz(row, settings):
+    return {"question": row["ask"], "reference_answer": row["solution"], "level": row["difficulty"]}
+
+
+class Echo(Backend):
+    """Says the number after "+" twice, at a temperature also one more, for every other response."""
+
+    prompt_form = "messages"
+
+    def ask(self, model, prompt, decoding, first=0, alone=None):
+        number = int(prompt[-1]["content"].split("+ ")[1].rstrip("?"))
+        wrong = number % 3 if decoding.temperature else 0
+        future = Future()
+        future.set_result([
+            Response(f"That makes {2 * number + (index if index <= wrong else 0)}.", "stop", 4)
+            for index in range(first, first + decoding.responses_per_question)
+        ])
+        return future
+
+
+class HalfLikelihood(Objective):
+    """Half of supervised fine-tuning."""
+
+    def loss(self, batch):
+        total = (batch.weights * batch.logprobs["chosen"]).sum()
+        return -total / batch.num_step_tokens["chosen"] / 2
+'''
+
+
+def configuration(folder: Path, model: Path, **changes: Any) -> dict[str, Any]:
+    """A run of one round, one small training and an evaluation, all of it answered by a table."""
+    rows = [{"question": text, "reference_answer": answer} for text, answer in QUESTIONS_ASKED.items()]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = [
+        {"question": text, "responses": [f"\\boxed{{{answer}}}"] + [f"\\boxed{{{place}}}" for place in range(number)]}
+        for number, (text, answer) in enumerate(QUESTIONS_ASKED.items())
+    ]
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    return {
+        "run_dir": str(folder / "run"),
+        "model": str(model),
+        "questions": {"path": str(folder / "questions.jsonl")},
+        "sampling": {
+            "backend": "scripted",
+            "backend_args": {"table": str(folder / "table.jsonl")},
+            "responses_per_question": NUM_RESPONSES,
+            "max_tokens": 16,
+        },
+        "engines": {"num_cpus_per_engine": 0.5},
+        "training": {"epochs": 1, "examples_per_step": 3, "precision": "float32", "num_cpus_per_worker": 0.5,
+                     "deepspeed": {"zero_stage": 0}, "max_length": 128},
+        "evaluation": {"questions": {"path": str(folder / "questions.jsonl")}, "max_tokens": 16},
+    } | changes  # fmt: skip
+
+
+def run(folder: Path, values: dict[str, Any], *overrides: str) -> RunDirectory:
+    (folder / "run.yaml").write_text(json.dumps(values))
+    config = load(folder / "run.yaml", overrides)
+    console = Console(quiet=True)
+    (compare.compare if config.compare else pipeline.run)(config, Progress(console))
+    return RunDirectory(config, only_read=True)
+
+
+def rows(directory: RunDirectory, folder: str, schema: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (directory.round(0) / folder).read(schema).sort_by("question_id").to_pylist()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_folders_of_others() -> None:
+    MODULE_FOLDERS.clear()
+
+
+def test_the_loop_runs_on_a_table(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
+    values = configuration(tmp_path, quickstart / "model")
+    directory = run(tmp_path, values)
+    samples, answers = rows(directory, "samples", SAMPLES), rows(directory, "answers", ANSWERS)
+    assert [len(row["responses"]) for row in samples] == [NUM_RESPONSES] * 6
+    for sample, answer in zip(samples, answers, strict=True):
+        assert [f"\\boxed{{{one['answer']}}}" for one in answer["responses"]] == [
+            response["text"] for response in sample["responses"]
+        ]
+        assert sum(one["num_responses"] for one in answer["clusters"]) == NUM_RESPONSES
+    kept, dropped = rows(directory, "examples", EXAMPLES), rows(directory, "discarded", DISCARDED)
+    assert len(kept) + len(dropped) == 6 and np.mean([row["weight"] for row in kept]) == pytest.approx(1)
+    for row in kept:
+        assert row["chosen"] == f"\\boxed{{{row['reference_answer']}}}"
+    metrics = json.loads((directory.round(0) / "evaluation").read_text("metrics.json") or "")
+    assert metrics["accuracy"]["trained"]["accuracy"] == 1.0  # the first response of the table
+    assert (directory.round(0) / "model").has("model.safetensors") and (directory.round(0) / "model").has("README.md")
+    assert directory.folder.has("report.html")
+    again = run(tmp_path, values)  # everything is there already
+    assert rows(again, "examples", EXAMPLES) == kept
+
+
+def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
+    (tmp_path / "my_parts.py").write_text(PARTS)
+    quiz = [
+        {"ask": text, "solution": answer, "difficulty": "easy", "teacher": "Ada"}
+        for text, answer in QUESTIONS_ASKED.items()
+    ]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in quiz))
+    source = {"path": str(tmp_path / "quiz.jsonl"), "format": "my_parts:quiz", "extra_columns": ["teacher"]}
+    values = configuration(tmp_path, quickstart / "model", questions=source)
+    values |= {
+        "answers": {"grader": "my_parts:LastWord", "grader_args": {"strip": "."}},
+        "weighting": {"signal": "my_parts:doubt", "mapping": "my_parts:plus_one", "exponent": 2},
+        "evaluation": {"questions": source, "max_tokens": 16},
+    }
+    values["sampling"] |= {"backend": "my_parts:Echo", "backend_args": {}}
+    values["training"] |= {"objective": "my_parts:HalfLikelihood"}
+    directory = run(tmp_path, values)
+    questions, kept = rows(directory, "questions", QUESTIONS), rows(directory, "examples", EXAMPLES)
+    assert [(row["level"], json.loads(row["extra"])) for row in questions] == [("easy", {"teacher": "Ada"})] * 6
+    # number % 3 of the responses are wrong, each in its own way
+    assert [len(row["clusters"]) for row in kept] == [1, 2, 3, 1, 2, 3]
+    assert [row["signal"] for row in kept] == [0, 0.5, 1, 0, 0.5, 1]
+    mapped = np.array([1, 1.5, 2, 1, 1.5, 2]) ** 2
+    np.testing.assert_allclose([row["weight"] for row in kept], mapped / mapped.mean())
+    assert [row["chosen"] for row in kept] == [f"That makes {answer}." for answer in QUESTIONS_ASKED.values()]
+    steps = [json.loads(line) for line in (directory.round(0).folder.read_text("training.jsonl") or "").splitlines()]
+    assert len(steps) == 2 and all(step["loss"] > 0 for step in steps)
+    answers = rows(directory, "evaluation/answers", GREEDY_ANSWERS)
+    assert len(answers) == 12 and all(row["is_correct"] for row in answers)
+
+    (tmp_path / "my_parts.py").write_text(PARTS.replace("/ 2\n\n\ndef plus", "/ 4\n\n\ndef plus"))
+    with pytest.raises(InputError, match=r"weighting\.signal") as error:
+        run(tmp_path, values)
+    assert "\n" not in str(error.value)
+
+
+def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
+    tmp_path: Path, quickstart: Path, local_ray: None
+) -> None:
+    grids = [
+        {"signals": ["entropy"], "suffix": "-all"},
+        {"signals": ["entropy"], "suffix": "-4", "overrides": {"answers.responses": 4}},
+    ]
+    comparison = {"seeds": [0], "grids": grids, "baseline": "sft-entropy-a1-all", "max_concurrent": 1}
+    values = configuration(tmp_path, quickstart / "model", compare=comparison)
+    directory = run(tmp_path, values)
+    found = {}
+    for name in ("sft-entropy-a1-all", "sft-entropy-a1-4"):
+        examples = directory.round(0).learner(f"{name}-seed-0") / "examples"
+        found[name] = examples.read(EXAMPLES).sort_by("question_id").to_pylist()
+    sizes: dict[str, Sequence[int]] = {name: [row["num_responses"] for row in kept] for name, kept in found.items()}
+    assert set(sizes["sft-entropy-a1-all"]) == {8} and set(sizes["sft-entropy-a1-4"]) == {4}
+    record = directory.round(0).record("answers")
+    assert record is not None and record.counts["num_questions"] == 6  # graded once for both
+    comparison = json.loads(directory.round(0).folder.read_text("comparison.json") or "")
+    baselines = {arm["name"]: arm["baseline"] for arm in comparison["arms"]}
+    assert baselines == {"sft-entropy-a1-all": None, "sft-entropy-a1-4": "sft-entropy-a1-all"}
