@@ -1,23 +1,154 @@
-"""Doors: a setting that holds the name of a built-in part, or `package.module:name` of a user's own."""
+"""Loads the parts that settings name: built-in ones, and a user's own as ``package.module:name``.
 
+A user's module is looked for on sys.path, beside the YAML file and in the current working directory (of a submitted
+job, its working directory), but never in a run directory: a run that somebody else has made brings no code with it.
+"""
+
+import hashlib
 import importlib
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from east_ray.config import InputError
+from pydantic import BaseModel
+
+from east_ray.config import Config, InputError, flatten
+from east_ray.config.base import Part, hint, is_own_part
+from east_ray.config.files import MODULE_FOLDERS
+
+#: Folders of the runs that this process works on.
+_run_directories: set[Path] = set()
+#: The user's modules that were imported, with their files and the hashes of these at that time.
+_imported: dict[str, tuple[Path, str] | None] = {}
 
 
 def load(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:
-    """What a setting names: one of the built-in parts, or a user's. Raises InputError if it cannot be imported."""
-    module_name, _, name = built_in.get(spelled, spelled).partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"{key}: {spelled} cannot be loaded: {error}") from error
-    if not hasattr(module, name):
-        raise InputError(f"{key}: {spelled} cannot be loaded: {module_name} has no {name}")
-    if spelled not in built_in:
-        import ray.cloudpickle
+    """The part that the setting `key` names; `built_in` has the ``module:name`` of each built-in part.
 
-        ray.cloudpickle.register_pickle_by_value(module)
-    return getattr(module, name)
+    A user's module is marked to be pickled by value, so that Ray's workers need no copy of it. Raises InputError if
+    the part cannot be imported. Whether it fits is for the caller to check.
+    """
+    if spelled in built_in:
+        module_name, _, name = built_in[spelled].partition(":")
+        return getattr(importlib.import_module(module_name), name)
+    module_name, _, name = spelled.partition(":")
+    module = _import(where := _where(key, spelled), module_name)
+    try:
+        part = getattr(module, name)
+    except AttributeError:
+        raise InputError(f"{where}: {module.__file__} has no {name}{hint(name, dir(module))}") from None
+    with suppress(ImportError):  # without Ray there are no workers
+        from ray import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
+    return part
+
+
+def leave_out(run_directory: Path) -> None:
+    """Never look for modules in this run directory."""
+    _run_directories.add(run_directory.resolve())
+
+
+def sources(config: Config) -> dict[str, str]:
+    """Dotted key -> SHA-256 of the source file of each user's module that the configuration names.
+
+    Parts of a variant, or of an arm of a comparison, have keys such as ``variants.NAME.weighting.signal``. Nothing is
+    imported. Raises InputError if a module cannot be found.
+    """
+    named = dict(_parts(config))
+    arms = config.variants | (config.compare.arms() if config.compare else {})
+    for arm, overrides in arms.items():
+        named |= {f"variants.{arm}.{key}": value for key, value in flatten(overrides) if key in named}
+    own = {key: spelled for key, spelled in named.items() if is_own_part(spelled)}
+    with _searching():
+        return {key: _found(_where(key, spelled), spelled.partition(":")[0])[1] for key, spelled in own.items()}
+
+
+def _parts(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value) of each setting that names a part."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _parts(value, f"{prefix}{name}.")
+        elif any(isinstance(mark, Part) for mark in field.metadata):
+            yield prefix + name, value
+
+
+def _import(where: str, name: str) -> Any:
+    with _searching():
+        found, top = _found(where, name), name.partition(".")[0]
+        related = [other for other in _imported if other.partition(".")[0] == top]
+        if any(_imported[other] != _fingerprint(other) for other in related):  # edited, or from another folder
+            for other in [other for other in sys.modules if other.partition(".")[0] == top]:
+                del sys.modules[other]
+            for other in related:
+                del _imported[other]
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(f"{where}: importing {found[0]} fails ({said})") from error
+    if module.__file__ is None or Path(module.__file__).resolve() != found[0]:
+        raise InputError(f"{where}: another module {name} is in use, {module.__file__}")
+    _imported[name] = found
+    return module
+
+
+def _found(where: str, module: str) -> tuple[Path, str]:
+    """The source file of a module and its hash. Raises InputError if there is none."""
+    found = _fingerprint(module)
+    if found is None:
+        places = " and in ".join(["on the Python path", *map(str, _beside())])
+        raise InputError(f"{where}: no module {module} (looked {places})")
+    return found
+
+
+def _fingerprint(module: str) -> tuple[Path, str] | None:
+    """The source file of a module, found without importing anything, and its hash."""
+    top, *inner = module.split(".")
+    spec = next(filter(None, (finder.find_spec(top, None) for finder in sys.meta_path)), None)
+    if spec is None:
+        return None
+    files = [Path(spec.origin or "")]
+    if inner:
+        folders = [Path(folder, *inner) for folder in spec.submodule_search_locations or ()]
+        files = [file for folder in folders for file in (folder / "__init__.py", folder.with_suffix(".py"))]
+    file = next((file.resolve() for file in files if file.is_file()), None)
+    return None if file is None else (file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@contextmanager
+def _searching() -> Iterator[None]:
+    """While the block runs, sys.path has the places where a user's module may be, and only those."""
+    before = sys.path[:]
+    entries = [Path(entry).absolute() for entry in before]
+    in_path = [entry for entry in entries if entry != Path.cwd() and not _is_run_directory(entry)]
+    sys.path[:] = dict.fromkeys(map(str, [*in_path, *_beside()]))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _beside() -> list[Path]:
+    """The folder of the YAML file and the current working directory, unless they lie in a run directory."""
+    return [
+        place
+        for place in dict.fromkeys([*MODULE_FOLDERS, Path.cwd()])
+        if not any(map(_is_run_directory, [place, *place.resolve().parents]))
+    ]
+
+
+def _is_run_directory(place: Path) -> bool:
+    """Whether it is the directory of a run in this process, or looks like that of any run."""
+    return place.resolve() in _run_directories or (
+        place.is_dir() and any(re.fullmatch(r"round_\d+", entry.name) for entry in place.iterdir())
+    )
+
+
+def _where(key: str, spelled: str) -> str:
+    return f"{key}: {spelled} cannot be loaded"

@@ -14,6 +14,9 @@ import yaml
 from east_ray.config.base import InputError, flatten, set_dotted
 from east_ray.config.settings import Config, validate
 
+#: The folder of the YAML file that was read last, where `doors` looks for a user's modules; empty: none was read.
+MODULE_FOLDERS: list[Path] = []
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 2e-6 as a string; users mean the number, as YAML 1.2 has it."""
@@ -37,6 +40,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: cannot read the configuration ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: the configuration is not UTF-8 text") from error
+    MODULE_FOLDERS[:] = [Path(path).absolute().parent]
     return parse(text, str(path), overrides)
 
 

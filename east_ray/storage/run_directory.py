@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from east_ray import doors
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.config import files as config_file
-from east_ray.config.resuming import changes, differences, mark_of
-from east_ray.storage.folders import Folder, locate
+from east_ray.config.resuming import changes, differences, mark_of, may_change
+from east_ray.storage.folders import Folder, locate, resolve_path
 
 
 @dataclass
@@ -67,11 +68,14 @@ class RunDirectory:
         filesystem, path = locate(config.run_dir, is_output=True)
         self.folder = Folder(filesystem, path.rstrip("/"))
         self.uri = config.run_dir if "://" in config.run_dir else path
+        if self.folder.is_local:
+            doors.leave_out(Path(path))
+        self._sources = {} if only_read else doors.sources(config)
         try:
             stored = self.folder.read_text("config.yaml")
             if stored is None or not self._has_begun():
                 stored = None
-                self.folder.write_text("config.yaml", config_file.dump(config))
+                self.store(config)
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
         if stored is not None:
@@ -86,9 +90,15 @@ class RunDirectory:
         return any((stages / name).exists for name in ("stages", "samples"))
 
     def store(self, config: Config) -> None:
-        """Make this the stored configuration of the run."""
+        """Make this the stored configuration of the run, with the hashes of the user's modules that it names."""
+        if self._sources:
+            self.folder.write_text("doors.json", json.dumps(self._stored_sources() | self._sources, indent=1) + "\n")
         self.folder.write_text("config.yaml", config_file.dump(config))
         self.__dict__.pop("config", None)
+
+    def _stored_sources(self) -> dict[str, str]:
+        """Dotted key -> hash of the user's module there, of every module that the run has named."""
+        return dict(json.loads(self.folder.read_text("doors.json") or "{}"))
 
     def _is_done(self, stage: str) -> bool:
         """Whether a stage of round 0 is done, for any of its trainings."""
@@ -107,7 +117,13 @@ class RunDirectory:
                 f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "
                 "choose another run_dir, or remove that one"
             )
-        return list(changes(before, config))
+        edited = [key for key, then in self._stored_sources().items() if self._sources.get(key, then) != then]
+        if fixed := [key for key in edited if not may_change(mark_of(Config, key), key, is_done)]:
+            raise InputError(
+                f"run_dir: {self.uri} holds a run with another source of the module in {fixed[0]}; undo the change of "
+                "the module, or choose another run_dir"
+            )
+        return [*changes(before, config), *edited]
 
     def _forget_stages(self, changed: Sequence[str]) -> None:
         """Remove the records of stages that have used a setting which has changed: they are done again."""
@@ -133,8 +149,12 @@ def load_run(source: str, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a run, given its YAML file or its run directory. Raises InputError."""
     filesystem, path = locate(source)
     if "://" not in source and not Path(path).is_dir():
-        return config_file.load(source, overrides)
-    text = Folder(filesystem, path.rstrip("/")).read_text("config.yaml")
-    if text is None:
-        raise InputError(f"{source}: neither the YAML file of a run nor a run directory")
-    return config_file.parse(text, f"{source}/config.yaml", [f"run_dir={json.dumps(source)}", *overrides])
+        config = config_file.load(source, overrides)
+    else:
+        text = Folder(filesystem, path.rstrip("/")).read_text("config.yaml")
+        if text is None:
+            raise InputError(f"{source}: neither the YAML file of a run nor a run directory")
+        config = config_file.parse(text, f"{source}/config.yaml", [f"run_dir={json.dumps(source)}", *overrides])
+    if "://" not in config.run_dir:
+        doors.leave_out(Path(resolve_path(config.run_dir, is_output=True)))
+    return config
