@@ -97,7 +97,7 @@ def test_responses_arrive_and_fall_into_clusters(page: "sync_api.Page", engine: 
     sync_api.expect(page.locator("#share")).to_have_text("50 %")
     assert page.locator("#clusters > li").count() == 3
     assert page.locator("#clusters bdi").all_text_contents()[0] == "12"
-    page.get_by_text("All responses, as they came").press("Enter")
+    page.get_by_text("All responses in order of arrival").press("Enter")
     assert page.locator("#responses li").all_text_contents() == list(engine.texts)
     assert page.evaluate("window.pwned") is None and page.locator("img").count() == 0
     assert page.said == []  # type: ignore[attr-defined]

@@ -1,16 +1,14 @@
 """How well the label audit finds wrong references: ``python tests/benchmarks/audit.py runs/quickstart``.
 
-The quick start's pool has wrong references that were planted and are marked in its file, in a field that a run never
-reads. Printed: how many of the questions listed first are such (precision), how many such are listed at all (recall),
-and the average precision, beside that of a list in random order (base_rate). The last line is a JSON object.
+The quick start's pool has planted wrong references, marked in its file in a field that a run never reads. Printed are
+the precision of the first listed questions, the recall of all listed ones, and the average precision with that of a
+list in random order (base_rate). The last line is a JSON object.
 """
 
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-
-from east_ray.stages import selection_rules
 
 from east_ray.records import QUESTIONS
 from east_ray.report.audit import audit, planted
@@ -29,8 +27,15 @@ def main() -> None:
     wrong = {row["question_id"] for row in asked if row["question"] in marked}
     results = {}
     for min_share in (0.3, 0.5, 0.7):
-        found = audit(stages / "samples", weighed / "examples", weighed / "discarded", selection_rules(settings),
-                      min_share=min_share, max_rows=len(asked))  # fmt: skip
+        found = audit(
+            stages / "samples",
+            stages / "answers",
+            weighed / "examples",
+            weighed / "discarded",
+            num_responses=settings.answers.responses,
+            min_share=min_share,
+            max_rows=len(asked),
+        )
         ids = [suspect.question_id for suspect in found.suspects]
         results[min_share] = asdict(planted(ids, wrong, {row["question_id"] for row in asked}))
         print(f"min_share {min_share}: {results[min_share]}")
