@@ -132,7 +132,7 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
             wave = todo[begin : begin + settings.models_at_once]
             untrained = [one for one in wave if one.stages.record("training") is None]
             line.advance(len(wave) - len(untrained))
-            groups = _in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
+            groups = in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
             _train_wave(rounds, groups, checkpoints, line)
             checkpoints.clear()
             line.advance(0, f"{len(wave)} models are being evaluated")
@@ -169,7 +169,7 @@ def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[Learn
         thread.join()
 
 
-def _in_groups(waiting: Sequence[Learner], checkpoints: Folder, count: int) -> dict[str, list[Learner]]:
+def in_groups(waiting: Sequence[Learner], checkpoints: Folder, count: int) -> dict[str, list[Learner]]:
     """Trainings in about `count` groups of one size, by the name of the group's checkpoints.
 
     A training that was interrupted is the first of the group that has its checkpoint, even if that makes more groups.
