@@ -62,8 +62,8 @@ def documented_schemas() -> Iterator[tuple[str, str, pa.Schema]]:
 
 def folder_table(folder: str, description: str, schema: pa.Schema) -> str:
     """Markdown: the columns of a folder, with what the comments in records.py say of them."""
-    rows = [f"| `{path}` | {kind} | {meaning} |" for path, kind, meaning in columns(schema, comments(schema))]
-    title = f"#### {folder}\n\n{description[0].upper()}{description[1:]}\n"
+    rows = [f"| `{path}` | {kind} | {meaning} |" for path, kind, meaning in columns(list(schema), comments(schema))]
+    title = f"#### {folder}\n\n{description[0].upper()}{description[1:]}\n".replace("``", "`")
     return "\n".join([title, "| column | type | meaning |", "|---|---|---|", *rows, ""])
 
 
@@ -75,21 +75,26 @@ def columns(fields: Sequence[pa.Field], said: Mapping[str, str], prefix: str = "
         path = prefix + column.name
         yield path, kind + (" or null" if column.nullable else ""), said.get(column.name, "")
         if pa.types.is_struct(inner):
-            own = comments(inner) if any(inner == one for one in vars(records).values()) else said
+            named = next((one for one in vars(records).values() if one == inner), None)
+            own = said if named is None else comments(named)
             yield from columns(list(inner), own, f"{path}[].")
 
 
-def comments(owner: pa.Schema | pa.DataType) -> dict[str, str]:
-    """Column -> the comment behind it in records.py; for columns of other schemas that the owner takes over, theirs."""
+def comments(owner: object) -> dict[str, str]:
+    """Column -> the comment behind it or above it in records.py, of a schema, struct or list of fields."""
     source = Path(records.__file__).read_text(encoding="utf-8")
-    lines, own, others = source.splitlines(), dict[str, str](), dict[str, str]()
+    lines, found = source.splitlines(), dict[str, str]()
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found = own if getattr(records, node.targets[0].id) is owner else others
-            for line in lines[node.lineno - 1 : node.end_lineno]:
-                if match := re.search(r'pa\.field\("(\w+)".*\),? +# (.+)', line):
-                    found.setdefault(match[1], match[2].replace("|", "\\|"))
-    return others | own
+        if isinstance(node, ast.Assign) and getattr(records, ast.unparse(node.targets[0])) is owner:
+            for part in ast.walk(node):
+                if isinstance(part, ast.Starred):  # the columns of another one
+                    found = comments(getattr(records, ast.unparse(part.value))) | found
+                elif isinstance(part, ast.Call) and ast.unparse(part.func) == "pa.field":
+                    behind = re.search(r"\),? +# (.+)$", lines[part.lineno - 1])
+                    above = re.fullmatch(r" +# (.+?)[:.]?", lines[part.lineno - 2])
+                    said = (behind or above or [""] * 2)[1]
+                    found[ast.literal_eval(part.args[0])] = said.replace("``", "`").replace("|", "\\|")
+    return found
 
 
 def with_generated(text: str) -> str:
@@ -107,6 +112,24 @@ def test_generated_documentation_is_current() -> None:
     assert with_generated(text) == text, (
         "east_ray/README.md is out of date: run `python tests/test_docs.py` to renew it"
     )
+
+
+def test_the_examples_of_public_names_are_right() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    for line in code.splitlines():
+        expression, _, result = line.partition("  # ")
+        if result:
+            assert repr(eval(expression, names)) == result.strip(), line
+        else:
+            exec(line, names)
+
+
+def test_every_room_is_described() -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    rooms = {path.name + "/" * path.is_dir() for path in REFERENCE.parent.iterdir() if not path.name.startswith("__")}
+    described = set(re.findall(r"^\| `([\w./]+)` \|", text.partition("## Doors")[0], flags=re.MULTILINE))
+    assert described == {room for room in rooms if room.endswith((".py", "/"))}
 
 
 # ------------------------------------------------------------------------------------------------------------ pointers
@@ -257,7 +280,7 @@ def test_the_backend_of_contributing(example: dict[str, Any], local_ray: None) -
     asked: list[dict[str, Any]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             choices = [
                 {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
