@@ -180,15 +180,16 @@ def write_report(
     output: Annotated[str, typer.Option(help="Where several runs side by side are written.")] = "side_by_side.html",
 ) -> None:
     """Write report.html of a run, as far as it has got, and show its tables; of several runs, one page with all."""
+    from east_ray.report import files
     from east_ray.report import terminal as report
 
     console, directories = (
         _console(),
         [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)],
     )
-    paths = [report.write_report(directory) for directory in directories]
+    paths = [files.write_report(directory) for directory in directories]
     if len(directories) > 1:
-        console.print(f"report: {report.write_side_by_side(directories, output)}", soft_wrap=True)
+        console.print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
         return
     report.print_summary(report.summarize(directories[0]), console)
     console.print(f"\nreport: {paths[0]}", soft_wrap=True)
@@ -208,7 +209,7 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     weighed = round_.learner(name)
     if weighed.record("examples") is None:
         raise InputError(f"round {round_number} of {directory.uri} has no examples yet: run `east-ray weigh` first")
-    found = findings.audit_round(round_, weighed, selection_rules(learner), settings.studies)
+    found = findings.audit_round(round_, weighed, learner)
     path = write_audit(found, round_ / "audit")
     _console().print(
         f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "

@@ -11,8 +11,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,13 +21,14 @@ from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config.files import dump, parse
 from east_ray.config.resuming import differences
 from east_ray.console import Progress, StageLine
-from east_ray.evaluation import estimators as evaluation
 from east_ray.evaluation import significance
-from east_ray.evaluation.stage import held_out_answers
-from east_ray.pipeline import judge, make_examples, open_round, open_run, prepare
-from east_ray.records import EXAMPLES, GREEDY_ANSWERS
+from east_ray.evaluation.estimators import accuracy, effective_examples
+from east_ray.evaluation.stage import HeldOut, held_out_answers, held_out_questions
+from east_ray.pipeline import judge, make_examples, open_round, open_run, prepare, rules_of
+from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
+from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
-from east_ray.report.terminal import describe, write_report
+from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
 from east_ray.storage.rounds import Learner, Round
 from east_ray.training.checkpoints import interrupted
@@ -53,7 +53,7 @@ def compare(config: Config, progress: Progress) -> str:
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
         _write_comparison(round_, config.compare)
-        write_findings(round_)
+        write_findings(round_, rules_of)
     return write_report(directory)
 
 
@@ -119,9 +119,11 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
     for one in round_.learners():
         if one.stages.record("evaluation") is not None and not keep_models:
             (one.stages / "model").clear()  # a process that was killed may have left it
+    assert round_.config.evaluation.questions is not None
+    held_out = held_out_questions(round_, round_.config.evaluation.questions)
     if round_.number == 0 and round_.stages.record("base") is None:
         with round_.stages.recording("base"), round_.progress.stage("evaluation", 1, "models") as line:
-            _answer(round_, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
+            _answer(round_, held_out, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
             line.advance(1, "before training")
     todo = [one for one in round_.learners() if one.stages.record("evaluation") is None]
     checkpoints = round_.stages / "checkpoints"
@@ -132,11 +134,11 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
             wave = todo[begin : begin + settings.models_at_once]
             untrained = [one for one in wave if one.stages.record("training") is None]
             line.advance(len(wave) - len(untrained))
-            groups = _in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
+            groups = in_groups(untrained, checkpoints, settings.max_concurrent or _as_many_as_fit(wave))
             _train_wave(rounds, groups, checkpoints, line)
             checkpoints.clear()
             line.advance(0, f"{len(wave)} models are being evaluated")
-            _evaluate_wave(round_, wave, keep_models=keep_models)
+            _evaluate_wave(round_, held_out, wave, keep_models=keep_models)
     if round_.number > 0 and not settings.keep_models:
         for name in rounds:
             (round_.directory.round(round_.number - 1).learner(name) / "model").clear()
@@ -169,7 +171,7 @@ def _train_wave(rounds: Mapping[str, Round], groups: Mapping[str, Sequence[Learn
         thread.join()
 
 
-def _in_groups(waiting: Sequence[Learner], checkpoints: Folder, count: int) -> dict[str, list[Learner]]:
+def in_groups(waiting: Sequence[Learner], checkpoints: Folder, count: int) -> dict[str, list[Learner]]:
     """Trainings in about `count` groups of one size, by the name of the group's checkpoints.
 
     A training that was interrupted is the first of the group that has its checkpoint, even if that makes more groups.
@@ -201,9 +203,9 @@ def _as_many_as_fit(wave: Sequence[Learner]) -> int:
     return max(1, int(min(rooms, default=1)))
 
 
-def _evaluate_wave(round_: Round, wave: Sequence[Learner], *, keep_models: bool) -> None:
+def _evaluate_wave(round_: Round, held_out: HeldOut, wave: Sequence[Learner], *, keep_models: bool) -> None:
     models = {one.name: round_.directory.address(one.stages / "model") for one in wave}
-    _answer(round_, models, {one.name: one.stages for one in wave})
+    _answer(round_, held_out, models, {one.name: one.stages for one in wave})
     for one in wave:
         with one.stages.recording("evaluation"):
             pass  # the record is written last, so that a wave that was killed is evaluated again
@@ -211,12 +213,11 @@ def _evaluate_wave(round_: Round, wave: Sequence[Learner], *, keep_models: bool)
             (one.stages / "model").clear()
 
 
-def _answer(round_: Round, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
+def _answer(round_: Round, held_out: HeldOut, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
     """``evaluation/answers/`` of some models; their responses, which the answers hold as well, do not stay."""
-    assert round_.config.evaluation.questions is not None
     digest = hashlib.blake2b("\n".join(models).encode(), digest_size=8).hexdigest()
     folder = f"evaluation/{digest}"
-    answers, _ = held_out_answers(_silent(round_), round_.config.evaluation.questions, models, folder, StageRecord())
+    answers = held_out_answers(_silent(round_), held_out, models, folder, StageRecord())
     for name, stages in places.items():
         (stages / "evaluation/answers").replace(answers.filter(pc.equal(answers["model"], name)))
     (round_.stages / folder).clear()
@@ -235,7 +236,6 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
         arm: np.array([[tables[f"{arm}-seed-{seed}"][question] for question in questions] for seed in settings.seeds])
         for arm in arms
     }
-    accuracy = evaluation.accuracy(np.array([base[question] for question in questions]), 0, 0)
     sampling = round_.stages.record("sampling") if round_.config.samples is None else None
     results = significance.compare(correct, baselines)
     rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
@@ -243,14 +243,14 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     for arm in rows:
         if times[arm["label"]] > 1:
             arm["label"] = f"{arm['name']}: {arm['label']}"
-    content = {
+    content: ArmComparison = {
         "num_questions": len(questions),
         "seeds": settings.seeds,
         "over_seeds": len(settings.seeds) > 1,
         "num_comparisons": sum(result.difference is not None for result in results),
-        "base": asdict(accuracy),
+        "base": accuracy(np.array([base[question] for question in questions]), 0, 0),
         # Once for all of them; from the second round on each samples for itself.
-        "sampling": sampling and {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds},
+        "sampling": {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds} if sampling else None,
         "arms": rows,
     }
     round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
@@ -263,7 +263,7 @@ def _correctness(stages: Stages) -> dict[str, bool]:
 
 def _arm(
     round_: Round, result: significance.ArmResult, baselines: Mapping[str, str | None], seeds: Sequence[int]
-) -> dict[str, Any]:
+) -> ComparedArm:
     """A row of ``comparison.json``, with what the arm's trainings cost."""
     names = [f"{result.arm}-seed-{seed}" for seed in seeds]
     settings = round_.config.variant(names[0])
@@ -280,10 +280,10 @@ def _arm(
         "mean": result.accuracy.mean,
         "low": max(0.0, result.accuracy.low),
         "high": min(1.0, result.accuracy.high),
-        "difference": difference and difference.mean,
-        "difference_low": difference and difference.low,
-        "difference_high": difference and difference.high,
-        "p_value": difference and difference.p_value,
+        "difference": difference.mean if difference else None,
+        "difference_low": difference.low if difference else None,
+        "difference_high": difference.high if difference else None,
+        "p_value": difference.p_value if difference else None,
         "p_adjusted": adjusted,
         "verdict": result.verdict or ("baseline" if result.arm in baselines.values() else "no baseline"),
         "detectable": result.minimal_detectable_difference,
@@ -292,8 +292,7 @@ def _arm(
         "mapping": settings.weighting.mapping,
         "exponent": settings.weighting.exponent,
         "num_examples": len(weights),
-        # Kish's effective sample size: as many examples of equal weight would leave as much noise.
-        "effective_examples": float(weights.sum() ** 2 / (weights**2).sum()),
+        "effective_examples": effective_examples(weights),
         "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
         "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
         "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),

@@ -20,8 +20,8 @@ from east_ray.questions.source import load_questions
 from east_ray.questions.stage import ask_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.cards import write_cards
+from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
-from east_ray.report.terminal import write_report
 from east_ray.sampling import backends, given_files
 from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
@@ -114,7 +114,7 @@ def measure(round_: Round) -> None:
     """``evaluation/`` of the round's models, and ``studies/`` and ``audit/`` of its questions, for the report."""
     evaluate(round_)
     write_cards(round_)
-    write_findings(round_)
+    write_findings(round_, rules_of)
 
 
 def rules_of(settings: Config) -> SelectionRules:

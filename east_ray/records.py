@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 import pyarrow as pa
+from typing_extensions import TypedDict  # pydantic checks typing's own from Python 3.12 on only
 
 
 class Reason(StrEnum):
@@ -246,3 +247,216 @@ SAMPLED_ANSWERS = pa.schema(
         pa.field("clusters", pa.list_(CLUSTER), nullable=False),  # largest first
     ]
 )
+
+
+# -------------------------------------------------------------------------------------------------------- JSON records
+# Shares and accuracies lie in [0, 1]; `low` and `high` bound 95 % intervals. NotRequired: older runs may lack the
+# field.
+
+
+class Interval(TypedDict):
+    """The bounds of a 95 % interval."""
+
+    low: float
+    high: float
+
+
+class Accuracy(Interval):
+    """Share of questions answered correctly at temperature 0; the interval is Wilson's."""
+
+    accuracy: float
+    num_questions: int
+    num_unanswered: int
+    """Responses in which no answer was found."""
+    num_truncated: int
+    accuracy_by_string: NotRequired[float]
+    """By answers.equivalence: string."""
+
+
+class Difference(Interval):
+    """A quantity of one model minus that of another, on the same questions."""
+
+    difference: float
+
+
+class PairedDifference(Difference):
+    """Accuracy of one model minus that of another.
+
+    The interval is of the paired bootstrap. It and `p_value` speak of the questions drawn, not of a training's seed.
+    """
+
+    p_value: float
+    """McNemar's exact test, two-sided."""
+    num_only_first: int
+    """Questions that the first model alone answers correctly."""
+    num_only_second: int
+
+
+class ModelDifference(PairedDifference):
+    """The paired difference of two models by name."""
+
+    first: str
+    second: str
+
+
+class GroupAccuracy(Interval):
+    """Accuracy of a model on the questions of a level or subject; the interval is Wilson's."""
+
+    model: str
+    column: str
+    """level or subject."""
+    group: str
+    """The value of that column."""
+    num_questions: int
+    accuracy: float
+
+
+class ValueAtK(Interval):
+    """pass@k or maj@k, a mean over the questions."""
+
+    k: int
+    value: float
+
+
+class SampledMetrics(TypedDict):
+    """What a model's sampled responses come to."""
+
+    num_responses: int
+    """The least number of responses to a question."""
+    truncated_share: float
+    answerless_share: float
+    """Share of the responses in which no answer was found."""
+    pass_at: list[ValueAtK]
+    maj_at: list[ValueAtK]
+
+
+class SampledDifference(Difference):
+    """pass@k or maj@k of one model minus that of another."""
+
+    first: str
+    second: str
+    metric: str
+    """e.g. pass@8."""
+
+
+class EvaluationMetrics(TypedDict):
+    """``evaluation/metrics.json``: how the models of a round answer the held-out questions."""
+
+    accuracy: dict[str, Accuracy]
+    """By the model's name; "base" is the model before training."""
+    differences: list[ModelDifference]
+    """Each later model minus each earlier one."""
+    groups: NotRequired[list[GroupAccuracy]]
+    sampled: NotRequired[dict[str, SampledMetrics]]
+    """Only with `evaluation.responses_per_question`, as the next."""
+    sampled_differences: NotRequired[list[SampledDifference]]
+    num_set_aside: NotRequired[int]
+    """Held-out questions that no model was asked, or that an engine failed on."""
+
+
+class ComparedArm(Interval):
+    """An arm of a comparison. Its interval is over questions, and over seeds if there are several."""
+
+    name: str
+    label: str
+    """The weighting in a few words."""
+    baseline: str | None
+    """The arm that it is compared with; null: with none. Then the difference, its bounds and p-values are null."""
+    accuracies: list[float]
+    """One for each seed."""
+    mean: float
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    """By Holm's method, over all comparisons."""
+    verdict: Literal["better", "worse", "not shown", "baseline", "no baseline"]
+    detectable: NotRequired[float | None]
+    """The difference that this design shows with a power of 80 %."""
+    objective: str
+    signal: str
+    mapping: str
+    exponent: float
+    num_examples: int
+    effective_examples: float
+    """Kish's effective sample size of the weights."""
+    num_tokens: int
+    """Trained on by all its trainings."""
+    training_seconds: float
+    """Of the steps of all its trainings."""
+    num_sampled_tokens: NotRequired[int]
+    """Sampled for this arm alone; 0 in the first round."""
+
+
+class SamplingCost(TypedDict):
+    """What the samples that all arms share cost."""
+
+    num_tokens: int
+    seconds: float
+
+
+class ArmComparison(TypedDict):
+    """``comparison.json``: the arms of a comparison after a round."""
+
+    num_questions: int
+    seeds: list[int]
+    over_seeds: bool
+    """Whether the intervals are over seeds too."""
+    num_comparisons: int
+    base: NotRequired[Accuracy]
+    """Of the model before training."""
+    sampling: NotRequired[SamplingCost | None]
+    """Null where the arms share no samples, or where these were given."""
+    arms: list[ComparedArm]
+
+
+class StudyTable(TypedDict):
+    """A table of a study. Whoever writes it decides how its cells look; numbers are formatted for display."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float | None]]
+
+
+class StudySeries(TypedDict):
+    """A curve: x and y of equal length, and the bounds of its band."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: NotRequired[Sequence[float] | None]
+    high: NotRequired[Sequence[float] | None]
+
+
+class StudyFigure(TypedDict):
+    """Curves over one pair of axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: list[StudySeries]
+
+
+class StudyBlock(TypedDict):
+    """A text with its label, which may be empty."""
+
+    label: str
+    text: str
+
+
+class StudyText(TypedDict):
+    """Texts that the report shows when their title is opened."""
+
+    title: str
+    blocks: list[StudyBlock]
+
+
+class StudyPage(TypedDict):
+    """``studies/*.json``: a section of the report. Any program may add one; all but the title may be missing."""
+
+    title: str
+    text: NotRequired[str]
+    tables: NotRequired[list[StudyTable]]
+    curves: NotRequired[list[StudyFigure]]
+    texts: NotRequired[list[StudyText]]

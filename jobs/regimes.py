@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from east_ray import answers
-from east_ray.report.studies import ByEntropy, steps_by_entropy
+from east_ray.report.studies.shares import ByEntropy
+from east_ray.report.studies.steps import steps_by_entropy
 from east_ray.storage import Folder, locate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "quickstart"))

@@ -1,11 +1,15 @@
 """What several tests share: the shipped model and questions, and one local Ray; and which skips CI allows."""
 
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,3 +65,16 @@ def local_ray() -> Iterator[None]:
     connect(ClusterConfig(address="local", num_cpus=4))
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """The system's Chromium. Not for the whole session: while it is open, this thread has a running event loop."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium or Chrome on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

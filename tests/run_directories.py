@@ -5,9 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from rounds import sample, write_samples
 
 from east_ray.config.files import resolve
-from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
+from east_ray.records import (
+    DISCARDED,
+    EXAMPLES,
+    Accuracy,
+    ArmComparison,
+    ComparedArm,
+    EvaluationMetrics,
+    GroupAccuracy,
+    ModelDifference,
+    SampledMetrics,
+    StudyPage,
+    ValueAtK,
+)
 from east_ray.storage import RunDirectory, Stages
 
 #: Would set window.pwned if any of it were executed; breaks out of attributes, elements and scripts; reverses, hides.
@@ -18,15 +31,31 @@ HOSTILE = (
 NUM_QUESTIONS = 60
 
 
-def share(value: float) -> dict[str, Any]:
+def share(value: float) -> Accuracy:
     """An accuracy with its interval and counts."""
-    return {"num_questions": 100, "accuracy": value, "low": value - 0.1, "high": value + 0.1, "num_unanswered": 1,
-            "num_truncated": 2, "accuracy_by_string": value - 0.05}  # fmt: skip
+    return {
+        "num_questions": 100,
+        "accuracy": value,
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "num_unanswered": 1,
+        "num_truncated": 2,
+        "accuracy_by_string": value - 0.05,
+    }
 
 
-def difference(first: str, second: str, value: float, low: float, high: float, p_value: float) -> dict[str, Any]:
+def difference(first: str, second: str, value: float, low: float, high: float, p_value: float) -> ModelDifference:
     """A paired difference of two models."""
-    return {"first": first, "second": second, "difference": value, "low": low, "high": high, "p_value": p_value}
+    return {
+        "first": first,
+        "second": second,
+        "difference": value,
+        "low": low,
+        "high": high,
+        "p_value": p_value,
+        "num_only_first": 30,
+        "num_only_second": 10,
+    }
 
 
 def write_run(path: Path, *, rounds: int = 1, num_seeds: int = 0, description: str = HOSTILE) -> RunDirectory:
@@ -53,6 +82,7 @@ def write_run(path: Path, *, rounds: int = 1, num_seeds: int = 0, description: s
 
 def _write_round(stages: Stages, names: list[str], number: int, arms: list[str], num_seeds: int) -> None:
     texts = [r"It is \boxed{72}.", r"So \boxed{71}.", HOSTILE * 400]
+    responses = [{"text": text, "num_tokens": 5, "finish_reason": "stop", "logprob": -1.0} for text in texts]
     samples, examples = [], []
     for index in range(NUM_QUESTIONS):
         question = {
@@ -60,8 +90,8 @@ def _write_round(stages: Stages, names: list[str], number: int, arms: list[str],
             "question": f"Question {index}: {HOSTILE}",
             "reference_answer": "72",
         }
-        responses = [{"text": text, "num_tokens": 5, "finish_reason": "stop", "logprob": -1.0} for text in texts]
-        samples.append(question | {"model": "base", "responses": responses})
+        # One of each answer: their clusters are of equal size, in this order.
+        samples.append(sample("", []) | question | {"responses": responses})
         clusters = [(HOSTILE if index == 0 else "72", 5, True), ("71", 2, False), (None, 1, False)]
         keys = ("answer", "num_responses", "is_correct")
         examples.append(
@@ -71,7 +101,7 @@ def _write_round(stages: Stages, names: list[str], number: int, arms: list[str],
             | {"clusters": [dict(zip(keys, cluster, strict=True)) for cluster in clusters]}
             | {"chosen": texts[0], "chosen_finish_reason": "stop", "rejected": texts[1], "reason": "all_wrong"}
         )
-    (stages / "samples").write_part(_table(samples, SAMPLES))
+    write_samples(stages.folder, [samples])
     for name, learner in [(name, stages.learner(name)) for name in names]:
         (learner / "examples").replace(_table(examples[:-10], EXAMPLES))
         (learner / "discarded").replace(_table(examples[-10:], DISCARDED))
@@ -100,10 +130,22 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
 
 
-def _metrics(names: list[str], number: int) -> dict[str, Any]:
+def _metrics(names: list[str], number: int) -> EvaluationMetrics:
     models = ["base", *names]
-    points = [{"k": k, "value": 0.5 + 0.05 * k, "low": 0.4 + 0.05 * k, "high": 0.55 + 0.05 * k} for k in (1, 2, 4, 8)]
-    of_sampled = {"num_responses": 8, "truncated_share": 0.1, "answerless_share": 0.05, "pass_at": points}
+    groups: list[GroupAccuracy] = [
+        {
+            "model": model,
+            "column": column,
+            "group": group,
+            "num_questions": 100,
+            "accuracy": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+        }
+        for model in ("base", "trained")
+        for column, values in {"level": ["Level 1", "Level 2"], "subject": ["Algebra", HOSTILE]}.items()
+        for group in values
+    ]
     return {
         "accuracy": {model: share(0.5 + 0.05 * min(i, 3) + 0.02 * number) for i, model in enumerate(models)},
         "differences": [
@@ -111,54 +153,89 @@ def _metrics(names: list[str], number: int) -> dict[str, Any]:
             difference(names[1], "base", 0.1, -0.1, 0.3, 0.3),
             difference(names[1], "trained", -0.1, -0.15, -0.05, 0.004),
         ],
-        "groups": [
-            {"model": model, "column": column, "group": group} | share(0.5)
-            for model in ("base", "trained")
-            for column, groups in {"level": ["Level 1", "Level 2"], "subject": ["Algebra", HOSTILE]}.items()
-            for group in groups
+        "groups": groups,
+        "sampled": {model: _sampled() for model in ("base", "trained")},
+        "sampled_differences": [
+            {"first": "trained", "second": "base", "metric": "pass@8", "difference": 0.1, "low": 0.05, "high": 0.15}
         ],
-        "sampled": {model: of_sampled | {"maj_at": points} for model in ("base", "trained")},
-        "sampled_differences": [difference("trained", "base", 0.1, 0.05, 0.15, 0.0) | {"metric": "pass@8"}],
+        "num_set_aside": 0,
     }
 
 
-def _study() -> dict[str, Any]:
-    curve = {"label": HOSTILE, "x": [8, 16, 32], "y": [0.1, 0.2, 0.3], "low": [0.0, 0.1, 0.2], "high": [0.2, 0.3, 0.4]}
+def _sampled() -> SampledMetrics:
+    points: list[ValueAtK] = [
+        {"k": k, "value": 0.5 + 0.05 * k, "low": 0.4 + 0.05 * k, "high": 0.55 + 0.05 * k} for k in (1, 2, 4, 8)
+    ]
+    return {
+        "num_responses": 8,
+        "truncated_share": 0.1,
+        "answerless_share": 0.05,
+        "pass_at": points,
+        "maj_at": points,
+    }
+
+
+def _study() -> StudyPage:
     return {
         "title": "How many responses are enough",
         "text": HOSTILE + "\ud800",  # a lone surrogate, as JSON may have it
         "tables": [{"caption": "Sizes", "columns": ["name", HOSTILE], "rows": [["a", 0.123456], [HOSTILE, None]]}],
-        "curves": [{"title": "Curve", "x_label": "responses", "y_label": "entropy (nats)", "series": [curve]}],
+        "curves": [
+            {
+                "title": "Curve",
+                "x_label": "responses",
+                "y_label": "entropy (nats)",
+                "series": [
+                    {
+                        "label": HOSTILE,
+                        "x": [8, 16, 32],
+                        "y": [0.1, 0.2, 0.3],
+                        "low": [0.0, 0.1, 0.2],
+                        "high": [0.2, 0.3, 0.4],
+                    }
+                ],
+            }
+        ],
         "texts": [{"title": "Example", "blocks": [{"label": HOSTILE, "text": HOSTILE}]}],
     }
 
 
-def _comparison(names: list[str], num_seeds: int) -> dict[str, Any]:
-    arms: list[dict[str, Any]] = []
-    for index, name in enumerate(names):
-        mean = 0.6 + 0.02 * index
-        difference_ = {"difference": mean - 0.6, "difference_low": mean - 0.62, "difference_high": mean - 0.58}
-        is_baseline = name == "sft-uniform"
-        verdict = "baseline" if is_baseline else ("better" if mean > 0.63 else "not shown")
-        exponent = 1.0 if is_baseline else float(name.partition("-a")[2])
-        if is_baseline:
-            difference_ = dict.fromkeys(difference_)
-        arms.append(
-            {"name": name, "label": name, "signal": name.split("-")[1], "mapping": "power", "exponent": exponent}
-            | {"objective": "sft", "accuracies": [mean + 0.005 * seed for seed in range(num_seeds)], "mean": mean}
-            | {"low": mean - 0.02, "high": mean + 0.02, "p_value": 0.02, "p_adjusted": 0.04, "verdict": verdict}
-            | {
-                "detectable": 0.03,
-                "num_examples": 50,
-                "effective_examples": 40.0,
-                "num_tokens": 20_000,
-                "training_seconds": 40.0,
-            }
-            | {"baseline": None if is_baseline else "sft-uniform"}
-            | difference_
-        )
+def _comparison(names: list[str], num_seeds: int) -> ArmComparison:
     return {
-        "num_questions": 100, "num_comparisons": len(arms) - 1, "seeds": list(range(num_seeds)),
-        "over_seeds": num_seeds > 1, "arms": arms, "base": {"accuracy": 0.5, "low": 0.4, "high": 0.6},
+        "num_questions": 100,
+        "num_comparisons": len(names) - 1,
+        "seeds": list(range(num_seeds)),
+        "over_seeds": num_seeds > 1,
+        "arms": [_arm(name, 0.6 + 0.02 * index, num_seeds) for index, name in enumerate(names)],
+        "base": share(0.5),
         "sampling": {"num_tokens": 9600, "seconds": 20.0},
-    }  # fmt: skip
+    }
+
+
+def _arm(name: str, mean: float, num_seeds: int) -> ComparedArm:
+    is_baseline = name == "sft-uniform"
+    return {
+        "name": name,
+        "label": name,
+        "baseline": None if is_baseline else "sft-uniform",
+        "accuracies": [mean + 0.005 * seed for seed in range(num_seeds)],
+        "mean": mean,
+        "low": mean - 0.02,
+        "high": mean + 0.02,
+        "difference": None if is_baseline else mean - 0.6,
+        "difference_low": None if is_baseline else mean - 0.62,
+        "difference_high": None if is_baseline else mean - 0.58,
+        "p_value": None if is_baseline else 0.02,
+        "p_adjusted": None if is_baseline else 0.04,
+        "verdict": "baseline" if is_baseline else "better" if mean > 0.63 else "not shown",
+        "detectable": None if is_baseline else 0.03,
+        "objective": "sft",
+        "signal": name.split("-")[1],
+        "mapping": "power",
+        "exponent": 1.0 if is_baseline else float(name.partition("-a")[2]),
+        "num_examples": 50,
+        "effective_examples": 40.0,
+        "num_tokens": 20_000,
+        "training_seconds": 40.0,
+        "num_sampled_tokens": 0,
+    }

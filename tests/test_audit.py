@@ -8,24 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rounds import RULES, sample, write_round
+from rounds import judged as judged_row
+from rounds import sample, write_round
 
-from east_ray.report.audit import (
-    Audit,
-    Suspect,
-    audit,
-    fetch_responses,
-    planted,
-    responses_with,
-    suspicion,
-    write_audit,
-)
-from east_ray.selection import judge
+from east_ray.report.audit import Audit, Suspect, audit, planted, suspicion, write_audit
+from east_ray.report.responses import fetch_responses, first_responses
 from east_ray.storage import Folder, locate
 
 
 def judged(answers: list[Any], reference: str = "4") -> dict[str, Any]:
-    return judge(sample("q", answers, reference), RULES)
+    return judged_row(sample("q", answers, reference))
 
 
 # ------------------------------------------------------------------------------------------------------- one question
@@ -77,8 +69,21 @@ def test_the_order_of_the_responses_does_not_matter(answers: list[Any], random: 
 def test_responses_are_found_as_they_were_clustered() -> None:
     row = sample("q", ["10/2", None, "5.0", 4])
     row["responses"][0]["finish_reason"] = "length"
-    assert responses_with(row, ["5", "4.0", None, "7"], RULES) == ["So \\boxed{5.0}", "So \\boxed{4}", "no idea", None]
-    assert responses_with(sample("q", ["10/2"]), ["5"], RULES) == ["So \\boxed{10/2}"]
+    # Of clusters 0, 1 and 2 the largest is 0; the others are of equal size. One that ended by itself is preferred.
+    found = first_responses(row["responses"], [0, 1, 0, 2], [0, 2, 1, None])
+    assert found == ["So \\boxed{5.0}", "So \\boxed{4}", "no idea", None]
+    assert first_responses(row["responses"][:1], [0], [0]) == ["So \\boxed{10/2}"]
+    # Places are by size among these responses, whatever the numbers are.
+    assert first_responses(row["responses"][1:], [1, 0, 0], [0, 1]) == ["So \\boxed{5.0}", "no idea"]
+
+
+def test_only_the_first_responses_count_if_the_answers_say_so(tmp_path: Path) -> None:
+    folder = write_round(tmp_path, [sample("q", [5, 4, "8/2", 4])])
+    wanted = {"q": [0, 1]}
+    every = fetch_responses(folder / "samples", folder / "answers", wanted)
+    assert every == {"q": ["So \\boxed{4}", "So \\boxed{5}"]}
+    first = fetch_responses(folder / "samples", folder / "answers", wanted, num_responses=2)
+    assert first == {"q": ["So \\boxed{5}", "So \\boxed{4}"]}
 
 
 # --------------------------------------------------------------------------------------------------------- one round
@@ -93,7 +98,8 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def audited(folder: Folder, **options: Any) -> Audit:
-    return audit(folder / "samples", folder / "examples", folder / "discarded", RULES, **options)
+    names = ("samples", "answers", "examples", "discarded")
+    return audit(*(folder / name for name in names), **options)
 
 
 def test_kept_and_discarded_suspects_come_in_order_of_suspicion(folder: Folder) -> None:
@@ -118,13 +124,19 @@ def test_responses_are_read_from_no_other_parts(folder: Folder, monkeypatch: pyt
     batches = Folder.batches
 
     def recorded(self: Folder, columns: Sequence[str], parts: Sequence[str], *, max_rows: int) -> Iterator[Any]:
-        read.extend(part.rpartition("/")[2] for part in parts)
+        read.extend(part.removeprefix(f"{folder}/") for part in parts)
         return batches(self, columns, parts, max_rows=max_rows)
 
     monkeypatch.setattr(Folder, "batches", recorded)
-    found = fetch_responses(folder / "samples", {"good-4": ["4"], "absent": ["4"]}, RULES)
+    found = fetch_responses(folder / "samples", folder / "answers", {"good-4": [0], "absent": [0]})
     assert found == {"good-4": ["So \\boxed{4}"]}
-    assert read == ["part-1.parquet"]
+    assert read == ["answers/part-1.parquet", "samples/part-1.parquet"]
+
+
+def test_suspects_of_a_round_without_answers_have_no_responses(folder: Folder) -> None:
+    (folder / "answers").clear()
+    first, *_ = audited(folder).suspects
+    assert (first.question_id, first.dominant_response) == ("wrong-8", None)
 
 
 def test_an_empty_round_has_no_suspects(tmp_path: Path) -> None:

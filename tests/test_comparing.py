@@ -142,7 +142,7 @@ def test_an_interrupted_training_goes_on_in_the_group_of_its_checkpoint(tmp_path
         learners: Any = [SimpleNamespace(name=name) for name in names]
         return {
             number: "".join(learner.name for learner in group)
-            for number, group in comparing._in_groups(learners, checkpoints, count).items()
+            for number, group in comparing.in_groups(learners, checkpoints, count).items()
         }
 
     assert groups("abcdefg", 3) == {"3": "cbg", "5": "ed", "0": "af"}

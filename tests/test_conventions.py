@@ -18,7 +18,7 @@ LONG_MODULES = {
     "answers/symbolic/keys.py": "one table of rules from expressions to keys; split, their order could not be read",
     "answers/symbolic/parser.py": "one grammar, its rules in the order of precedence",
     "answers/symbolic/values.py": "one case for each operation on numbers",
-    "config/settings.py": "every setting with its documentation; a reader searches one file",
+    "records.py": "every column and field of the files of a run; a reader searches one place",
 }
 #: Tables whose rows the formatter would break apart.
 MAX_FMT_SKIPS = 10

@@ -10,22 +10,23 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_records import checked
 
-from east_ray import selection
+from east_ray.answers.graders import MathGrader
 from east_ray.evaluation.estimators import (
     accuracy,
     bootstrap_means,
-    judge_response,
-    judge_responses,
+    effective_examples,
     maj_at_k,
     mean_interval,
-    metrics,
     paired_difference,
     pass_at_k,
     percentile_interval,
     wilson_interval,
 )
-from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS
+from east_ray.evaluation.judging import judge_response, judge_responses
+from east_ray.evaluation.metrics import metrics, model_differences
+from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, EvaluationMetrics
 
 SAMPLE = {"model": "base", "question_id": "q", "question": "?", "reference_answer": "0.5", "level": "Level 5",
           "subject": None}  # fmt: skip
@@ -60,7 +61,7 @@ def test_paired_interval_covers_as_it_says(shares: list[float], size: int) -> No
     for trial in range(1000):
         kind = rng.choice(4, size=size, p=shares)
         result = paired_difference(np.isin(kind, [0, 2]), np.isin(kind, [1, 2]), seed=trial, num_resamples=2000)
-        hits.append(result.low <= shares[0] - shares[1] <= result.high)
+        hits.append(result["low"] <= shares[0] - shares[1] <= result["high"])
     assert 0.93 <= np.mean(hits) <= 0.97
 
 
@@ -68,17 +69,26 @@ def test_paired_difference_by_hand() -> None:
     first = np.array([True] * 9 + [False] * 1 + [True] * 90)
     second = np.array([False] * 9 + [True] * 1 + [True] * 90)
     result = paired_difference(first, second)
-    assert (result.num_only_first, result.num_only_second) == (9, 1)
-    assert result.difference == pytest.approx(0.08)
+    assert (result["num_only_first"], result["num_only_second"]) == (9, 1)
+    assert result["difference"] == pytest.approx(0.08)
     # Exact binomial, two-sided: 2 * (1 + 10) / 2**10
-    assert result.p_value == pytest.approx(22 / 1024)
-    assert 0 < result.low < 0.08 < result.high
-    same = paired_difference(first, first)
-    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    assert result["p_value"] == pytest.approx(22 / 1024)
+    assert 0 < result["low"] < 0.08 < result["high"]
+    same = paired_difference(first, first.copy())
+    assert (same["difference"], same["low"], same["high"], same["p_value"]) == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="equally long"):
         paired_difference(first, second[:5])
     with pytest.raises(ValueError, match="at least one"):
         accuracy(np.array([], dtype=bool), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    # Kish (1965): (sum w)^2 / sum w^2, e.g. (3 + 1)^2 / (9 + 1) = 1.6
+    [([1.0] * 4, 4), ([2.0, 2.0, 0.0, 0.0], 2), ([3.0, 1.0, 0.0, 0.0], 1.6), ([0.1] * 7, 7)],
+)
+def test_unequal_weights_leave_fewer_effective_examples(weights: list[float], expected: float) -> None:
+    assert effective_examples(np.array(weights)) == pytest.approx(expected)
 
 
 # --------------------------------------------------------------------------------------------------- pass@k and maj@k
@@ -235,37 +245,32 @@ def test_the_interval_of_the_mean_of_zeros_and_ones_is_wilsons(num_wrong: int, n
 # -------------------------------------------------------------------------------------------------- rows and tables
 
 
+MATH, STRING = MathGrader(), MathGrader("string")
+
+
 def test_a_response_is_judged_by_equivalence() -> None:
     response = {"text": "So \\boxed{\\frac12}.", "finish_reason": "stop", "num_tokens": 3, "logprob": -1.0}
     row = SAMPLE | {"responses": [response]}
-    judged = judge_response(row, "math", False)
+    judged = judge_response(row, MATH, STRING)
     assert (judged["is_correct"], judged["is_correct_by_string"], judged["level"]) == (True, False, "Level 5")
-    assert not judge_response(row, "string", False)["is_correct"]
-    same = judge_response(SAMPLE | {"responses": [response | {"text": "\\boxed{0.5}"}]}, "math", False)
+    assert not judge_response(row, STRING, STRING)["is_correct"]
+    same = judge_response(SAMPLE | {"responses": [response | {"text": "\\boxed{0.5}"}]}, MATH, STRING)
     assert same["is_correct"] and same["is_correct_by_string"]
-    none = judge_response(SAMPLE | {"responses": [{"text": "dunno", "finish_reason": "length"}]}, "math", False)
+    none = judge_response(SAMPLE | {"responses": [{"text": "dunno", "finish_reason": "length"}]}, MATH, STRING)
     assert (none["answer"], none["is_correct"], none["is_correct_by_string"]) == (None, False, False)
 
 
-TEXTS = [r"\boxed{\frac12}", r"\boxed{0.5}", "so the answer is 1/2", r"\boxed{2}", "2", "dunno", ""]
-responses = st.lists(st.tuples(st.sampled_from(TEXTS), st.sampled_from(["stop", "length"])), min_size=1, max_size=12)
-
-
-@given(responses, st.sampled_from(["math", "string"]), st.booleans(), st.sampled_from(["0.5", "2", "7", "", None]))
-def test_evaluation_and_training_judge_alike(
-    drawn: list[tuple[str, str]], equivalence: str, last_number: bool, reference: str | None
-) -> None:
-    row = SAMPLE | {
-        "reference_answer": reference,
-        "responses": [{"text": text, "finish_reason": reason} for text, reason in drawn],
-    }
-    rules = selection.SelectionRules("sft", "entropy", "keep", False, 1, equivalence, "cluster", last_number, 0)  # type: ignore[arg-type]
-    trained, evaluated = selection.judge(row, rules), judge_responses(row, equivalence, last_number)  # type: ignore[arg-type]
-    assert evaluated["clusters"] == trained["clusters"]
-    assert evaluated["num_responses"] == trained["num_responses"] == len(drawn)
-    assert evaluated["num_truncated"] == trained["num_truncated"]
-    assert evaluated["num_correct"] / len(drawn) == trained["pass_rate"]
-    assert evaluated["num_answerless"] == sum(c["num_responses"] for c in evaluated["clusters"] if c["answer"] is None)
+def test_clusters_and_counts_of_sampled_responses() -> None:
+    texts = ["dunno", r"\boxed{2}", r"\boxed{\frac12}", "", r"\boxed{0.5}", r"\boxed{1/2}"]
+    responses = [{"text": text, "finish_reason": "stop" if text else "length"} for text in texts]
+    judged = judge_responses(SAMPLE | {"responses": responses}, MATH)
+    assert judged["clusters"] == [
+        {"answer": r"\frac12", "num_responses": 3, "is_correct": True},
+        {"answer": None, "num_responses": 2, "is_correct": False},
+        {"answer": "2", "num_responses": 1, "is_correct": False},
+    ]
+    counts = ("num_responses", "num_correct", "num_answerless", "num_truncated")
+    assert [judged[name] for name in counts] == [6, 3, 2, 1]
 
 
 def answer_rows(**by_model: list[str | None]) -> pa.Table:
@@ -299,13 +304,14 @@ def test_metrics_of_models_on_the_same_questions() -> None:
         ("trained", "level", "Level 1", 1, 1.0),
     ]
     assert (result["groups"][0]["low"], result["groups"][0]["high"]) == wilson_interval(1, 2)
-    assert set(result) == {"accuracy", "differences", "groups"}
+    assert checked(EvaluationMetrics, json.dumps(result)) == result and "sampled" not in result
+    assert model_differences(table, ["base", "trained"], seed=0) == result["differences"]
 
 
 def sampled_row(model: str, index: int, texts: list[str]) -> dict[str, object]:
     responses = [{"text": text, "finish_reason": "stop" if text else "length"} for text in texts]
     row = SAMPLE | {"model": model, "question_id": str(index), "reference_answer": "1", "responses": responses}
-    return judge_responses(row, "math", True)
+    return judge_responses(row, MathGrader(last_number=True))
 
 
 def test_metrics_of_sampled_responses() -> None:
@@ -317,7 +323,7 @@ def test_metrics_of_sampled_responses() -> None:
     ]
     sampled = pa.Table.from_pylist(rows, schema=SAMPLED_ANSWERS)
     result = metrics(answer_rows(base=["1", "2"], trained=["1", "1"]), ["base", "trained"], seed=0, sampled=sampled)
-    assert json.loads(json.dumps(result)) == result
+    assert checked(EvaluationMetrics, json.dumps(result)) == result
     base, trained = result["sampled"]["base"], result["sampled"]["trained"]
     assert [row["k"] for row in base["pass_at"]] == [row["k"] for row in base["maj_at"]] == [1, 2, 4, 6]
     assert (base["num_responses"], base["truncated_share"], base["answerless_share"]) == (6, 2 / 12, 2 / 12)

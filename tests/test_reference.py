@@ -41,7 +41,7 @@ def test_a_key_changes_with_any_token_and_with_where_it_stands(prompt: list[int]
 def test_every_row_is_found_and_no_other(values: dict[str, float]) -> None:
     stored = reference.ReferenceLogprobs(pa.concat_tables([table(values), table(values)]))
     for key, value in values.items():
-        assert key in stored and list(stored[key][:2]) == [value, -value]
+        assert key in stored and (stored[key]["chosen"], stored[key]["rejected"]) == (value, -value)
     for key in ("0" * 32, "f" * 32, "8" + "0" * 31):
         assert (key in stored) == (key in values)
     if "g" * 32 not in values:
@@ -55,7 +55,7 @@ def test_what_was_written_is_read_whatever_wrote_it(tmp_path: Path) -> None:
     for rank in range(2):
         reference.add(folder, [{"question_id": "q", "key": name * 32, "chosen": -1.0 - rank} for name in "ab"])
     stored = reference.read(folder)
-    assert len(stored) == 2 and stored["b" * 32][0] in (-1.0, -2.0) and math.isnan(stored["b" * 32][1])
+    assert len(stored) == 2 and stored["b" * 32]["chosen"] in (-1.0, -2.0) and math.isnan(stored["b" * 32]["rejected"])
 
 
 def test_a_fingerprint_is_of_content_and_not_of_place(quickstart: Path, tmp_path: Path) -> None:

@@ -11,17 +11,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_records import checked
+from pydantic import ValidationError
 from rich.console import Console
 from run_directories import HOSTILE, difference, write_run
 
 from east_ray.config import InputError
 from east_ray.config.files import resolve
-from east_ray.report.page import Table, render, shown
-from east_ray.report.plots import Series, Whisker, bars, curves, density, histogram, printable, whiskers
-from east_ray.report.sections import training_curves
-from east_ray.report.summary import shown_questions, spread
-from east_ray.report.terminal import describe, print_summary, summarize, write_report, write_side_by_side
+from east_ray.console import Progress
+from east_ray.records import ArmComparison, EvaluationMetrics, StudyPage
+from east_ray.report.cards import write_cards
+from east_ray.report.files import write_report, write_side_by_side
+from east_ray.report.html import printable, shown
+from east_ray.report.page import Table, render
+from east_ray.report.plots import Series, Whisker, bars, curves, density, histogram, whiskers
+from east_ray.report.questions import positions_across, shown_questions
+from east_ray.report.sections.training import training_curves
+from east_ray.report.summary import describe
+from east_ray.report.terminal import print_summary, summarize
 from east_ray.storage import RunDirectory
+from east_ray.storage.rounds import Round
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +131,7 @@ def test_the_page_of_a_comparison_names_arms_and_not_trainings(compared: RunDire
 def test_many_trainings_are_drawn_as_means_of_their_arms(compared: RunDirectory) -> None:
     (summary,) = summarize(compared)
     series = {one.label: one for one in training_curves(summary, "tokens_per_s")}
-    assert len(summary.learners) == 12 and len(series) == 4
+    assert len(summary.trainings) == 12 and len(series) == 4
     assert series["sft-entropy-a2"].y == [500.0 + len("sft-entropy-a2-seed-0")] * 20 == series["sft-entropy-a2"].low
 
 
@@ -172,9 +181,9 @@ def test_every_name_that_is_referred_to_is_there_once(html: str) -> None:
 
 def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
     (summary,) = summarize(directory)
-    samples = directory.round(0) / "samples"
-    questions = shown_questions(summary.learners[0], samples, max_questions=20)
-    assert questions == shown_questions(summary.learners[0], samples, max_questions=20)
+    folders = summary.trainings[0], directory.round(0) / "samples", directory.round(0) / "answers"
+    questions = shown_questions(*folders, max_questions=20)
+    assert questions == shown_questions(*folders, max_questions=20)
     kept = [question for question in questions if question.reason is None]
     assert len(kept) == 14 and len(questions) == 20
     assert {questions[0].question_id, kept[-1].question_id} == {"q000", "q049"}  # greatest and least entropy
@@ -183,13 +192,22 @@ def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
     assert texts["rejected, 71 × 2"] == r"So \boxed{71}." and texts["no answer × 1"] == HOSTILE * 400
 
 
+def test_a_round_without_answers_shows_chosen_and_rejected_responses(tmp_path: Path) -> None:
+    directory = write_run(tmp_path)
+    (directory.round(0) / "answers").clear()
+    (summary,) = summarize(directory)
+    stages = directory.round(0)
+    questions = shown_questions(summary.trainings[0], stages / "samples", stages / "answers", max_questions=20)
+    assert questions[1].responses == [("chosen", r"It is \boxed{72}."), ("rejected", r"So \boxed{71}.")]
+
+
 @given(
     st.lists(st.floats(0, 10) | st.just(float("nan")), max_size=300),
     st.integers(7, 60),
 )
 def test_a_spread_has_the_extremes_and_no_more_than_was_asked_for(values: list[float], num: int) -> None:
     array = np.array(values, dtype=np.float64)
-    positions = spread(array, num)
+    positions = positions_across(array, num)
     known = array[~np.isnan(array)]
     assert len(positions) == len(set(positions)) == min(num, known.size)
     assert known.size == 0 or (array[positions].min() == known.min() and array[positions].max() == known.max())
@@ -244,3 +262,56 @@ def test_weightings_in_a_few_words() -> None:
 
     assert words(signal="uniform") == "uniform"
     assert words(signal="accuracy", exponent=2.0, mapping="sigmoid") == "accuracy, a = 2, sigmoid"
+
+
+# ------------------------------------------------------------------------------------------------------- JSON records
+
+
+def test_the_files_that_these_tests_write_are_of_the_types_that_a_report_reads(
+    directory: RunDirectory, compared: RunDirectory
+) -> None:
+    stages = directory.round(0)
+    metrics = checked(EvaluationMetrics, (stages / "evaluation").read_text("metrics.json"))
+    checked(StudyPage, (stages / "studies").read_text("responses.json"))
+    comparison = checked(ArmComparison, compared.round(0).folder.read_text("comparison.json"))
+    for kind, record, row in (
+        (EvaluationMetrics, metrics, metrics["accuracy"]["base"]),
+        (EvaluationMetrics, metrics, metrics["groups"][0]),
+        (ArmComparison, comparison, comparison["arms"][0]),
+    ):
+        row["of another version"] = 1
+        with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+            checked(kind, json.dumps(record))
+        del row["of another version"], row["low"]
+        with pytest.raises(ValidationError, match="Field required"):
+            checked(kind, json.dumps(record))
+        row["low"] = 0.0
+
+
+# -------------------------------------------------------------------------------------------------------------- cards
+
+
+def test_cards_are_written_for_trained_models_and_again_when_they_are_measured(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, description="")
+    stages = directory.round(0)
+    metrics = (stages / "evaluation").read_text("metrics.json") or ""
+    (stages / "evaluation").clear()
+    round_ = Round(directory.config, directory, 0, "m", "the initial model", Progress(Console(quiet=True)))
+    (stages / "model").write_text("model.safetensors", "")  # of the variant there is none, as after a comparison
+
+    def card() -> str:
+        write_cards(round_)
+        return (stages / "model").read_text("README.md") or ""
+
+    assert "Not measured yet." in card() and "50 examples; 10 questions discarded as all_wrong" in card()
+    assert "round 0 of a run, from\n`the initial model`" in card()
+    assert not (stages.learner("uniform") / "model").exists
+    (stages / "evaluation").write_text("metrics.json", metrics)
+    assert (
+        "| before training | 100 | 50.0 % | 40.0 to 60.0 % |\n| this model | 100 | 55.0 % | 45.0 to 65.0 % |" in card()
+    )
+    assert "Held-out questions: held_out.jsonl." in card() and "Not measured" not in card()
+    (stages / "model").write_text("README.md", card() + "and a note of the user's")
+    assert card().endswith("and a note of the user's")
+    (stages / "model").write_text("README.md", "another card")
+    assert "Measured accuracy" in card()

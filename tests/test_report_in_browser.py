@@ -1,18 +1,15 @@
 """The report as a reader has it: in the system's Chromium, opened from disk, on a phone, in the dark and on paper."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from run_directories import NUM_QUESTIONS, write_run
 
-from east_ray.report.terminal import write_report, write_side_by_side
+from east_ray.report.files import write_report, write_side_by_side
 from east_ray.storage import RunDirectory
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on this machine")
 
 
 class Opened:
@@ -29,14 +26,6 @@ class Opened:
     def overflow(self) -> int:
         """By how many pixels the page is wider than its window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

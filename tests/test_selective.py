@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_records import checked
 
 from east_ray.answers.graders import MathGrader
 from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
-from east_ray.evaluation.estimators import judge_responses
-from east_ray.records import SAMPLED_ANSWERS, Question
-from east_ray.report.findings import selective_page
+from east_ray.evaluation.judging import judge_responses
+from east_ray.records import SAMPLED_ANSWERS, Question, StudyPage
+from east_ray.report.studies.selective import selective_page
 from east_ray.serving.solving import ServedResponse, Solving
 
 QUESTIONS = st.lists(
@@ -27,8 +28,8 @@ def arrays(questions: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]
 
 def answered(*texts: str, reference: str = "1", model: str = "base", name: str = "q") -> dict[str, object]:
     responses = [{"text": text, "finish_reason": "stop"} for text in texts]
-    sample = {"model": model, "question_id": name, "level": None, "subject": None, "reference_answer": reference}
-    return judge_responses(sample | {"responses": responses}, "math", last_number=False)
+    sample = {"model": model, "question_id": name, "question": "?", "level": None, "subject": None}
+    return judge_responses(sample | {"reference_answer": reference, "responses": responses}, MathGrader())
 
 
 def test_by_hand() -> None:
@@ -121,7 +122,7 @@ def test_a_page_for_the_report() -> None:
         for wrong in range(5)
     ]
     page = selective_page(pa.Table.from_pylist(rows, schema=SAMPLED_ANSWERS), "cluster", seed=0)
-    assert json.loads(json.dumps(page)) == page
+    page = checked(StudyPage, json.dumps(page))
     (table,), (curve,) = page["tables"], page["curves"]
     assert [row[0] for row in table["rows"]] == [series["label"] for series in curve["series"]] == ["base", "trained"]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])

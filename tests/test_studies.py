@@ -13,32 +13,31 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_records import checked
 from rich.console import Console
-from rounds import RULES, sample, write_round
+from rounds import RULES, graded, judged, sample, write_round
 
 from east_ray import weighting
+from east_ray.answers.graders import MathGrader
 from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
-from east_ray.records import EXAMPLES
+from east_ray.records import EXAMPLES, StudyPage
 from east_ray.report.findings import write_findings
-from east_ray.report.studies import (
-    ByEntropy,
+from east_ray.report.studies.disagreements import Disagreements, disagreements
+from east_ray.report.studies.errors import errors_by_entropy, kind_of_errors
+from east_ray.report.studies.fewer_responses import (
     Prefix,
     Prefixes,
-    Share,
-    by_entropy,
     corrected_entropy,
-    disagreements,
     entropies_of_first,
-    errors,
-    errors_by_entropy,
     fewer_responses,
     measure_prefixes,
-    steps_by_entropy,
-    weights_over_rounds,
 )
-from east_ray.selection import SelectionRules, judge
+from east_ray.report.studies.rounds import weights_over_rounds
+from east_ray.report.studies.shares import ByEntropy, Share, by_entropy
+from east_ray.report.studies.steps import steps_by_entropy
+from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.storage.rounds import Round
 
@@ -86,7 +85,7 @@ def test_quartiles_split_all_questions_and_no_equal_entropies(rows: list[tuple[f
     ],
 )
 def test_kinds_of_errors(answers: list[Any], kind: str) -> None:
-    assert errors(judge(sample("q", answers), RULES)["clusters"]) == kind
+    assert kind_of_errors(judged(sample("q", answers))["clusters"]) == kind
 
 
 def test_errors_of_a_round(tmp_path: Path) -> None:
@@ -105,6 +104,10 @@ def test_errors_of_a_round(tmp_path: Path) -> None:
     json.dumps(dataclasses.asdict(study))
 
 
+def disagreements_of(folder: Folder, **options: Any) -> Disagreements:
+    return disagreements(folder / "examples", folder / "samples", folder / "answers", **options)
+
+
 def test_disagreements_at_equal_pass_rates_are_those_of_the_spread(tmp_path: Path) -> None:
     samples = [
         sample("stubborn", [4] * 2 + [5] * 6),
@@ -113,7 +116,7 @@ def test_disagreements_at_equal_pass_rates_are_those_of_the_spread(tmp_path: Pat
         sample("all-wrong", [5] * 8),
     ]
     folder = write_round(tmp_path, samples)
-    found = disagreements(folder / "examples", folder / "samples", RULES, max_questions=1, max_clusters=2)
+    found = disagreements_of(folder, max_questions=1, max_clusters=2)
     (heavier,), (lighter,) = found.heavier_by_entropy, found.heavier_by_accuracy
     assert found.num_questions == 8
     assert (heavier.question_id, heavier.errors) == ("diverse", "diverse")
@@ -131,7 +134,7 @@ def test_the_weights_compared_have_mean_1(tmp_path: Path) -> None:
     rng = random.Random(0)
     samples = [sample(f"q{i}", [4, *(rng.choice([4, 5, 6, None]) for _ in range(7))]) for i in range(30)]
     folder = write_round(tmp_path, samples)
-    found = disagreements(folder / "examples", folder / "samples", RULES)
+    found = disagreements_of(folder)
     shown = found.heavier_by_entropy + found.heavier_by_accuracy
     differences = [row.entropy_weight - row.accuracy_weight for row in shown]
     assert sum(differences) == pytest.approx(0, abs=1e-9)
@@ -144,7 +147,7 @@ def test_the_weights_compared_have_mean_1(tmp_path: Path) -> None:
 def test_a_round_without_uncertainty_has_no_weights_to_compare(tmp_path: Path) -> None:
     folder = write_round(tmp_path, [sample("a", [5] * 8)])
     with pytest.raises(ValueError, match="no kept question"):
-        disagreements(folder / "examples", folder / "samples", RULES)
+        disagreements_of(folder)
 
 
 # --------------------------------------------------------------------------------------------------- corrected entropy
@@ -211,27 +214,27 @@ ANSWERS = st.lists(st.sampled_from([4, "8/2", 5, "5.0", 6, None]), min_size=8, m
     ANSWERS,
     st.sampled_from(["4", "7", "..."]),
     st.sampled_from(["cluster", "exclude"]),
-    st.sampled_from(["sft", "dpo"]),
+    st.booleans(),
     st.sampled_from(["keep", "drop"]),
     st.booleans(),
 )
 def test_a_prefix_is_what_judging_those_responses_alone_gives(
-    found: list[Any], reference: str, no_answer: Any, objective: Any, all_correct: Any, require_boxed: bool
+    found: list[Any], reference: str, no_answer: Any, needs_rejected: bool, all_correct: Any, require_boxed: bool
 ) -> None:
     rules: SelectionRules = dataclasses.replace(
         RULES,
         no_answer=no_answer,
-        objective=objective,
+        needs_rejected=needs_rejected,
         all_correct=all_correct,
         require_boxed=require_boxed,
-        last_number=True,
     )
+    grader = MathGrader(last_number=True)
     row = sample("q", found, reference)
     for response in row["responses"][::3]:
         response["text"] = response["text"].replace("\\boxed{", "").replace("}", ".")  # correct, but not in a box
     sizes = [1, 2, 5, 8]
-    for size, prefix in zip(sizes, entropies_of_first(row, sizes, rules), strict=True):
-        alone = judge(row | {"responses": row["responses"][:size]}, rules)
+    for size, prefix in zip(sizes, entropies_of_first("q", graded(row, grader), [3] * 8, sizes, rules), strict=True):
+        alone = judged(row | {"responses": row["responses"][:size]}, rules, grader)
         assert prefix.entropy == alone["entropy"]
         assert prefix.pass_rate == alone["pass_rate"]
         assert prefix.is_kept == (alone["reason"] is None)
@@ -240,7 +243,7 @@ def test_a_prefix_is_what_judging_those_responses_alone_gives(
 
 def test_too_few_responses_are_an_error() -> None:
     with pytest.raises(ValueError, match="q: expected 9 responses, found 8"):
-        entropies_of_first(sample("q", [4] * 8), [4, 9], RULES)
+        entropies_of_first("q", graded(sample("q", [4] * 8)), [3] * 8, [4, 9], RULES)
 
 
 def prefixes(*questions: list[Prefix]) -> Prefixes:
@@ -275,7 +278,7 @@ def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(ValueError, match="no question has 4 responses"):
         fewer_responses(prefixes())
     with pytest.raises(ValueError, match="expected growing numbers"):
-        measure_prefixes(Folder(*locate("nowhere")), [8, 4], RULES)
+        measure_prefixes(Folder(*locate("nowhere")), Folder(*locate("nowhere")), [8, 4], RULES)
 
 
 def test_prefixes_of_a_round_are_measured_in_tasks(tmp_path: Path, local_ray: None) -> None:
@@ -283,11 +286,13 @@ def test_prefixes_of_a_round_are_measured_in_tasks(tmp_path: Path, local_ray: No
     samples = [sample(f"q{i}", [rng.choice([4, 4, 5, 6, 7, None]) for _ in range(16)]) for i in range(30)]
     short = [sample(f"short-{i}", [4] * 8) for i in range(2)]
     folder = write_round(tmp_path, samples + short)
-    measured = measure_prefixes(folder / "samples", [4, 8, 16], RULES)
+    sizes = [4, 8, 16]
+    measured = measure_prefixes(folder / "samples", folder / "answers", sizes, RULES)
     assert (measured.values.shape, measured.num_too_few) == ((30, 3, 5), 2)
     in_parts = [row for number in range(3) for row in (samples + short)[number::3] if "short" not in row["question_id"]]
     assert measured.values.tolist() == [
-        [list(map(float, prefix)) for prefix in entropies_of_first(row, [4, 8, 16], RULES)] for row in in_parts
+        [list(map(float, prefix)) for prefix in entropies_of_first("q", graded(row), [3] * 16, sizes, RULES)]
+        for row in in_parts
     ]
     summaries = fewer_responses(measured)
     assert [row.num_tokens for row in summaries] == [30 * 3 * size for size in (4, 8, 16)]
@@ -338,9 +343,9 @@ def test_a_comparison_shows_the_weights_of_each_arms_first_training(tmp_path: Pa
                 tmp_path / f"round_{number}" / "variants" / name, [sample("a", answers[0]), sample("b", answers[1])]
             )
     round_ = Round(config, directory, 1, "m", "m", Progress(Console(quiet=True)))
-    write_findings(round_)
+    write_findings(round_, lambda settings: RULES)
     assert (round_.stages / "studies").names() == ["5_weights_over_rounds.json"]
-    page = json.loads((tmp_path / "round_1" / "studies" / "5_weights_over_rounds.json").read_text())
+    page = checked(StudyPage, (tmp_path / "round_1" / "studies" / "5_weights_over_rounds.json").read_text())
     assert [table["caption"] for table in page["tables"]] == [
         "Weights of each round: sft-entropy-a1-seed-7",
         "Weights of each round: sft-entropy-a2-seed-7",
@@ -349,6 +354,29 @@ def test_a_comparison_shows_the_weights_of_each_arms_first_training(tmp_path: Pa
         first, second = table["rows"]
         assert (first[:2], first[-3:]) == (["0", "2"], ["", "", ""])
         assert (second[:2], second[8]) == (["1", "2"], "2") and second[-1].startswith("50.0 ")
+
+
+def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path) -> None:
+    config = resolve(
+        {"model": "m", "run_dir": str(tmp_path), "questions": {"path": "q.jsonl"}, "studies": {"fewer_responses": [2]},
+         "answers": {"responses": 6}}
+    )  # fmt: skip
+    samples = [sample(f"q{i}", [4] * (8 - i) + [5] * i) for i in range(8)]
+    write_round(tmp_path / "round_0", samples, num_parts=1)
+    round_ = Round(config, RunDirectory(config), 0, "m", "m", Progress(Console(quiet=True)))
+    write_findings(round_, lambda settings: dataclasses.replace(RULES, num_responses=settings.answers.responses))
+    studies = round_.stages / "studies"
+    pages = [checked(StudyPage, studies.read_text(name)) for name in studies.names()]
+    assert [page["title"] for page in pages] == [
+        "Stubborn and diverse errors",
+        "Entropy against accuracy",
+        "Reference answers that may be wrong",
+        "How many responses are enough",
+    ]
+    assert [row[0] for row in pages[3]["tables"][0]["rows"]] == ["2", "6"]
+    (first, *_) = pages[2]["texts"]
+    assert first["title"] == "q7: 5 or 4?" and first["blocks"][1]["text"] == "So \\boxed{5}"
+    assert (round_.stages / "audit").names() == ["audit.html", "audit.jsonl"]
 
 
 # --------------------------------------------------------------------------------------------------------------- steps

@@ -9,55 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from east_ray.config import InputError, PromptConfig, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
-from east_ray.training import group as workers
-from east_ray.training.batches import micro_batches, steps, tokenize_example
-from east_ray.training.dataset import Training
-from east_ray.training.group import TrainingSummary, train_models
-from east_ray.training.loop import learning_rate
+from east_ray.training import group, objectives
+from east_ray.training.batches import tokenize_example
+from east_ray.training.checkpoints import complete_checkpoints, interrupted, prepare_checkpoints
+from east_ray.training.compute import Compute
+from east_ray.training.dataset import Training, tokenized_examples
+from east_ray.training.group import TrainingSummary, raise_if_out_of_memory, train_models
 from east_ray.training.model import deepspeed_config
-
-
-def rows(lengths: list[int], epoch: int = 0) -> list[dict[str, Any]]:
-    return [
-        {"epoch": epoch, "question_id": str(i), "prompt": [0] * 2, "chosen": [1] * n} for i, n in enumerate(lengths)
-    ]
-
-
-def test_no_step_crosses_an_epoch() -> None:
-    stream = rows([1] * 5, 0) + rows([1] * 5, 1)
-    assert [(step[0]["epoch"], len(step)) for step in steps(stream, 3)] == [(0, 3), (0, 2), (1, 3), (1, 2)]
-    assert list(steps([], 3)) == []
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 7), st.integers(1, 9))
-def test_every_example_of_a_step_is_computed_once_and_workers_keep_in_step(
-    lengths: list[int], world_size: int, size: int
-) -> None:
-    step = rows(lengths)
-    shares = [micro_batches(step, rank, world_size, size) for rank in range(world_size)]
-    assert len({len(share) for share in shares}) == 1
-    seen = sorted(int(row["question_id"]) for share in shares for batch in share for row in batch)
-    assert seen == list(range(len(lengths)))
-    assert max(len(batch) for share in shares for batch in share) <= size
-
-
-@given(st.integers(1, 500), st.floats(0, 0.5), st.sampled_from(["cosine", "linear", "constant"]))
-def test_the_learning_rate_rises_to_its_peak_and_never_leaves_its_bounds(
-    num_steps: int, warmup: float, schedule: Any
-) -> None:
-    settings = TrainingConfig(learning_rate=1e-3, warmup_ratio=warmup, schedule=schedule)
-    rates = [learning_rate(settings, step, num_steps) for step in range(num_steps)]
-    assert all(0 < rate <= 1e-3 for rate in rates)
-    peak = rates.index(max(rates))
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+from east_ray.training.worker import out_of_memory_as_input_error, work
 
 
 def test_only_a_response_that_ended_by_itself_gets_the_end_of_turn_token(quickstart: Path) -> None:
@@ -245,7 +209,17 @@ def run_training(examples: Folder, model: str, target: Path, training: TrainingC
 
 def one_of(examples: Folder, model: str, target: Path, training: TrainingConfig, name: str = "one") -> Training:
     root = Folder(*locate(str(target)))
-    return Training(name, examples, model, root / "model", root / "reference", training, PromptConfig(), seed=3)
+    return Training(
+        name=name,
+        examples=examples,
+        model=model,
+        target=root / "model",
+        references=root / "reference",
+        settings=training,
+        objective=objectives.load(training),
+        prompt=PromptConfig(),
+        seed=3,
+    )
 
 
 def test_examples_that_do_not_fit_are_left_out_and_counted(
@@ -264,7 +238,7 @@ def test_examples_that_do_not_fit_are_left_out_and_counted(
     with pytest.raises(InputError, match=r"none of the 21 examples fits in training.max_length 8 tokens"):
         run_training(examples, model, tmp_path / "none", settings(max_length=8))
     cut = one_of(examples, model, tmp_path, settings(epochs=1, max_length=limit, too_long="truncate"))
-    (dataset,), (counts,) = workers._tokenized([cut])
+    (dataset,), (counts,) = tokenized_examples([cut])
     assert (counts.num_examples, counts.num_too_long) == (NUM_EXAMPLES, summary.num_too_long)
     rows = dataset.take_all()
     assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
@@ -279,7 +253,7 @@ def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: 
     tokenizer = load_tokenizer(str(quickstart / "model"))
     for objective in ("sft", "kto"):
         this = one_of(folder, str(quickstart / "model"), tmp_path, settings(epochs=1, objective=objective))
-        (dataset,), (counts,) = workers._tokenized([this])
+        (dataset,), (counts,) = tokenized_examples([this])
         tokenized = {row["question_id"]: row for row in dataset.take_all()}
         assert sorted(tokenized) == ["q0", "q1", "q1#1", "q1#2", "q2", "q3", "q4"] and counts.num_examples == 7
         scale = 7 / 5  # so that the mean weight over the rows is that over the questions
@@ -287,6 +261,24 @@ def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: 
             [rows[1]["weight"] * scale / 3] * 2 + [rows[2]["weight"] * scale]
         )
         assert tokenizer.decode(tokenized["q1#2"]["chosen"][:-1]) == "Or 1."
+
+
+def test_examples_of_weight_0_are_left_out_on_request_and_still_count_in_the_normalizer(
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+) -> None:
+    both = [
+        one_of(
+            examples, str(quickstart / "model"), tmp_path, settings(epochs=1, skip_zero_weight=skipped), str(skipped)
+        )
+        for skipped in (False, True)
+    ]
+    datasets, (with_zero, without_zero) = tokenized_examples(both)
+    kept, left = ({row["question_id"]: row["weight"] for row in one.take_all()} for one in datasets)
+    stored = {row["question_id"]: row["weight"] for row in examples.read(EXAMPLES).to_pylist()}
+    assert kept == stored and sorted(left) == sorted(name for name, weight in stored.items() if weight > 0)
+    assert left == {name: stored[name] for name in left}, "weights are not normalized again"
+    assert (with_zero.num_examples, with_zero.num_zero_weight) == (NUM_EXAMPLES, 0)
+    assert (without_zero.num_examples, without_zero.num_zero_weight) == (NUM_EXAMPLES - 5, 5)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +310,7 @@ def test_a_training_that_was_interrupted_in_another_shape_is_refused(
     listed = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2026", "metrics": {}}]}
     (run / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
     with pytest.raises(
-        InputError, match=r"the interrupted training had 2 workers and ZeRO stage 3; go on with these, or"
+        InputError, match=r"the interrupted training had 2 workers and ZeRO stage 3; continue with these, or"
     ):
         run_training(examples, str(quickstart / "model"), tmp_path, settings())
 
@@ -338,7 +330,7 @@ def test_a_group_that_fails_too_often_is_begun_again_for_what_is_left(
                 raise TrainingFailedError("died")
             yield TrainingSummary(number, 0, 0, [])
 
-    monkeypatch.setattr(workers, "_train_group", fails_at_the_third)
+    monkeypatch.setattr(group, "train_group", fails_at_the_third)
     folder = Folder(*locate(str(tmp_path)))
     trainings = [one_of(folder, "m", tmp_path, settings(), name) for name in "abcde"]
     events = train_models(trainings, folder)
@@ -346,13 +338,28 @@ def test_a_group_that_fails_too_often_is_begun_again_for_what_is_left(
     with pytest.raises(TrainingFailedError):
         next(events)
     assert begun == ["abcde", "cde", "e"]
-    sharded = settings(deepspeed={"zero_stage": 3})
-    assert workers._workers_of(trainings[0]) == workers._workers_of(trainings[1])
-    assert len({workers._workers_of(one_of(folder, "m", tmp_path, sharded, name)) for name in "ab"}) == 2
+
+
+def test_trainings_share_workers_where_they_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[str] = []
+
+    def recorded(trainings: list[Training], checkpoints: Folder) -> Iterator[TrainingSummary]:
+        groups.append("".join(training.name for training in trainings))
+        yield from (TrainingSummary(1, 0, 0, []) for _ in trainings)
+
+    monkeypatch.setattr(group, "train_group", recorded)
+    folder = Folder(*locate(str(tmp_path)))
+    plain, more, sharded = settings(), settings(num_workers=2), settings(deepspeed={"zero_stage": 3})
+    every = {"a": plain, "b": plain.model_copy(update={"seed": 1, "epochs": 3}), "c": more, "d": sharded, "e": sharded}
+    assert (
+        len(list(train_models([one_of(folder, "m", tmp_path, one, name) for name, one in every.items()], folder))) == 5
+    )
+    assert groups == ["ab", "c", "d", "e"]
 
 
 def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path: Path) -> None:
-    run = Folder(*locate(str(tmp_path / "workers_1_zero_2")))
+    checkpoints = Folder(*locate(str(tmp_path)))
+    run = checkpoints / "workers_1_zero_2"
     snapshot = tmp_path / "workers_1_zero_2" / "checkpoint_manager_snapshot.json"
 
     def leave(listed: list[str], there: list[str]) -> list[str]:
@@ -362,7 +369,7 @@ def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path:
         results = {"checkpoint_results": [{"checkpoint_dir_name": name} for name in listed]}
         snapshot.parent.mkdir(exist_ok=True)
         snapshot.write_text(json.dumps(results))
-        workers._remove_half_written(run)
+        prepare_checkpoints(checkpoints, "workers_1_zero_2")
         return run.names()
 
     assert leave(["checkpoint_1"], ["checkpoint_1", "checkpoint_2"]) == ["checkpoint_1", snapshot.name]
@@ -370,8 +377,9 @@ def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path:
     assert leave(["checkpoint_1"], []) == []
     leave(["checkpoint_1"], ["checkpoint_1"])
     snapshot.write_text("")
-    workers._check_shape(Folder(*locate(str(tmp_path))), "workers_4_zero_2")  # there is nothing to go on from
-    workers._remove_half_written(run)
+    assert complete_checkpoints(run) == [] and interrupted(checkpoints) is None
+    prepare_checkpoints(checkpoints, "workers_4_zero_2")  # there is nothing to continue from
+    prepare_checkpoints(checkpoints, "workers_1_zero_2")
     assert run.names() == []
 
 
@@ -391,9 +399,9 @@ def test_a_machine_without_memory_left_is_one_sentence() -> None:
     import ray.train
 
     failure = RuntimeError("Task was killed due to the node running low on memory.")
-    with pytest.raises(InputError, match=r"memory of a machine does not suffice; lower training.num_workers on it"):
-        workers._say_in_one_sentence(ray.train.WorkerGroupError("a worker failed", {0: failure}))
-    workers._say_in_one_sentence(ray.train.WorkerGroupError("a worker failed", {0: RuntimeError("Something else.")}))
+    with pytest.raises(InputError, match=r"memory of a machine is not sufficient; lower training.num_workers on it"):
+        raise_if_out_of_memory(ray.train.WorkerGroupError("a worker failed", {0: failure}))
+    raise_if_out_of_memory(ray.train.WorkerGroupError("a worker failed", {0: RuntimeError("Something else.")}))
 
 
 def test_a_gpu_without_memory_left_is_one_sentence() -> None:
@@ -401,9 +409,9 @@ def test_a_gpu_without_memory_left_is_one_sentence() -> None:
 
     with (
         pytest.raises(
-            InputError, match=r"memory does not suffice \(CUDA out of memory\); lower training.micro_batch_size"
+            InputError, match=r"memory is not sufficient \(CUDA out of memory\); lower training.micro_batch_size"
         ),
-        workers._out_of_memory_is_said(),
+        out_of_memory_as_input_error(),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory\nTried to allocate 2 GiB")
 
@@ -485,7 +493,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     model = str(quickstart / "model")
     whole = run_training(examples, model, tmp_path / "whole", settings(num_workers=2, checkpoint_every_steps=100))
     # The worker dies once, after step 5 of 6 of its second training; a checkpoint was taken after the fourth.
-    monkeypatch.setattr("east_ray.training.group._worker", _DyingWorker(str(tmp_path / "died")))
+    monkeypatch.setattr(group, "work", _DyingWorker(str(tmp_path / "died")))
     wanted = settings(num_workers=2, checkpoint_every_steps=2)
     before = one_of(examples, model, tmp_path / "before", wanted.model_copy(update={"epochs": 1}))
     this = one_of(examples, model, tmp_path / "resumed", wanted, "resumed")
@@ -512,27 +520,25 @@ class _DyingWorker:
         import os
         import signal
 
-        from east_ray.training import group as workers
-        from east_ray.training import loop as training
+        import ray
+        import ray.train
 
-        original, mark = training._Compute.step, Path(self._mark)
+        original, mark, rank = Compute.step, Path(self._mark), ray.train.get_context().get_world_rank()
         count = 0
 
         def step(compute: Any, rows: Any, is_late: bool = False) -> Any:
             nonlocal count
             metrics, late = original(compute, rows, is_late)
             count += 1
-            if compute._rank == 0:
+            if rank == 0:
                 with mark.with_name("computed").open("a") as file:
                     file.write(".")
-            if count == 8 and compute._rank == 0 and not mark.exists():
+            if count == 8 and rank == 0 and not mark.exists():
                 board = config["board"]
-                import ray
-
                 ray.get(board.add.remote(metrics | {"step": 5, "num_steps": 6, "tokens_per_s": 0.0}))
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return metrics, late
 
-        training._Compute.step = step  # type: ignore[method-assign]
-        workers._worker(config)
+        Compute.step = step  # type: ignore[method-assign]
+        work(config)

@@ -1,9 +1,10 @@
 r"""Selective prediction: does the entropy of the answers tell which majority answers are wrong?
 
-A server that withholds its answer above a bound of entropy answers a share of the questions, its coverage, and is wrong
-on a share of these, its risk (El-Yaniv and Wiener, JMLR 11, 2010). Over all bounds this is the risk-coverage curve. The
-area under the ROC curve is the chance that a wrong answer has a higher entropy than a right one, equal ones counting
-half (Hanley and McNeil, Radiology 143, 1982): 0.5 says nothing, 1 tells them apart without fail.
+A server may withhold its answer where the entropy is above a bound. The share of the questions that it answers is its
+coverage, and the share of wrong ones among these answers is its risk (El-Yaniv and Wiener, JMLR 11, 2010). Over all
+bounds they form the risk-coverage curve. The area under the ROC curve (AUROC) is the chance that a wrong answer has a
+higher entropy than a right one, equal ones counting half (Hanley and McNeil, Radiology 143, 1982): at 0.5 the entropy
+says nothing, at 1 it separates wrong from right answers completely.
 
 Pure functions of arrays and of records.SAMPLED_ANSWERS; axes in shapes: Q questions, G distinct entropies, R resamples,
 C coverages.
@@ -18,17 +19,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from east_ray import weighting
-from east_ray.evaluation.estimators import wilson_interval
+from east_ray.evaluation.estimators import PERCENTILES, wilson_interval
 
 #: Shares of the questions at which the curve is given.
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
+#: Entropies that agree to so many decimals are equal.
+_DECIMALS = 12
 
 
 @dataclass(frozen=True)
 class Selective:
     """How well entropy tells wrong majority answers from right ones; intervals are 95 % percentile bootstrap.
 
-    Where none or all of the answers are wrong a resample knows no other share: there the intervals are Wilson's.
+    Where none or all of the answers are wrong, every resample has the same share; there the intervals are Wilson's.
     """
 
     num_questions: int
@@ -39,7 +42,7 @@ class Selective:
     risks_low: tuple[float, ...]
     risks_high: tuple[float, ...]
     auroc: float | None
-    """None if all answers are right or all are wrong."""
+    """None if all answers are right, or all are wrong."""
     auroc_low: float | None
     auroc_high: float | None
 
@@ -49,8 +52,8 @@ def majority_answers(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """records.SAMPLED_ANSWERS of one model -> (Q,) entropy in nats and (Q,) whether the majority answer is wrong.
 
-    The majority is that of solving.solve: the largest cluster that has an answer, the first of equal ones. No answer at
-    all counts as a wrong one. With `no_answer: exclude` the entropy leaves responses without an answer out.
+    The majority answer is that of serving: the answer of the largest cluster that has one, the first of equal clusters.
+    No answer at all counts as wrong. With `no_answer: exclude` the entropy ignores responses without an answer.
     """
     entropies, is_wrong = [], []
     for clusters in sampled["clusters"].to_pylist():
@@ -71,10 +74,10 @@ def selective_prediction(
 ) -> Selective:
     """(Q,) entropies and whether the answers are wrong -> risk-coverage curve and AUROC, with bootstrap intervals.
 
-    Among questions of equal entropy the order is random, and a risk is its mean over all orders. A resample of Q
-    questions is drawn from the multinomial of the counts of right and wrong answers at each distinct entropy, which is
-    the bootstrap's exact distribution. Resamples without both kinds have no AUROC and are left out of its interval.
-    Raises ValueError for arrays that differ in length or are empty, and for coverages outside (0, 1].
+    A risk is the mean over all orders of the questions with equal entropy. A resample of Q questions is drawn from the
+    multinomial distribution of the counts of right and wrong answers at each distinct entropy: the exact bootstrap
+    distribution. Resamples without both kinds of answers have no AUROC; its interval leaves them out. Raises ValueError
+    for arrays that differ in length or are empty, and for coverages outside (0, 1].
 
     >>> found = selective_prediction(np.array([0.0, 0.5, 1.0, 1.5]), np.array([False, False, True, True]))
     >>> found.auroc, found.risks[9], found.risks[-1]  # half of the questions; all of them
@@ -86,18 +89,18 @@ def selective_prediction(
         )
     if not all(0 < coverage <= 1 for coverage in coverages):
         raise ValueError(f"coverages must be above 0 and at most 1, found {list(coverages)}")
-    # Sums of equal terms in another order differ in the last digits; these entropies are equal.
-    _, group = np.unique(np.round(entropies, 12), return_inverse=True)
+    # Entropies of equal cluster sizes in another order may differ in their last digits.
+    _, group = np.unique(np.round(entropies, _DECIMALS), return_inverse=True)
     num_groups = int(group.max()) + 1
-    counts = np.bincount(2 * group + is_wrong, minlength=2 * num_groups)  # right and wrong of each entropy, in turn
+    counts = np.bincount(2 * group + is_wrong, minlength=2 * num_groups)  # for each entropy right, then wrong
     drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)
     (risks,), (auroc,) = _risks(counts[None], coverages), _auroc(counts[None])
-    low, high = np.percentile(_risks(drawn, coverages), [2.5, 97.5], axis=0)
+    low, high = np.percentile(_risks(drawn, coverages), PERCENTILES, axis=0)
     for at in np.flatnonzero((risks == 0) | (risks == 1)):
         num_answered = max(1, int(coverages[at] * entropies.size))
         low[at], high[at] = wilson_interval(int(risks[at]) * num_answered, num_answered)
     has_auroc = not np.isnan(auroc)
-    auroc_low, auroc_high = np.nanpercentile(_auroc(drawn), [2.5, 97.5]) if has_auroc else (None, None)
+    auroc_low, auroc_high = np.nanpercentile(_auroc(drawn), PERCENTILES) if has_auroc else (None, None)
     return Selective(
         num_questions=entropies.size,
         num_wrong=int(is_wrong.sum()),
@@ -114,7 +117,7 @@ def selective_prediction(
 def _risks(counts: NDArray[np.int64], coverages: Sequence[float]) -> NDArray[np.float64]:
     """(R, 2 G) counts of right and wrong answers by rising entropy -> (R, C) risks.
 
-    The mean number of errors among the first m questions is linear in m within a group of equal entropies.
+    The mean number of wrong answers among the first m questions is linear in m within a group of equal entropies.
     """
     wrong = counts[:, 1::2]
     num_asked = np.pad(np.cumsum(counts[:, ::2] + wrong, axis=1), ((0, 0), (1, 0)))

@@ -1,13 +1,13 @@
 """Which of several ways to train is better, judged over seeds and questions at once.
 
-An arm is a way to train, for instance a weighting. Each arm is trained S times, once per seed, and every training
+An arm is a way to train, for instance a weighting. Each arm is trained S times, once per seed, and every trained model
 answers the same Q held-out questions. Another seed would have given another model, and other questions another score,
-so an interval must speak of both: seeds and questions are crossed random effects,
+so an interval must account for both: seeds and questions are crossed random effects,
 
     y[s, q] = mean + seed[s] + question[q] + residual[s, q]
 
-Arms are compared by the differences y_arm[s, q] - y_baseline[s, q] of the same seed and question, for which the same
-model holds. Pure functions of arrays; axes in shapes: S seeds, Q questions.
+Arms are compared by the differences y_arm[s, q] - y_baseline[s, q] at the same seed and question; the same model holds
+for them. Pure functions of arrays; axes in shapes: S seeds, Q questions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Two-sided, of all tests here; intervals are at 95 %.
+SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class CrossedMean:
     num_seeds: int
     num_questions: int
     over_seeds: bool
-    """False with one seed: the interval then speaks of the questions drawn, not of what another seed would give."""
+    """False with one seed: the interval then accounts for the questions drawn, not for what another seed would give."""
 
 
 Verdict = Literal["better", "worse", "not shown"]
@@ -49,7 +52,7 @@ class ArmResult:
     adjusted_p_value: float | None
     """The p-value of the difference after Holm's correction for all arms that are not the baseline."""
     minimal_detectable_difference: float | None
-    """The true difference that a comparison with this standard error shows in 80 % of cases, alone and uncorrected."""
+    """The true difference that a single comparison with this standard error shows in 80 % of cases, uncorrected."""
     verdict: Verdict | None
     """"better" or "worse" if the adjusted p-value is below 0.05, which implies that the interval excludes 0."""
 
@@ -58,16 +61,16 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
     """(S, Q) values -> their mean, with an interval over seeds and questions as crossed random effects.
 
     From the mean squares of the two-way layout without replication (Searle, Casella and McCulloch, Variance
-    Components, 1992, chapter 4), the variance of the mean is (MS_seeds + MS_questions - MS_residual) / (S Q). As no
-    effect has a negative variance, it is never less than seeds, questions or residual alone give, MS / (S Q). The
-    interval is that of Student's t with Satterthwaite's degrees of freedom (1946). Owen's pigeonhole bootstrap (Annals
-    of Applied Statistics 1, 2007) resamples the same model, but with five seeds it has but five rows to draw from.
+    Components, 1992, chapter 4), the variance of the mean is (MS_seeds + MS_questions - MS_residual) / (S Q). No effect
+    has a negative variance, so the estimate is at least what seeds, questions or residual alone give, MS / (S Q). The
+    interval is Student's t with Satterthwaite's degrees of freedom (1946). Owen's pigeonhole bootstrap (Annals of
+    Applied Statistics 1, 2007) resamples the same model, but with five seeds it has only five rows to draw from.
 
-    In simulations of this model (3 to 10 seeds, 500 and 1,319 questions) it covers 94 to 98 % with five seeds or more
-    and 92 to 98 % with three; most where seeds change nothing, which so few cannot tell.
+    In simulations of this model (3 to 10 seeds, 500 and 1,319 questions) the interval covers 94 to 98 % with five seeds
+    or more and 92 to 98 % with three. It covers most where seeds change nothing, which so few seeds cannot show.
 
-    With one seed only the questions are in the interval: `over_seeds` is False. Raises ValueError without at least one
-    seed and two questions.
+    With one seed the interval accounts for the questions alone: `over_seeds` is False. Raises ValueError without at
+    least one seed and two questions.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -88,7 +91,7 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
         ms_residual = float(np.sum(residual**2)) / (seed_df * question_df)
         mean_square, df = _combined(ms_seeds, ms_questions, ms_residual, seed_df, question_df)
     standard_error = float(np.sqrt(mean_square / values.size))
-    reach = float(stdtrit(df, 0.975)) * standard_error
+    reach = float(stdtrit(df, 1 - SIGNIFICANCE_LEVEL / 2)) * standard_error
     if standard_error > 0:
         p_value = 2 * float(stdtr(df, -abs(mean) / standard_error))
     elif mean == 0:
@@ -105,12 +108,12 @@ def _combined(
 ) -> tuple[float, float]:
     """The mean square of the grand mean and its degrees of freedom (Satterthwaite, 1946)."""
     mean_square = max(ms_seeds + ms_questions - ms_residual, ms_seeds, ms_questions, ms_residual)
-    spread = ms_seeds**2 / seed_df + ms_questions**2 / question_df + ms_residual**2 / (seed_df * question_df)
-    return mean_square, mean_square**2 / spread if spread > 0 else float(question_df)
+    variance = ms_seeds**2 / seed_df + ms_questions**2 / question_df + ms_residual**2 / (seed_df * question_df)
+    return mean_square, mean_square**2 / variance if variance > 0 else float(question_df)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values -> p-values adjusted so that the chance of any false finding is bounded (Holm, 1979), in their order.
+    """p-values -> p-values adjusted for the chance of any false finding (Holm, 1979), in the same order.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -130,14 +133,16 @@ def minimal_detectable_difference(standard_error: float, degrees_of_freedom: flo
     """
     from scipy.special import stdtrit
 
-    return float((stdtrit(degrees_of_freedom, 0.975) + stdtrit(degrees_of_freedom, power)) * standard_error)
+    return float(
+        (stdtrit(degrees_of_freedom, 1 - SIGNIFICANCE_LEVEL / 2) + stdtrit(degrees_of_freedom, power)) * standard_error
+    )
 
 
 def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, str | None]) -> list[ArmResult]:
     """Arm -> (S, Q) correctness, the same seeds and questions in the same order -> the result of each arm, in order.
 
-    `baselines` names the arm with which each is compared; None: with none, as a baseline itself. Holm's correction is
-    over all comparisons. Raises ValueError if a baseline is no arm or the arms differ in shape.
+    `baselines` names the arm with which each is compared; None: with none, e.g. because it is a baseline itself. Holm's
+    correction is over all comparisons. Raises ValueError if a baseline is no arm, or the arms differ in shape.
     """
     if unknown := set(baselines.values()) - {None} - set(correct):
         raise ValueError(f"the baseline {unknown.pop()!r} is none of the arms {', '.join(correct)}")
@@ -158,7 +163,7 @@ def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, st
         difference = differences[arm]
         detectable = minimal_detectable_difference(difference.standard_error, difference.degrees_of_freedom)
         verdict: Verdict = "not shown"
-        if adjusted[arm] < 0.05:
+        if adjusted[arm] < SIGNIFICANCE_LEVEL:
             verdict = "better" if difference.mean > 0 else "worse"
         return ArmResult(arm, accuracy, per_seed, difference, adjusted[arm], detectable, verdict)
 

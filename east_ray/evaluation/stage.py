@@ -1,17 +1,20 @@
-"""evaluation/ and validation/ of a round: what its models answer to held-out questions."""
+"""evaluation/ and validation/ of a round: how its models answer held-out questions."""
 
-import functools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
-from east_ray.evaluation import estimators as evaluation
+from east_ray.answers import graders
+from east_ray.answers.grading import reference_check
+from east_ray.config import BASE, TRAINED, AnswersConfig, InputError, QuestionsConfig
+from east_ray.evaluation.judging import judge_response, judge_responses
+from east_ray.evaluation.metrics import metrics, model_differences
 from east_ray.questions.stage import askable_questions
-from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES
+from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES, ModelDifference
 from east_ray.sampling.decoding import Decoding
 from east_ray.sampling.stage import ask_models, max_prompt_tokens
 from east_ray.storage import StageRecord, counts_by, resolve_model
@@ -19,6 +22,7 @@ from east_ray.storage.rounds import Round, is_done, listed
 
 #: Questions with all their responses that are in memory as Python objects.
 _ROWS_AT_ONCE = 64
+_ORDER = [("model", "ascending"), ("question_id", "ascending")]
 
 
 def evaluate(round_: Round) -> None:
@@ -26,25 +30,34 @@ def evaluate(round_: Round) -> None:
     config, stages = round_.config, round_.stages
     if config.evaluation.questions is None or is_done(round_, stages, "evaluation", "evaluation"):
         return
-    models = {BASE: resolve_model(config.model)}
-    models |= {name: resolve_model(path) for name, path in config.evaluation.models.items()}
-    if config.questions is not None or config.samples is not None:
-        models |= {one.name: round_.directory.address(one.stages / "model") for one in round_.learners()}
+    models = _models(round_)
     with stages.recording("evaluation") as record:
-        answers, num_set_aside = held_out_answers(round_, config.evaluation.questions, models, "evaluation", record)
+        held_out = held_out_questions(round_, config.evaluation.questions)
+        answers = held_out_answers(round_, held_out, models, "evaluation", record)
         (stages / "evaluation/answers").replace(answers)
         sampled = None
         if config.evaluation.responses_per_question:
-            sampled = sampled_answers(round_, config.evaluation.questions, models, record)
+            sampled = sampled_answers(round_, held_out, models, record)
             (stages / "evaluation/sampled_answers").replace(sampled)
-        metrics = evaluation.metrics(answers, list(models), config.seed, sampled) | {"num_set_aside": num_set_aside}
-        (stages / "evaluation").write_text("metrics.json", json.dumps(metrics, indent=1) + "\n")
+        found = metrics(answers, list(models), config.seed, sampled)
+        found["num_set_aside"] = held_out.num_questions - answers.num_rows // len(models)
+        (stages / "evaluation").write_text("metrics.json", json.dumps(found, indent=1) + "\n")
+
+
+def _models(round_: Round) -> dict[str, str]:
+    """The models to evaluate, by name: the one before training, those of the configuration and those of the round."""
+    config = round_.config
+    models = {BASE: config.model} | config.evaluation.models
+    models = {name: resolve_model(path) for name, path in models.items()}
+    if config.questions is not None or config.samples is not None:
+        models |= {one.name: round_.directory.address(one.stages / "model") for one in round_.learners()}
+    return models
 
 
 def has_gained(round_: Round) -> bool:
     """``validation/``: whether the round's model answers significantly more validation questions than the one before.
 
-    That is: the paired 95 % interval of the difference lies above 0. True without `early_stopping`.
+    It does if the paired 95 % interval of the difference lies above 0. True without `early_stopping`.
     """
     config, stages = round_.config, round_.stages
     if config.early_stopping is None:
@@ -52,38 +65,61 @@ def has_gained(round_: Round) -> bool:
     if not is_done(round_, stages, "validation", "validation"):
         models = {"before": round_.sampled_model, TRAINED: round_.directory.address(stages / "model")}
         with stages.recording("validation") as record:
-            answers, _ = held_out_answers(round_, config.early_stopping.questions, models, "validation", record)
-            (difference,) = evaluation.metrics(answers, list(models), config.seed)["differences"]
-            record.counts["gain"] = difference
-    gain = (stages.record("validation") or StageRecord()).counts["gain"]
+            held_out = held_out_questions(round_, config.early_stopping.questions)
+            answers = held_out_answers(round_, held_out, models, "validation", record)
+            (record.counts["gain"],) = model_differences(answers, list(models), config.seed)
+    gain: ModelDifference = (stages.record("validation") or StageRecord()).counts["gain"]
     round_.progress.say(
         f"{'':<12}{100 * gain['difference']:+z.1f} points on the validation questions, paired 95 % interval "
         f"{100 * gain['low']:+z.1f} to {100 * gain['high']:+z.1f}"
     )
-    return bool(gain["low"] > 0)
+    return gain["low"] > 0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out questions: those that can be asked, and how many there are with those set aside."""
+
+    questions: pa.Table
+    """records.QUESTIONS"""
+    num_questions: int
+
+
+def held_out_questions(round_: Round, source: QuestionsConfig) -> HeldOut:
+    """The held-out questions of a source; their prompts are tokenized here, once for all that is asked of them.
+
+    Raises InputError if none can be asked.
+    """
+    can_use = reference_check(graders.load(round_.config.answers))
+    questions, aside = askable_questions(round_, source, round_.config.model, max_prompt_tokens, can_use)
+    if questions.num_rows == 0:
+        raise InputError(f"evaluation: no question can be asked: {listed(counts_by(aside, 'reason'))}")
+    return HeldOut(questions, questions.num_rows + aside.num_rows)
 
 
 def held_out_answers(
-    round_: Round, source: QuestionsConfig, models: Mapping[str, str], folder: str, record: StageRecord
-) -> tuple[pa.Table, int]:
-    """Each model's greedy answer to each question (records.GREEDY_ANSWERS), and how many questions were set aside.
+    round_: Round, held_out: HeldOut, models: Mapping[str, str], folder: str, record: StageRecord
+) -> pa.Table:
+    """Each model's greedy answer to each question (records.GREEDY_ANSWERS); the responses are in ``folder/responses/``.
 
-    The responses are in ``responses/`` of that folder. A question that an engine has refused or died of counts for no
-    model. Raises InputError if no question is left.
+    A question that an engine has refused or died of for one model is left out for all. Raises InputError if no question
+    is left.
     """
-    config = round_.config
-    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=config.evaluation.max_tokens)
-    questions, responses = _held_out_responses(round_, source, models, f"{folder}/responses", decoding, record)
-    judge = functools.partial(
-        evaluation.judge_response, equivalence=config.answers.equivalence, last_number=config.answers.last_number
-    )
-    answers = pa.Table.from_pylist([judge(row) for row in responses], schema=GREEDY_ANSWERS)
-    num_left = answers.num_rows // len(models)
-    return answers.sort_by([("model", "ascending"), ("question_id", "ascending")]), questions - num_left
+    settings = round_.config.answers
+    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=round_.config.evaluation.max_tokens)
+    responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record.counts)
+    grader, by_string = graders.load(settings), graders.load(_by_string(settings))
+    rows = [judge_response(row, grader, by_string) for row in responses]
+    return pa.Table.from_pylist(rows, schema=GREEDY_ANSWERS).sort_by(_ORDER)
 
 
-def sampled_answers(round_: Round, source: QuestionsConfig, models: Mapping[str, str], record: StageRecord) -> pa.Table:
-    """How each model's sampled responses to each question fall into clusters: records.SAMPLED_ANSWERS."""
+def _by_string(settings: AnswersConfig) -> AnswersConfig:
+    """The settings of the built-in grader for which only equal texts are equal."""
+    return settings.model_copy(update={"grader": "math", "grader_args": {}, "equivalence": "string"})
+
+
+def sampled_answers(round_: Round, held_out: HeldOut, models: Mapping[str, str], record: StageRecord) -> pa.Table:
+    """The clusters of each model's sampled responses to each question: records.SAMPLED_ANSWERS."""
     config = round_.config
     decoding = Decoding(
         responses_per_question=config.evaluation.responses_per_question,
@@ -92,41 +128,26 @@ def sampled_answers(round_: Round, source: QuestionsConfig, models: Mapping[str,
         max_tokens=config.evaluation.max_tokens,
         seed=config.seed if config.sampling.seeded else None,
     )
-    greedy = record.counts
-    record.counts = {}
-    _, responses = _held_out_responses(round_, source, models, "evaluation/sampled_responses", decoding, record)
-    record.counts = greedy | {"sampled": record.counts}
-    judge = functools.partial(
-        evaluation.judge_responses, equivalence=config.answers.equivalence, last_number=config.answers.last_number
-    )
-    table = pa.Table.from_pylist([judge(row) for row in responses], schema=SAMPLED_ANSWERS)
-    return table.sort_by([("model", "ascending"), ("question_id", "ascending")])
+    counts = record.counts["sampled"] = {}
+    responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
+    grader = graders.load(config.answers)
+    rows = [judge_responses(row, grader) for row in responses]
+    return pa.Table.from_pylist(rows, schema=SAMPLED_ANSWERS).sort_by(_ORDER)
 
 
-def _held_out_responses(
+def _responses(
     round_: Round,
-    source: QuestionsConfig,
+    held_out: HeldOut,
     models: Mapping[str, str],
     folder: str,
     decoding: Decoding,
-    record: StageRecord,
-) -> tuple[int, Iterator[dict[str, Any]]]:
-    """The number of questions that there are, and rows of SAMPLES of those that every model has answered."""
-    stages = round_.stages
-    questions, aside = askable_questions(round_, source, round_.config.model, max_prompt_tokens)
-    if questions.num_rows == 0:
-        raise InputError(f"evaluation: no question can be asked: {listed(counts_by(aside, 'reason'))}")
-    label = folder.partition("/")[0]
-    set_aside = f"{folder}_set_aside"
-    ask_models(round_, label, questions, models, folder, set_aside, decoding, record.counts)
-    times = Counter((stages / folder).read(SAMPLES, ["question_id"])["question_id"].to_pylist())
+    counts: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
+    samples, label = round_.stages / folder, folder.partition("/")[0]
+    ask_models(round_, label, held_out.questions, models, folder, f"{folder}_set_aside", decoding, counts)
+    times = Counter(samples.read(SAMPLES, ["question_id"])["question_id"].to_pylist())
     if len(models) not in times.values():
-        raise InputError(f"evaluation: no question could be sampled: {listed(record.counts['set_aside'])}")
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for batch in (stages / folder).batches(SAMPLES.names, max_rows=_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
-                if times[row["question_id"]] == len(models):
-                    yield row
-
-    return questions.num_rows + aside.num_rows, rows()
+        raise InputError(f"evaluation: no question could be sampled: {listed(counts['set_aside'])}")
+    for batch in samples.batches(SAMPLES.names, max_rows=_ROWS_AT_ONCE):
+        yield from (row for row in batch.to_pylist() if times[row["question_id"]] == len(models))

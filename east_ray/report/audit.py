@@ -1,13 +1,13 @@
-"""Label audit: which reference answers look wrong? Those that nearly all responses contradict with one other answer.
+"""Audit of the reference answers: which of them do nearly all responses contradict with one and the same answer?
 
-A wrong reference answer turns the weights upside down: the question's right responses count as wrong, and the few that
-hit the reference by chance are trained on. Suspects are ranked by the normalized margin of confident learning
-(Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068): the share of the commonest wrong answer minus the reference's.
+A wrong reference answer inverts the weights: the question's right responses count as wrong, and the few that match the
+reference by chance are trained on. Suspects are ranked by the normalized margin of confident learning (Northcutt, Jiang
+and Chuang, 2021, arXiv 1911.00068): the share of the commonest wrong answer minus the reference's.
 
-Known limits. A model with a systematic misconception contradicts right references in just the same way: whatever the
-ranking says, a person decides. And a wrong reference that repeats the model's own misconception is not found.
+Known limits: a model with a systematic misconception contradicts right references in the same way, so a person must
+decide on every suspect. A wrong reference that repeats the model's own misconception is not found.
 
-Nothing here holds more than `max_rows` questions at a time, however many the round has.
+At most `max_rows` questions are in memory, however many the round has.
 """
 
 import heapq
@@ -15,16 +15,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from east_ray import answers
-from east_ray.records import SAMPLES, Reason
-from east_ray.selection import SelectionRules
+from east_ray.records import Reason
+from east_ray.report.html import templates
+from east_ray.report.responses import fetch_responses
 from east_ray.storage import Folder
 
 # ----------------------------------------------------------------------------------------------------- one question
@@ -34,11 +32,11 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     """How much the responses contradict the reference answer, in (0, 1); None if they do not.
 
     (w - r) / (n + 2) for n responses of which w give the commonest wrong answer and r the reference's: the margin of
-    their shares, drawn towards 0 where responses are few (Laplace's rule), so that 1 of 1 counts less than 120 of 128.
+    their shares, shrunk towards 0 for few responses (Laplace's rule), so that 1 of 1 counts less than 120 of 128.
 
     Args:
         row: of records.EXAMPLES or records.DISCARDED.
-        min_share: of all responses that must give the commonest wrong answer. It must also be commoner than the
+        min_share: share of all responses that must give the commonest wrong answer. It must also be commoner than the
             reference's answer and than having no answer.
     """
     if row.get("reason") == Reason.UNPARSABLE_REFERENCE or not row["clusters"]:
@@ -53,25 +51,6 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
 
 def _size(cluster: Mapping[str, Any]) -> int:
     return int(cluster["num_responses"])
-
-
-def responses_with(sample: Mapping[str, Any], wanted: Sequence[str | None], rules: SelectionRules) -> list[str | None]:
-    """For each wanted answer (None: no answer) the first response that gives it; None if no response does.
-
-    A response that ended by itself is preferred. Equality is that of `selection.judge`, all responses considered.
-    """
-    responses: Sequence[Mapping[str, Any]] = sample["responses"]
-    found = [answers.extract(response["text"], last_number=rules.last_number).answer for response in responses]
-    numbers = answers.cluster([*wanted, sample["reference_answer"], *found], equivalence=rules.equivalence)
-    members: dict[int, list[Mapping[str, Any]]] = {}
-    for number, response in zip(numbers[len(wanted) + 1 :], responses, strict=True):
-        members.setdefault(number, []).append(response)
-
-    def first(group: Sequence[Mapping[str, Any]]) -> str | None:
-        ended = (response["text"] for response in group if response["finish_reason"] == "stop")
-        return next(ended, group[0]["text"] if group else None)
-
-    return [first(members.get(number, [])) for number in numbers[: len(wanted)]]
 
 
 # -------------------------------------------------------------------------------------------------------- one round
@@ -99,7 +78,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Audit:
-    """The suspects of a round, most suspicious first, and how many there are with those beyond `max_rows`."""
+    """The suspects of a round, most suspicious first; `num_suspicious` counts those beyond `max_rows` too."""
 
     min_share: float
     num_questions: int
@@ -107,113 +86,89 @@ class Audit:
     suspects: list[Suspect]
 
 
-#: Of examples/ and discarded/; `reason` is in the latter only, and a column that is not there is not read.
-_COLUMNS = ["question_id", "question", "reference_answer", "num_responses", "entropy", "rejected_rate", "clusters",
-            "reason"]  # fmt: skip
-_RESPONSES = ["question_id", "reference_answer", "responses.list.element.text", "responses.list.element.finish_reason"]
+_QUESTION = ["question_id", "question", "reference_answer"]
+#: Of examples/ and discarded/; only the latter has `reason`, and a column that is not there is not read.
+_COLUMNS = [*_QUESTION, "num_responses", "entropy", "rejected_rate", "clusters", "reason"]
 _QUESTIONS_AT_ONCE = 1024
-_SAMPLES_AT_ONCE = 16  # with all their responses
-_NUM_READERS = 16
 
 
 def audit(
     samples: Folder,
+    answers: Folder,
     examples: Folder,
     discarded: Folder,
-    rules: SelectionRules,
     *,
+    num_responses: int | None = None,
     min_share: float = 0.5,
     max_rows: int = 1000,
 ) -> Audit:
     """The suspects among the kept and the discarded questions of a round.
 
     Args:
-        rules: those that the questions were judged by.
+        num_responses: `answers.responses` of the training whose examples these are.
         max_rows: suspects with their responses; only the most suspicious are kept.
     """
     counts = Counter[str]()
     found = (one for folder in (examples, discarded) for one in _suspects(folder, min_share, counts))
-    ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one.score, one.question_id))
-    wanted = {one.question_id: [one.dominant_answer, one.reference_answer] for one in ranked}
-    responses = fetch_responses(samples, wanted, rules)
-    nothing = [None, None]
-    suspects = [
-        replace(one, dominant_response=dominant, reference_response=reference)
-        for one in ranked
-        for dominant, reference in [responses.get(one.question_id, nothing)]
-    ]
+    ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one[0].score, one[0].question_id))
+    wanted = {suspect.question_id: places for suspect, places in ranked}
+    responses = fetch_responses(samples, answers, wanted, num_responses=num_responses)
+    suspects = []
+    for suspect, _ in ranked:
+        dominant, reference = responses.get(suspect.question_id, (None, None))
+        suspects.append(replace(suspect, dominant_response=dominant, reference_response=reference))
     return Audit(min_share, counts["questions"], counts["suspicious"], suspects)
 
 
-def _suspects(folder: Folder, min_share: float, counts: Counter[str]) -> Iterator[Suspect]:
+def _suspects(
+    folder: Folder, min_share: float, counts: Counter[str]
+) -> Iterator[tuple[Suspect, tuple[int, int | None]]]:
+    """Suspects, each with the places of the commonest wrong answer and of the reference among its clusters."""
     for batch in folder.batches(_COLUMNS, max_rows=_QUESTIONS_AT_ONCE):
         counts["questions"] += batch.num_rows - batch["rejected_rate"].null_count
-        # Most questions are told by the rate alone, which is null where nothing was sampled.
+        # The rate alone excludes most questions; it is null where nothing was sampled.
         for row in batch.filter(pc.greater_equal(batch["rejected_rate"], min_share)).to_pylist():
             score = suspicion(row, min_share)
             if score is None:
                 continue
             counts["suspicious"] += 1
-            num_responses = row["num_responses"]
-            wrong = next(c for c in row["clusters"] if not c["is_correct"] and c["answer"] is not None)  # largest first
-            yield Suspect(
-                question_id=row["question_id"],
-                question=row["question"],
-                reference_answer=row["reference_answer"],
-                dominant_answer=wrong["answer"],
-                score=score,
-                share=wrong["num_responses"] / num_responses,
-                reference_share=sum(_size(c) for c in row["clusters"] if c["is_correct"]) / num_responses,
-                entropy=row["entropy"],
-                num_responses=num_responses,
-            )
+            yield _suspect(row, score)
 
 
-def fetch_responses(
-    samples: Folder, wanted: Mapping[str, Sequence[str | None]], rules: SelectionRules
-) -> dict[str, list[str | None]]:
-    """question_id -> `responses_with` the wanted answers; only parts that hold such a question are read beyond its id.
-
-    A question that is not among the samples is left out.
-    """
-    ids = pa.array(list(wanted), pa.string())
-
-    def is_needed(part: str) -> bool:
-        in_part = samples.read(SAMPLES, ["question_id"], [part])["question_id"]
-        return bool(pc.any(pc.is_in(in_part, ids)).as_py())
-
-    parts = samples.parts() if wanted else []
-    with ThreadPoolExecutor(_NUM_READERS) as pool:  # a round on an object store has thousands of parts
-        needed = [part for part, is_one in zip(parts, pool.map(is_needed, parts), strict=True) if is_one]
-    return {
-        row["question_id"]: responses_with(row, wanted[row["question_id"]], rules)
-        for batch in samples.batches(_RESPONSES, needed, max_rows=_SAMPLES_AT_ONCE)
-        for row in batch.filter(pc.is_in(batch["question_id"], ids)).to_pylist()
-    }
+def _suspect(row: Mapping[str, Any], score: float) -> tuple[Suspect, tuple[int, int | None]]:
+    clusters, num_responses = row["clusters"], row["num_responses"]
+    correct = next((place for place, one in enumerate(clusters) if one["is_correct"]), None)
+    # The largest cluster of a wrong answer comes first.
+    wrong = next(p for p, one in enumerate(clusters) if not one["is_correct"] and one["answer"] is not None)
+    suspect = Suspect(
+        **{name: row[name] for name in _QUESTION},
+        dominant_answer=clusters[wrong]["answer"],
+        score=score,
+        share=_size(clusters[wrong]) / num_responses,
+        reference_share=0.0 if correct is None else _size(clusters[correct]) / num_responses,
+        entropy=row["entropy"],
+        num_responses=num_responses,
+    )
+    return suspect, (wrong, correct)
 
 
 # -------------------------------------------------------------------------------------------------------- two files
 
 _MAX_SHOWN_CHARS = 4000
-#: What no UTF-8 file or HTML page may hold: halves of surrogate pairs, control characters.
+#: Not allowed in UTF-8 files or HTML pages: halves of surrogate pairs, control characters.
 _UNSHOWABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def write_audit(audited: Audit, folder: Folder) -> str:
     """Write ``audit.jsonl``, a line per suspect, and ``audit.html``, the same to read; returns the page's path."""
-    import jinja2
 
     suspects = [
         {name: _UNSHOWABLE.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
         for row in map(asdict, audited.suspects)
     ]
     folder.write_text("audit.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suspects))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("east_ray.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    html = environment.get_template("audit.html.jinja").render(
-        audit=audited, suspects=suspects, max_chars=_MAX_SHOWN_CHARS
-    )
+    template = templates("east_ray.report").get_template("audit.html.jinja")
+    html = template.render(audit=audited, suspects=suspects, max_chars=_MAX_SHOWN_CHARS)
     return folder.write_text("audit.html", html)
 
 
@@ -222,7 +177,7 @@ def write_audit(audited: Audit, folder: Folder) -> str:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well a ranking finds errors that were planted."""
+    """How well a ranking finds planted errors."""
 
     num_ranked: int
     num_wrong: int
@@ -233,7 +188,7 @@ class Retrieval:
     recall: float
     """Share of the wrong references that the ranking holds."""
     average_precision: float
-    """Mean over the wrong references of the precision at their rank, 0 for those not ranked."""
+    """Mean over the wrong references of the precision at their rank; 0 for those not ranked."""
 
 
 def planted(
@@ -241,7 +196,7 @@ def planted(
 ) -> Retrieval:
     """Compare a ranking of suspects, most suspicious first, with the references known to be wrong.
 
-    Cuts beyond the ranking's end are left out, and its whole length joins them. Raises ValueError if no reference is
+    Cuts beyond the end of the ranking are replaced by its length. Raises ValueError if no reference is
     wrong, an id is ranked twice, or one is not among all.
 
     >>> found = planted(["b", "a"], {"b", "c"}, "abcd", cuts=[1, 10])

@@ -1,7 +1,7 @@
-"""Figures as inline SVG: data in, text out. They take the colours of the page that they stand in.
+"""Figures as inline SVG: data in, text out, in the colours of the page around them.
 
-Text stays text, colours are CSS variables (--c0 … --c5, --line) and currentColor, so a figure works in light, dark and
-print. Each has a text alternative that says in words what it shows. Series differ in dash or marker as well as colour.
+Text stays text. Colours are CSS variables (--c0 … --c5, --line) and currentColor, so a figure works in light, dark and
+print. Each figure has a text alternative that describes its data. Series differ in dash or marker as well as colour.
 """
 
 import io
@@ -14,20 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: What matplotlib draws with -> what the page puts in its place.
+from east_ray.report.html import printable
+
+#: Colours that matplotlib draws with -> the page's own in their place.
 _INK, _LINE = "#010203", "#040506"
 _PALETTE = ("#0072b2", "#b84a00", "#00785a", "#a3397a", "#5d5d5e", "#7a5c00")
 _CSS = {_INK: "currentColor", _LINE: "var(--line)"} | {hex_: f"var(--c{i})" for i, hex_ in enumerate(_PALETTE)}
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MARKERS = "os^Dvp"
 
-#: Longest name of a series or row, and most series with an entry in the legend.
+#: Characters of the longest name of a series or row, and series with an entry in the legend.
 _MAX_LABEL, _MAX_LEGEND = 34, 12
+#: Points of the longest curve that has them marked.
+_MAX_MARKED = 16
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve: x and y of equal length, and, if they are given, the bounds of its band."""
+    """A curve: x and y of equal length, and the bounds of its band if it has one."""
 
     label: str
     x: Sequence[float]
@@ -47,31 +51,12 @@ class Whisker:
     dots: Sequence[float] = ()
 
 
-def printable(text: str) -> str:
-    """The text with what would not show, or would turn the text around it, made visible.
-
-    Control characters become their pictures, those of bidirectional text their numbers, lone surrogates U+FFFD.
-
-    >>> printable("a\\x00b\\u202ec\\ud800")
-    'a␀b⟨U+202E⟩c�'
-    """
-    text = re.sub(
-        r"[\x00-\x08\x0b\x0c\x0e-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text.replace("\r\n", "\n")
-    )
-    text = re.sub(r"[\r\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", _number, text)
-    return re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
-
-
-def _number(match: re.Match[str]) -> str:
-    return f"⟨U+{ord(match[0]):04X}⟩"
-
-
 def bars(title: str, counts: Mapping[str, int]) -> str:
     """Horizontal bars of counts, the first on top."""
     names, values = [_short(name) for name in counts], list(counts.values())
 
     def draw(axes: Any) -> None:
-        colours = [_PALETTE[1] if ":" in name else _PALETTE[0] for name in names]  # what falls out on the way
+        colours = [_PALETTE[1] if ":" in name else _PALETTE[0] for name in names]  # set aside or discarded
         drawn = axes.barh(range(len(names)), values, color=colours, height=0.65)
         axes.bar_label(drawn, [f"{value:,}" for value in values], padding=3, color=_INK)
         axes.set_yticks(range(len(names)), names)
@@ -105,14 +90,14 @@ def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: st
 
 
 def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> str:
-    """How many of (Q,) points lie where: over a grid of cells, a dot that grows with their number."""
+    """The density of (Q,) points: in each cell of a grid a dot that grows with their number."""
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=(24, 18))
     columns, rows = np.nonzero(counts)
     inside = counts[columns, rows]
 
     def draw(axes: Any) -> None:
         x_middles, y_middles = (x_edges[:-1] + x_edges[1:]) / 2, (y_edges[:-1] + y_edges[1:]) / 2
-        sizes = 4 + 150 * np.sqrt(inside / inside.max())  # of areas; in proportion, single questions would vanish
+        sizes = 4 + 150 * np.sqrt(inside / inside.max())  # areas; in proportion, single questions would be invisible
         axes.scatter(x_middles[columns], y_middles[rows], s=sizes, color=_PALETTE[0], alpha=0.7, linewidths=0)
 
     words = f"{x.size:,} questions; a larger dot is more of them, {int(inside.max()):,} at most"
@@ -122,14 +107,14 @@ def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label:
 def curves(
     title: str, series: Sequence[Series], x_label: str, y_label: str, *, x_ticks: Sequence[float] | None = None
 ) -> str:
-    """Curves, with a band where there are bounds; points are marked while they are few.
+    """Curves, with a band where there are bounds; the points of short curves are marked.
 
     With `x_ticks`, e.g. 1, 2, 4, 8, x is logarithmic.
     """
 
     def draw(axes: Any) -> None:
         for index, one in enumerate(series):
-            marker = _MARKERS[index % len(_MARKERS)] if len(one.x) <= 16 else None
+            marker = _MARKERS[index % len(_MARKERS)] if len(one.x) <= _MAX_MARKED else None
             style = {"color": _colour(index), "linestyle": _dash(index), "marker": marker, "markersize": 4}
             axes.plot(one.x, one.y, linewidth=1.5, label=_short(one.label), **style)
             if one.low is not None and one.high is not None:
@@ -152,9 +137,9 @@ def curves(
 def whiskers(
     title: str, groups: Mapping[str, Sequence[Whisker]], x_label: str, *, reference: float | None = None
 ) -> str:
-    """Dots with their intervals, a row for each label; several groups, by their names, share the rows side by side.
+    """Dots with their intervals, one row per label; the groups, by name, share the rows side by side.
 
-    `reference` is where a dashed line stands to compare with, e.g. 0 for differences.
+    `reference` is the place of a dashed line to compare with, e.g. 0 for differences.
     """
     rows = list(dict.fromkeys(one.label for group in groups.values() for one in group))
     step = 0.7 / max(len(groups), 1)
@@ -167,7 +152,7 @@ def whiskers(
             for one, height in zip(group, heights, strict=True):
                 axes.scatter(one.dots, [height + 0.2] * len(one.dots), s=12, color=_INK, alpha=0.4, linewidths=0)
             values = np.array([[one.value, one.low, one.high] for one in group]).reshape(-1, 3)
-            # An interval of a bootstrap may end on the wrong side of its own value by a rounding error.
+            # A bootstrap interval may exclude its own value by a rounding error.
             errors = np.maximum([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0)
             style = {"color": _colour(index), "marker": _MARKERS[index % len(_MARKERS)], "markersize": 5}
             axes.errorbar(values[:, 0], heights, xerr=errors, linestyle="", capsize=2, label=_short(label), **style)
@@ -184,7 +169,7 @@ def whiskers(
 
 
 def _short(label: str) -> str:
-    """A label that fits: from configuration or data, so it may be anything."""
+    """A label that fits, printable whatever configuration or data hold."""
     label = " ".join(printable(label[: 4 * _MAX_LABEL]).split())
     return label if len(label) <= _MAX_LABEL else label[: _MAX_LABEL - 1] + "…"
 
@@ -207,7 +192,7 @@ def _figure(
     height: float = 2.8,
     legend: int = 1,
 ) -> str:
-    """The SVG of what `draw` puts on a pair of axes; `height` in inches, `legend` the number of named series."""
+    """The SVG of what `draw` draws on a pair of axes; `height` in inches, `legend` the number of named series."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -218,7 +203,7 @@ def _figure(
         "svg.fonttype": "none",
         "svg.hashsalt": "east-ray",
         "font.size": 10.5,
-        "font.sans-serif": ["DejaVu Sans"],  # what matplotlib measures with; the page has its own
+        "font.sans-serif": ["DejaVu Sans"],  # for matplotlib's measures; the page has its own font
         "text.parse_math": False,  # a $ in a label is a dollar
         "axes.grid": True,
         "axes.labelpad": 6,
@@ -246,7 +231,7 @@ def _figure(
 
 
 def _inline(svg: str, description: str, max_chars: int = 1500) -> str:
-    """A file's SVG as it may stand in a page: with a description, without its own style and names that none uses."""
+    """A file's SVG for use inside a page: with a description, without its own style and unused ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"""(?:href="|url\()#([^")]+)""", svg))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 TOKENIZED = pa.schema(
     [
         pa.field("epoch", pa.int32()),
-        pa.field("order", pa.string()),  # sorts the examples of an epoch at random, fixed by the seed
+        pa.field("order", pa.string()),  # sorts an epoch's examples in a random order that the seed fixes
         pa.field("question_id", pa.string()),
         pa.field("weight", pa.float64()),
         pa.field("prompt", pa.list_(pa.int32())),  # token ids
         pa.field("chosen", pa.list_(pa.int32())),  # token ids, the end-of-turn token included
-        pa.field("rejected", pa.list_(pa.int32())),  # DPO and KTO
-        pa.field("mismatched", pa.list_(pa.int32())),  # KTO: the chosen response of another question
+        pa.field("rejected", pa.list_(pa.int32())),  # null where the objective does not need it
+        pa.field("mismatched", pa.list_(pa.int32())),  # the chosen response of another question, likewise
     ]
 )
 
@@ -34,8 +34,8 @@ def tokenize_example(
 ) -> dict[str, list[int] | None]:
     """Token ids of an example's prompt and responses.
 
-    Prompt and response are tokenized apart, as the sampler had them. A response that ended by itself is followed by
-    the end-of-turn token, one that was cut is not: nobody should learn to end there.
+    Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
+    token. A response that was cut gets none: the model must not learn to end there.
     """
 
     def response(text: str | None, finish_reason: str | None) -> list[int] | None:
@@ -52,7 +52,7 @@ def tokenize_example(
 
 
 def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
-    """The global optimizer steps of a stream of TOKENIZED rows; none crosses an epoch, whose last may be smaller."""
+    """The global optimizer steps of a stream of TOKENIZED rows. The last step of an epoch may be smaller."""
     step: list[Row] = []
     for row in rows:
         if step and (len(step) == examples_per_step or row["epoch"] != step[0]["epoch"]):
@@ -64,10 +64,10 @@ def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
 
 
 def micro_batches(step: Sequence[Row], rank: int, world_size: int, size: int) -> list[list[Row]]:
-    """The micro-batches of one worker: as many on every worker, as the sharded engine demands, some perhaps empty.
+    """The micro-batches of one worker. Every worker gets the same number, which a sharded engine needs; some are empty.
 
-    Examples go round the workers by length, so that all have about as many tokens and each micro-batch has rows of
-    about the same length.
+    Examples are dealt to the workers in order of length, so that each worker has about as many tokens and each
+    micro-batch has rows of about the same length.
     """
     by_length = sorted(step, key=lambda row: len(row["prompt"]) + len(row["chosen"]), reverse=True)
     own = by_length[rank::world_size]

@@ -6,11 +6,10 @@ from east_ray.config import InputError, LoraConfig, TrainingConfig
 
 
 def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_over: int = 0) -> Any:
-    """The model to train, with packed attention and adapters as the settings have it, the same for a seed.
+    """The model to train, with packed attention and adapters if the settings ask for them.
 
-    Raises InputError for what packing or adapters cannot do with this model.
-
-    With `sharded_over` workers and ZeRO-3 each parameter is split as it is created, so that no worker ever holds all.
+    `seed` fixes the adapters' initial values. With ZeRO-3 and `sharded_over` workers each parameter is split when it is
+    created, so that no worker ever holds the whole model. Raises InputError if packing or the adapters do not fit it.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -28,7 +27,7 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
 
         sharding = HfDeepSpeedConfig(
             deepspeed_config(settings, sharded_over, on_gpu=torch.cuda.is_available())
-        )  # in force while this object lives
+        )  # it takes effect while this object exists
     try:
         model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, **attention)
     except (ValueError, KeyError) as error:
@@ -40,8 +39,8 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
     del sharding
     if settings.packing and not packing.supports(model):
         raise InputError(
-            "training.packing: this model has layers that would see the example before, or changes its logits after "
-            "the head; set packing to false"
+            "training.packing: this model has layers that would see the previous example, or transforms its logits "
+            "after the head; set packing to false"
         )
     if settings.lora is None:
         return model
@@ -55,7 +54,7 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
 def _with_adapters(model: Any, lora: LoraConfig) -> Any:
     import peft
 
-    # Adapters of bf16 models stay in bf16, like everything that DeepSpeed shards; its optimizer keeps them in float32.
+    # Adapters of bf16 models stay in bf16, like all that DeepSpeed shards; its optimizer keeps float32 copies.
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -72,12 +71,12 @@ def _with_adapters(model: Any, lora: LoraConfig) -> Any:
 def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
     """The DeepSpeed configuration of these settings.
 
-    DeepSpeed counts one micro-batch as one step here: the loop holds the engine's accumulation boundary itself and
-    divides by the denominators of the global step, so DeepSpeed has nothing left to average over but the workers.
-    bf16 gradients are added up in float32, or the result would depend on the micro-batch size.
+    DeepSpeed counts one micro-batch as one step here: the loop sets the accumulation boundary itself and the losses
+    have the denominators of the global step, so DeepSpeed averages over the workers only. bf16 gradients accumulate in
+    float32; otherwise the result would depend on the micro-batch size.
     """
     is_bf16 = settings.precision == "bf16"
-    # Its bf16 optimizer of stage 0 takes a step on zero gradients before the first one; that of stage 1 does not.
+    # DeepSpeed's bf16 optimizer of stage 0 makes a step with zero gradients before the first; that of stage 1 does not.
     zero: dict[str, Any] = {
         "stage": max(1, settings.deepspeed.zero_stage) if is_bf16 else settings.deepspeed.zero_stage
     }

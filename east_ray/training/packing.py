@@ -1,14 +1,12 @@
-"""Sequences end to end in one row, without padding: attention that stays inside each, and a head that never holds the
-logits whole.
+"""Packed sequences: a micro-batch as one row without padding.
 
-A batch of (prompt, response) pairs is one row of T tokens, positions counted from 0 in each sequence. Attention runs
-over each sequence alone (torch's own fused kernel), so no token sees another example and no time goes into masked
-products. The head gives the log-probability of each label instead of V logits for it, chunk by chunk, and computes a
-chunk again in the backward pass: logits take (chunk, V) of memory, not (T, V).
+A batch of (prompt, response) pairs is one row of T tokens; positions start from 0 in each sequence. Attention runs over
+each sequence alone (torch's own fused kernel), so no token attends to another example and no time goes into masked
+products. The head returns the log-probability of each label in place of V logits. It works chunk by chunk and computes
+a chunk again in the backward pass, so logits need memory for (chunk, V) values and not for (T, V).
 
-Works with every transformers model that takes its attention from the attention interface and its head from
-``logits_to_keep``; `supports` tells. Axes: T tokens, P positions that predict a response's token, D hidden size,
-V vocabulary.
+This works with every transformers model that uses the attention interface and ``logits_to_keep``; see `supports`.
+Axes: T tokens, P positions that predict a response's token, D hidden size, V vocabulary.
 """
 
 import inspect
@@ -21,16 +19,16 @@ from torch.utils.checkpoint import checkpoint
 
 from east_ray.training.logprobs import token_logprobs
 
-#: The name under which transformers knows the attention of this module.
+#: The name under which this module registers its attention with transformers.
 PACKED_ATTENTION = "east_ray_packed"
-#: Logits of a chunk of the head: 2^26 are 256 MiB in float32.
+#: Most logits in a chunk of the head: 2^26 take 256 MiB in float32.
 MAX_CHUNK_LOGITS = 1 << 26
-#: Settings by which a model changes its logits after the head, which a head without logits cannot follow.
+#: Settings of models that transform their logits after the head. A head that returns no logits cannot do that.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
 
 def register_attention() -> None:
-    """Make PACKED_ATTENTION known to transformers; may be called any number of times."""
+    """Register PACKED_ATTENTION with transformers; may be called any number of times."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
@@ -50,16 +48,16 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention inside each segment of the row: query, key, value (1, heads, T, D) -> (1, T, heads, D).
 
-    segments: lengths of the sequences, T in all. A sliding window that is shorter than a sequence is kept to.
+    segments: lengths of the sequences, T in total. A sliding window applies within each sequence.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     assert attention_mask is None and sum(segments) == query.shape[2], (segments, query.shape)
     parts: list[Tensor] = []
-    begin = 0
+    start = 0
     for length in segments:
-        here = slice(begin, begin + length)
-        begin += length
+        here = slice(start, start + length)
+        start += length
         mask = None
         if sliding_window is not None and length > sliding_window:
             position = torch.arange(length, device=query.device)
@@ -73,10 +71,10 @@ def packed_attention(
 
 
 def supports(model: Any) -> bool:
-    """Whether `packed_attention` and `LogprobHead` do what this model's own attention and head would.
+    """Whether `packed_attention` and `LogprobHead` compute what this model's own attention and head compute.
 
-    Not with layers that carry a state or a convolution along the row, with attention that has more to it than torch's
-    (sinks, chunks, biases), with logits that change after the head, or with a head that is no plain linear one.
+    They do not for layers that carry a state or a convolution along the row, for attention that torch's kernel lacks
+    (sinks, chunks, biases), for logits that are transformed after the head, and for a head that is not plainly linear.
     """
     config, find_head = getattr(model, "config", None), getattr(model, "get_output_embeddings", lambda: None)
     layer_types = getattr(config, "layer_types", None) or []
@@ -91,14 +89,14 @@ def supports(model: Any) -> bool:
 
 
 def _inner(model: Any) -> Any:
-    """The transformers model inside an adapted one."""
+    """The transformers model inside a model with adapters."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class LogprobHead:
     """The forward of a head while it trains: hidden states (1, P, D) -> log-probabilities (1, P, 1) of `labels`.
 
-    It takes the place of the head module's ``forward``, so that parameters, their names and DeepSpeed's hooks stay.
+    It replaces only the head module's ``forward``, so parameters, their names and DeepSpeed's hooks stay.
     """
 
     def __init__(self, model: Any) -> None:
@@ -107,7 +105,7 @@ class LogprobHead:
         self._head.forward = self._forward
 
     def remove(self) -> None:
-        """Give the head its own forward back."""
+        """Restore the head's own forward."""
         del self._head.forward
 
     def _forward(self, hidden: Tensor) -> Tensor:
@@ -132,11 +130,11 @@ def packed_logprobs(
     positions = torch.cat([torch.arange(length) for length in segments])
     predicting: list[int] = []  # position t predicts token t + 1
     owners: list[int] = []
-    begin = 0
+    start = 0
     for number, ((prompt, response), length) in enumerate(zip(sequences, segments, strict=True)):
-        predicting += range(begin + len(prompt) - 1, begin + length - 1)
+        predicting += range(start + len(prompt) - 1, start + length - 1)
         owners += [number] * len(response)
-        begin += length
+        start += length
     head.labels = torch.tensor([token for _, response in sequences for token in response], device=device)
     logprobs = model(
         input_ids=torch.tensor([ids], device=device),

@@ -1,9 +1,9 @@
 r"""Time and memory of weighing against the number of questions: ``python tests/benchmarks/weighing.py 10000 100000``.
 
 For each number, questions with 128 synthetic answers each (answers only, no other text) are written as one Parquet
-file, and ``east-ray weigh`` takes them as given samples. Reported are the seconds of taking and of weighing, and the greatest
-memory of the command with everything that it starts, Ray's processes and object store included (proportional set size,
-looked at every half second). The last line is a JSON object.
+file, and ``east-ray weigh`` takes them as given samples. Reported are the seconds of taking and of weighing, and the
+greatest memory of the command with everything that it starts, Ray's processes and object store included (proportional
+set size, looked at every half second). The last line is a JSON object.
 """
 
 import argparse

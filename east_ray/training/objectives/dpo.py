@@ -8,7 +8,6 @@ N is the number of examples of the global step.
 from typing import TYPE_CHECKING
 
 from east_ray.training.objectives import MicroBatch, Objective
-from east_ray.training.objectives.rewards import reward_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,3 +64,19 @@ def dpo(
     as_labelled, otherwise = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
     terms = (1 - label_smoothing) * as_labelled + label_smoothing * otherwise if label_smoothing else as_labelled
     return -(weights * terms).sum() / num_step_examples
+
+
+def reward_sums(batch: MicroBatch, beta: float) -> "dict[str, Tensor]":
+    """The metrics of DPO and KTO, by the implicit rewards beta * (log pi - log ref) of the two responses.
+
+    Sums over the examples: both rewards, their margin, and how often the chosen response has the larger one.
+    """
+    chosen, rejected = (
+        (beta * (batch.logprobs[name] - batch.references[name])).double() for name in ("chosen", "rejected")
+    )
+    return {
+        "chosen_reward": chosen.sum(),
+        "rejected_reward": rejected.sum(),
+        "reward_margin": (chosen - rejected).sum(),
+        "reward_accuracy": (chosen > rejected).double().sum(),
+    }

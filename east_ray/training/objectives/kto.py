@@ -11,7 +11,7 @@ of prompt and response, at least 0. It is never weighted and never differentiate
 from typing import TYPE_CHECKING
 
 from east_ray.training.objectives import MicroBatch, Objective
-from east_ray.training.objectives.rewards import reward_sums
+from east_ray.training.objectives.dpo import reward_sums
 
 if TYPE_CHECKING:
     from torch import Tensor

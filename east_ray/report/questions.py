@@ -1,0 +1,122 @@
+"""Questions of a round to look at in the report, each with examples of its responses."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from east_ray.records import DISCARDED, EXAMPLES
+from east_ray.report.responses import fetch_responses
+from east_ray.report.summary import TrainingResults
+from east_ray.storage import Folder
+
+#: Clusters of a question of which a response is shown, the largest ones.
+_SHOWN_CLUSTERS = 4
+#: Share of the questions that are shown which were discarded.
+_DISCARDED_SHARE = 0.3
+#: One of so many questions, at each end, has an extreme entropy.
+_EXTREMES = 7
+#: Compressed bytes of samples that are read for examples of responses. Of questions beyond it, only the chosen and the
+#: rejected response are shown, which are in ``examples/`` too.
+_MAX_SAMPLES_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class ShownQuestion:
+    """A question with examples of its responses. `weight` is None if it was discarded, `reason` if it was kept."""
+
+    question_id: str
+    question: str
+    reference_answer: str | None
+    entropy: float
+    pass_rate: float
+    weight: float | None
+    reason: str | None
+    clusters: list[dict[str, Any]]
+    """records.CLUSTER, largest first."""
+    responses: list[tuple[str, str]]
+    """What each is an example of, and its text."""
+
+
+def shown_questions(
+    training: TrainingResults,
+    samples: Folder,
+    answers: Folder,
+    *,
+    num_responses: int | None = None,
+    max_questions: int = 200,
+) -> list[ShownQuestion]:
+    """Questions to look at: of those kept the extremes of entropy and a spread between them, and discarded ones.
+
+    The same questions each time, greatest entropy first. The texts of these questions alone are read, part by part.
+    `num_responses` is `answers.responses` of the training.
+    """
+    num_discarded = int(max_questions * _DISCARDED_SHARE)
+    columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
+    of_examples = [*columns, "weight", "chosen", "rejected"]
+    rows = [
+        *_rows(training.stages / "examples", EXAMPLES, of_examples, max_questions - num_discarded),
+        *_rows(training.stages / "discarded", DISCARDED, [*columns, "reason"], num_discarded),
+    ]
+    wanted = {row["question_id"]: range(len((row["clusters"] or [])[:_SHOWN_CLUSTERS])) for row in rows}
+    responses = fetch_responses(samples, answers, wanted, num_responses=num_responses, max_bytes=_MAX_SAMPLES_BYTES)
+    shown = [
+        ShownQuestion(
+            **{name: row[name] for name in columns},
+            weight=row.get("weight"),
+            reason=row.get("reason"),
+            responses=_labelled(row, responses.get(row["question_id"], [])),
+        )
+        for row in rows
+    ]
+    return sorted(shown, key=lambda question: (-question.entropy, question.question_id))
+
+
+def _rows(folder: Folder, schema: pa.Schema, columns: Sequence[str], num: int) -> Iterator[dict[str, Any]]:
+    """About `num` rows of a table, spread over its entropies; one part is in memory at a time."""
+    entropies = folder.read(schema, ["entropy"])["entropy"].to_numpy().astype(np.float64)  # null -> NaN
+    positions, begin = positions_across(entropies, num), 0
+    for part in folder.parts():
+        num_rows = folder.read(schema, ["entropy"], [part]).num_rows
+        inside = positions[(positions >= begin) & (positions < begin + num_rows)] - begin
+        begin += num_rows
+        if inside.size:
+            yield from folder.read(schema, columns, [part]).take(inside).to_pylist()
+
+
+def positions_across(values: NDArray[np.float64], num: int) -> NDArray[np.intp]:
+    """Positions, in order, of about `num` of (N,) values: some of the least and of the greatest, the rest in between.
+
+    Values that are NaN are left out.
+
+    >>> positions_across(np.array([5.0, 1.0, np.nan, 3.0, 4.0, 2.0]), 3)
+    array([0, 1, 3])
+    """
+    order = np.argsort(values, kind="stable")[: int(np.sum(~np.isnan(values)))]
+    if order.size <= num:
+        return np.sort(order)
+    at_each_end = num // _EXTREMES
+    between = np.linspace(at_each_end, order.size - at_each_end - 1, num - 2 * at_each_end).round().astype(np.intp)
+    ends = np.arange(at_each_end)
+    return np.unique(order[np.concatenate([ends, between, order.size - 1 - ends])])
+
+
+def _labelled(row: Mapping[str, Any], of_clusters: Sequence[str | None]) -> list[tuple[str, str]]:
+    """The chosen and the rejected response and one of each of the largest clusters, each text once with all it is."""
+    labels: dict[str, list[str]] = {}
+    for role in ("chosen", "rejected"):
+        if row.get(role):
+            labels.setdefault(row[role], []).append(role)
+    for cluster, text in zip(row["clusters"] or [], of_clusters, strict=False):
+        if text is not None:
+            labels.setdefault(text, []).append(cluster_words(cluster))
+    return [(", ".join(words), text) for text, words in labels.items()]
+
+
+def cluster_words(cluster: Mapping[str, Any]) -> str:
+    """A cluster in a few words, e.g. ``64 × 72, correct``: the answer, and how many responses give it."""
+    answer = "no answer" if cluster["answer"] is None else cluster["answer"]
+    return f"{answer} × {cluster['num_responses']}" + (", correct" if cluster["is_correct"] else "")

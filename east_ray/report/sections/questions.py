@@ -1,0 +1,77 @@
+"""The questions of a round: how many were asked and kept, their entropies and weights, and some of them to look at."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from east_ray.report import plots
+from east_ray.report.page import Block, Figure, Questions, Table, Text
+from east_ray.report.questions import shown_questions
+from east_ray.report.summary import RoundSummary, arm_labels, quantiles
+from east_ray.report.wording import QUANTILES, percent_of
+from east_ray.storage import RunDirectory
+from east_ray.storage.rounds import listed
+
+
+def funnel(summary: RoundSummary) -> Iterator[Block]:
+    """What became of the questions that were asked."""
+    if not summary.trainings:
+        return
+    first = summary.trainings[0]
+    counts = (
+        {"asked": summary.asked}
+        | {f"set aside: {reason}": count for reason, count in summary.set_aside.items()}
+        | {"kept as examples": first.kept}
+        | {f"discarded: {reason}": count for reason, count in first.discarded.items()}
+    )
+    rows = [[name, f"{count:,}", percent_of(count, summary.asked)] for name, count in counts.items()]
+    yield Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
+    yield Figure("From asked to kept", plots.bars("Questions asked, set aside, kept and discarded", counts))
+    if first.num_responses:
+        share = percent_of(first.num_truncated, first.num_responses)
+        yield Text(f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated.")
+    differing = [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]
+    if differing:
+        shown_as = arm_labels(summary)
+        rows = [[shown_as[one.arm], f"{one.kept:,}", listed(one.discarded)] for one in [first, *differing]]
+        yield Table("Trainings that keep other questions", ["training", "kept", "discarded"], rows)
+
+
+def weights(summary: RoundSummary) -> Iterator[Block]:
+    """Entropies and weights of the kept questions."""
+    if not summary.trainings or not summary.trainings[0].entropies.size:
+        return
+    first, shown_as = summary.trainings[0], arm_labels(summary)
+    weighted = {shown_as[one.arm]: one.weights for one in summary.arms if one.weights.size}
+    arrays = {"entropy (nats)": first.entropies} | {f"weight: {label}": array for label, array in weighted.items()}
+    rows = [[name, *(f"{value:.2f}" for value in quantiles(array))] for name, array in arrays.items()]
+    yield Table("Over the kept questions", ["", *QUANTILES], rows)
+    title = "Entropy of the answers to kept questions"
+    yield Figure(title, plots.histogram(title, {"entropy": first.entropies}, "entropy (nats)"))
+    unequal = {label: array for label, array in weighted.items() if np.ptp(array) > 0}
+    if unequal:
+        title = "Weights" if len(unequal) > 1 else f"Weights: {next(iter(unequal))}"
+        yield Figure(title, plots.histogram(title, unequal, "weight"))
+    title = "Entropy against pass rate"
+    yield Figure(
+        f"{title}; a larger dot is more questions",
+        plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)"),
+    )
+
+
+def questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
+    """A table of some questions with examples of their responses."""
+    if not summary.trainings:
+        return
+    first, config = summary.trainings[0], directory.config
+    # From the second round on, each training of a comparison has samples of its own.
+    has_own = config.compare is not None and summary.number > 0
+    stages = first.stages if has_own else directory.round(summary.number)
+    num_responses = config.learners()[first.name].answers.responses
+    found = shown_questions(first, stages / "samples", stages / "answers", num_responses=num_responses)
+    if found:
+        yield Questions(
+            f"{len(found):,} of {summary.asked:,} questions: kept ones with the least and the greatest entropies and a "
+            "spread between them, and discarded ones. Open a question to read its responses.",
+            found,
+        )

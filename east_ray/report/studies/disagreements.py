@@ -1,0 +1,172 @@
+"""Where do weights by entropy and by accuracy differ most?"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from east_ray import weighting
+from east_ray.records import StudyBlock, StudyPage, StudyText
+from east_ray.report.responses import fetch_responses
+from east_ray.report.studies.errors import ErrorKind, kind_of_errors
+from east_ray.report.studies.shares import number_words, only_sampled, rank_correlation
+from east_ray.storage import Folder
+
+_QUESTIONS_AT_ONCE = 1024
+#: Questions of each direction that the page shows.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ShownCluster:
+    """A cluster with one of its responses; answer None: no answer was found."""
+
+    answer: str | None
+    num_responses: int
+    is_correct: bool
+    response: str | None
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A question that the two signals weight differently. Both weights have exponent 1 and mean 1."""
+
+    question_id: str
+    question: str
+    reference_answer: str | None
+    entropy: float
+    pass_rate: float
+    entropy_weight: float
+    accuracy_weight: float
+    errors: ErrorKind
+    clusters: list[ShownCluster]
+    """The largest ones, and that of the reference answer, largest first."""
+
+
+@dataclass(frozen=True)
+class Disagreements:
+    """The kept questions that differ most, in both directions, and how far the two weightings agree on all."""
+
+    num_questions: int
+    rank_correlation: float | None
+    mean_difference: float
+    """Mean over the questions of the absolute difference of the two weights."""
+    heavier_by_entropy: list[Disagreement]
+    heavier_by_accuracy: list[Disagreement]
+
+
+def disagreements(
+    examples: Folder,
+    samples: Folder,
+    answers: Folder,
+    *,
+    num_responses: int | None = None,
+    max_questions: int = 50,
+    max_clusters: int = 4,
+) -> Disagreements:
+    """Where entropy and 1 - pass rate weight the kept questions of a round most differently.
+
+    Args:
+        num_responses: `answers.responses` of the training whose examples these are.
+        max_questions: shown for each direction.
+        max_clusters: shown for each question, besides that of the reference answer.
+
+    Raises:
+        ValueError: as `weighting.weights`, if the questions have no weights, e.g. because all entropies are 0.
+    """
+    columns = list(_columns(examples, ["entropy", "pass_rate"]))
+    entropies, pass_rates = (np.concatenate([np.empty(0), *(c[i] for c in columns)]) for i in (0, 1))
+    entropy_weights = weighting.weights(entropies.tolist(), 1)
+    accuracy_weights = weighting.weights((1.0 - pass_rates).tolist(), 1)
+    difference = entropy_weights - accuracy_weights
+    order = np.argsort(-difference, kind="stable")
+    heavier = [int(i) for i in order[:max_questions] if difference[i] > 0]
+    lighter = [int(i) for i in order[::-1][:max_questions] if difference[i] < 0]
+
+    rows = _rows_at(examples, {*heavier, *lighter}, max_clusters)
+    wanted = {row["question_id"]: row["places"] for row in rows.values()}
+    responses = fetch_responses(samples, answers, wanted, num_responses=num_responses)
+
+    def shown(position: int) -> Disagreement:
+        row = rows[position]
+        texts = responses.get(row["question_id"], [None] * len(row["places"]))
+        clusters = [row["clusters"][place] for place in row["places"]]
+        return Disagreement(
+            **{name: row[name] for name in ("question_id", "question", "reference_answer", "entropy", "pass_rate")},
+            entropy_weight=float(entropy_weights[position]),
+            accuracy_weight=float(accuracy_weights[position]),
+            errors=kind_of_errors(row["clusters"]),
+            clusters=[ShownCluster(**one, response=text) for one, text in zip(clusters, texts, strict=True)],
+        )
+
+    return Disagreements(
+        entropies.size,
+        rank_correlation(entropy_weights, accuracy_weights),
+        float(np.abs(difference).mean()),
+        [shown(position) for position in heavier],
+        [shown(position) for position in lighter],
+    )
+
+
+def _columns(examples: Folder, names: Sequence[str]) -> Iterable[list[NDArray[np.float64]]]:
+    for batch in examples.batches(names, max_rows=_QUESTIONS_AT_ONCE):
+        sampled = only_sampled(batch)
+        yield [sampled[name].to_numpy() for name in names]
+
+
+def _rows_at(examples: Folder, positions: set[int], max_clusters: int) -> dict[int, dict[str, Any]]:
+    """The rows at these positions among the sampled questions; `places` are those of the clusters to show."""
+    names = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
+    rows: dict[int, dict[str, Any]] = {}
+    begin = 0
+    for batch in examples.batches(names, max_rows=_QUESTIONS_AT_ONCE):
+        sampled = only_sampled(batch)
+        inside = sorted(position for position in positions if begin <= position < begin + sampled.num_rows)
+        taken = sampled.take(pa.array([position - begin for position in inside], pa.int64())).to_pylist()
+        for position, row in zip(inside, taken, strict=True):
+            places = [p for p, c in enumerate(row["clusters"]) if p < max_clusters or c["is_correct"]]
+            rows[position] = row | {"places": places}
+        begin += sampled.num_rows
+    return rows
+
+
+def disagreements_page(
+    examples: Folder, samples: Folder, answers: Folder, *, num_responses: int | None = None
+) -> StudyPage:
+    """How far the two weightings agree, and the questions where they differ most."""
+    title = "Entropy against accuracy"
+    try:
+        found = disagreements(examples, samples, answers, num_responses=num_responses, max_questions=_SHOWN)
+    except ValueError as error:  # e.g. every question has one answer only
+        text = f"There are no two weightings to compare: {error}."
+        return {"title": title, "text": text, "tables": [], "curves": [], "texts": []}
+    correlation = number_words(found.rank_correlation, ".2f") or "none"
+    return {
+        "title": title,
+        "text": f"Over {found.num_questions:,} kept questions the weights by entropy and by 1 - pass rate (exponent 1) "
+        f"have a rank correlation of {correlation} and differ by {found.mean_difference:.2f} on average. The questions "
+        "below are those where they differ most.",
+        "tables": [],
+        "curves": [],
+        "texts": [
+            *(_folded("heavier by entropy", one) for one in found.heavier_by_entropy),
+            *(_folded("heavier by accuracy", one) for one in found.heavier_by_accuracy),
+        ],
+    }
+
+
+def _folded(direction: str, one: Disagreement) -> StudyText:
+    title = (
+        f"{direction}: weight {one.entropy_weight:.2f} by entropy ({one.entropy:.2f} nats), {one.accuracy_weight:.2f} "
+        f"by accuracy (pass rate {one.pass_rate:.2f}); errors: {one.errors}"
+    )
+    label = f"question {one.question_id}, reference {one.reference_answer}"
+    blocks: list[StudyBlock] = [{"label": label, "text": one.question}]
+    for cluster in one.clusters:
+        answer = "no answer" if cluster.answer is None else cluster.answer
+        label = f"{cluster.num_responses} × {answer}" + (", correct" if cluster.is_correct else "")
+        blocks.append({"label": label, "text": cluster.response or ""})
+    return {"title": title, "blocks": blocks}

@@ -1,0 +1,241 @@
+"""How many responses per question are enough: entropies and weights from the first of them, against those from all.
+
+Axes in shapes: Q questions, S sizes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from east_ray.answers.grading import Graded, measured
+from east_ray.answers.stage import paired
+from east_ray.records import SAMPLES, StudyPage, StudySeries
+from east_ray.report.studies.shares import Share, number_words, rank_correlation, share_of, share_words
+from east_ray.selection import SelectionRules, reason_to_discard
+from east_ray.storage import Folder
+from east_ray.storage.tasks import part_groups, run_tasks
+
+_QUESTIONS_AT_ONCE = 64
+#: Where (1 - a)^n is so small that the closed form of the correction loses its digits, by n a.
+_MAX_CLOSED_FORM = 10
+#: The series of the correction needs about so many / a terms for full precision.
+_SERIES_TERMS = 40
+
+
+def corrected_entropy(counts: Sequence[int]) -> float:
+    """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
+
+    The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
+    answers are still unseen, as with few responses of an unsure model. Chao, Wang and Jost (2013, Methods in Ecology
+    and Evolution 4, 1091-1100) estimate the unseen part from the answers seen once and twice. Unlike Miller and
+    Madow's, their correction does not stop at 1/n, and it is 0 for one cluster. It may exceed ln(clusters).
+    """
+    from scipy.special import digamma
+
+    sizes = np.array([count for count in counts if count > 0], dtype=np.float64)
+    n = float(sizes.sum())
+    if n < 2:
+        return 0.0
+    # sum_{k=x}^{n-1} 1/k = digamma(n) - digamma(x)
+    seen = float(np.sum(sizes / n * (digamma(n) - digamma(sizes))))
+    once, twice = int(np.sum(sizes == 1)), int(np.sum(sizes == 2))
+    if once == 0 or (once == 1 and twice == 0):
+        return seen  # a = 1: nothing unseen is estimated
+    a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
+    # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
+    # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
+    if n * a < _MAX_CLOSED_FORM:
+        r = np.arange(1, n)
+        tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
+    else:
+        j = np.arange(1, _SERIES_TERMS / a)
+        tail = np.sum((1 - a) ** j / (n + j - 1))
+    return seen + once / n * float(tail)
+
+
+class Prefix(NamedTuple):
+    """What the first so many responses of a question would have given. Entropies in nats."""
+
+    entropy: float
+    corrected_entropy: float
+    pass_rate: float
+    is_kept: bool
+    num_tokens: float
+    """Of all these responses; NaN if whoever sampled did not say."""
+
+
+def entropies_of_first(
+    question_id: str, graded: Graded, num_tokens: Sequence[int | None], sizes: Sequence[int], rules: SelectionRules
+) -> list[Prefix]:
+    """For each size what `selection.judge` would give for that many first responses.
+
+    Clusters are those of all responses, so two rounded decimals may be equal because of a later response.
+
+    Args:
+        graded: all responses to the question.
+        num_tokens: of each response.
+
+    Raises:
+        ValueError: if there are fewer responses than the largest size.
+    """
+    if len(graded.cluster) < max(sizes):
+        raise ValueError(f"{question_id}: expected {max(sizes)} responses, found {len(graded.cluster)}")
+    tokens = [np.nan if count is None else float(count) for count in num_tokens]
+
+    def prefix(size: int) -> Prefix:
+        first = graded.first(size)
+        seen = measured(question_id, first.clusters, rules.no_answer)
+        counts = [one.num_responses for one in first.clusters if rules.no_answer == "cluster" or one.answer is not None]
+        is_kept = reason_to_discard(first, rules) is None
+        return Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size]))
+
+    return [prefix(size) for size in sizes]
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """`entropies_of_first` of a round's questions, those with enough responses."""
+
+    sizes: list[int]
+    values: NDArray[np.float64]
+    """(Q, S, fields of Prefix)"""
+    num_too_few: int
+    """Questions with fewer responses than the largest size: not among the Q."""
+
+
+def measure_prefixes(samples: Folder, answers: Folder, sizes: Sequence[int], rules: SelectionRules) -> Prefixes:
+    """`entropies_of_first` of all questions, as tasks over the cluster; only numbers travel, 40 bytes a size.
+
+    `sizes` grow, and the last is the number of responses to compare with. Raises ValueError if they do not grow.
+    """
+    if not sizes or any(size < 1 for size in sizes) or sorted(set(sizes)) != list(sizes):
+        raise ValueError(f"sizes: expected growing numbers of responses, found {list(sizes)}")
+    columns = ["question_id", "responses.list.element.num_tokens"]
+
+    def work(parts: Sequence[str]) -> dict[str, Any]:
+        values: list[float] = []
+        num_too_few = 0
+        for batch, graded in paired(samples, answers, parts, columns, max_rows=_QUESTIONS_AT_ONCE):
+            for row, one in zip(batch.to_pylist(), graded, strict=True):
+                if len(one.cluster) < sizes[-1]:
+                    num_too_few += 1
+                    continue
+                tokens = [response["num_tokens"] for response in row["responses"]]
+                prefixes = entropies_of_first(row["question_id"], one, tokens, sizes, rules)
+                values += [float(value) for prefix in prefixes for value in prefix]
+        return {"values": values, "num_too_few": num_too_few}
+
+    rows = list(run_tasks(work, part_groups(samples)))
+    values = np.concatenate([np.empty(0), *(np.asarray(row["values"], np.float64) for row in rows)])
+    return Prefixes(
+        list(sizes),
+        values.reshape(-1, len(sizes), len(Prefix._fields)),
+        sum(int(row["num_too_few"]) for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class SizeSummary:
+    """What so many responses per question would have given, against the largest number. Entropies in nats."""
+
+    num_responses: int
+    mean_entropy: float
+    mean_corrected_entropy: float
+    rank_correlation: float | None
+    """Spearman's, of the entropies with those of the largest number."""
+    num_kept_at_both: int
+    mean_weight_difference: float | None
+    """Mean absolute difference of the weights (entropy, exponent 1, mean 1 over the questions kept at both)."""
+    decision_changes: Share
+    """Questions that the largest number keeps and this one discards, or the other way round."""
+    num_tokens: int | None
+    """Tokens of these responses of all questions; None if not all are known."""
+
+
+def fewer_responses(measured_: Prefixes) -> list[SizeSummary]:
+    """A summary for each size. Raises ValueError if no question has enough responses."""
+    if measured_.values.shape[0] == 0:
+        raise ValueError(f"no question has {measured_.sizes[-1]} responses, so fewer cannot be compared with them")
+    entropies, corrected, _, kept, tokens = (measured_.values[:, :, field] for field in range(len(Prefix._fields)))
+    is_kept = kept > 0
+    summaries = []
+    for index, size in enumerate(measured_.sizes):
+        both = is_kept[:, index] & is_kept[:, -1]
+        here, full = entropies[both, index], entropies[both, -1]
+        # Without a positive entropy there are no weights to compare.
+        comparable = bool(np.any(here > 0) and np.any(full > 0))
+        num_tokens = float(tokens[:, index].sum())
+        summaries.append(
+            SizeSummary(
+                size,
+                float(entropies[:, index].mean()),
+                float(corrected[:, index].mean()),
+                rank_correlation(entropies[:, index], entropies[:, -1]),
+                int(both.sum()),
+                float(np.abs(here / here.mean() - full / full.mean()).mean()) if comparable else None,
+                share_of(is_kept[:, index] != is_kept[:, -1]),
+                None if np.isnan(num_tokens) else int(num_tokens),
+            )
+        )
+    return summaries
+
+
+def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int], rules: SelectionRules) -> StudyPage:
+    """The wanted numbers of responses against the largest one that the questions have."""
+    most = min(_responses_per_question(samples), *([rules.num_responses] if rules.num_responses else []))
+    sizes = sorted({*(size for size in wanted if size < most), most})
+    summaries = fewer_responses(measure_prefixes(samples, answers, sizes, rules))
+    columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
+    series = [
+        _series("plain", summaries, [one.mean_entropy for one in summaries]),
+        _series("corrected", summaries, [one.mean_corrected_entropy for one in summaries]),
+    ]
+    return {
+        "title": "How many responses are enough",
+        "text": "Entropies and weights from the first responses to each question against those from all. The plain "
+        "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
+        "(2013).",
+        "tables": [
+            {
+                "caption": "From the first responses",
+                "columns": [*columns, "kept or not differs, % (95 % interval)"],
+                "rows": [_cells(one) for one in summaries],
+            }
+        ],
+        "curves": [
+            {
+                "title": "Mean entropy from the first responses",
+                "x_label": "responses a question",
+                "y_label": "entropy (nats)",
+                "series": series,
+            }
+        ],
+        "texts": [],
+    }
+
+
+def _responses_per_question(samples: Folder) -> int:
+    """The least number of responses that a question of the first part has; the other parts differ in few questions."""
+    for part in samples.parts():
+        return int(pc.min(pc.list_value_length(samples.read(SAMPLES, ["responses"], [part])["responses"])).as_py())
+    return 0
+
+
+def _cells(one: SizeSummary) -> list[str]:
+    return [
+        f"{one.num_responses}",
+        number_words(one.num_tokens, ",.0f"),
+        f"{one.mean_entropy:.3f}",
+        f"{one.mean_corrected_entropy:.3f}",
+        number_words(one.rank_correlation, ".3f"),
+        number_words(one.mean_weight_difference, ".3f"),
+        share_words(one.decision_changes),
+    ]
+
+
+def _series(label: str, summaries: Sequence[SizeSummary], values: list[float]) -> StudySeries:
+    return {"label": label, "x": [one.num_responses for one in summaries], "y": values, "low": None, "high": None}
