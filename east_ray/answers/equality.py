@@ -19,7 +19,7 @@ of convention, the conventions are:
     3:4                3/4; 12:00 and 4:30 are times of day
     1011_2             keeps its base
 
-Equality is decided on canonical keys (`east_ray.answers.symbolic`), so the clusters depend neither on the order of the
+Equality is decided on canonical keys (`east_ray.symbolic`), so the clusters depend neither on the order of the
 responses nor on the machine, no process can hang and nothing is evaluated as code. Rounded decimals are the one
 exception to keys: `equivalent` compares two answers alone, while in `cluster` 1.41421356 and 1.4142135623 also meet
 through the square root of 2. Clusters are always transitive.

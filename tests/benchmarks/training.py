@@ -3,7 +3,7 @@ r"""Tokens per second of the training loop beside padding and TRL, in one run: `
 The same model (random weights) and the same examples, with the lengths of GSM8K's questions and solutions where
 ``../shared/data/gsm8k`` is present (four characters a token), else drawn at random; the loss is of the response only.
 
-    ours      `east_ray.training.loop.train`, sequences packed end to end, DeepSpeed in this one process, without Ray
+    ours      `east_ray.training.train`, sequences packed end to end, DeepSpeed in this one process, without Ray
     padded    a plain torch loop with every row padded to the maximum length
     trl       TRL's SFTTrainer with packing, where it is installed, else null
 

@@ -1,7 +1,7 @@
 r"""From tokens to an expression tree.
 
-The tree says what is written, not what it is worth: that is the business of `east_ray.answers.symbolic.values`. Nothing
-is ever evaluated as code, and every input ends in bounded time: texts, numbers and nesting have limits.
+The tree says what is written, not what it is worth: that is the business of `east_ray.symbolic.values`. Nothing is ever
+evaluated as code, and every input ends in bounded time: texts, numbers and nesting have limits.
 
 Grammar, loosest binding first::
 

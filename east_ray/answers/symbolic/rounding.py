@@ -29,7 +29,7 @@ def _is_rounded_number(decimal: Fraction, places: int, value: Fraction, is_exact
 def is_rounding_of(decimal: Key, precise: Key) -> bool:
     r"""Whether `decimal` is `precise`, with numbers cut or rounded after MIN_DECIMALS places or more.
 
-    >>> from east_ray.answers.symbolic.keys import key
+    >>> from east_ray.symbolic.keys import key
     >>> is_rounding_of(key("1.41421356"), key(r"\sqrt{2}"))
     True
     >>> is_rounding_of(key("1.4142"), key(r"\sqrt{2}"))
