@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import yaml
 from rich.console import Console
 
 from east_ray import pipeline, records
-from east_ray.answers import equality
+from east_ray.answers import equality, extraction
 from east_ray.config.documentation import settings_tables
 from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
@@ -41,16 +42,17 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "east_ray/README.md
 def generated() -> dict[str, str]:
     """Name -> text of each part of east_ray/README.md that stands between <!-- NAME --> and <!-- /NAME -->."""
     return {
-        "conventions": f"```text\n{conventions()}\n```\n",
+        "extraction": as_text(extraction),
+        "equality": as_text(equality),
         "records": "\n".join(folder_table(*one) for one in documented_schemas()),
         "settings": settings_tables(),
         "serving": settings_tables(ServingConfig),
     }
 
 
-def conventions() -> str:
-    """What `answers.equality` says of its conventions and limits."""
-    return (equality.__doc__ or "").partition("\n\n")[2].strip()
+def as_text(module: ModuleType) -> str:
+    """Markdown: what the docstring of a module says."""
+    return f"```text\n{(module.__doc__ or '').strip()}\n```"
 
 
 def documented_schemas() -> Iterator[tuple[str, str, pa.Schema]]:
