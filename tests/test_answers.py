@@ -19,7 +19,6 @@ from east_ray.answers import (
     canonical,
     canonical_answer,
     cluster,
-    cluster_with_reference,
     equivalent,
     extract,
     extract_answer,
