@@ -231,11 +231,9 @@ def _list_key(node: Apply) -> Key:
     items = node.arguments
     if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 and x ≠ 1, x ≠ 3
         left, right = items[0].sides[0], items[1:]
-        alike = [
-            item if isinstance(item, Relation) else Relation(("≠",), (left, item), (True, False)) for item in right
-        ]
-        if all(item.signs == ("≠",) for item in alike):
-            return _all_key(Apply("all", (items[0], *alike)))
+        others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
+        if all(other.signs == ("≠",) for other in others):
+            return _all_key(Apply("all", (items[0], *others)))
     keys = [_key(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
         return _joined(keys)  # x < -1 or x > 3
@@ -433,10 +431,8 @@ def _between_key(lower: Node, low_sign: str, middle: Node, high_sign: str, upper
     opening, closing = "[" if low_sign == "≤" else "(", "]" if high_sign == "≤" else ")"
     if inner := _inside_abs(middle):
         minus_lower, minus_upper = Apply("-", (lower,)), Apply("-", (upper,))
-        return _joined((
-            _between_key(minus_upper, high_sign, inner, low_sign, minus_lower),
-            _between_key(lower, low_sign, inner, high_sign, upper),
-        ))  # fmt: skip
+        negative = _between_key(minus_upper, high_sign, inner, low_sign, minus_lower)
+        return _joined((negative, _between_key(lower, low_sign, inner, high_sign, upper)))
     low, high = _linear_bound(middle, lower), _linear_bound(middle, upper)
     if low is None or high is None:
         parts = (_half_line_key(middle, _FLIPPED[low_sign], lower), _half_line_key(middle, high_sign, upper))
@@ -487,11 +483,7 @@ def key(answer: str) -> Key:
             raise UndefinedError("too long to evaluate")
         with LOCK:
             return _key(node)
-    except (
-        UndefinedError,
-        OffDomainError,
-        RecursionError,
-    ):  # the last: nested as deeply as may be, under a deep caller
+    except (UndefinedError, OffDomainError, RecursionError):  # RecursionError: deep nesting and a deep caller
         return _key(as_written(tokenize(clean(answer))))
 
 

@@ -36,21 +36,8 @@ _SEPARATORS = frozenset((",", ";", "\\\\", AND))
 _INEQUALITIES = frozenset("<≤>≥≠")
 _UNIT_MARKS = frozenset("./-'\"()")
 #: Words that say what to do with a number, so that they are no unit: anywhere, at first, or unless they come last.
-_NO_UNITS = frozenset(
-    [
-        "plus",
-        "minus",
-        "divided",
-        "multiplied",
-        "choose",
-        "remainder",
-        "factorial",
-        "half",
-        "halves",
-        "tenths",
-        "hundredths",
-    ]
-)
+_NO_UNIT_NAMES = "plus minus divided multiplied choose remainder factorial half halves tenths hundredths"
+_NO_UNITS = frozenset(_NO_UNIT_NAMES.split())
 _NO_UNITS_FIRST = frozenset(("squared", "cubed"))
 _NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
@@ -81,6 +68,11 @@ class _Parser:
             self.position += 1
             return True
         return False
+
+    def at_end(self, closers: str) -> bool:
+        """Whether no token is left, or the next one is one of `closers`."""
+        mark = self.mark()
+        return self.position >= len(self.tokens) or (mark is not None and mark in closers)
 
     def expect(self, marks: str) -> str:
         mark = self.mark()
@@ -134,17 +126,11 @@ class _Parser:
             while (separator := self.mark()) in _SEPARATORS:
                 separators.add(str(separator))
                 self.position += 1
-            mark = self.mark()
-            if self.position >= len(self.tokens) or (mark is not None and mark in closers):
+            if self.at_end(closers):
                 self.separators = separators
                 return found
             found.append(self.item())
-            mark = self.mark()
-            if (
-                mark not in _SEPARATORS
-                and not (mark is not None and mark in closers)
-                and self.position < len(self.tokens)
-            ):
+            if self.mark() not in _SEPARATORS and not self.at_end(closers):
                 raise NotMathematicsError(f"unexpected {self.tokens[self.position].text}")
 
     def item(self) -> Node:

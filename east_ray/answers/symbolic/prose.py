@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token
+from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token, value_of_each_name
 from east_ray.answers.symbolic.tree import Node, Number, Symbol, Text
 
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -37,11 +37,12 @@ _UNIT_SERIES = (
     ("kilometer", "meter", "centimeter", "millimeter"),
     ("kilogram", "gram"),
 )
-_UNIT_NAMES = {
-    "hr": "hour", "hrs": "hour", "min": "minute", "mins": "minute", "sec": "second", "secs": "second", "feet": "foot",
-    "ft": "foot", "inches": "inch", "in": "inch", "lb": "pound", "lbs": "pound", "oz": "ounce", "yd": "yard",
-    "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "kg": "kilogram", "pennies": "cent",
-}  # fmt: skip
+_UNIT_OF_NAME = value_of_each_name(
+    """
+    hour hr hrs;  minute min mins;  second sec secs;  foot feet ft;  inch inches in;  pound lb lbs;  ounce oz;
+    yard yd;  kilometer km;  centimeter cm;  millimeter mm;  kilogram kg;  cent pennies
+    """
+)
 
 
 def number_in_words(words: str) -> int | None:
@@ -127,7 +128,7 @@ def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
             number = token.text
         elif token.kind in ("word", "text") and number:
             unit = token.text.casefold().removesuffix(" and").strip(" .,")
-            parts.append((number, _UNIT_NAMES.get(unit) or unit.removesuffix("s")))
+            parts.append((number, _UNIT_OF_NAME.get(unit) or unit.removesuffix("s")))
             number = ""
         elif number or token.text not in (",", AND):
             return None

@@ -27,13 +27,12 @@ class Token(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------- cleaning
 
 _FULL_WIDTH = {0xFF01 + offset: chr(0x21 + offset) for offset in range(94)}
-_LOOK_ALIKES = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/",
-    "⁄": "/", "′": "'", "’": "'", "º": "°", "⩽": "≤", "⩾": "≥", "，": ",", "、": ",", "。": ".", "∣": "|", "％": "%",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "€": "", "£": "", "¥": "", "￥": "", "₹": "",
-    "∛": r"\sqrt[3]", "∜": r"\sqrt[4]",
-}  # fmt: skip
-_UNICODE = str.maketrans({**{chr(code): text for code, text in _FULL_WIDTH.items()}, **_LOOK_ALIKES})
+_SPACES = "\u00a0\u2009\u202f\u3000"
+_UNICODE = (
+    _FULL_WIDTH
+    | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]"}
+    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’º⩽⩾、。∣" + _SPACES, "-----****///''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹")
+)
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
@@ -97,23 +96,29 @@ def _trimmed(text: str) -> str:
 
 AND = "∧"  # separates like a comma, but inequalities joined by it hold together
 
-_MARKS = {
-    "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "±", "mp": "∓",
-    "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">",
-    "ne": "≠", "neq": "≠", "approx": "≈", "simeq": "≈", "equiv": "=", "in": "∈",
-    "cup": "∪", "cap": "∩", "bigcup": "∪", "bigcap": "∩", "cr": "\\\\", "setminus": "∖", "backslash": "∖",
-    "{": "⦃", "}": "⦄", "lbrace": "⦃", "rbrace": "⦄", "langle": "⟨", "rangle": "⟩",
-    "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "lbrack": "[", "rbrack": "]",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "|": "|", "lVert": "|", "rVert": "|", "colon": ":",
-    "quad": ",", "qquad": ",", "and": AND, "or": ",", "land": AND, "lor": ",", "wedge": AND, "vee": ",", "\\": "\\\\",
-    "%": "%", "degree": "°", "prime": "'", "sqrt": "√", "frac": "frac", "dfrac": "frac", "tfrac": "frac",
-    "cfrac": "frac", "binom": "binom", "dbinom": "binom", "tbinom": "binom", "sum": "∑", "prod": "∏",
-    "choose": "choose", "over": "over", "to": "→", "rightarrow": "→", "Rightarrow": "→", "implies": "→", "&": "&",
-}  # fmt: skip
-_LETTERS = {"pi": "π", "infty": "∞", "infinity": "∞", "inf": "∞", "oo": "∞", "emptyset": "∅", "varnothing": "∅",
-            "theta": "θ", "varphi": "φ", "phi": "φ", "alpha": "α", "beta": "β", "gamma": "γ", "lambda": "λ", "mu": "μ",
-            "sigma": "σ", "omega": "ω", "epsilon": "ε", "varepsilon": "ε", "rho": "ρ", "delta": "δ",
-            "R": "ℝ", "reals": "ℝ", "cdots": "…", "ldots": "…", "dots": "…"}  # fmt: skip
+
+def value_of_each_name(groups: str) -> dict[str, str]:
+    """A table from text: each group, up to a semicolon, is a value and the names that stand for it."""
+    split = (group.split() for group in groups.split(";"))
+    return {name: value for value, *names in split for name in names}
+
+
+_MARKS = value_of_each_name(
+    r"""
+    * cdot times ast;  / div;  ± pm;  ∓ mp;  ≤ le leq leqslant;  ≥ ge geq geqslant;  < lt;  > gt;  ≠ ne neq;
+    ≈ approx simeq;  = equiv;  ∈ in;  ∪ cup bigcup;  ∩ cap bigcap;  \\ cr \;  ∖ setminus backslash;  ⦃ { lbrace;
+    ⦄ } rbrace;  ⟨ langle;  ⟩ rangle;  ⌊ lfloor;  ⌋ rfloor;  ⌈ lceil;  ⌉ rceil;  [ lbrack;  ] rbrack;
+    | lvert rvert vert mid | lVert rVert;  : colon;  , quad qquad or lor vee;  ∧ and land wedge;  % %;  ° degree;
+    ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;  choose choose;
+    over over;  → to rightarrow Rightarrow implies;  & &
+    """
+)
+_LETTERS = value_of_each_name(
+    """
+    π pi;  ∞ infty infinity inf oo;  ∅ emptyset varnothing;  θ theta;  φ varphi phi;  α alpha;  β beta;  γ gamma;
+    λ lambda;  μ mu;  σ sigma;  ω omega;  ε epsilon varepsilon;  ρ rho;  δ delta;  ℝ R reals;  … cdots ldots dots
+    """
+)
 _FUNCTION_NAMES = """
     sin cos tan sec csc cot cis sinh cosh tanh arcsin arccos arctan asin acos atan ln log lg exp max min gcd lcm abs
     floor ceil

@@ -244,12 +244,11 @@ def _rounded(value: Value, upwards: bool) -> Fraction:
     return Fraction(int(CONTEXT.ceil(value) if upwards else CONTEXT.floor(value)))
 
 
-_ELEMENTARY = {
-    "sin": "sin", "cos": "cos", "tan": "tan", "sec": "sec", "csc": "csc", "cot": "cot", "sinh": "sinh", "cosh": "cosh",
-    "tanh": "tanh", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos",
-    "atan": "atan", "arcsec": "asec", "arccsc": "acsc", "arccot": "acot", "arcsinh": "asinh", "arccosh": "acosh",
-    "arctanh": "atanh",
-}  # fmt: skip
+_ELEMENTARY_NAMES = """
+    sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan asin acos atan arcsec arccsc arccot arcsinh arccosh
+    arctanh
+"""
+_ELEMENTARY = {name: name.replace("arc", "a") for name in _ELEMENTARY_NAMES.split()}  # as mpmath names them
 
 
 def _elementary(name: str, value: Value) -> Value:
