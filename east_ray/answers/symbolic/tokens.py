@@ -1,7 +1,7 @@
-r"""From the text of an answer to tokens, in which LaTeX, plain text and Unicode signs of one meaning are one.
+r"""From the text of an answer to tokens. LaTeX, plain text and Unicode signs with one meaning become the same token.
 
-Models write one and the same answer as ``\dfrac{1}{2}``, ``1/2``, ``½`` or ``.5``; this module hides the difference
-from the parser. Each character is read a bounded number of times.
+Models write the same answer as ``\dfrac{1}{2}``, ``1/2``, ``½`` or ``.5``; this module hides such differences from the
+parser. Each character is read a bounded number of times.
 """
 
 import re
@@ -14,11 +14,11 @@ MAX_DIGITS = 1000  # of one number
 
 
 class NotMathematicsError(ValueError):
-    """The text is not an expression of the grammar: prose, broken LaTeX, or beyond the limits."""
+    """The text is not an expression of the grammar: it is prose, broken LaTeX, or exceeds a limit."""
 
 
 class Token(NamedTuple):
-    """A piece of an answer: its kind, and its text in one spelling."""
+    """A piece of an answer: its kind, and its text in a uniform spelling."""
 
     kind: str  # number | clock | letter | word | text | function | begin | end | mark
     text: str
@@ -62,7 +62,7 @@ def _plain_unicode(text: str) -> str:
 
 
 def clean(answer: str) -> str:
-    """The answer without what carries no meaning: math delimiters, currency signs, digit grouping, edge punctuation."""
+    """The answer without math delimiters, currency signs, digit grouping and punctuation at its edges."""
     text = answer if answer.isascii() else _plain_unicode(answer)
     if text[:1] in "UERG":
         text = _CURRENCY_CODE.sub("", text)
@@ -70,7 +70,7 @@ def clean(answer: str) -> str:
         text = _LETTER_TIMES.sub("*", text)
     if "\\" in text or "$" in text:
         text = _ROW_SPACING.sub(r"\1 ", text)
-        # JSON escaped twice doubles every backslash; with others about, two before a letter may end a matrix row.
+        # Text that was escaped twice has only doubled backslashes. Otherwise, two before a letter may end a matrix row.
         if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
             text = text.replace(r"\\", "\\")
         elif r"\begin" not in text:
@@ -94,7 +94,7 @@ def _trimmed(text: str) -> str:
 
 # -------------------------------------------------------------------------------------------------------- tokenizing
 
-AND = "∧"  # separates like a comma, but inequalities joined by it hold together
+AND = "∧"  # separates items as a comma does, but inequalities joined by it hold together
 
 
 def value_of_each_name(groups: str) -> dict[str, str]:
@@ -154,7 +154,7 @@ _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
 _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
 _NESTED_TEXT = re.compile(rf"\\(?:{_TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
-_VARIABLES = frozenset("iknxyz")  # 3\text{i} is no quantity in a unit i
+_VARIABLES = frozenset("iknxyz")  # in 3\text{i}, i is no unit
 _AFTER_DIGITS = frozenset("_0123456789")  # 2\text{A}3_{16}
 _QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
 _LETTERS_OR_NUMBER = re.compile(
@@ -165,7 +165,7 @@ _BLANKS = re.compile(r"[\s~]+")
 
 
 def _closing_brace(text: str, start: int) -> int:
-    """Index of the brace that closes the one at `start`; the end of the text if none does."""
+    """The index of the brace that closes the brace at `start`, or the length of the text if there is none."""
     depth = 0
     for index in range(start, len(text)):
         if text[index] == "{":
@@ -178,13 +178,13 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
-    """0.1(6) = 16/90 - 1/90: the digits up to the end of the first period, less those before it, over 9..90..0."""
+    """0.1(6) = (16 - 1)/90: the digits to the end of the first period, minus those before it, over 9..90..0."""
     numerator = int(f"{whole}{fixed}{repeated}") - int(f"{whole}{fixed}" or "0")
     return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))
 
 
 class _Tokenizer:
-    """Splits a cleaned answer into tokens, in which LaTeX commands, words and Unicode signs of one meaning are one."""
+    """Splits a cleaned answer into tokens."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -219,7 +219,7 @@ class _Tokenizer:
         text, position = self.text, self.position
         if match := _CLOCK.match(text, position):
             hours, minutes = int(match[1]), int(match[2])
-            # A ratio in lowest terms is read as a ratio, so 11:21 is 11/21; 4:30 and 12:00 are times of day.
+            # 11:21, a ratio in lowest terms, is read as 11/21; 4:30 and 12:00 are times of day.
             if minutes == 0 or gcd(hours, minutes) > 1:
                 self._add("clock", f"{hours}:{minutes:02}")
                 self.position = match.end()
@@ -266,7 +266,7 @@ class _Tokenizer:
             self._add("letter", "ℝ" if "R" in self.text[self.position : self.position + 3] else "mathbb")
             self.position = _closing_brace(self.text, self.position) + 1
         elif name in ("pmod", "mod", "bmod"):
-            # "9 (mod 11)" is the answer 9: the modulus is part of the question.
+            # The answer of "9 (mod 11)" is 9; the modulus is part of the question.
             if not self.tokens or name == "bmod":
                 raise NotMathematicsError("modulus")
             self._add("text", "mod")
@@ -279,7 +279,7 @@ class _Tokenizer:
             self._add("letter", _LETTERS.get(name, "\\" + name))
 
     def _overline(self) -> None:
-        """The conjugate of a complex number; a segment, a mean and anything else as if there were no line."""
+        """A line over a complex number means its conjugate; over a segment, a mean or anything else it is dropped."""
         content = self.text[self.position : _closing_brace(self.text, self.position)]
         if _IMAGINARY.search(content) and re.search(r"\d", content):
             self._add("function", "conj")
