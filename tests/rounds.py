@@ -50,11 +50,13 @@ def write_samples(folder: Folder, parts: Sequence[Sequence[dict[str, Any]]]) -> 
         (folder / "answers").write_part(answers_table(list(map(Question.of, rows)), list(map(graded, rows))), name)
 
 
-def write_round(path: Path, samples: list[dict[str, Any]], num_parts: int = 3) -> Folder:
-    """The folder of a round with these samples, judged and weighted by entropy with exponent 1."""
+def write_round(
+    path: Path, samples: list[dict[str, Any]], num_parts: int = 3, rules: SelectionRules = RULES
+) -> Folder:
+    """The folder of a round with these samples, judged by the rules and weighted by entropy with exponent 1."""
     folder = Folder(*locate(str(path)))
     write_samples(folder, [samples[number::num_parts] for number in range(num_parts)])
-    rows = list(map(judged, samples))
+    rows = [judged(row, rules) for row in samples]
     kept = [row for row in rows if row["reason"] is None]
     weights = weighting.weights([row["signal"] for row in kept], 1) if kept else []
     weighted = [row | {"weight": weight} for row, weight in zip(kept, weights, strict=True)]
