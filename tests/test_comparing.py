@@ -124,7 +124,7 @@ def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, t
     extended = east_ray(*arguments, "compare.grids=[{signals: [uniform, entropy], overrides: {training.epochs: 2}}]")
     _, err = extended.communicate(timeout=120)
     assert extended.returncode == 1
-    assert "sft-uniform-seed-0 has been begun with other settings (training.epochs: 1 there, 2 now)" in err
+    assert "sft-uniform-seed-0 was started with other settings (training.epochs: 1 there, 2 now)" in err
 
 
 def test_an_interrupted_training_goes_on_in_the_group_of_its_checkpoint(tmp_path: Path) -> None:

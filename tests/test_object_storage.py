@@ -11,7 +11,7 @@ from random import Random
 import pytest
 from clusters import free_port
 from sampling_runs import ask as ask_all
-from sampling_runs import questions, settings
+from sampling_runs import questions, scripted, settings
 
 from east_ray.records import SAMPLES
 from east_ray.sampling.decoding import Decoding
@@ -96,16 +96,15 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_every_operation_of_a_run_directory_survives_a_failing_server(bucket: str, tmp_path: Path) -> None:
-    from test_storage import config
-
-    directory = RunDirectory(config(bucket))
+    config = settings(tmp_path).model_copy(update={"run_dir": bucket})
+    directory = RunDirectory(config)
     stages: Stages = directory.round(0)
     for number in range(30):
         (stages / "questions").write_part(questions(3).slice(number % 3, 1), f"part-{number:02}.parquet")
     assert len((stages / "questions").parts()) == 30 and (stages / "questions").read(questions(1).schema).num_rows == 30
     with stages.recording("questions") as record:
         record.counts["asked"] = 30
-    done = RunDirectory(config(bucket)).round(0).record("questions")
+    done = RunDirectory(config).round(0).record("questions")
     assert done is not None and done.counts == {"asked": 30}
     (stages / "model").write_text("config.json", "{}")
     copy = Path(local_copy(directory.address(stages / "model")))
@@ -115,22 +114,21 @@ def test_every_operation_of_a_run_directory_survives_a_failing_server(bucket: st
     assert FaultyProxy.num_failed > 10
 
 
-@pytest.mark.drill
 def test_samples_reach_a_failing_server_whole_and_are_not_asked_again(
-    bucket: str, quickstart: Path, local_ray: None
+    bucket: str, tmp_path: Path, local_ray: None
 ) -> None:
     folder = Folder(*locate(bucket)) / "samples"
-    models = {"base": str(quickstart / "model")}
+    config = settings(tmp_path, **scripted(tmp_path))
     decoding = Decoding(responses_per_question=8, temperature=1.0, max_tokens=32)
 
     def ask(count: int) -> int:
-        rows, _, num_asked = ask_all(folder, models, questions(count), settings(Path("unused")), decoding)
+        rows, _, num_asked = ask_all(folder, {"base": "m"}, questions(count), config, decoding)
         assert len(rows) == count
         return num_asked
 
-    assert (ask(40), ask(48), ask(48)) == (40, 8, 0)
+    assert (ask(16), ask(24), ask(24)) == (16, 8, 0)
     rows = folder.read(SAMPLES).to_pylist()
-    assert len({row["question_id"] for row in rows}) == len(rows) == 48
+    assert len({row["question_id"] for row in rows}) == len(rows) == 24
     assert all(len(row["responses"]) == 8 for row in rows)
     assert folder.names() == [Path(part).name for part in folder.parts()] and len(folder.parts()) == 1
     assert FaultyProxy.num_failed > 10

@@ -4,7 +4,7 @@ Training is real and small; nothing is sampled by a model, so a run takes second
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from east_ray.config import InputError
 from east_ray.config.files import MODULE_FOLDERS, load
 from east_ray.console import Progress
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES
-from east_ray.storage import RunDirectory
+from east_ray.storage import Folder, RunDirectory
+from east_ray.storage.rounds import Learner
 
 #: Six questions; responses are the reference answer and others, in given numbers.
 QUESTIONS_ASKED = {f"How much is {number} + {number}?": str(2 * number) for number in range(6)}
@@ -180,7 +181,7 @@ def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local
     assert len(answers) == 12 and all(row["is_correct"] for row in answers)
 
     (tmp_path / "my_parts.py").write_text(PARTS.replace("/ 2\n\n\ndef plus", "/ 4\n\n\ndef plus"))
-    with pytest.raises(InputError, match=r"weighting\.signal") as error:
+    with pytest.raises(InputError, match="another source of the module") as error:
         run(tmp_path, values)
     assert "\n" not in str(error.value)
 
@@ -206,3 +207,33 @@ def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
     comparison = json.loads(directory.round(0).folder.read_text("comparison.json") or "")
     baselines = {arm["name"]: arm["baseline"] for arm in comparison["arms"]}
     assert baselines == {"sft-entropy-a1-all": None, "sft-entropy-a1-4": "sft-entropy-a1-all"}
+
+
+@pytest.mark.parametrize(("max_concurrent", "groups"), [(1, [3]), (2, [1, 2])])
+def test_a_comparison_trains_as_many_at_once_as_it_may_and_keeps_models_if_it_is_told_to(
+    tmp_path: Path, quickstart: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch,
+    max_concurrent: int, groups: list[int],
+) -> None:  # fmt: skip
+    """Without the trainings themselves: each leaves a model, and the table answers for it."""
+    sizes, keep_models = list[int](), max_concurrent == 2
+
+    def train(learners: Sequence[Learner], checkpoints: Folder, ended: Callable[[str], None]) -> None:
+        sizes.append(len(learners))
+        for one in learners:
+            (one.stages / "model").write_text("config.json", "{}")
+            with one.stages.recording("training"):
+                pass
+            ended(one.name)
+
+    monkeypatch.setattr(compare, "train", train)
+    comparison = {"seeds": [0, 1, 2], "grids": [{"signals": ["entropy"]}], "max_concurrent": max_concurrent,
+                  "keep_models": keep_models}  # fmt: skip
+    round_ = run(tmp_path, configuration(tmp_path, quickstart / "model", compare=comparison)).round(0)
+    assert sorted(sizes) == groups
+    trainings = [round_.learner(f"sft-entropy-a1-seed-{seed}") for seed in range(3)]
+    assert [(one / "model").exists for one in trainings] == [keep_models] * 3
+    (arm,) = json.loads(round_.folder.read_text("comparison.json") or "")["arms"]
+    weights = (trainings[0] / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
+    assert arm["num_examples"] == len(weights)
+    assert arm["effective_examples"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    assert arm["effective_examples"] < len(weights) - 1
