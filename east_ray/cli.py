@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -261,14 +261,19 @@ def doctor(
     raise typer.Exit(1 if problems else 0)
 
 
-def _runs(files_and_overrides: Sequence[str]) -> list[Config]:
-    """The configurations that a command line names, each with all of its overrides."""
+def _runs(files_and_overrides: Sequence[str]) -> Iterator[Config]:
+    """The configurations that a command line names, each with all of its overrides; all are checked before the first.
+
+    Each is read again when its turn comes, because a user's modules are looked for beside the file that was read last.
+    """
     # An address may have a "=" too: s3://bucket/run?endpoint_override=…
     overrides = [argument for argument in files_and_overrides if re.match(r"[A-Za-z_][\w.-]*=", argument)]
     files = [argument for argument in files_and_overrides if argument not in overrides]
     if not files:
         raise InputError("name at least one YAML file of a run, e.g. jobs/quickstart.yaml, or a run directory")
-    return [load_run(file, overrides) for file in files]
+    for file in files:
+        load_run(file, overrides)
+    yield from (load_run(file, overrides) for file in files)
 
 
 def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) -> None:

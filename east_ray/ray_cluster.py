@@ -1,4 +1,4 @@
-"""The Ray cluster that a run works on, and whether it has what the run asks for."""
+"""The Ray cluster of a run, and whether it has the resources that the run needs."""
 
 import logging
 import os
@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from east_ray.config import ClusterConfig, Config, InputError
+from east_ray.config import ClusterConfig, Config, EnginePoolConfig, InputError, TrainingConfig
 from east_ray.storage import resolve_model
 
-#: Memory of an engine's process beside parameters and key-value cache: code and buffers of the libraries, as measured.
+#: Measured memory of an engine's process besides parameters and key-value cache: code and buffers of the libraries.
 _ENGINE_BASE_GIB = 1.2
-#: Seconds without an answer after which the head of a cluster counts as gone; Ray gives up after 60.
-_HEAD_GONE_S, _LOOK_S = 30.0, 3.0
-#: vLLM's key-value cache on a CPU, if VLLM_CPU_KVCACHE_SPACE does not say otherwise.
+#: Seconds without an answer after which the head of a cluster counts as dead (Ray waits 60), and between two checks.
+_HEAD_GONE_S, _CHECK_S = 30.0, 3.0
+#: vLLM's key-value cache on a CPU, unless VLLM_CPU_KVCACHE_SPACE gives another size.
 _DEFAULT_KV_CACHE_GIB = 4.0
 
 
 def connect(cluster: ClusterConfig) -> None:
-    """Join the configured cluster, the one of RAY_ADDRESS, or start a Ray of this process's own.
+    """Join the configured cluster, or that of RAY_ADDRESS, or start a local Ray that ends with this process.
 
-    Raises InputError if the cluster cannot be joined. Ray's own messages stay in its log files.
+    Raises InputError if the cluster cannot be joined. Ray's own messages go to its log files.
     """
     import ray
     import ray.data
@@ -35,35 +35,35 @@ def connect(cluster: ClusterConfig) -> None:
     address = _address(cluster)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        # "local" and not auto-detection: the file of a cluster that has died would be believed.
-        with _terminations_as_before():
+        # Not "auto": Ray would trust the address file of a cluster that has died.
+        with _sigterm_handler_kept():
             ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
         try:
             _check_reachable(address)
-            with _terminations_as_before():
+            with _sigterm_handler_kept():
                 ray.init(address=address, **quiet)
             _watch_head(ray.get_runtime_context().gcs_address)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was begun with "
+                f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was started with "
                 "`ray start`, this shell needs RAY_AUTH_MODE=token and the cluster's token"
             ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # All tasks that an engine holds run in it at once, so a busy pool is at 1.0; the default of 1.75 is never reached.
+    # An engine runs all its tasks at once, so a busy pool has utilization 1.0 and never reaches the default of 1.75.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-    # An engine may find the memory of the one before still taken; what is wrong with its arguments fails each time.
+    # Starting an engine may fail while the memory of the previous one is not yet free. Wrong arguments always fail.
     context.max_consecutive_actor_init_deaths = 2
-    # What fails is raised, and shown by whoever catches it; Ray's loggers would print it a second time.
+    # Errors are raised and shown by whoever catches them; Ray's loggers would print them a second time.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
-def _terminations_as_before() -> Iterator[None]:
-    """Ray puts its own handler of SIGTERM in place, which ends the process without a word."""
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block: Ray installs one that ends the process without a message."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -73,77 +73,81 @@ def _terminations_as_before() -> Iterator[None]:
 
 
 def _watch_head(address: str) -> None:
-    """End this process with a sentence once the head at HOST:PORT is gone; Ray would end it without a word."""
+    """End this process with a message when the head at HOST:PORT is dead; Ray would end it without one."""
 
     def watch() -> None:
         failures = 0
-        while failures * _LOOK_S < _HEAD_GONE_S:  # not by the clock: a machine may have been asleep
+        while failures * _CHECK_S < _HEAD_GONE_S:  # not by the clock: the machine may have been suspended
             try:
                 _check_reachable(address)
                 failures = 0
             except OSError:
                 failures += 1
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_S)
         print(
-            f"error: the head of the Ray cluster at {address} has not answered for {_HEAD_GONE_S:.0f} s; begin the "
+            f"error: the head of the Ray cluster at {address} has not answered for {_HEAD_GONE_S:.0f} s; start the "
             "cluster again, and the same command goes on where this one stopped",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)  # Ray's own threads would hold up an orderly end
+        os._exit(1)  # Ray's own threads would delay a normal exit
 
     threading.Thread(target=watch, daemon=True, name="head").start()
 
 
 def is_joined(cluster: ClusterConfig) -> bool:
-    """Whether the cluster is one that is there without this process."""
+    """Whether the cluster exists without this process."""
     return _address(cluster) is not None
 
 
 def _address(cluster: ClusterConfig) -> str | None:
-    """The cluster to join; None for a Ray of this process's own."""
+    """The address of the cluster to join; None for a local Ray."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     return None if address == "local" else address
 
 
 def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens at HOST:PORT. Ray itself would go on trying for minutes."""
+    """Raise OSError if nothing listens at HOST:PORT. Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def check_resources(config: Config, say: Callable[[str], None]) -> None:
-    """Refuse a run that a Ray of this process's own can never hold. Raises InputError naming the keys to change.
+    """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change.
 
-    A cluster that is joined may have nodes still to come, so there what is missing is only said.
+    Nodes may still join a cluster, so there what is missing is only reported.
     """
     import ray
 
-    joined = is_joined(config.cluster)
+    is_cluster = is_joined(config.cluster)
     have = ray.cluster_resources()
     learners = config.learners().values()
     samples_itself = config.samples is None and any(one.training.examples == "selected" for one in learners)
     engines_run = samples_itself or config.evaluation.questions is not None
-    demands = [(f"engines.num_{unit}s_per_engine", getattr(config.engines, f"num_{unit}s_per_engine")
-                * config.engines.min_engines, unit.upper()) for unit in ("gpu", "cpu") if engines_run]  # fmt: skip
+    engines = config.engines
+    demands = list(_demands("engines", "engine", engines, engines.min_engines)) if engines_run else []
     for training in (learner.training for learner in learners):
-        demands += [(f"training.num_{unit}s_per_worker", getattr(training, f"num_{unit}s_per_worker")
-                     * training.num_workers, unit.upper()) for unit in ("gpu", "cpu")]  # fmt: skip
-    if engines_run:
-        demands += [("engines.resources", amount * config.engines.min_engines, name)
-                    for name, amount in config.engines.resources.items()]  # fmt: skip
-    for learner in learners:
-        demands += [("training.resources", amount * learner.training.num_workers, name)
-                    for name, amount in learner.training.resources.items()]  # fmt: skip
+        demands += _demands("training", "worker", training, training.num_workers)
     for key, wanted, resource in dict.fromkeys(demands):
-        there = have.get(resource, 0)
-        if wanted > there and joined:
-            say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {there:g} now")
-        elif wanted > there:
-            raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {there:g}")
-    if engines_run and not joined and config.engines.num_gpus_per_engine == 0 and config.sampling.backend == "vllm":
+        found = have.get(resource, 0)
+        if wanted > found and is_cluster:
+            say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {found:g} now")
+        elif wanted > found:
+            raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {found:g}")
+    if engines_run and not is_cluster and config.sampling.backend == "vllm" and engines.num_gpus_per_engine == 0:
         _check_memory(config)
+
+
+def _demands(
+    section: str, unit: str, settings: EnginePoolConfig | TrainingConfig, count: int
+) -> Iterator[tuple[str, float, str]]:
+    """(key, amount in all, resource) of everything that Ray reserves for `count` engines or workers."""
+    for device in ("gpu", "cpu"):
+        name = f"num_{device}s_per_{unit}"
+        yield f"{section}.{name}", getattr(settings, name) * count, device.upper()
+    for resource, amount in settings.resources.items():
+        yield f"{section}.resources", amount * count, resource
 
 
 def _check_memory(config: Config) -> None:

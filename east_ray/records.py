@@ -151,7 +151,7 @@ ANSWERS = pa.schema(
                 pa.struct(
                     [
                         pa.field("answer", pa.string()),  # as the response writes it; null: none was found
-                        pa.field("is_boxed", pa.bool_(), nullable=False),  # the answer stood in \\boxed{}
+                        pa.field("is_boxed", pa.bool_(), nullable=False),  # the answer stood in \boxed{}
                         pa.field("cluster", pa.int32(), nullable=False),  # its place in `clusters`
                         pa.field("is_correct", pa.bool_(), nullable=False),
                     ]

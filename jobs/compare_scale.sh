@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Does it depend on the size of the model? The same comparison for each of some models, then one page with all of them.
+# Does the effect depend on the size of the model? Runs a comparison for several models, then writes one report of all.
 #
 #     jobs/compare_scale.sh runs/scale jobs/compare_paper.yaml meta-llama/Llama-3.2-1B-Instruct meta-llama/Llama-3.2-3B-Instruct
 #     jobs/compare_scale.sh runs/scale jobs/compare_quickstart.yaml MODEL... compare.seeds='[0, 1]'
 #
-# KEY=VALUE are settings of every comparison. Each run goes on where it stopped if the same command is given again.
+# KEY=VALUE are settings of every comparison. The same command resumes an interrupted run.
 set -euo pipefail
 usage="usage: jobs/compare_scale.sh WHERE CONFIG_FILE MODEL... [KEY=VALUE]..."
 root=${1:?$usage}

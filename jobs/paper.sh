@@ -3,8 +3,8 @@
 #
 #     RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265 RAY_AUTH_MODE=token jobs/paper.sh s3://BUCKET/paper
 #
-# Each job writes its run directory below the address given, trains once with EAST's weights and once with uniform ones,
-# and can be submitted again to go on where it stopped.
+# Each job writes its run directory below the given address, and trains once with EAST's weights and once with uniform
+# ones. Submitting again resumes interrupted jobs.
 set -euo pipefail
 root=${1:?"usage: jobs/paper.sh WHERE, e.g. s3://BUCKET/paper"}
 cd "$(dirname "$0")/.."

@@ -14,7 +14,7 @@ from east_ray.records import DISCARDED, EXAMPLES, JUDGED, SAMPLES, Question
 from east_ray.selection import SelectionRules, judge
 from east_ray.storage import Folder, locate
 
-RULES = SelectionRules(weighting.entropy_signal)
+RULES = SelectionRules()
 MATH = MathGrader()
 
 
@@ -39,7 +39,8 @@ def graded(row: dict[str, Any], grader: MathGrader = MATH) -> Graded:
 def judged(row: dict[str, Any], rules: SelectionRules = RULES, grader: MathGrader = MATH) -> dict[str, Any]:
     """A row of samples/ -> a row of records.JUDGED."""
     finish_reasons = [response["finish_reason"] for response in row["responses"]]
-    return judge(row, graded(row, grader), finish_reasons, lambda place: str(row["responses"][place]["text"]), rules)
+    texts = [response["text"] for response in row["responses"]]
+    return judge(row, graded(row, grader), finish_reasons, texts.__getitem__, rules, weighting.entropy_signal)
 
 
 def write_samples(folder: Folder, parts: Sequence[Sequence[dict[str, Any]]]) -> None:
@@ -50,11 +51,11 @@ def write_samples(folder: Folder, parts: Sequence[Sequence[dict[str, Any]]]) -> 
         (folder / "answers").write_part(answers_table(list(map(Question.of, rows)), list(map(graded, rows))), name)
 
 
-def write_round(path: Path, samples: list[dict[str, Any]], num_parts: int = 3) -> Folder:
-    """The folder of a round with these samples, judged and weighted by entropy with exponent 1."""
+def write_round(path: Path, samples: list[dict[str, Any]], num_parts: int = 3, rules: SelectionRules = RULES) -> Folder:
+    """The folder of a round with these samples, judged by the rules and weighted by entropy with exponent 1."""
     folder = Folder(*locate(str(path)))
     write_samples(folder, [samples[number::num_parts] for number in range(num_parts)])
-    rows = list(map(judged, samples))
+    rows = [judged(row, rules) for row in samples]
     kept = [row for row in rows if row["reason"] is None]
     weights = weighting.weights([row["signal"] for row in kept], 1) if kept else []
     weighted = [row | {"weight": weight} for row, weight in zip(kept, weights, strict=True)]

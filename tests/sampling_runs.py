@@ -1,4 +1,4 @@
-"""Sampling in tests: a pool on the local Ray, with the real engine or the scripted one, and the command on a cluster."""
+"""Sampling in tests: a pool on the local Ray, of real or scripted engines, and the command on a cluster."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def settings(folder: Path, **sections: Any) -> Config:
 
 
 def scripted(folder: Path, *rows: Mapping[str, Any], **args: Any) -> dict[str, Any]:
-    """The sections of a run whose answers stand in a table; questions that are not in it are answered with \\boxed{1}."""
+    """The sections of a run with a table of answers; the answer to questions that are not in it is \\boxed{1}."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     args = {"default": {"responses": ["\\boxed{1}"]}, "state": str(folder / "deaths")} | args
@@ -74,8 +74,8 @@ def ask(
 class Run:
     """`east-ray sample` on a cluster with real engines, and what it has made durable so far.
 
-    The seeds are off, so a question that is asked twice gets other responses: what is durable and the same in the end was
-    not sampled again.
+    The seeds are off, so a question that is asked twice gets other responses: what is durable and in the end the same
+    was not sampled again.
     """
 
     def __init__(

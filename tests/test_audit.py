@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.audit import planted
 from hypothesis import given
 from hypothesis import strategies as st
 from rounds import judged as judged_row
 from rounds import sample, write_round
 
-from east_ray.report.audit import Audit, Suspect, audit, planted, suspicion, write_audit
+from east_ray.report.audit import Audit, Suspect, audit, suspicion, write_audit
 from east_ray.report.responses import fetch_responses, first_responses
 from east_ray.storage import Folder, locate
 

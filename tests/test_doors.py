@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from east_ray import doors
+from east_ray.answers.graders import GRADERS
 from east_ray.config import Config, InputError
+from east_ray.config.base import Part, section_type
 from east_ray.config.files import MODULE_FOLDERS, load, resolve
+from east_ray.questions.formats import FORMATS
+from east_ray.sampling.backends import BACKENDS
 from east_ray.storage import RunDirectory, load_run
+from east_ray.training.objectives import OBJECTIVES
+from east_ray.weighting import MAPPINGS, SIGNALS
 
-SIGNALS = {"entropy": "east_ray.weighting:entropy"}
 SIGNAL = "def signal(question):\n    return {}\n"
 RUN = {"model": "m", "questions": {"path": "q.jsonl"}, "weighting": {"signal": "own:signal"}}
 
@@ -42,8 +47,25 @@ def signal_of(settings: Config) -> object:
     return doors.load("weighting.signal", settings.weighting.signal, SIGNALS)(None)
 
 
-def test_a_built_in_part_is_found_by_its_name() -> None:
-    assert doors.load("weighting.signal", "entropy", SIGNALS)([1, 1]) == pytest.approx(0.693, abs=1e-3)
+def test_every_name_of_a_built_in_part_has_its_part() -> None:
+    tables = {
+        "answers.grader": GRADERS,
+        "weighting.signal": SIGNALS,
+        "weighting.mapping": MAPPINGS,
+        "questions.format": FORMATS,
+        "training.objective": OBJECTIVES,
+        "sampling.backend": BACKENDS,
+    }
+    for key, built_in in tables.items():
+        section, name = key.split(".")
+        (mark,) = (
+            mark
+            for mark in section_type(Config.model_fields[section].annotation).model_fields[name].metadata
+            if isinstance(mark, Part)
+        )
+        assert set(mark.names) - {"auto"} == set(built_in) - {"auto"}, key
+        for spelled in built_in:
+            assert callable(doors.load(key, spelled, built_in))
 
 
 def test_a_module_is_found_beside_the_yaml_file_and_in_the_working_directory(tmp_path: Path) -> None:

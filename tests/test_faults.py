@@ -1,116 +1,148 @@
-"""Sampling on a real cluster while actors, engines, nodes, the driver and the head are killed with SIGKILL.
+"""Engines, actors, nodes and drivers that die while they sample, and requests that are refused.
 
-The seeds are off, so a question that is asked twice gets other responses: what is durable and unchanged in the end was
-not sampled again.
+The scripted backend dies on demand, which takes seconds. One drill kills parts of a real cluster with SIGKILL.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from clusters import LocalCluster, kill_tree, local_cluster, processes
+from clusters import kill_tree, local_cluster, processes
+from sampling_runs import ENGINE, SAMPLER, Run, ask, questions, scripted, settings
 
-from east_ray.records import SAMPLES, SET_ASIDE
+from east_ray.records import SAMPLES
+from east_ray.sampling.decoding import Decoding
 from east_ray.storage import Folder, locate
 
-ROOT = Path(__file__).parent.parent
-NUM_QUESTIONS, NUM_RESPONSES = 240, 32
-SAMPLER, ENGINE = "MapBatches(Sampler)", "EngineCore"
+DECODING = Decoding(responses_per_question=2, temperature=1.0, max_tokens=8)
+NUM_FEW = 12
 
 
-class Run:
-    """`east-ray sample` on a cluster, and what it has made durable so far."""
+def question(number: int) -> str:
+    text: str = questions(number + 1)["question"].to_pylist()[number]
+    return text
 
-    def __init__(
-        self, cluster: LocalCluster, folder: Path, model: Path, *, num_responses: int = NUM_RESPONSES, **engines: Any
-    ) -> None:
-        self._cluster, self.folder, self._num_responses = cluster, folder, num_responses
-        self._engines = engines
-        folder.mkdir(exist_ok=True)
-        with (folder / "questions.jsonl").open("w") as file:
-            for i in range(NUM_QUESTIONS):
-                question = f"Tom has {i} pens. He gets {i % 7} more. How many pens has he?"
-                file.write(json.dumps({"question": question, "reference_answer": str(i + i % 7)}) + "\n")
-        self.samples = Folder(*locate(str(folder / "run" / "round_0" / "samples")))
-        self._config = {
-            "model": str(model),
-            "run_dir": str(folder / "run"),
-            "questions": {"path": str(folder / "questions.jsonl")},
-            "sampling": {"responses_per_question": num_responses, "max_tokens": 64, "seeded": False},
-        }
-        self.process: subprocess.Popen[str] | None = None
 
-    def begin(self, *, via: Sequence[str] = (), **env: str) -> None:
-        """Begin the command, or begin it again, with the command `via` in front of it."""
-        engines = {
-            "num_cpus_per_engine": 1,
-            "engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 64, "max_model_len": 256},
-            "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"} | env,
-        } | self._engines  # fmt: skip
-        config = self._config | {"engines": engines, "cluster": {"address": self._cluster.address}}
-        (self.folder / "job.yaml").write_text(json.dumps(config))
-        self.process = subprocess.Popen(
-            [*via, sys.executable, "-m", "east_ray", "sample", str(self.folder / "job.yaml")],
-            cwd=ROOT, env=self._cluster.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+def outcome(tmp_path: Path, *rows: dict[str, Any], **args: Any) -> tuple[set[str], dict[str, tuple[str, str]]]:
+    """Which questions got their responses, and (reason, detail) of those set aside."""
+    config = settings(tmp_path, **scripted(tmp_path / "script", *rows, **args))
+    folder = Folder(*locate(str(tmp_path / "samples")))
+    samples, aside, _ = ask(folder, {"base": "m"}, questions(NUM_FEW), config, DECODING)
+    assert all(len(row["responses"]) == 2 for row in samples)
+    return {row["question_id"] for row in samples}, {
+        row["question_id"]: (row["reason"], row["detail"]) for row in aside
+    }
 
-    def durable(self) -> dict[str, list[str]]:
-        """Texts of the responses of all questions that are on disk now, by key."""
-        found: dict[str, list[str]] = {}
-        for _ in range(20):
-            parts = self.samples.parts() + (self.samples / "tasks").parts()
-            for task in (self.samples / "pending").names():
-                parts += (self.samples / "pending" / task).parts()
-            try:
-                rows = self.samples.read(SAMPLES, ["key", "responses"], parts).to_pylist()
-            except FileNotFoundError:  # a task has just come to its end
-                continue
-            found |= {row["key"]: [response["text"] for response in row["responses"]] for row in rows}
-            return found
-        raise AssertionError("the parts change too fast to be read")
 
-    def in_flight(self, durable: dict[str, Any]) -> int:
-        """How many questions an attempt has asked and not finished, by the notes of the tasks."""
-        asked: set[str] = set()
-        for task in (self.samples / "pending").names():
-            for name in (self.samples / "pending" / task).names():
-                if name.startswith("asked-"):
-                    asked |= set(json.loads((self.samples / "pending" / task).read_text(name) or "{}").get("asked", []))
-        return len(asked - set(durable))
+def all_but(*numbers: int) -> set[str]:
+    return {f"q{i}" for i in range(NUM_FEW) if i not in numbers}
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 240) -> float:
-        """Seconds until it holds."""
-        assert self.process is not None
-        begin = time.monotonic()
-        while not condition():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() - begin < seconds
-            time.sleep(0.1)
-        return time.monotonic() - begin
 
-    def finish(self) -> str:
-        assert self.process is not None
-        out, err = self.process.communicate(timeout=400)
-        assert self.process.returncode == 0, out + err
-        assert err == ""
-        return out
+def deaths(tmp_path: Path) -> int:
+    return sum(1 for file in (tmp_path / "script" / "deaths").rglob("*") if file.is_file())
 
-    def check(self, *snapshots: dict[str, list[str]]) -> None:
-        """Every question is there once, whole, and what was durable at any time has not been sampled again."""
-        assert not (self.samples / "pending").exists and not (self.samples / "tasks").exists
-        rows = self.samples.read(SAMPLES).to_pylist()
-        assert len({row["question_id"] for row in rows}) == len(rows) == NUM_QUESTIONS
-        assert all(len(row["responses"]) == self._num_responses for row in rows)
-        last = {row["key"]: [response["text"] for response in row["responses"]] for row in rows}
-        for snapshot in snapshots:
-            assert snapshot and all(last[key] == texts for key, texts in snapshot.items())
+
+def test_a_question_that_processes_die_of_is_set_aside_and_no_other(tmp_path: Path, local_ray: None) -> None:
+    sampled, aside = outcome(tmp_path, {"question": question(3), "dies": "process"})
+    assert sampled == all_but(3)
+    assert aside == {"q3": ("engine_died", "2 times with no other beside it; its process was killed")}
+
+
+def test_a_question_that_engines_die_of_is_set_aside_with_their_error(tmp_path: Path, local_ray: None) -> None:
+    sampled, aside = outcome(tmp_path, {"question": question(9), "dies": "engine"})
+    assert sampled == all_but(9)
+    (reason, detail) = aside["q9"]
+    assert reason == "engine_died" and detail.startswith("2 times with no other beside it; the table makes it die")
+
+
+def test_an_engine_that_dies_once_is_begun_again_and_nothing_is_lost(tmp_path: Path, local_ray: None) -> None:
+    rows = [{"question": question(i), "dies": dies, "times": 1, "responses": ["x"]}
+            for i, dies in ((1, "engine"), (10, "process"))]  # fmt: skip
+    sampled, aside = outcome(tmp_path, *rows)
+    assert (sampled, aside) == (all_but(), {}) and deaths(tmp_path) == 2
+
+
+def test_a_refused_request_is_set_aside_with_its_reason(tmp_path: Path, local_ray: None) -> None:
+    sampled, aside = outcome(tmp_path, {"question": question(0), "refuses": "the prompt is too odd"})
+    assert (sampled, aside) == (all_but(0), {"q0": ("engine_refused", "the prompt is too odd")})
+
+
+def sample(tmp_path: Path, number: int, **sections: Any) -> list[str]:
+    """The command that samples some questions, as one process."""
+    rows = questions(number).select(["question", "reference_answer"]).to_pylist()
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"model": "m", "run_dir": str(tmp_path / "run"), "questions": {"path": str(tmp_path / "q.jsonl")}}
+    config |= {"cluster": {"address": "local", "num_cpus": 2}}
+    (tmp_path / "run.yaml").write_text(json.dumps(config | sections))
+    return [sys.executable, "-m", "east_ray", "sample", str(tmp_path / "run.yaml")]
+
+
+def test_a_backend_that_dies_of_every_question_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    """The engine is at fault then, not the questions: none is set aside."""
+    sections = scripted(tmp_path / "script", default={"dies": "engine"})
+    sections["engines"] |= {"max_deaths_per_question": 1}
+    result = subprocess.run(sample(tmp_path, 3, **sections), capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 1, result.stderr
+    assert "engines die of every question: the table makes it die of 'Tom has" in result.stderr
+    assert not list((tmp_path / "run" / "round_0" / "set_aside").glob("part-[!0]*"))
+
+
+#: A user's own backend, whose answers are never the same twice.
+OWN = """
+import time, uuid
+from concurrent.futures import ThreadPoolExecutor
+from east_ray.sampling.backends import Backend, Response
+
+class Own(Backend):
+    prompt_form = "messages"
+
+    def __init__(self, model, settings, args):
+        super().__init__(model, settings, args)
+        self.thread = ThreadPoolExecutor(1)
+
+    def ask(self, model, prompt, decoding, first=0, alone=None):
+        return self.thread.submit(self.answers, decoding.responses_per_question)
+
+    def answers(self, number):
+        time.sleep(self.args["seconds"])
+        return [Response(uuid.uuid4().hex, "stop") for _ in range(number)]
+"""
+
+
+def test_a_killed_driver_with_a_backend_of_the_users_own_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    sampling = {"backend": "own:Own", "backend_args": {"seconds": 0.4}, "responses_per_question": 2}
+    command = sample(tmp_path, 16, sampling=sampling)
+    samples = Folder(*locate(str(tmp_path / "run" / "round_0" / "samples")))
+
+    def durable() -> dict[str, list[str]]:
+        parts = samples.parts()
+        for task in (samples / "pending").names():
+            parts += (samples / "pending" / task).parts()
+        rows = samples.read(SAMPLES, parts=parts).to_pylist()
+        return {row["question_id"]: [response["text"] for response in row["responses"]] for row in rows}
+
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not durable():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = durable()
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    after = durable()
+    assert len(after) == 16 > len(before) and after | before == after
+    assert len(samples.read(SAMPLES)) == 16 and samples.names() == [Path(part).name for part in samples.parts()]
 
 
 @pytest.mark.drill
@@ -124,7 +156,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_finished_is_sampled_agai
     def strike(what: str, kill: Callable[[], None], again: Callable[[], None] | None = None) -> None:
         """Kill something once more questions are durable; wait until new ones are."""
         already = len(snapshots[-1]) if snapshots else 0
-        run.wait_until(lambda: len(run.durable()) >= already + 16)
+        run.wait_until(lambda: len(run.durable()) >= already + 8)
         snapshot = run.durable()
         snapshots.append(snapshot)
         num_in_flight = run.in_flight(snapshot)
@@ -174,54 +206,3 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_finished_is_sampled_agai
         run.check(*snapshots)
     with capsys.disabled():
         print("\n" + "\n".join(json.dumps(line) for line in report))
-
-
-#: Loaded by every interpreter that has it on its path: kills the process when it is asked a poisonous prompt.
-FAULT = """
-import importlib.machinery, os, signal, sys
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name != "vllm.v1.engine.llm_engine":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        execute = spec.loader.exec_module
-        def exec_module(module):
-            execute(module)
-            add = module.LLMEngine.add_request
-            def deadly(self, name, prompt, *more, **others):
-                if str(prompt["prompt_token_ids"]) in open(os.environ["POISON"]).read().splitlines():
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return add(self, name, prompt, *more, **others)
-            module.LLMEngine.add_request = deadly
-        spec.loader.exec_module = exec_module
-        return spec
-sys.meta_path.insert(0, Finder())
-"""
-
-
-@pytest.mark.drill
-def test_a_question_that_engines_die_of_is_set_aside_and_no_other(quickstart: Path, tmp_path: Path) -> None:
-    """The fault: an engine process that is killed whenever it is asked one of two questions."""
-    (tmp_path / "faults").mkdir()
-    (tmp_path / "faults" / "sitecustomize.py").write_text(FAULT)
-    from east_ray.config import PromptConfig
-    from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
-
-    tokenizer = load_tokenizer(str(quickstart / "model"))
-    questions = [f"Tom has {i} pens. He gets {i % 7} more. How many pens has he?" for i in (17, 100)]
-    ids = [tokenize(tokenizer, render_prompt(tokenizer, question, PromptConfig())) for question in questions]
-    (tmp_path / "poison").write_text("\n".join(map(str, ids)))
-    with local_cluster(tmp_path / "home") as cluster:
-        cluster.start_head(2)
-        run = Run(cluster, tmp_path, quickstart / "model")
-        path = f"{tmp_path / 'faults'}{os.pathsep}{ROOT}"
-        run.begin(PYTHONPATH=path, POISON=str(tmp_path / "poison"))
-        out = run.finish()
-    rows = run.samples.read(SAMPLES).to_pylist()
-    assert len(rows) == NUM_QUESTIONS - 2
-    aside = Folder(*locate(str(tmp_path / "run" / "round_0" / "set_aside"))).read(SET_ASIDE).to_pylist()
-    assert sorted(row["question"] for row in aside) == sorted(questions)
-    assert {(row["reason"], row["detail"]) for row in aside} == {
-        ("engine_died", "2 times with no other beside it; its process was killed")
-    }
-    assert "2 set aside" in out

@@ -137,8 +137,11 @@ def test_a_grader_of_a_user_s_own() -> None:
     ("methods", "message"),
     [
         ({"read": lambda self, response, question: 1 / 0}, "Broken.read raised ZeroDivisionError"),
-        ({"read": lambda self, response, question: 42}, "Broken.read gave int; expected text, None or a Reading"),
-        ({"keys": lambda self, answers, question: []}, "Broken.keys gave 0 keys for 2 answers"),
+        (
+            {"read": lambda self, response, question: 42},
+            "Broken.read returned int; expected a string, None or a Reading",
+        ),
+        ({"keys": lambda self, answers, question: []}, "Broken.keys returned 0 keys for 2 answers"),
         ({"keys": lambda self, answers, question: [[] for _ in answers]}, "Broken.keys raised TypeError"),
     ],
 )

@@ -46,6 +46,21 @@ def test_responses_may_be_texts_or_objects_or_what_an_openai_server_returned() -
     assert (response["text"], response["finish_reason"]) == ("\\boxed{4}", "length")
 
 
+def test_fields_have_the_names_that_the_configuration_gives_them() -> None:
+    response = {"out": "a", "why": "max_tokens", "count": 3, "finish_reason": "stop", "num_tokens": 9}
+    columns = SamplesConfig(path="s.jsonl", text_field="out", finish_reason_field="why", num_tokens_field="count")
+    (found,) = given_sample(row(responses=[response]), columns, "q")["responses"]
+    assert found == {"text": "a", "num_tokens": 3, "finish_reason": "length", "logprob": None}
+
+
+@pytest.mark.parametrize(
+    ("extra", "kept"),
+    [('{"unit": "m"}', '{"unit": "m"}'), ("not ours", None), ("[1]", None), (3, None), (None, None)],
+)
+def test_the_extra_columns_of_another_run_are_kept(extra: Any, kept: str | None) -> None:
+    assert given_sample(row(extra=extra), PLAIN, "q")["extra"] == kept
+
+
 @pytest.mark.parametrize(
     ("reference", "answer"),
     [
@@ -108,7 +123,10 @@ def test_a_missing_column_names_those_there_are() -> None:
     ],
 )
 def test_what_cannot_be_judged_has_a_reason(changes: dict[str, Any], reason: SetAside | None) -> None:
-    assert set_aside_reason(given_sample(row(**changes), PLAIN, "q")) == reason
+    sample = given_sample(row(**changes), PLAIN, "q")
+    assert set_aside_reason(sample) == reason
+    if reason == SetAside.UNPARSABLE_REFERENCE:
+        assert set_aside_reason(sample, can_use=lambda reference: True) is None
 
 
 # ---------------------------------------------------------------------------------------------------------- the stage

@@ -66,12 +66,9 @@ def test_one_pool_serves_several_models_and_does_not_mix_them(
 def test_an_engine_that_cannot_start_is_an_error_that_says_why(
     quickstart: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    from east_ray.cli import _message, _root_cause
-
     decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=8)
-    with pytest.raises(Exception, match="no_such_argument") as error:
+    with pytest.raises(Exception, match="no_such_argument"):
         ask(tmp_path, {"base": str(quickstart / "model")}, 2, decoding, engine_args={"no_such_argument": 1})
-    assert "no_such_argument" in _message(_root_cause(error.value))
 
 
 @pytest.mark.drill

@@ -1,7 +1,6 @@
 """The page at / as people have it: in the system's Chromium, by keyboard, before a scripted engine."""
 
 import asyncio
-import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -16,8 +15,6 @@ from east_ray.serving.application import render_page, router
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("vllm.sampling_params")  # it takes seconds to import, which no page should wait for
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on this machine")
 HOSTILE = r"<img src=x onerror=window.pwned=1> \boxed{<script>window.pwned=1</script>}"
 
 
@@ -39,14 +36,6 @@ class PatientEngine(ScriptedEngine):
         except (asyncio.CancelledError, GeneratorExit):
             self.was_left.set()
             raise
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -97,7 +86,7 @@ def test_responses_arrive_and_fall_into_clusters(page: "sync_api.Page", engine: 
     sync_api.expect(page.locator("#share")).to_have_text("50 %")
     assert page.locator("#clusters > li").count() == 3
     assert page.locator("#clusters bdi").all_text_contents()[0] == "12"
-    page.get_by_text("All responses, as they came").press("Enter")
+    page.get_by_text("All responses in order of arrival").press("Enter")
     assert page.locator("#responses li").all_text_contents() == list(engine.texts)
     assert page.evaluate("window.pwned") is None and page.locator("img").count() == 0
     assert page.said == []  # type: ignore[attr-defined]

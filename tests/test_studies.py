@@ -362,9 +362,10 @@ def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path
          "answers": {"responses": 6}}
     )  # fmt: skip
     samples = [sample(f"q{i}", [4] * (8 - i) + [5] * i) for i in range(8)]
-    write_round(tmp_path / "round_0", samples, num_parts=1)
+    rules = dataclasses.replace(RULES, num_responses=6)
+    write_round(tmp_path / "round_0", samples, num_parts=1, rules=rules)
     round_ = Round(config, RunDirectory(config), 0, "m", "m", Progress(Console(quiet=True)))
-    write_findings(round_, lambda settings: dataclasses.replace(RULES, num_responses=settings.answers.responses))
+    write_findings(round_, lambda settings: rules)
     studies = round_.stages / "studies"
     pages = [checked(StudyPage, studies.read_text(name)) for name in studies.names()]
     assert [page["title"] for page in pages] == [

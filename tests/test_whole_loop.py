@@ -181,7 +181,7 @@ def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local
     assert len(answers) == 12 and all(row["is_correct"] for row in answers)
 
     (tmp_path / "my_parts.py").write_text(PARTS.replace("/ 2\n\n\ndef plus", "/ 4\n\n\ndef plus"))
-    with pytest.raises(InputError, match=r"weighting\.signal") as error:
+    with pytest.raises(InputError, match="another source of the module") as error:
         run(tmp_path, values)
     assert "\n" not in str(error.value)
 

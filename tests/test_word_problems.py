@@ -143,7 +143,7 @@ def test_evaluate_refuses_what_is_no_expression(expression: str) -> None:
         ({"steps": {}}, "steps: a question needs at least one step"),
         ({"steps": {0: 1}}, "steps: a question needs at least one step"),
         ({"steps": {1: 1}, "kinds": {"cubes": 1.0}}, r"kinds: \['cubes'\] unknown"),
-        ({"steps": {1: 1}, "kinds": {"sells_each": 1.0}}, "kinds: needs one besides sells_each"),
+        ({"steps": {1: 1}, "kinds": {"sells_each": 1.0}}, "kinds: needs another kind besides sells_each"),
     ],
 )
 def test_a_recipe_that_cannot_be_drawn_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -212,9 +212,9 @@ def test_the_share_of_easy_questions_is_exact(easy_share: float, num_easy: int) 
 
 
 def test_shares_outside_of_0_to_1_are_refused() -> None:
-    with pytest.raises(ValueError, match="easy_share must lie in"):
+    with pytest.raises(ValueError, match="easy_share must be in"):
         wp.easy_and_hard(10, 0, easy_share=1.5)
-    with pytest.raises(ValueError, match="wrong_share must lie in"):
+    with pytest.raises(ValueError, match="wrong_share must be in"):
         wp.rows([], 0, wrong_share=-0.1)
 
 
@@ -278,7 +278,7 @@ def test_the_command_line_draws_the_quick_starts_own_questions(tmp_path: Path) -
     rows = [json.loads(line) for line in (tmp_path / "pool.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["question"] for row in rows] == [p.question for p in wp.easy_and_hard(40, 5, easy_share=0.75)]
     refused = subprocess.run([*command, "--steps=2"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "it goes with neither --steps nor --kinds" in refused.stderr
+    assert refused.returncode == 2 and "so --steps and --kinds cannot be given with it" in refused.stderr
 
 
 # --- the shipped files -----------------------------------------------------------------------------------------------

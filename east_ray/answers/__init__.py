@@ -1,4 +1,4 @@
-"""From responses to final answers, and from final answers to clusters of equal ones. Imports neither Ray nor torch."""
+"""Responses -> final answers -> clusters of equal answers. This package imports neither Ray nor torch."""
 
 from east_ray.answers.equality import (
     Equivalence,

@@ -1,34 +1,29 @@
-r"""From responses to final answers, and from final answers to clusters of equal ones.
-
-    response --extract--> answer (None = none found) --canonical--> key --cluster--> cluster number per response
+r"""Which final answers are equal, and the clusters of equal ones.
 
 Two answers are equal if a teacher who knows the question would count both right or both wrong. Where that is a matter
 of convention, the conventions are:
 
-    exact values       equal only exactly; a decimal is its exact self, except that one written with 8 places or more
-                       equals any value that it is, cut or rounded there (1.41421356 = sqrt 2, 0.333 != 1/3)
+    exact values       equal only exactly. A decimal is exact too, except that a decimal with 8 places or more equals
+                       every value that it cuts or rounds (1.41421356 = sqrt 2, 0.333 != 1/3)
     percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5; but
     currency           3 million is a number, and 2 hours 30 minutes equals neither 2 nor 2.5
-    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); any other equation is itself, up to a constant factor
+    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); other equations are equal up to a constant factor
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
-    x < 5              the interval it solves to; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
-                       (1, 3) are one; touching intervals are joined, [1, 2] with [2, 3] is [1, 3]
+    x < 5              the interval of its solutions; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
+                       (1, 3) are equal; intervals that touch are joined: [1, 2] with [2, 3] is [1, 3]
     1 +- x             two values
-    \text{(C)}         words without markup, punctuation and case; number words are numbers
+    \text{(C)}         words are compared without markup, punctuation and case; number words are numbers
     3:4                3/4; 12:00 and 4:30 are times of day
     1011_2             keeps its base
 
-Equality is decided on canonical keys (`east_ray.symbolic`), so the clusters depend neither on the order of the
-responses nor on the machine, no process can hang and nothing is evaluated as code. Rounded decimals are the one
-exception to keys: `equivalent` compares two answers alone, while in `cluster` 1.41421356 and 1.4142135623 also meet
-through the square root of 2. Clusters are always transitive.
-Extraction reads each character a bounded number of times.
+Answers are compared by canonical keys (`east_ray.answers.symbolic`). Clusters therefore depend neither on the order of
+the responses nor on the machine, the time of a comparison is bounded, and no answer is executed as code. Rounded
+decimals are the one exception: `equivalent` compares two answers alone, while `cluster` also joins 1.41421356 with
+1.4142135623 if the square root of 2 is among the answers. Clusters are always transitive.
 
-Known limits: "81,256" is one number, "81, 256" a list; a letter alone counts as a choice, so x = X; a decimal comma is
-understood only in a response that uses words of a language that writes it; the box of an earlier, rejected attempt
-counts if the last box is cut off; "x < -2 and x > 5", which nothing fulfils, is taken for "or"; "dozen" is a unit;
-irrational numbers are compared to 25 digits.
+Known limits: "81,256" is one number and "81, 256" a list; a letter alone is a choice, so x = X; "x < -2 and x > 5",
+which has no solution, is read as "or"; "dozen" is a unit; irrational numbers are compared to 25 digits.
 """
 
 import re
@@ -39,27 +34,21 @@ from typing import Literal
 from east_ray.answers.extraction import MAX_ANSWER_CHARS
 from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, key
 
-_MAX_READABLE = 10**1000  # numerator or denominator of a fraction that is written out
 Equivalence = Literal["math", "string"]
-# ------------------------------------------------------------------------------------------------------- one response
-
-# ---------------------------------------------------------------------------------------------------------------- box
-
-# ------------------------------------------------------------------------------------------------------------- words
-
-# ----------------------------------------------------------------------------------------------------------- equality
+_MAX_READABLE = 10**1000  # a fraction with a larger numerator or denominator is not written out
 
 
 def canonical(answer: str) -> Hashable:
-    """A key that is equal for equal answers, in every process.
+    """A key that is the same for equal answers, in every process.
 
-    Known limit: rounding. `equivalent` and `cluster` also join 1.41421356 to the square root of 2; the keys differ.
+    Known limit: rounded decimals. For `equivalent` and `cluster`, 1.41421356 equals the square root of 2; the keys of
+    the two differ.
     """
     return key(answer)
 
 
 def canonical_answer(answer: str) -> str:
-    r"""The answer in readable form: a rational number in lowest terms, anything else without surrounding markup.
+    r"""The answer in readable form: a rational number in lowest terms, any other answer without surrounding markup.
 
     >>> canonical_answer(r"\frac{10}{4}\text{ cm}")
     '5/2'
@@ -86,7 +75,7 @@ def equivalent(a: str, b: str) -> bool:
 
 
 def is_parsable_reference(answer: str | None) -> bool:
-    """Whether responses can be compared with this reference answer: not missing, not too long, not mere punctuation."""
+    """Whether responses can be compared with this reference answer: not None, not too long, not only punctuation."""
     if answer is None or len(answer) > MAX_ANSWER_CHARS or not clean(answer):
         return False
     value = key(answer)
@@ -97,10 +86,10 @@ def is_parsable_reference(answer: str | None) -> bool:
 
 
 def answer_keys(answers: Sequence[str], equivalence: Equivalence = "math") -> list[Hashable]:
-    """A key for each answer, equal for answers that are equal here: rounded decimals meet the values they round.
+    """A key for each answer. Answers that are equal have the same key, a rounded decimal that of the value it rounds.
 
-    With "string", answers are equal if their characters are, after the light stripping of the EAST authors' pipeline.
-    Raises ValueError for any other equivalence.
+    With "string", answers are equal if their characters are equal after the light stripping of the EAST authors'
+    pipeline. Raises ValueError for an unknown equivalence.
     """
     if equivalence == "string":
         return [_stripped(answer) for answer in answers]
@@ -113,7 +102,7 @@ def answer_keys(answers: Sequence[str], equivalence: Equivalence = "math") -> li
 
 
 def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math") -> list[int]:
-    """The cluster of each answer, numbered by first appearance; all None form one cluster.
+    """The cluster of each answer. Clusters are numbered by first appearance, and all None form one cluster.
 
     >>> cluster(["1/2", "3", None, "0.5", None])
     [0, 1, 2, 0, 2]
@@ -130,7 +119,7 @@ _TEXT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\{([^{}]*)\}")
 
 
 def _stripped(answer: str) -> str:
-    r"""The characters without spaces, LaTeX spacing, unit, percent and degree sign; \dfrac and \tfrac as \frac."""
+    r"""The answer without spaces, LaTeX spacing, unit, percent and degree sign; \dfrac and \tfrac become \frac."""
     text = answer.strip().rstrip(".").replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
     text = _TEXT.sub(r"\1", _TEXT_UNIT.sub("", _STRIPPED_COMMANDS.sub("", text)))
     head, equals, tail = text.partition("=")
@@ -138,5 +127,5 @@ def _stripped(answer: str) -> str:
         text = tail
     text = re.sub(r"\s+", "", text)
     text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", re.sub(r"\\sqrt(\d)", r"\\sqrt{\1}", text))
-    text = re.sub(r"(?<![\d])\.(?=\d)", "0.", text)
+    text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text)
     return re.sub(r"(\d)\.0+$", r"\1", text)

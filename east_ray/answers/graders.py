@@ -1,4 +1,4 @@
-"""The graders that `answers.grader` can name, and how one is loaded."""
+"""The built-in graders of `answers.grader`, and the function that loads a grader."""
 
 from collections.abc import Hashable, Sequence
 
@@ -13,28 +13,28 @@ GRADERS = {"math": "east_ray.answers.graders:MathGrader"}
 
 
 class MathGrader:
-    """Final answers of mathematical questions, by the conventions of equality.py.
+    """The grader for mathematical questions. Equal answers follow the conventions of equality.py.
 
     Args:
-        equivalence: math or string, as `answers.equivalence`.
-        last_number: take the last number of a response that states no answer, as `answers.last_number`.
+        equivalence: the setting `answers.equivalence`, math or string.
+        last_number: the setting `answers.last_number`: take the last number of a response that states no answer.
     """
 
     def __init__(self, equivalence: Equivalence = "math", last_number: bool = False) -> None:
         self._equivalence, self._last_number = equivalence, last_number
 
     def read(self, response: str, question: Question) -> Reading:
-        """The answer in the last box, else after "####", else after words such as "the answer is"."""
+        """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""
         found = extract(response, last_number=self._last_number)
         rule = "" if found.answer is None else "box" if found.boxed else "stated" if found.explicit else "last_number"
         return Reading(found.answer, found.boxed, rule)
 
     def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
-        """Equal for mathematically equal answers, or with `equivalence: string` for equal texts."""
+        """The same key for mathematically equal answers or, with `equivalence: string`, for equal texts."""
         return answer_keys(answers, self._equivalence)
 
     def can_use(self, reference_answer: str | None) -> bool:
-        """Whether the reference answer is one: not missing, not too long, not mere punctuation."""
+        """Whether responses can be compared with the reference answer (see `is_parsable_reference`)."""
         return is_parsable_reference(reference_answer)
 
 

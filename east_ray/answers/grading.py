@@ -1,6 +1,6 @@
-r"""Responses to one question -> clusters of equal answers. Every response is read and compared here, and only here.
+r"""Responses to one question -> clusters of equal answers. This is the only module that reads and compares responses.
 
-A grader says what the answer of a response is and which answers are equal. Clusters follow from that:
+A grader says what the answer of a response is and which answers are equal. Clusters follow from these two:
 
 >>> from east_ray.answers.graders import MathGrader
 >>> texts = [r"\boxed{1/2}", r"\boxed{3}", r"So \boxed{0.5}"]
@@ -26,23 +26,23 @@ class Reading:
     answer: str | None
     """None: the response has no answer."""
     is_boxed: bool = False
-    """The answer stood in \\boxed{}; `selection.require_boxed` asks for it."""
+    """The answer stood in \\boxed{}, as `selection.require_boxed` demands."""
     rule: str = ""
-    """How the answer was found, in the grader's own words, e.g. last_number."""
+    """The rule that found the answer, in the grader's own words, e.g. last_number."""
 
 
 class Grader(Protocol):
-    """What `answers.grader` names: made with `answers.grader_args` as keyword arguments.
+    """The interface of a grader. `answers.grader` names its class, made with `answers.grader_args` as keywords.
 
-    A grader may also have ``can_use(reference_answer) -> bool``: whether responses can be compared with this reference
-    answer. Without this method every reference answer that is not None can be used.
+    A grader may also have a method ``can_use(reference_answer) -> bool``: whether responses can be compared with this
+    reference answer. Without this method, every reference answer that is not None can be used.
     """
 
     def read(self, response: str, question: Question) -> Reading | str | None:
         """The final answer of a response, or None if it has none."""
 
     def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
-        """A key for each answer; equal answers have equal keys. The reference answer, if there is one, comes first."""
+        """A hashable key for each answer, the same for equal answers. The reference answer, if any, comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,19 @@ class Graded:
     answers: list[str | None]
     is_boxed: list[bool]
     cluster: list[int]
-    """Place in `clusters`."""
+    """The index in `clusters`."""
     clusters: list[Cluster]
-    """Largest first; of equal size, the one whose first response comes first."""
+    """Largest first. Clusters of equal size are in the order of their first responses."""
     can_use_reference: bool
     """False: responses cannot be compared with the reference answer, so none is correct."""
 
     @property
     def correct_cluster(self) -> int | None:
-        """Place of the cluster of the reference answer; None if no response is correct."""
+        """The index of the cluster that has the reference answer. None: no response is correct."""
         return next((place for place, one in enumerate(self.clusters) if one.is_correct), None)
 
     def first(self, num_responses: int | None) -> "Graded":
-        """The same of the first so many responses alone, nothing read or compared again; None: of all."""
+        """The grading of the first `num_responses` responses alone. No response is read again. None: all responses."""
         if num_responses is None or num_responses >= len(self.cluster):
             return self
         answers, cluster = self.answers[:num_responses], self.cluster[:num_responses]
@@ -73,26 +73,26 @@ class Graded:
 
 
 def entropy(counts: Sequence[int]) -> float:
-    """Entropy in nats of clusters of these sizes: 0 for one cluster, ln k for k equal ones.
+    """The entropy, in nats, of clusters of these sizes: 0 for one cluster, ln k for k clusters of equal size.
 
-    Sizes of 0 add nothing, and no responses at all have entropy 0. Raises ValueError for a negative size.
+    Sizes of 0 add nothing, and without responses the entropy is 0. Raises ValueError for a negative size.
     """
     if any(count < 0 for count in counts):
         raise ValueError(f"cluster sizes must not be negative: {list(counts)}")
     total = sum(counts)
     if total == 0:
         return 0.0
-    # fsum rounds once, so the order of the clusters cannot show in the last digit; + 0.0 turns -0.0 into 0.0.
+    # fsum rounds once, so the order of the clusters does not change the last digit; + 0.0 turns -0.0 into 0.0.
     return -math.fsum(count / total * math.log(count / total) for count in counts if count) + 0.0
 
 
 def measured(
     question_id: str, clusters: Sequence[Cluster], no_answer: Literal["cluster", "exclude"] = "cluster"
 ) -> GradedQuestion:
-    """What a signal sees of a question. Rates are shares of all responses, those without an answer included.
+    """A question as a signal sees it. Rates are shares of all responses, including those without an answer.
 
-    With ``no_answer: exclude`` the entropy alone leaves them out. A response without an answer is never correct, and it
-    is never the commonest wrong answer. Without responses all of it is 0.
+    With ``no_answer: exclude``, only the entropy leaves out responses without an answer. Such a response is never
+    correct, and never counts as the commonest wrong answer. Without responses, every number is 0.
     """
     num_responses = sum(one.num_responses for one in clusters)
     counted = [one.num_responses for one in clusters if no_answer == "cluster" or one.answer is not None]
@@ -103,20 +103,20 @@ def measured(
 
 
 def clustered(responses: Sequence[str], question: Question, grader: Grader) -> Graded:
-    """The clusters of the responses to a question."""
+    """Read the responses to a question and cluster their answers. Raises InputError if the grader fails."""
     tally = Tally(question, grader)
     tally.add(responses)
     return tally.graded()
 
 
 class Tally:
-    """The same while responses arrive: each is read once, and keys are made again only for a new answer."""
+    """`clustered` for responses that arrive bit by bit. Each is read once; keys are made only for new answers."""
 
     def __init__(self, question: Question, grader: Grader) -> None:
         self._question, self._grader = question, grader
         self._texts: list[str] = []
-        self._readings: dict[str, Reading] = {}  # of each distinct text
-        self._keys: dict[str, Hashable] = {}
+        self._readings: dict[str, Reading] = {}  # by distinct text
+        self._keys: dict[str, Hashable] = {}  # by answer
         self._can_use_reference = reference_check(grader)(question.reference_answer)
 
     def add(self, responses: Sequence[str]) -> None:
@@ -140,7 +140,7 @@ class Tally:
         }
         correct = None if reference is None else numbers.get((self._keys[reference],))
         is_boxed = {text: reading.is_boxed for text, reading in self._readings.items()}
-        # Responses are many and distinct texts often few, so these lists are made by look-ups alone.
+        # Responses are many and distinct texts are often few, so these lists are built by look-ups alone.
         answers, boxed = list(map(found.__getitem__, self._texts)), list(map(is_boxed.__getitem__, self._texts))
         cluster = list(map(cluster_of.__getitem__, self._texts))
         return _ordered(answers, boxed, cluster, correct, self._can_use_reference)
@@ -154,7 +154,7 @@ class Tally:
             return found
         if found is None or isinstance(found, str):
             return Reading(found)
-        raise self._failed("read", f"gave {type(found).__name__}; expected text, None or a Reading")
+        raise self._failed("read", f"returned {type(found).__name__}; expected a string, None or a Reading")
 
     def _compared(self, answers: list[str]) -> Sequence[Hashable]:
         try:
@@ -163,7 +163,7 @@ class Tally:
         except Exception as error:
             raise self._failed("keys", f"raised {type(error).__name__}: {error}") from error
         if len(keys) != len(answers):
-            raise self._failed("keys", f"gave {len(keys)} keys for {len(answers)} answers")
+            raise self._failed("keys", f"returned {len(keys)} keys for {len(answers)} answers")
         return keys
 
     def _failed(self, method: str, problem: str) -> InputError:
@@ -172,7 +172,7 @@ class Tally:
 
 
 def reference_check(grader: Grader) -> Callable[[str | None], bool]:
-    """Whether responses can be compared with a reference answer, as the grader's ``can_use`` says if it has one."""
+    """The grader's ``can_use``, or its default: every reference answer that is not None can be used."""
     check: Callable[[str | None], bool] = getattr(grader, "can_use", _is_there)
     return check
 
@@ -184,9 +184,9 @@ def _is_there(reference_answer: str | None) -> bool:
 def _ordered(
     answers: list[str | None], is_boxed: list[bool], cluster: list[int], correct: int | None, can_use_reference: bool
 ) -> Graded:
-    """Clusters numbered in any way -> Graded, with the largest cluster first; `correct` is one of the numbers."""
+    """Clusters with any numbers -> Graded, with the largest cluster first. `correct` is one of the numbers, or None."""
     sizes = Counter(cluster)
-    order = sorted(sizes, key=sizes.__getitem__, reverse=True)  # of equal size, in order of appearance
+    order = sorted(sizes, key=sizes.__getitem__, reverse=True)  # stable: equal sizes keep their order
     places = {number: place for place, number in enumerate(order)}
     clusters = [Cluster(answers[cluster.index(number)], sizes[number], number == correct) for number in order]
     return Graded(answers, is_boxed, list(map(places.__getitem__, cluster)), clusters, can_use_reference)

@@ -1,4 +1,4 @@
-"""answers/ of a round: the answer and the cluster of every response, read once for all that follows."""
+"""The folder answers/ of a round: the answer and the cluster of every response, for all later stages."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -19,20 +19,20 @@ from east_ray.storage.tasks import part_groups, run_tasks
 
 _QUESTIONS_AT_ONCE = 64
 _TEXTS = "responses.list.element.text"
-#: What a grader sees of a row of ``samples/``, beside the texts.
+#: The columns of ``samples/`` that a grader sees, besides the texts.
 _QUESTION = ["question_id", "question", "reference_answer", "reference_solution", "level", "subject", "extra"]
-#: Settings of the section `answers` that decide what is in ``answers/``.
+#: The settings of the section `answers` on which the contents of ``answers/`` depend.
 _READ_WITH = {"grader", "grader_args", "equivalence", "last_number"}
 _RESPONSE = ANSWERS.field("responses").type.value_type
 
 
 def grade_responses(round_: Round) -> None:
-    """``answers/``: a row for each row of ``samples/``, in parts of the same names."""
+    """Write ``answers/``: one row for each row of ``samples/``, in parts of the same names."""
     stages, settings = round_.stages, round_.config.answers
     source = doors.sources(round_.config).get("answers.grader", "")
     made_with = settings.model_dump(include=_READ_WITH) | {"source": source}
     before = stages.record("answers")
-    # Until examples are made of them, the answers may be read again with other settings.
+    # Responses may be read again with other settings as long as no examples have been made from the answers.
     if before is not None and before.counts["made_with"] == made_with and is_done(round_, stages, "answers", "answers"):
         return
     grader = graders.load(settings)
@@ -46,7 +46,7 @@ def grade_responses(round_: Round) -> None:
 
 
 def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[dict[str, Any]]:
-    """Grade all parts of `samples`; yields num_questions, num_responses and num_answerless of each task."""
+    """Grade all parts of `samples`. Yields num_questions, num_responses and num_answerless of each finished task."""
 
     def work(parts: Sequence[str]) -> dict[str, int]:
         counts = {"num_questions": 0, "num_responses": 0, "num_answerless": 0}
@@ -65,7 +65,7 @@ def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[
 def _graded_part(samples: Folder, part: str, grader: Grader) -> pa.Table:
     tables = [ANSWERS.empty_table()]
     for batch in samples.batches([*_QUESTION, _TEXTS], [part], max_rows=_QUESTIONS_AT_ONCE):
-        of_question = [name for name in _QUESTION if name in batch.schema.names]  # a column may have joined since
+        of_question = [name for name in _QUESTION if name in batch.schema.names]  # old runs lack some columns
         questions = [Question.of(row) for row in batch.select(of_question).to_pylist()]
         graded = [clustered(*pair, grader) for pair in zip(texts_of(batch), questions, strict=True)]
         tables.append(answers_table(questions, graded))
@@ -73,14 +73,14 @@ def _graded_part(samples: Folder, part: str, grader: Grader) -> pa.Table:
 
 
 def texts_of(batch: pa.RecordBatch) -> list[list[str]]:
-    """The texts of the responses in each row of some samples."""
+    """The texts of the responses in each row of ``samples/``."""
     texts = batch["responses"].flatten().field("text").to_pylist()
     ends = np.concatenate([[0], np.cumsum(batch["responses"].value_lengths().to_numpy(zero_copy_only=False))])
     return [texts[begin:end] for begin, end in itertools.pairwise(ends.tolist())]
 
 
 def answers_table(questions: Sequence[Question], graded: Sequence[Graded]) -> pa.Table:
-    """Graded questions as records.ANSWERS. Built from flat columns: a dictionary per response would take longer."""
+    """Graded questions as rows of records.ANSWERS, built from flat columns (a dictionary per response takes longer)."""
     answers = [answer for one in graded for answer in one.answers]
     places = [place for one in graded for place in one.cluster]
     is_correct = np.concatenate([np.empty(0, bool), *(_is_correct(one) for one in graded)])
@@ -104,7 +104,7 @@ def answers_table(questions: Sequence[Question], graded: Sequence[Graded]) -> pa
 
 
 def _is_correct(graded: Graded) -> NDArray[np.bool_]:
-    """(R,) whether each response is correct."""
+    """(R,) whether each response is in the correct cluster."""
     correct = graded.correct_cluster
     return np.equal(graded.cluster, -1 if correct is None else correct)
 
@@ -117,10 +117,10 @@ def _lists(lengths: Sequence[int], columns: Sequence[pa.Array], kind: pa.StructT
 def paired(
     samples: Folder, answers: Folder, parts: Sequence[str] | None, columns: Sequence[str], *, max_rows: int
 ) -> Iterator[tuple[pa.RecordBatch, list[Graded]]]:
-    """Rows of some parts of ``samples/``, or of all, with what ``answers/`` says of each.
+    """The rows of some parts of ``samples/`` (None: of all parts), with the grading of each row from ``answers/``.
 
-    `columns` are those of ``samples/`` to read, e.g. ``responses.list.element.text``. Raises InputError if a part has
-    no answers, as in a run that has not been weighed since its samples were made.
+    `columns` are the columns of ``samples/`` to read, e.g. ``responses.list.element.text``. Raises InputError if a part
+    has no answers because the run has not been weighed since its samples were made.
     """
     for part in samples.parts() if parts is None else parts:
         name = part.rpartition("/")[2]
@@ -136,7 +136,7 @@ def paired(
 
 
 def graded_rows(table: pa.Table) -> list[Graded]:
-    """Rows of records.ANSWERS as Graded."""
+    """The rows of records.ANSWERS as one Graded each."""
     lists = [table[name].combine_chunks() for name in ("responses", "clusters")]
     of_responses, of_clusters = (one.flatten() for one in lists)
     found = [of_responses.field(name) for name in ("answer", "is_boxed", "cluster")]

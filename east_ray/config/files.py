@@ -1,4 +1,4 @@
-"""A run's YAML file plus dotted overrides -> a checked configuration, and back.
+"""A run's YAML file with dotted overrides -> a checked configuration, and back.
 
 >>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting
 WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
@@ -19,7 +19,7 @@ MODULE_FOLDERS: list[Path] = []
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-6 as a string; users mean the number, as YAML 1.2 has it."""
+    """Reads 2e-6 as a number, as YAML 1.2 does; in YAML 1.1 it is a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -32,7 +32,7 @@ _Loader.add_implicit_resolver(
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with dotted overrides (``key.path=value``, the value read as YAML).
 
-    Raises InputError naming the file, the key, the value and what was expected.
+    Raises InputError that names the file, the key, the value and what was expected.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
-    """As `load`, from the text of a YAML file; `source` names it in messages."""
+    """The configuration in the text of a YAML file; messages call the file `source`."""
     values = _parse_yaml(text, source)
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected keys with values (model: …, run_dir: …), found {type(values).__name__}")
@@ -58,7 +58,7 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: st
 
 
 def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of plain values with dotted overrides put into it, not checked; raises InputError for what is none."""
+    """A copy of plain values with dotted overrides applied, not checked. Raises InputError if one is not key=value."""
     merged = _copy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -69,7 +69,7 @@ def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
 
 def dump(config: Config) -> str:
-    """The configuration as YAML, every key written out; `load` reads it back to an equal one."""
+    """The configuration as YAML with every key; `load` reads an equal configuration from it."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
 
 

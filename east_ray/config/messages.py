@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a configuration, each in a sentence that names the key and what was expected."""
+"""The errors that pydantic finds in a configuration, as sentences that name the key and what was expected."""
 
 from collections.abc import Iterator, Sequence
 

@@ -53,7 +53,8 @@ def load(settings: QuestionsConfig) -> Format:
         found = found()
     if not callable(found):
         raise InputError(
-            f"questions.format: {settings.format} is a {type(found).__name__}; expected a function of (row, settings)"
+            f"questions.format: {settings.format} is of type {type(found).__name__}; expected a function of a row and "
+            "the section questions"
         )
     read: Format = found
     return read

@@ -14,7 +14,7 @@ import heapq
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -170,54 +170,3 @@ def write_audit(audited: Audit, folder: Folder) -> str:
     template = templates("east_ray.report").get_template("audit.html.jinja")
     html = template.render(audit=audited, suspects=suspects, max_chars=_MAX_SHOWN_CHARS)
     return folder.write_text("audit.html", html)
-
-
-# --------------------------------------------------------------------------------------------------- planted errors
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """How well a ranking finds planted errors."""
-
-    num_ranked: int
-    num_wrong: int
-    base_rate: float
-    """Share of wrong references among all: the precision of a random ranking."""
-    precision_at: dict[int, float]
-    """Share of wrong references among the first k."""
-    recall: float
-    """Share of the wrong references that the ranking holds."""
-    average_precision: float
-    """Mean over the wrong references of the precision at their rank; 0 for those not ranked."""
-
-
-def planted(
-    ranked_ids: Sequence[str], wrong_ids: Collection[str], all_ids: Collection[str], cuts: Sequence[int] = (10, 30, 100)
-) -> Retrieval:
-    """Compare a ranking of suspects, most suspicious first, with the references known to be wrong.
-
-    Cuts beyond the end of the ranking are replaced by its length. Raises ValueError if no reference is
-    wrong, an id is ranked twice, or one is not among all.
-
-    >>> found = planted(["b", "a"], {"b", "c"}, "abcd", cuts=[1, 10])
-    >>> found.precision_at, found.recall, found.average_precision, found.base_rate
-    ({1: 1.0, 2: 0.5}, 0.5, 0.5, 0.5)
-    """
-    wrong, ranked, everything = set(wrong_ids), set(ranked_ids), set(all_ids)
-    if not wrong:
-        raise ValueError("no reference answer is known to be wrong, so there is nothing to find")
-    if len(ranked) < len(ranked_ids):
-        raise ValueError("a question_id is ranked twice")
-    if unknown := sorted((wrong | ranked) - everything):
-        raise ValueError(f"{len(unknown)} question_ids are not among all questions, the first is {unknown[0]!r}")
-    hits = [question_id in wrong for question_id in ranked_ids]
-    found_at = [rank for rank, hit in enumerate(hits, start=1) if hit]
-    sizes = sorted({*(cut for cut in cuts if cut < len(hits)), len(hits)} - {0})
-    return Retrieval(
-        num_ranked=len(hits),
-        num_wrong=len(wrong),
-        base_rate=len(wrong) / len(everything),
-        precision_at={size: sum(hits[:size]) / size for size in sizes},
-        recall=len(found_at) / len(wrong),
-        average_precision=sum(count / rank for count, rank in enumerate(found_at, start=1)) / len(wrong),
-    )

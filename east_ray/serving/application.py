@@ -15,7 +15,6 @@ import types
 from argparse import Namespace
 from typing import Any
 
-import jinja2
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -23,7 +22,7 @@ from starlette.responses import Response
 
 from east_ray.answers.grading import Grader
 from east_ray.questions.prompts import load_tokenizer
-from east_ray.report.html import csp_hash
+from east_ray.report.html import templates
 from east_ray.serving import chat
 from east_ray.serving.gate import Gate
 from east_ray.serving.settings import LimitsConfig, ServingConfig
@@ -58,11 +57,8 @@ async def page(raw_request: Request) -> HTMLResponse:
 
 def render_page(name: str, max_responses: int) -> str:
     """The page at `/` for a model of this name."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("east_ray.serving", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["csp_hash"] = csp_hash
-    return str(environment.get_template("page.html.jinja").render(name=name, max_responses=max_responses))
+    page = templates("east_ray.serving").get_template("page.html.jinja")
+    return str(page.render(name=name, max_responses=max_responses))
 
 
 async def build_application(

@@ -37,18 +37,11 @@ _PROXY_ERRORS = {
     429: (429, "RateLimitError", "this server's queue is full; try again later"),
     503: (503, "ServiceUnavailableError", "no replica can answer now; try again later"),
 }
+_RAY_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-request-id")
+_MODEL_HEADERS = (b"serve-multiplexed-model-id", b"serve_multiplexed_model_id")
+_VLLM_HEADERS = (b"x-vllm-priority", b"x-data-parallel-rank")
 #: Headers with which a client could make Ray wait forever or continue after a disconnect, or vLLM prefer its requests.
-_CONTROL_HEADERS = frozenset(
-    (
-        b"x-request-timeout-seconds",
-        b"x-request-disconnect-disabled",
-        b"serve-multiplexed-model-id",
-        b"serve_multiplexed_model_id",
-        b"x-request-id",
-        b"x-vllm-priority",
-        b"x-data-parallel-rank",
-    )
-)
+_CONTROL_HEADERS = frozenset((*_RAY_HEADERS, *_MODEL_HEADERS, *_VLLM_HEADERS))
 #: A path of Ray Serve's proxy that lists the cluster's applications.
 _HIDDEN = ("/-/routes",)
 

@@ -1,8 +1,4 @@
-"""The run directory: where each stage's rows lie, which stages are done, and how files are reached.
-
-Any path may be local or an address that pyarrow or fsspec understands (s3://, gs://, …). A stage is done when its
-record stands in ``stages/``; the record is written last, so a stage that was killed is never taken for done.
-"""
+"""Folders on any file system: a path is local or an address that pyarrow or fsspec knows (s3://, gs://, …)."""
 
 import functools
 import os
@@ -23,10 +19,10 @@ from east_ray.config import InputError
 
 
 def resolve_path(path: str, *, is_output: bool = False) -> str:
-    """A local path made absolute; an address such as s3://bucket/run as it is.
+    """A local path made absolute; an address such as s3://bucket/run unchanged.
 
-    Inside `ray job submit` the working directory is a temporary copy that Ray deletes, so there a relative path is
-    taken from the home directory of the machine that runs the job, unless it is an input that travelled with the copy.
+    In a submitted Ray job the working directory is a temporary copy that Ray deletes. A relative path then starts from
+    the home directory of the machine that runs the job, unless it is an input that exists in the copy.
     """
     if "://" in path:
         return path
@@ -54,13 +50,11 @@ def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]
     return filesystem, inner
 
 
-#: A growing text file on an object store is written anew at this interval.
+#: A growing text file on a remote file system is written again as a whole at this interval.
 _REWRITE_S = 30.0
-
-
-#: File systems whose folders are but names.
+#: File systems that have no folders, only names with slashes.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
-#: Seconds between attempts at an operation that a remote file system has failed; its own client has tried before.
+#: Seconds between attempts after a remote file system has failed an operation, in addition to its client's retries.
 _PATIENCE_S = (0.5, 2.0, 8.0, 30.0)
 
 _P = ParamSpec("_P")
@@ -68,7 +62,7 @@ _R = TypeVar("_R")
 
 
 def _patient(operation: Callable[Concatenate["Folder", _P], _R]) -> Callable[Concatenate["Folder", _P], _R]:
-    """The operation, tried again where a remote file system fails it: a run of days meets every kind of hiccup."""
+    """The operation, repeated if a remote file system fails it: in a run of days every service fails at times."""
 
     @functools.wraps(operation)
     def patient(folder: "Folder", /, *arguments: _P.args, **keywords: _P.kwargs) -> _R:
@@ -99,24 +93,24 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine."""
+        """Whether the folder is on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything at this path."""
+        """Whether the path exists."""
         return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
 
     def names(self) -> list[str]:
-        """Names of what lies in it, hidden files left out, in order; none if it is missing."""
+        """Sorted names of the files and folders in it, without hidden ones; none if the folder is missing."""
         return sorted(info.base_name for info in self._infos() if not info.base_name.startswith("."))
 
     def parts(self) -> list[str]:
-        """The table's finished Parquet files, in order of name; none if the folder is missing."""
+        """Paths of the table's finished Parquet files, sorted; none if the folder is missing."""
         return list(self.part_sizes())
 
     def part_sizes(self) -> dict[str, int]:
-        """As `parts`, with the bytes of each file."""
+        """Path -> size in bytes of each finished Parquet file, sorted by path."""
         return {
             info.path: info.size
             for info in sorted(self._infos(), key=lambda info: str(info.path))
@@ -130,14 +124,14 @@ class Folder:
 
     @_patient
     def has(self, name: str) -> bool:
-        """Whether there is a file or folder of this name in it."""
+        """Whether it contains a file or folder of this name."""
         return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound)
 
     @_patient
     def read(
         self, schema: pa.Schema, columns: Sequence[str] | None = None, parts: Sequence[str] | None = None
     ) -> pa.Table:
-        """These parts, or all, as one table; empty if none. A column that joined later is null in an older part."""
+        """These parts, or all, as one table. A column that an older part does not have is null there."""
         names = list(columns or schema.names)
         tables = []
         for part in self.parts() if parts is None else parts:
@@ -150,7 +144,7 @@ class Folder:
     def batches(
         self, columns: Sequence[str], parts: Sequence[str] | None = None, *, max_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """The rows of these parts, or of all, in order and at most `max_rows` at a time; no part is held whole.
+        """The rows of these parts, or of all, in order, at most `max_rows` at a time. No part is read as a whole.
 
         `columns` may name fields inside a column, e.g. ``responses.list.element.text``.
         """
@@ -160,19 +154,19 @@ class Folder:
                 yield from parquet.iter_batches(max_rows, columns=list(columns))
 
     def write_part(self, table: pa.Table, name: str | None = None) -> None:
-        """Add a part, whole or not at all."""
+        """Add a part; readers never see an incomplete file."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._write(name or f"part-{uuid.uuid4().hex}.parquet", sink.getvalue())
 
     @_patient
     def _write(self, name: str, content: Any) -> None:
-        """Write a file so that its name never stands for half of it: under a hidden name, and then moved.
+        """Write a file under a hidden name and rename it, so that readers never see an incomplete file.
 
-        On object stores too: a stream whose upload has failed may still put what it has in place when it is collected,
-        over what a second attempt has written.
+        Object stores need this too: when Python frees a stream whose upload has failed, the stream may still write its
+        incomplete content, over the file of a second attempt.
         """
-        if self.filesystem.type_name not in _OBJECT_STORES:  # these have no folders
+        if self.filesystem.type_name not in _OBJECT_STORES:
             self.filesystem.create_dir(self.path, recursive=True)
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
         with self.filesystem.open_output_stream(hidden) as stream:
@@ -189,22 +183,22 @@ class Folder:
 
     @_patient
     def clear(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and everything in it."""
         if self.exists:
             try:
                 self.filesystem.delete_dir(self.path)
-            except FileNotFoundError:  # somebody else was faster
+            except FileNotFoundError:  # another process has removed it
                 return
 
     @_patient
     def remove(self, paths: Sequence[str]) -> None:
-        """Remove those of these files that are there."""
+        """Remove these files, as far as they exist."""
         for info in self.filesystem.get_file_info(list(paths)):
             if info.type == pafs.FileType.File:
                 self.filesystem.delete_file(info.path)
 
     def write_text(self, name: str, text: str) -> str:
-        """Write a text file, whole or not at all; returns its path."""
+        """Write a text file, of which readers never see an incomplete state; returns its path."""
         self._write(name, text.encode())
         return f"{self.path}/{name}"
 
@@ -212,7 +206,8 @@ class Folder:
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:
         """A function that adds lines to a new text file while the block runs.
 
-        On this machine each is there at once; elsewhere, where files do not grow, all of them every half minute.
+        A local file grows line by line. On other file systems, which cannot append, it is written again every half
+        minute and at the end.
         """
         self.write_text(name, "")
         if self.is_local:
@@ -236,7 +231,7 @@ class Folder:
 
     @_patient
     def read_text(self, name: str) -> str | None:
-        """A text file's content, or None if there is no such file."""
+        """The content of a text file; None if it does not exist."""
         try:
             with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
                 return bytes(stream.read()).decode()
@@ -245,6 +240,6 @@ class Folder:
 
 
 def counts_by(table: pa.Table, column: str) -> dict[str, int]:
-    """How many rows have each value of a column, in order of value."""
+    """Value of a column -> number of rows with it, sorted by value."""
     counted: Sequence[Mapping[str, Any]] = table[column].value_counts().to_pylist()
     return {str(row["values"]): int(row["counts"]) for row in sorted(counted, key=lambda row: str(row["values"]))}

@@ -1,4 +1,4 @@
-"""Models as folders on this machine: where they are, their local copies, and what identifies them.."""
+"""Models as folders on this machine: their paths, local copies of remote ones, and fingerprints."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ from east_ray.storage.folders import locate, resolve_path
 
 
 def resolve_model(model: str) -> str:
-    """A model's folder as `resolve_path` gives it if there is one, else the name as it is: a hub name or an address."""
+    """The absolute path of a model's folder if it exists, else the argument itself: a hub name or an address."""
     path = resolve_path(model)
     return path if "://" in path or Path(path).is_dir() else model
 
 
-#: Seconds for which a fetched model stays after its last use.
+#: Seconds for which a local copy is kept after its last use.
 _KEEP_COPIES_S = 3600.0
 
 
 def local_copy(path: str) -> str:
-    """A folder on this machine with the content of a model folder; hub names and local folders are themselves.
+    """A local copy of a remote model folder; hub names and local folders are returned unchanged.
 
     Engines and workers read models from a local disk, so a model in s3:// or gs:// is fetched once for each machine.
     """
@@ -35,21 +35,21 @@ def local_copy(path: str) -> str:
     filesystem, inner = locate(path)
     infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
     files = sorted(info.path for info in infos if info.type == pafs.FileType.File)
-    # The card is written anew after the evaluation; the model is the same.
-    told = [(info.path, info.size, info.mtime_ns) for info in infos if not info.path.endswith(".md")]
-    stamp = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    # The model card (.md) is written again after the evaluation; the model stays the same.
+    identity = [(info.path, info.size, info.mtime_ns) for info in infos if not info.path.endswith(".md")]
+    stamp = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     cache = Path(tempfile.gettempdir(), f"east-ray-models-{os.getuid()}")
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.stat().st_uid != os.getuid():
         raise InputError(f"{cache} belongs to another user; models cannot be fetched into it")
     if not files:
-        raise InputError(f"model: there is nothing at {path}")
+        raise InputError(f"model: {path} does not exist or is empty")
     target = str(cache / stamp)
     with (cache / f"{stamp}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a machine wait for the first of them
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers of this machine wait for the first
         if not os.path.isdir(target):
             _remove_unused(cache)
-            # Fetched beside its place and renamed: a process that is killed leaves no half of a model.
+            # Fetched into another folder and renamed: a killed process leaves no incomplete copy.
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 fetched = os.path.join(scratch, "model")
                 for file in files:
@@ -62,24 +62,28 @@ def local_copy(path: str) -> str:
 
 
 def _remove_unused(cache: Path) -> None:
-    """Make room for another model: every round makes one. A process that has loaded a model needs its files no more."""
+    """Remove copies that were not used for long: every round makes a new model.
+
+    A process that has loaded a model does not read its files again.
+    """
     import shutil
 
-    for copy in cache.glob("[0-9a-f]" * 16):  # not the scratch folders, in which another process may be fetching
-        with contextlib.suppress(FileNotFoundError):  # another process may be at the same
+    for copy in cache.glob("[0-9a-f]" * 16):  # not the temporary folders of processes that are fetching
+        with contextlib.suppress(FileNotFoundError):  # another process may be removing it too
             if copy.is_dir() and time.time() - copy.stat().st_mtime > _KEEP_COPIES_S:
                 shutil.rmtree(copy)
 
 
-#: Files up to this size are read whole for a fingerprint, larger ones at this distance.
+#: A fingerprint reads files up to the first size completely, and of larger ones a probe at every stride.
 _WHOLE_BYTES, _STRIDE_BYTES, _PROBE_BYTES = 64 << 20, 1 << 20, 4 << 10
 
 
 def model_fingerprint(path: str) -> str:
-    """What identifies a model: 32 hex digits that change with its parameters, configuration, tokenizer or template.
+    """32 hex digits that change with a model's parameters, configuration, tokenizer or chat template.
 
-    `path` as `local_copy` gives it. Of a file above 64 MiB the first 4 KiB of every MiB are read, and its size: other
-    parameters differ nearly everywhere. A hub name is identified by its commit; raises InputError if there is none.
+    `path` is what `local_copy` returns. Of a file above 64 MiB only its size and the first 4 KiB of every MiB are read,
+    which is enough because training changes nearly all parameters. A hub model is identified by its commit; raises
+    InputError if it cannot be found.
     """
     import hashlib
 
@@ -100,7 +104,7 @@ def model_fingerprint(path: str) -> str:
 
 
 def _hub_commit(name: str) -> str:
-    """The commit of a hub model, as in the local cache, else as on the hub."""
+    """The commit of a hub model: of the copy in the local cache, else the newest on the hub."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cached = try_to_load_from_cache(name, "config.json")

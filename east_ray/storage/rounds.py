@@ -1,4 +1,4 @@
-"""A round of a run: what its stages work with."""
+"""A round of a run, as its stages see it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from east_ray.storage import RunDirectory, Stages
 
 @dataclass(frozen=True)
 class Round:
-    """What a round works with: the run's settings, its folders, and the models that it samples from and trains."""
+    """A round: the run's settings, the round's folders, the model it samples from and the model it trains."""
 
     config: Config
     directory: RunDirectory
@@ -18,7 +18,7 @@ class Round:
     sampled_model: str
     initial_model: str
     progress: Progress
-    learner: str = TRAINED  # whose round it is: from the second on, each training of a comparison has its own
+    learner: str = TRAINED  # from the second round on, each training of a comparison has a round of its own
 
     @property
     def stages(self) -> Stages:
@@ -45,7 +45,7 @@ class Learner:
 
 
 def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
-    """Whether a stage is done; if it is, says so."""
+    """Whether a stage is done. If it is, a line on the console says so."""
     record = stages.record(stage)
     if record is not None:
         round_.progress.say(f"{label:<12}done before, in {record.seconds:.0f} s")
@@ -53,7 +53,7 @@ def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """Counts in one line, e.g. ``3 all_wrong, 1 no_boxed_correct``."""
+    """Counts by reason in one line, e.g. ``3 all_wrong, 1 no_boxed_correct``."""
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 

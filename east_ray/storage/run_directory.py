@@ -1,4 +1,7 @@
-"""The run directory: where the rows of each stage lie, and which stages are done."""
+"""The run directory: the folders of each stage, which stages are done, and the configuration of the run.
+
+A stage is done when its record is in ``stages/``. The record is written last, so a stage that was killed is not done.
+"""
 
 import functools
 import json
@@ -18,7 +21,7 @@ from east_ray.storage.folders import Folder, locate, resolve_path
 
 @dataclass
 class StageRecord:
-    """What a stage counted and how long it took; written when it is done."""
+    """What a stage has counted and how long it took; written at its end."""
 
     seconds: float = 0.0
     counts: dict[str, Any] = field(default_factory=dict)
@@ -26,7 +29,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Stages:
-    """The folders of one round, or of one variant of it, with the records of the stages that are done."""
+    """The folders of a round, or of one training of it, with the records of the stages that are done."""
 
     folder: Folder
 
@@ -34,11 +37,11 @@ class Stages:
         return self.folder / name
 
     def learner(self, name: str) -> "Stages":
-        """The folders of one training of the round; a variant has all but the samples of its own."""
+        """The folders of one training of the round. A variant shares only the samples."""
         return self if name == TRAINED else Stages(self.folder / "variants" / name)
 
     def record(self, stage: str) -> StageRecord | None:
-        """The record of a stage that is done, else None."""
+        """The record of a stage; None if the stage is not done."""
         text = (self.folder / "stages").read_text(f"{stage}.json")
         return None if text is None else StageRecord(**json.loads(text))
 
@@ -49,7 +52,10 @@ class Stages:
 
     @contextmanager
     def recording(self, stage: str) -> Iterator[StageRecord]:
-        """Time a stage and write its record, with the counts put into it, if the block ends without an error."""
+        """Measure the time of a stage and write its record if the block ends without an error.
+
+        The block puts the counts into the record.
+        """
         record, begin = StageRecord(), time.monotonic()
         yield record
         record.seconds = round(time.monotonic() - begin, 3)

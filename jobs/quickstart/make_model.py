@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Make the quick start's language model from nothing: about a million parameters, in about 20 minutes on two CPU cores.
+"""Train the quick start's language model from scratch: a million parameters, about 20 minutes on two CPU cores.
 
     python jobs/quickstart/make_model.py --out jobs/quickstart/model
 
 Phase one teaches a small Llama to solve the word problems of `word_problems.py`. Phase two, shorter, teaches it the
-misconceptions in PLANTED_MISCONCEPTIONS, each with its probability and independently of everything else. The result
-knows how every clause is done right, but says so only some of the time: its answers disagree at temperature 1, and some
-questions get a wrong answer more often than any other. That is the state in which self-training has something to gain,
-and in which the entropy of the answers says where.
+misconceptions in PLANTED_MISCONCEPTIONS, each independently with its own probability. The resulting model can do every
+clause correctly, but does so only some of the time: its answers at temperature 1 differ, and for some questions a wrong
+answer is the most frequent one. In this state self-training can improve the model, and the entropy of the answers shows
+on which questions.
 
-Neither phase sees a question of train.jsonl or test.jsonl.
+Neither phase uses a question of train.jsonl or test.jsonl.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ from word_problems import (
 
 SEED = 0
 VOCABULARY_SIZE = 512
-# Far more than a word problem needs: real questions, which a warm start teaches, are longer.
+# Far more than a word problem needs, because the real questions of a warm start are longer.
 MAX_TOKENS = 1024
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
 SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, SYSTEM, USER, ASSISTANT)  # ids 0, 1, 2, … in this order
 
-# The template, not the tokenizer, writes the BOS token: engines tokenize a rendered chat in different ways, and a
-# tokenizer that adds one of its own would double it in some of them.
+# The template writes the BOS token. If the tokenizer added one, some engines would have it twice in a rendered chat.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -56,14 +55,14 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# All kinds of clause. Of the long questions many are refused (see Recipe), so these are asked for more often: about a
-# third of what comes out has two steps, and a twelfth five.
+# All kinds of clause. Many long questions are rejected (see Recipe), so their frequency here is higher than in the
+# result, in which about a third of the questions has two steps and a twelfth has five.
 CORPUS = Recipe(steps={1: 0.15, 2: 0.3, 3: 0.3, 4: 0.3, 5: 0.3})
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One pass of training over questions of its own."""
+    """One pass of training over its own questions."""
 
     num_questions: int
     peak_learning_rate: float
@@ -80,9 +79,9 @@ PHASE_TWO = Phase(num_questions=20_000, peak_learning_rate=1e-3)
 
 
 def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Byte-level byte-pair encoding: any text can be written, and every digit is a token of its own."""
+    """Byte-level byte-pair encoding: any text can be encoded, and every digit is a separate token."""
     tokenizer = Tokenizer(models.BPE())
-    # A piece is a digit, a word, `\boxed{`, white space, or a run of other characters; tokens stay within a piece.
+    # A piece is a digit, a word, `\boxed{`, white space, or a run of other characters; no token spans two pieces.
     pieces = Regex(r"\d| ?[A-Za-z]+| ?\\[a-z]+\{|\s|[^A-Za-z\d\s]+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -112,7 +111,7 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
-    """The question as the one user message, up to where the response begins."""
+    """The question as the only user message, with the prefix of the response."""
     messages = [{"role": "user", "content": question}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
@@ -123,7 +122,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained Llama whose special token ids are the tokenizer's."""
+    """An untrained Llama with the special token ids of the tokenizer."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -162,7 +161,7 @@ def make_dialogues(
     misconceptions: Mapping[str, float],
     rng: random.Random,
 ) -> list[Dialogue]:
-    """Each question with one solution, in which each kind of clause is done wrong with its probability."""
+    """Each question with one solution, in which each kind of clause is done wrong with its given probability."""
     prompts = [render_prompt(tokenizer, problem.question) for problem in problems]
     responses = [
         problem.solution({kind for kind, probability in misconceptions.items() if rng.random() < probability}) + EOS
@@ -176,9 +175,9 @@ def make_dialogues(
 def batches(
     dialogues: Sequence[Dialogue], size: int, pad_id: int, rng: random.Random
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(token ids [B, T], labels [B, T]) once through the data; a batch holds dialogues of about one length.
+    """(token ids [B, T], labels [B, T]) for one pass over the data; the dialogues of a batch have similar lengths.
 
-    Padding stands on the right, where causal attention never looks back at it. Only responses carry labels.
+    Padding is on the right, where causal attention ignores it. Only responses have labels.
     """
     num_tokens = [len(dialogue.prompt) + len(dialogue.response) for dialogue in dialogues]
     order = sorted(range(len(dialogues)), key=lambda position: (num_tokens[position], rng.random()))
@@ -197,7 +196,7 @@ def batches(
 
 
 def train(model: LlamaForCausalLM, dialogues: Sequence[Dialogue], phase: Phase, seed: int, pad_id: int) -> None:
-    """One pass of AdamW: a linear warm-up of 5 % of the steps, then half a cosine down to a tenth of the peak."""
+    """One pass with AdamW: linear warm-up over 5 % of the steps, then cosine decay to a tenth of the peak."""
     num_steps = math.ceil(len(dialogues) / phase.questions_per_step)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=phase.peak_learning_rate, betas=(0.9, 0.98), weight_decay=0.01, foreach=True
@@ -337,7 +336,7 @@ def misconception_rows() -> str:
 
 
 def make(out: Path, seed: int) -> None:
-    """Both phases, then the files of the model in `out`."""
+    """Train both phases and write the model's files to `out`."""
     started = time.monotonic()
     train_problems, test_problems = quickstart_problems()
     asked_later = {problem.question for problem in train_problems + test_problems}
@@ -365,10 +364,10 @@ def save(
     seed: int,
     minutes: float,
 ) -> None:
-    """Model, tokenizer and model card; `minutes` is how long the training took."""
+    """Write model, tokenizer and model card; `minutes` is the duration of the training."""
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    model.float()  # measured with the rounded parameters, computed faster
+    model.float()  # still the parameters rounded to bfloat16, but faster to compute with
     greedy = is_correct(model, tokenizer, test_problems, do_sample=False)
     sampled = is_correct(model, tokenizer, test_problems, do_sample=True)
     card = MODEL_CARD.format(
@@ -391,8 +390,10 @@ def save(
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Train the language model of the quick start from nothing.")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to save it, Hugging Face format")
+    parser = argparse.ArgumentParser(description="Train the language model of the quick start from scratch.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the model, in Hugging Face format"
+    )
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     make(arguments.out, arguments.seed)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Grade-school word problems for the quick start: questions, worked solutions, and mistakes made on purpose.
+"""Grade-school word problems for the quick start: questions, worked solutions, and intended mistakes.
 
-A question is a chain of one to five clauses about how many things somebody has. Each clause is one step: an operation
-on the running number, written in the solution as one line.
+A question is a chain of one to five clauses about the number of things that a person has. Each clause is one step: an
+operation on the running number. The solution has one line for each step.
 
     Ana has 5 apples. Ben has 3 times as many apples as Ana. He gives 4 apples away. How many apples does Ben have now?
 
@@ -11,23 +11,23 @@ on the running number, written in the solution as one line.
     The answer is \\boxed{11}.
 
 Every kind of clause also has a misconception: one specific wrong operation, such as reading "3 times as many" as
-"3 more". Misconceptions serve twice: `make_model.py` plants some of them in the quick start's model, and a wrong
-reference answer can be the one that a misconception gives.
+"3 more". Misconceptions have two uses: `make_model.py` teaches some of them to the quick start's model, and a wrong
+reference answer can be the result of a misconception.
 
-Everything follows from the seed. Only the standard library is used. To write the two files of this folder again:
+The seed determines everything. Only the standard library is used. To write the two files of this folder again:
 
     python jobs/quickstart/word_problems.py --quickstart jobs/quickstart
 
-or a file of one's own, here 500 questions of two to three steps, one in five with a wrong reference answer:
+or another file, here 500 questions of two or three steps, of which one in five has a wrong reference answer:
 
     python jobs/quickstart/word_problems.py --out pool.jsonl --count 500 --seed 7 --steps 2:3,3:1 --wrong-share 0.2
 
-or one of the quick start's own kinds of question, three in four of which its model solves with confidence:
+or a file of the quick start's kinds of questions, of which the model solves three in four with confidence:
 
     python jobs/quickstart/word_problems.py --out pool.jsonl --count 500 --easy-share 0.75 --wrong-share 0.2
 
-Files that differ only in --wrong-share ask the same questions, and the wrong references of a smaller share are among
-those of a larger one: responses sampled for one file serve them all.
+Files that differ only in --wrong-share have the same questions, and the wrong references of a smaller share are among
+those of a larger one, so responses sampled for one file can be used for all of them.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-MAX_NUMBER = 99  # of any number in a question or its solution: the model's arithmetic is learned by heart
+MAX_NUMBER = 99  # largest number in a question or its solution: the model memorizes its arithmetic
 START_NUMBERS = range(3, 21)
-MAX_TRIES = 40  # draws of a clause's operands before the question is begun anew
+MAX_TRIES = 40  # draws of a clause's operands before the whole question is drawn again
 
 WrongReferences = Literal["stubborn", "diverse"]
 
@@ -56,7 +56,7 @@ WrongReferences = Literal["stubborn", "diverse"]
 
 @dataclass(frozen=True)
 class ClauseKind:
-    """One way in which the running number changes.
+    """One kind of change of the running number.
 
     `operation` and `misconception` are expressions over the running number {0} and the clause's own operands {1}, {2}.
     A phrasing may use these operands and: name, He and he (who holds the things), other (a second person), noun.
@@ -190,7 +190,7 @@ _EQUATION = re.compile(rf"^({_EXPRESSION})=(-?\d+)$", re.MULTILINE)
 def evaluate(expression: str) -> int:
     """The value of an expression of non-negative integers; `/` drops the remainder, `%` keeps only it.
 
-    Raises ValueError for anything else and ZeroDivisionError for a division by zero, which a response may contain.
+    Responses may contain anything: raises ValueError if it is no such expression, ZeroDivisionError for a zero divisor.
 
     >>> evaluate("5+4*3"), evaluate("17/5"), evaluate("17%5")
     (17, 3, 2)
@@ -221,13 +221,14 @@ def equations(text: str) -> list[tuple[str, int]]:
 
 
 def steps_are_right(solution: str, response: str) -> bool:
-    """Whether a response takes the steps of the right solution: the same operations on the same numbers, all true.
+    """Whether a response has the steps of the correct solution: the same operations on the same numbers, all true.
 
-    Terms of a sum and factors of a product may stand in any order. The answer that the response then states is not
-    looked at, nor is anything between its equations.
+    Terms of a sum and factors of a product may be in any order. The stated answer and any text between the equations
+    are ignored.
 
     Args:
-        solution: the right one, as in the column ``answer`` of a row whose reference is not wrong.
+        solution: the correct solution, as in the column ``answer`` of a row with a correct reference.
+        response: the text to judge.
 
     >>> steps_are_right("5*3=15\\n15-4=11", "3*5=15\\n15-4=11"), steps_are_right("5*3=15\\n15-4=11", "5+3=8\\n8+3=11")
     (True, False)
@@ -240,7 +241,7 @@ def steps_are_right(solution: str, response: str) -> bool:
 
 
 def _without_order(expression: str) -> list[tuple[str, ...]]:
-    """The signed terms of an expression, sorted; in those that are products the factors, too."""
+    """The signed terms of an expression, sorted; the factors of products are sorted too."""
     terms = re.findall(r"[-+][^-+]+", f"+{expression}")
     return sorted(
         (term[0], *(sorted(term[1:].split("*")) if "/" not in term and "%" not in term else [term[1:]]))
@@ -271,7 +272,7 @@ class Step:
     operands: tuple[int, ...]
 
     def expression(self, running: int, *, misconceived: bool = False) -> str:
-        """The left side of this step's line when the number so far is `running`."""
+        """The left side of this step's line, with `running` as the running number."""
         clause = CLAUSE_KINDS[self.kind]
         template = clause.misconception if misconceived else clause.operation
         return template.format(running, *self.operands)
@@ -279,7 +280,7 @@ class Step:
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A question and its arithmetic: the number it starts from, then its clauses in order."""
+    """A question and its arithmetic: the start number, then the clauses in order."""
 
     question: str
     start: int
@@ -292,14 +293,14 @@ class WordProblem:
 
     @property
     def answer(self) -> int:
-        """The right answer."""
+        """The correct answer."""
         return self.lines()[-1][1]
 
     def lines(self, misconceptions: Collection[str] = ()) -> list[tuple[str, int]]:
-        """(expression, result) per step, with every clause whose kind is in `misconceptions` done wrong.
+        """(expression, result) per step; a clause of a kind in `misconceptions` is done wrong.
 
-        Later steps go on from the wrong number. A division that then does not come out even drops its remainder; a
-        number below zero is a ValueError (`generate` draws no question where misconceptions lead there).
+        Later steps continue with the wrong number. A division then drops its remainder. A number below zero raises
+        ValueError; `generate` draws no question for which misconceptions lead there.
         """
         running, lines = self.start, []
         for step in self.steps:
@@ -317,10 +318,10 @@ class WordProblem:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What questions to draw. Both mappings hold relative frequencies; they need not sum to one.
+    """Which questions to draw. Both mappings hold relative frequencies, which need not sum to one.
 
-    They are the frequencies of what is tried: a question whose numbers leave [0, MAX_NUMBER] is refused, the longer the
-    more often, so long questions come out rarer than asked.
+    They are the frequencies before rejection: a question with a number outside [0, MAX_NUMBER] is rejected. Long
+    questions are rejected more often, so they are rarer in the result than in the recipe.
     """
 
     steps: Mapping[int, float]
@@ -332,11 +333,11 @@ class Recipe:
         if unknown := set(self.kinds) - set(CLAUSE_KINDS):
             raise ValueError(f"kinds: {sorted(unknown)} unknown; there are {sorted(CLAUSE_KINDS)}")
         if self.kinds.keys() <= {"sells_each"}:
-            raise ValueError("kinds: needs one besides sells_each, which can stand only once in a question")
+            raise ValueError("kinds: needs another kind besides sells_each, which can occur only once in a question")
 
 
 def generate(recipe: Recipe, seed: int, exclude: Collection[str] = ()) -> Iterator[WordProblem]:
-    """Endless word problems, all different in their text and none with a text in `exclude`."""
+    """An infinite stream of word problems with different texts, none of them in `exclude`."""
     rng = random.Random(seed)
     seen = set(exclude)
     while True:
@@ -347,7 +348,7 @@ def generate(recipe: Recipe, seed: int, exclude: Collection[str] = ()) -> Iterat
 
 
 def _draw(recipe: Recipe, rng: random.Random) -> WordProblem | None:
-    """One word problem, or None where the draw led to a number that is negative, fractional or too large."""
+    """One word problem, or None if the draw leads to a negative, fractional or too large number."""
     num_steps = rng.choices(list(recipe.steps), list(recipe.steps.values()))[0]
     start = running = rng.choice(START_NUMBERS)
     name, noun = rng.choice(WOMEN + MEN), rng.choice(NOUNS)
@@ -369,14 +370,14 @@ def _draw(recipe: Recipe, rng: random.Random) -> WordProblem | None:
         steps.append(step)
     sentences.append(rng.choice(QUESTIONS).format(name=name, noun=noun))
     problem = WordProblem(" ".join(sentences), start, tuple(steps))
-    # Any mixture of misconceptions must be a solution that one could write down, too.
+    # The solution by any mixture of misconceptions must also have only allowed numbers.
     present = sorted(problem.kinds)
     mixtures = (mixture for size in range(1, len(present) + 1) for mixture in itertools.combinations(present, size))
     return problem if all(_can_be_written(problem, mixture) for mixture in mixtures) else None
 
 
 def _can_be_written(problem: WordProblem, misconceptions: Collection[str]) -> bool:
-    """Whether all numbers of this solution lie in [0, MAX_NUMBER]."""
+    """Whether all numbers of this solution are in [0, MAX_NUMBER]."""
     try:
         return all(result <= MAX_NUMBER for _, result in problem.lines(misconceptions))
     except ValueError:
@@ -384,7 +385,7 @@ def _can_be_written(problem: WordProblem, misconceptions: Collection[str]) -> bo
 
 
 def _draw_step(kind: str, running: int, rng: random.Random) -> Step | None:
-    """A step of this kind whose result is a whole number from 1 to MAX_NUMBER, and differs from its misconception's."""
+    """A step of this kind with a whole result from 1 to MAX_NUMBER that differs from the misconception's result."""
     for _ in range(MAX_TRIES):
         step = Step(kind, tuple(rng.choice(numbers) for numbers in CLAUSE_KINDS[kind].operands))
         if "/" in CLAUSE_KINDS[kind].operation and running % step.operands[0] != 0:
@@ -402,18 +403,18 @@ def _draw_step(kind: str, running: int, rng: random.Random) -> Step | None:
 
 
 def reference_row(problem: WordProblem) -> dict[str, Any]:
-    """The question with its right solution."""
+    """The question with its correct solution."""
     return _row(problem, problem.lines())
 
 
 def wrong_reference_row(
     problem: WordProblem, how: WrongReferences, rng: random.Random, misconceptions: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The question with a reference answer that is wrong on purpose, and marked so.
+    """The question with an intentionally wrong reference answer, marked as wrong.
 
-    stubborn: one kind of clause is done by its misconception; a kind in `misconceptions` (those that the model has)
-    is preferred. A model with this misconception gives the same wrong answer again and again.
-    diverse: the result of one random step is off by a small random number, and later steps go on from there.
+    stubborn: one kind of clause is done by its misconception; kinds in `misconceptions` (those of the model) are
+    preferred. A model with this misconception gives the same wrong answer repeatedly.
+    diverse: the result of one random step is off by a small random number, and later steps continue with it.
     """
     right = problem.answer
     if how == "stubborn":
@@ -421,7 +422,7 @@ def wrong_reference_row(
         preferred = [kind for kind in kinds if kind in misconceptions]
         if kinds:
             return _row(problem, problem.lines([rng.choice(preferred or kinds)]), is_wrong=True)
-        # A later step hid the mistake (17/4 and 18/4 drop to the same number): no misconception alone is wrong.
+        # No single misconception changes the answer, e.g. because 17/4 and 18/4 drop to the same number. Use a slip.
     while True:
         lines = _lines_with_slip(problem, rng)
         if lines is not None and lines[-1][1] != right:
@@ -429,7 +430,7 @@ def wrong_reference_row(
 
 
 def _lines_with_slip(problem: WordProblem, rng: random.Random) -> list[tuple[str, int]] | None:
-    """The solution with one step off, or None where that leads below zero or beyond MAX_NUMBER."""
+    """The solution with an error in one step, or None if that leads to a number outside [0, MAX_NUMBER]."""
     slip_at = rng.randrange(len(problem.steps))
     running, lines = problem.start, []
     for position, step in enumerate(problem.steps):
@@ -458,13 +459,13 @@ def rows(
     misconceptions: Collection[str] = (),
     nested: bool = False,
 ) -> list[dict[str, Any]]:
-    """One row per word problem; exactly round(wrong_share * number of problems) of them with a wrong reference.
+    """One row per word problem; exactly round(wrong_share * number of problems) of them have a wrong reference.
 
     nested: the wrong references of a smaller share are among those of a larger one, with the same wrong answers, and
-    both kinds of wrong references are of the same questions. (The quick start's files were drawn before this.)
+    the same questions have a wrong reference with either kind. (The quick start's files are older than this option.)
     """
     if not 0 <= wrong_share <= 1:
-        raise ValueError(f"wrong_share must lie in [0, 1], got {wrong_share}")
+        raise ValueError(f"wrong_share must be in [0, 1], got {wrong_share}")
     rng = random.Random(seed)
     num_wrong = round(wrong_share * len(problems))
     order = rng.sample(range(len(problems)), len(problems) if nested else num_wrong)
@@ -488,8 +489,8 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 # The two files of the quick start
 # ---------------------------------------------------------------------------------------------------------------------
 
-# The kinds of clause that the quick start's model gets wrong, and how often it does at temperature 1 (make_model.py
-# plants them). Above one half the misconception is what the model answers greedily: a stubborn error.
+# The kinds of clause that the quick start's model does wrong (make_model.py teaches them), with the frequency at
+# temperature 1. Above one half the misconception is also the model's greedy answer: a stubborn error.
 PLANTED_MISCONCEPTIONS: Mapping[str, float] = {
     "times_as_many": 0.60,
     "fewer_than": 0.45,
@@ -497,7 +498,7 @@ PLANTED_MISCONCEPTIONS: Mapping[str, float] = {
     "shares_equally": 0.30,
     "combines": 0.30,
 }
-# What the model knows, and what it is unsure of; of the quick start's questions half are of each.
+# Questions that the model solves, and questions with uncertain answers; the quick start has half of each.
 EASY = Recipe(steps={1: 1.0}, kinds={kind: 1.0 for kind in CLAUSE_KINDS if kind not in PLANTED_MISCONCEPTIONS})
 HARD = Recipe(
     steps={1: 0.15, 2: 0.45, 3: 0.3, 4: 0.1},
@@ -511,12 +512,12 @@ WRONG_SHARE = 0.1
 def easy_and_hard(
     num_questions: int, seed: int, exclude: Collection[str] = (), *, easy_share: float = 0.5
 ) -> list[WordProblem]:
-    """Word problems from EASY and HARD, shuffled, all with different texts; round(easy_share * number) are easy.
+    """Shuffled word problems from EASY and HARD with different texts; round(easy_share * number) are easy.
 
-    The quick start's model solves the easy ones with confidence: the weights by entropy are about 0 there.
+    The quick start's model solves the easy ones with confidence, so their weights by entropy are about 0.
     """
     if not 0 <= easy_share <= 1:
-        raise ValueError(f"easy_share must lie in [0, 1], got {easy_share}")
+        raise ValueError(f"easy_share must be in [0, 1], got {easy_share}")
     easy = list(itertools.islice(generate(EASY, seed, exclude), round(easy_share * num_questions)))
     hard_exclude = {*exclude, *(problem.question for problem in easy)}
     hard = list(itertools.islice(generate(HARD, seed, hard_exclude), num_questions - len(easy)))
@@ -526,14 +527,14 @@ def easy_and_hard(
 
 
 def quickstart_problems() -> tuple[list[WordProblem], list[WordProblem]]:
-    """The word problems of train.jsonl and test.jsonl; no text stands in both."""
+    """The word problems of train.jsonl and test.jsonl; no text is in both."""
     train = easy_and_hard(NUM_TRAIN, TRAIN_SEED)
     test = easy_and_hard(NUM_TEST, TEST_SEED, exclude={problem.question for problem in train})
     return train, test
 
 
 def write_quickstart(folder: Path) -> None:
-    """Write train.jsonl, with some wrong references, and test.jsonl, with none."""
+    """Write train.jsonl with some wrong references and test.jsonl without."""
     train, test = quickstart_problems()
     train_rows = rows(train, TRAIN_SEED, wrong_share=WRONG_SHARE, misconceptions=PLANTED_MISCONCEPTIONS)
     write_jsonl(folder / "train.jsonl", train_rows)
@@ -564,18 +565,18 @@ def main() -> None:
     parser.add_argument(
         "--easy-share",
         type=float,
-        help="instead of --steps and --kinds: the quick start's easy and hard questions, and the share of easy ones",
+        help="in place of --steps and --kinds: draw the quick start's questions, with this share of easy ones",
     )
     parser.add_argument("--wrong-share", type=float, default=0.0, help="share of wrong reference answers, in [0, 1]")
     parser.add_argument("--wrong-references", choices=("stubborn", "diverse"), default="stubborn")
-    parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="files whose questions must not occur")
+    parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="files with questions to leave out")
     arguments = parser.parse_args()
 
     if arguments.quickstart:
         write_quickstart(arguments.quickstart)
         return
     if arguments.easy_share is not None and (arguments.steps or arguments.kinds):
-        parser.error("--easy-share draws the quick start's own questions: it goes with neither --steps nor --kinds")
+        parser.error("--easy-share draws the quick start's questions, so --steps and --kinds cannot be given with it")
     lines = itertools.chain.from_iterable(path.read_text(encoding="utf-8").splitlines() for path in arguments.exclude)
     exclude = {json.loads(line)["question"] for line in lines}
     if arguments.easy_share is not None:

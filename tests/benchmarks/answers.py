@@ -1,9 +1,9 @@
-r"""Accuracy and speed of answers.py beside Math-Verify, in one run: ``python tests/benchmarks/answers.py``.
+r"""Accuracy and speed of east_ray.answers compared with Math-Verify: ``python tests/benchmarks/answers.py``.
 
-On the labelled cases of ``../shared/data/equivalence`` and the MATH answers of ``../shared/data/math`` where they are
-present, else on generated ones. Speed is that of clustering 128 answers a question, extraction not included, in one
-process: ours by keys; Math-Verify by comparing each distinct answer, parsed once, with one member of each cluster so
-far. The last line is a JSON object.
+The cases are the labelled ones of ``../shared/data/equivalence`` and the MATH answers of ``../shared/data/math`` if
+present, else generated ones. Speed is that of clustering 128 answers per question in one process, without extraction:
+ours by keys; Math-Verify by comparing each distinct answer, parsed once, with one member of each cluster so far. The
+last line is a JSON object.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def labelled_pairs(rng: random.Random) -> list[Pair]:
 
 
 def generated_pairs(rng: random.Random) -> Iterator[Pair]:
-    """Pairs whose labels follow from how they are made."""
+    """Pairs with labels that follow from their construction."""
     for _ in range(60):
         a, b, k = rng.randint(2, 99), rng.randint(2, 99), rng.randint(2, 9)
         root = rng.choice([2, 3, 5, 7])

@@ -1,16 +1,16 @@
-r"""Tokens per second of the sampling stage beside the engine's own limit: ``python tests/benchmarks/sampling.py``.
+r"""Tokens per second of the sampling stage and the engine's own limit: ``python tests/benchmarks/sampling.py``.
 
-In one run, the same model (random weights: all tokens are about equally likely, and one in a hundred ends a response,
-so lengths are random), the same prompts, n, limits and engine arguments; each way in a process of its own:
+All ways use the same model (random weights: all tokens are about equally likely, and one in a hundred ends a response,
+so lengths are random), prompts, n, limits and engine arguments. Each has a process of its own:
 
-    engine      one vLLM engine that has all questions from the beginning: the limit
-    ours        the Ray Data stage, rows durable as they finish; from its first request to its last row
+    engine      one vLLM engine that gets all questions at once: the limit
+    ours        the sampling stage, which stores rows as they finish; from its first request to its last row
     batch_sync  `LLM.generate` batch by batch, as many questions as fill the engine: each batch waits for its slowest
-    copies      one vLLM engine fed n copies of each prompt, as `ray.data.llm` does, which keeps one response a row
+    copies      one vLLM engine with n copies of each prompt, as `ray.data.llm` does, which has one response per row
 
 `ray.data.llm` itself is not run: with a CPU engine its stages and its placement group wait for each other on a small
-machine. So `ours_over_ray_data_llm` is over `copies`, which has none of Ray Data's overhead. `start_s` is what comes
-before the first token and is not counted. `--small` is for a quick look. The last line is a JSON object.
+machine. `ours_over_ray_data_llm` is therefore relative to `copies`, which has none of Ray Data's overhead. `start_s` is
+the time before the first token, which is not counted. `--small` is a quick check. The last line is a JSON object.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 WAYS = ("engine", "ours", "batch_sync", "copies")
-#: Rows that the model's head gives: every token of the vocabulary is about as likely as any other.
+#: Standard deviation of the head's weights: so small that all tokens are about equally likely.
 HEAD_STD = 1e-3
 
 

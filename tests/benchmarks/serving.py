@@ -1,13 +1,13 @@
-r"""Tokens per second of `/v1/solve` beside the engine's own limit: ``python tests/benchmarks/serving.py``.
+r"""Tokens per second of `/v1/solve` compared with the engine's own limit: ``python tests/benchmarks/serving.py``.
 
-In one run, the same model (random weights, random lengths: see sampling.py), the same questions, n = 32 and engine
-arguments; each way in a process of its own, one core for the engine:
+All ways use the same model (random weights and lengths, see sampling.py), questions, n = 32 and engine arguments. Each
+has a process of its own and one core for the engine:
 
-    engine      one vLLM engine that has all questions from the beginning: the limit
-    solve       `east-ray serve` with 40 clients that ask at the same time; answers clustered, JSON over HTTP
+    engine      one vLLM engine that gets all questions at once: the limit
+    solve       `east-ray serve` with 40 concurrent clients; answers clustered, JSON over HTTP
     stream      the same with `stream: true`
 
-Start-up is not counted. `--small` is for a quick look. The last line is a JSON object.
+Start-up is not counted. `--small` is a quick check. The last line is a JSON object.
 """
 
 import argparse
@@ -39,18 +39,16 @@ def ask(client: httpx.Client, question: str, arguments: argparse.Namespace, *, s
 
 def measure_serving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     _, _, engine_args = settings(arguments)
-    del engine_args["disable_log_stats"]  # as it is served
-    command = [
-        sys.executable, "-m", "east_ray", "serve", arguments.model, "address=local", f"http.port={PORT}",
-        f"engine_args={json.dumps(engine_args)}", f"env={json.dumps(arguments.env)}",
-    ]  # fmt: skip
+    del engine_args["disable_log_stats"]  # the service keeps statistics
+    overrides = [f"http.port={PORT}", f"engine_args={json.dumps(engine_args)}", f"env={json.dumps(arguments.env)}"]
+    command = [sys.executable, "-m", "east_ray", "serve", arguments.model, "address=local", *overrides]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     assert server.stdout is not None
     results = {}
     try:
         while (said := server.stdout.readline()).startswith(b"starting"):
             pass
-        assert said.startswith(b"serving"), "the server has not begun"
+        assert said.startswith(b"serving"), "the server did not start"
         texts = [row["question"] for row in questions(arguments.q)]
         with (
             httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=None) as client,

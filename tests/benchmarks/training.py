@@ -1,14 +1,14 @@
-r"""Tokens per second of the training loop beside padding and TRL, in one run: ``python tests/benchmarks/training.py``.
+r"""Tokens per second of the training loop compared with padding and with TRL: ``python tests/benchmarks/training.py``.
 
-The same model (random weights) and the same examples, with the lengths of GSM8K's questions and solutions where
-``../shared/data/gsm8k`` is present (four characters a token), else drawn at random; the loss is of the response only.
+All have the same model (random weights) and the same examples, with the lengths of GSM8K's questions and solutions if
+``../shared/data/gsm8k`` is present (four characters per token), else with random lengths. Only responses have a loss.
 
     ours      `east_ray.training.train`, sequences packed end to end, DeepSpeed in this one process, without Ray
     padded    a plain torch loop with every row padded to the maximum length
-    trl       TRL's SFTTrainer with packing, where it is installed, else null
+    trl       TRL's SFTTrainer with packing if it is installed, else null
 
-Tokens are those of prompts and responses, padding not counted. On a GPU the model has about 1.2 billion parameters in
-bf16, and mfu is 6 * parameters * tokens/s over --peak-flops (the recomputation of the head's logits does not count).
+Tokens are those of prompts and responses without padding. On a GPU the model has about 1.2 billion parameters in bf16,
+and mfu is 6 * parameters * tokens/s / --peak-flops (the recomputation of the head's logits is not counted).
 The last line is a JSON object.
 """
 
@@ -42,7 +42,7 @@ Example = dict[str, Any]
 
 
 def make_examples(count: int, vocabulary: int, seed: int) -> list[Example]:
-    """Rows as the loop reads them: random tokens, lengths of GSM8K."""
+    """Rows in the form that the loop reads: random tokens with the lengths of GSM8K."""
     rng = random.Random(seed)
     if DATA.exists():
         texts = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]

@@ -1,9 +1,9 @@
 r"""Time and memory of weighing against the number of questions: ``python tests/benchmarks/weighing.py 10000 100000``.
 
-For each number, questions with 128 synthetic answers each (answers only, no other text) are written as one Parquet
-file, and ``east-ray weigh`` takes them as given samples. Reported are the seconds of taking and of weighing, and the
-greatest memory of the command with everything that it starts, Ray's processes and object store included (proportional
-set size, looked at every half second). The last line is a JSON object.
+For each number, a Parquet file of questions with 128 synthetic responses each (an answer and little other text) is
+written, and ``east-ray weigh`` takes them as given samples. Reported are the seconds of taking and of weighing, and the
+peak memory of the command with all its processes, Ray's and the object store included (proportional set size, sampled
+every half second). The last line is a JSON object.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CHUNK = 10_000
 
 
 def write_samples(path: Path, num_questions: int, seed: int) -> None:
-    """Whole numbers as answers: the right one and seven near it, with falling probabilities, as GSM8K has them."""
+    """Integers as answers, as in GSM8K: the correct one and seven near it, with decreasing probabilities."""
     rng = np.random.default_rng(seed)
     texts = pa.array([f"So it is \\boxed{{{value}}}." for value in range(5100)])
     shares = np.cumsum(np.array([8, 3, 2, 1, 1, 1, 0.5, 0.5]) / 17)
@@ -53,13 +53,13 @@ def peak_bytes_now(process: psutil.Process) -> int:
     for member in [process, *process.children(recursive=True)]:
         try:
             total += member.memory_full_info().pss
-        except psutil.Error:  # it has ended meanwhile
+        except psutil.Error:  # the process has exited
             continue
     return total
 
 
 def measure(folder: Path, num_questions: int, seed: int) -> dict[str, float]:
-    """Weigh this many questions in a process of its own."""
+    """Weigh this many questions in a separate process."""
     write_samples(folder / "samples.parquet", num_questions, seed)
     settings = {"run_dir": str(folder / "run"), "samples": {"path": str(folder / "samples.parquet")}}
     (folder / "weigh.yaml").write_text(yaml.safe_dump(settings))
@@ -80,7 +80,7 @@ def measure(folder: Path, num_questions: int, seed: int) -> dict[str, float]:
     records = {name: json.loads((stages / f"{name}.json").read_text()) for name in STAGES}
     counts = records["examples"]["counts"]
     if counts["kept"] + sum(counts["discarded"].values()) != num_questions:
-        raise SystemExit(f"{num_questions} questions went in, and out came {counts}")
+        raise SystemExit(f"{num_questions} questions in, but {counts} out")
     return {
         "num_questions": num_questions,
         "take_s": records["sampling"]["seconds"],

@@ -1,7 +1,7 @@
-"""Sets of real numbers made of intervals and points, joined, intersected and subtracted; their keys are canonical.
+"""Sets of real numbers that consist of intervals and points: union, intersection, difference and canonical keys.
 
-A set is the sorted tuple of its pieces, none touching another: [1, 2] with [2, 3] is [1, 3], and R without 2 is two
-half-lines. Ends are compared by value, exact or to the 25 digits of a key.
+A set is the sorted tuple of its pieces. No piece touches another: [1, 2] with [2, 3] is [1, 3], and R without 2 is two
+half-lines. Ends are compared by their values, which are exact or have the 25 digits of a key.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -15,7 +15,7 @@ MINUS_INFINITY: Key = ("infinity", -1)
 
 
 class End(NamedTuple):
-    """A place on the line, just before (-1), at (0) or just after (1) a number; infinities have their sign first."""
+    """A place just before (side -1), at (0) or just after (1) a value; `infinite`: the sign of an infinity, else 0."""
 
     infinite: int
     value: Fraction
@@ -23,7 +23,7 @@ class End(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """From `low` to `high`, with the keys of the two numbers. A closed end takes in its number: before it or after."""
+    """An interval or a point, with the keys of its two ends. A closed end lies just outside its number."""
 
     low: End
     high: End
@@ -35,7 +35,7 @@ RealSet = tuple[Piece, ...]
 
 
 def interval_key(opening: str, lower: Key, upper: Key, closing: str) -> Key:
-    """The key of an interval, the same as that of a pair in these brackets."""
+    """The key of an interval, which is also the key of a pair in these brackets."""
     return ("sequence", opening, closing, (lower, upper))
 
 
@@ -43,7 +43,7 @@ ALL_REALS = interval_key("(", MINUS_INFINITY, INFINITY, ")")
 
 
 def real_set(key: Key, numeric: Callable[[Key], Fraction]) -> RealSet | None:
-    """The set that a key stands for: interval, number, set of numbers or union; None for anything else."""
+    """The set that the key of an interval, a number, a set of numbers or a union stands for; None for other keys."""
     if not isinstance(key, tuple):
         return None
     match key:
@@ -66,7 +66,7 @@ def _is_number(key: Key) -> bool:
 
 
 def _end(key: Key, numeric: Callable[[Key], Fraction], outer_side: int, closed: bool) -> End | None:
-    """An end of an interval; None if it is neither a number nor an open infinity."""
+    """The end of an interval. None if the key is neither a number nor an infinity at an open end."""
     if key in (INFINITY, MINUS_INFINITY):
         return None if closed else End(1 if key == INFINITY else -1, Fraction(0), 0)
     return End(0, numeric(key), outer_side if closed else -outer_side) if _is_number(key) else None
@@ -78,7 +78,7 @@ def _point(key: Key, numeric: Callable[[Key], Fraction]) -> Piece:
 
 
 def _pieces(pieces: Iterable[Piece]) -> RealSet:
-    """Sorted and joined where they touch."""
+    """The pieces in order, joined where they touch."""
     joined: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: (piece.low, piece.high)):
         if joined and piece.low <= joined[-1].high:
@@ -90,12 +90,12 @@ def _pieces(pieces: Iterable[Piece]) -> RealSet:
 
 
 def union(sets: Iterable[RealSet]) -> RealSet:
-    """What is in any of the sets."""
+    """The numbers that are in any of the sets."""
     return _pieces(piece for one in sets for piece in one)
 
 
 def intersection(one: RealSet, other: RealSet) -> RealSet:
-    """What is in both sets."""
+    """The numbers that are in both sets."""
     found = []
     for a in one:
         for b in other:
@@ -106,7 +106,7 @@ def intersection(one: RealSet, other: RealSet) -> RealSet:
 
 
 def difference(one: RealSet, removed: RealSet) -> RealSet:
-    """What is in the first set and not in the second."""
+    """The numbers that are in the first set and not in the second."""
     everything = Piece(End(-1, Fraction(0), 0), End(1, Fraction(0), 0), MINUS_INFINITY, INFINITY)
     rest: list[Piece] = [everything]
     for piece in removed:
@@ -117,7 +117,7 @@ def difference(one: RealSet, removed: RealSet) -> RealSet:
 
 
 def key_of(pieces: RealSet) -> Key:
-    """The key of a set: a number, a set of numbers, an interval, or a union of those."""
+    """The key of a set: that of a number, a set of numbers, an interval, or a union of these."""
     keys = [_piece_key(piece) for piece in pieces]
     if len(keys) == 1:
         return keys[0]

@@ -1,34 +1,34 @@
-r"""What an answer is worth: a canonical key, equal for equal answers.
+r"""The canonical key of an answer, which is the same for equal answers.
 
-Two expressions are equal if they have the same values, so an expression *is* the list of its values at fixed points:
+Two expressions are equal if they have the same values, so the key of an expression consists of values:
 
 * without variables, its value: an exact fraction if it is rational, else a complex number to 25 digits;
-* with variables, its values at four points. The points depend on the names of the variables alone (SHA-256), never on a
-  process, a machine or the other answers. Two points are positive. In each of the other two, half of the variables are
-  negative, which tells |x| from x; an even root or a logarithm of a negative number counts there as undefined, so
-  that sqrt(x^3) equals x sqrt(x) but sqrt(x^2) does not equal x.
+* with variables, its values at four fixed points. The points depend on the names of the variables alone (SHA-256), not
+  on the process, the machine or the other answers. Two points are positive. In each of the other two, half of the
+  variables are negative, which tells |x| from x; there, an even root or a logarithm of a negative number counts as
+  undefined, so that sqrt(x^3) equals x sqrt(x) but sqrt(x^2) does not equal x.
 
-Hence equality of keys is an equivalence relation by construction, the cost is linear in the number of answers, and no
-pair needs a search for a proof that might not end. By the Schwartz-Zippel lemma different polynomials agree at a random
-point with probability below degree / 2^62; arithmetic runs at 70 digits, so differences down to 1e-40 are seen.
+Equality of keys is therefore an equivalence relation, the cost is linear in the number of answers, and no pair needs a
+search for a proof that might not end. By the Schwartz-Zippel lemma, different polynomials agree at a random point with
+probability below degree / 2^62. Arithmetic has 70 digits, so differences down to 1e-40 are seen.
 
-Around the values stands the shape: kind of bracket, order of a tuple, set of a bare list, the solution set of an
-inequality, an equation up to a constant factor.
+The key also has the structure of the answer: the kind of bracket, the order of a tuple, the set of a bare list, the
+solution set of an inequality, an equation up to a constant factor.
 
 Every step is bounded: exact integers have at most MAX_BITS bits, powers are estimated before they are computed, sums
-have at most MAX_TERMS terms. What exceeds a bound, or is undefined, has its tokens as key and equals only itself.
-Nothing here depends on a clock, so the same answers fall into the same clusters on a fast and on a slow machine.
+have at most MAX_TERMS terms. An answer that exceeds a bound, or is undefined, has its tokens as its key and equals only
+itself. No step depends on a clock, so clusters are the same on a fast and on a slow machine.
 
 Known limits: no integrals, limits, derivatives or unknown functions; x = 3y + 1 is the expression 3y + 1, but
 x - 3y = 1 is the line y = (x - 1)/3; n is any real number, so (-1)^{2n} is not 1.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
 
 from east_ray.answers.symbolic import intervals
-from east_ray.answers.symbolic.intervals import interval_key
+from east_ray.answers.symbolic.intervals import Key, interval_key
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
 from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
@@ -52,9 +52,7 @@ from east_ray.answers.symbolic.values import (
     values_at_points,
 )
 
-Key = Hashable
-
-MIN_DECIMALS = 8  # from here on a decimal stands for any value it is a rounding of
+MIN_DECIMALS = 8  # a decimal with as many places stands for every value that it rounds
 MIN_DECIMALS_WITHOUT_ZEROS = 6  # of such a decimal; 12.00000000 is just 12
 MAX_SNAPPED_DENOMINATOR = 10**12
 
@@ -63,7 +61,7 @@ MAX_SNAPPED_DENOMINATOR = 10**12
 
 
 def _real_key(value: Value) -> Key:
-    """The exact fraction, if the value is one up to rounding error; else its leading digits."""
+    """The exact fraction if the value is a fraction up to rounding error, else the leading digits."""
     if isinstance(value, Fraction):
         return value
     if is_zero(value):
@@ -72,7 +70,7 @@ def _real_key(value: Value) -> Key:
     exact = Fraction(-mantissa if sign else mantissa) * Fraction(2) ** exponent
     near: Fraction = exact.limit_denominator(MAX_SNAPPED_DENOMINATOR)
     error = abs(exact - near)
-    # Any number has fractions within 1 / denominator^2 of it; one that is 10^12 times closer is no coincidence.
+    # Every number has fractions within 1 / denominator^2; a fraction 10^12 times closer than that is no coincidence.
     if error <= abs(near) * Fraction(2) ** ZERO_BITS and error * near.denominator**2 * 10**12 < 1:
         return near
     return ("real", *digits(value))
@@ -118,7 +116,7 @@ def _rounded_literal(node: Node) -> Key | None:
 
 
 def _decimal(node: Node) -> tuple[Fraction, int]:
-    """Value and places of a decimal, signed or in scientific notation; 0 places for anything else."""
+    """The value and the places of a decimal, signed or in scientific notation. Other nodes have 0 places."""
     match node:
         case Number(value, places):
             return value, places
@@ -136,7 +134,7 @@ def _decimal(node: Node) -> tuple[Fraction, int]:
 
 
 def _set_key(keys: Iterable[Key]) -> Key:
-    """A set; of one element: the element, since a bare list is a set and one answer a list of one."""
+    """The key of a set. A set of one element has the key of the element, since a single answer is a list of one."""
     members = frozenset(keys)
     return next(iter(members)) if len(members) == 1 else ("set", members)
 
@@ -146,7 +144,7 @@ def _real_set(key: Key) -> intervals.RealSet | None:
 
 
 def _joined(keys: Iterable[Key]) -> Key:
-    """The union of sets: one key for [1, 2] with [2, 3] and for [1, 3], if they are sets of real numbers."""
+    """The union of sets. Sets of real numbers are joined: [1, 2] with [2, 3] has the key of [1, 3]."""
     members: set[Key] = set()
     for key in keys:
         members |= key[1] if isinstance(key, tuple) and key[0] == "union" else {key}
@@ -171,7 +169,7 @@ def _common(keys: Sequence[Key]) -> Key:
 
 
 def _variants(node: Node) -> list[Node]:
-    """3 ± x is 3 + x and 3 - x; all signs of one expression go together, with ∓ the other way."""
+    """3 ± x stands for 3 + x and 3 - x. All ± of an expression have the same sign, and all ∓ the other sign."""
 
     def signed(part: Node, positive: bool) -> Node:
         if isinstance(part, Apply):
@@ -188,7 +186,7 @@ def _variants(node: Node) -> list[Node]:
 
 
 def _difference_key(left: Node, right: Node) -> Key:
-    """R without finitely many numbers is the union of the intervals between them."""
+    """A difference of sets: R without finitely many numbers is the union of the intervals between them."""
     whole, removed = _key(left), _key(right)
     sets = _real_set(whole), _real_set(removed)
     if sets[0] is None or sets[1] is None:
@@ -197,14 +195,14 @@ def _difference_key(left: Node, right: Node) -> Key:
 
 
 def _ratio_key(terms: tuple[Node, ...]) -> Key:
-    """3:4 is 3/4; 2:4:6 is (1, 2, 3) up to a factor."""
+    """A ratio: 3:4 equals 3/4, and 2:4:6 equals 1:2:3."""
     if len(terms) == 2:
         return _scalar_key(Apply("/", terms))
     return ("ratio", tuple(_scalar_key(Apply("/", (term, terms[0]))) for term in terms))
 
 
 def _scaled_matrix(node: Apply) -> Node | None:
-    """A number times, or divided into, a matrix: the factor moves into the cells."""
+    """A matrix that is negated, or multiplied or divided by a number, with the operation moved into its cells."""
     matrices = [part for part in node.arguments if isinstance(part, Apply) and part.operator == "matrix"]
     if node.operator not in ("*", "/", "-") or len(matrices) != 1:
         return None
@@ -219,7 +217,7 @@ def _scaled_matrix(node: Apply) -> Node | None:
 
 
 def _sequence_key(node: Apply) -> Key:
-    """A tuple or an interval: "()", "(]", "[)", "[]"."""
+    """A tuple or an interval. The operator is its brackets: "()", "(]", "[)" or "[]"."""
     return ("sequence", node.operator[0], node.operator[1], tuple(map(_key, node.arguments)))
 
 
@@ -229,13 +227,11 @@ def _parts_key(node: Apply) -> Key:
 
 def _list_key(node: Apply) -> Key:
     items = node.arguments
-    if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 and x ≠ 1, x ≠ 3
+    if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 means x ≠ 1, x ≠ 3
         left, right = items[0].sides[0], items[1:]
-        alike = [
-            item if isinstance(item, Relation) else Relation(("≠",), (left, item), (True, False)) for item in right
-        ]
-        if all(item.signs == ("≠",) for item in alike):
-            return _all_key(Apply("all", (items[0], *alike)))
+        others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
+        if all(other.signs == ("≠",) for other in others):
+            return _all_key(Apply("all", (items[0], *others)))
     keys = [_key(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
         return _joined(keys)  # x < -1 or x > 3
@@ -245,7 +241,7 @@ def _list_key(node: Apply) -> Key:
 
 
 def _all_key(node: Apply) -> Key:
-    """Inequalities that hold together. With two variables, or without a common solution, they are a bare list."""
+    """Inequalities that hold together. With two variables, or without a common solution, they form a bare list."""
     if len(frozenset().union(*map(_variables, node.arguments))) == 1:
         common = _common(tuple(map(_key, node.arguments)))
         if common != _EMPTY:
@@ -299,7 +295,7 @@ def _symbol_key(symbol: Symbol) -> Key:
     if symbol.name == "∅":
         return _EMPTY
     if len(symbol.name) == 1 and symbol.name.isascii() and symbol.name not in "ei":
-        return ("text", symbol.name.casefold())  # x = n is n, which alone is the letter of a choice
+        return ("text", symbol.name.casefold())  # a letter alone, as n in x = n, is that of a choice
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
 
 
@@ -322,7 +318,7 @@ def _relation_key(relation: Relation) -> Key:
     while first < len(sides) - 1 and named[first]:
         first += 1
     rest, rest_signs = sides[first:], signs[first:]
-    if "≈" in rest_signs:  # sqrt(2) ≈ 1.41: what stands before is exact
+    if "≈" in rest_signs:  # sqrt(2) ≈ 1.41: the side before the sign is exact
         rest, rest_signs = rest[: rest_signs.index("≈") + 1], rest_signs[: rest_signs.index("≈")]
     if len(rest) == 1:
         return _key(rest[0])
@@ -338,7 +334,7 @@ def _difference(left: Node, right: Node) -> Node:
 
 
 def _equation_key(left: Node, right: Node) -> Key:
-    """A line or another graph y = E(x), as the expression E; any other equation, up to a constant factor."""
+    """A line or another graph y = E(x) has the key of E; any other equation is compared up to a constant factor."""
     difference = _difference(left, right)
     symbols = _variables(difference)
     if "y" in symbols and len(symbols) == 2 and _is_linear(difference, Symbol("y")):
@@ -373,7 +369,7 @@ def _at(node: Node, symbol: Symbol, value: int) -> Node:
 
 
 def _is_linear(node: Node, symbol: Symbol) -> bool:
-    """Whether its values at 0, 1, 2 and 5 of the symbol lie on a line that is not level, at every point."""
+    """Whether the values for symbol = 0, 1, 2 and 5 lie, at every point, on a line that is not horizontal."""
     at_0, at_1, at_2, at_5 = (values_at_points(_at(node, symbol, k)) for k in (0, 1, 2, 5))
     for v0, v1, v2, v5 in zip(at_0, at_1, at_2, at_5, strict=True):
         if v0 is None or v1 is None or v2 is None or v5 is None:
@@ -384,13 +380,13 @@ def _is_linear(node: Node, symbol: Symbol) -> bool:
 
 
 def _solved_for(node: Node, symbol: Symbol) -> Node:
-    """The root of a linear node: -F(0) / (F(1) - F(0))."""
+    """The root of F, a node that is linear in the symbol: -F(0) / (F(1) - F(0))."""
     at_0, at_1 = _at(node, symbol, 0), _at(node, symbol, 1)
     return Apply("/", (Apply("-", (at_0,)), _difference(at_1, at_0)))
 
 
 def _inequality_key(relation: Relation) -> Key:
-    """The solution set, if one variable is linear or stands as |x|; else the inequality up to a positive factor."""
+    """The solution set if the only variable is linear or stands as |x|, else the inequality up to a positive factor."""
     signs, sides, _ = relation
     if len(sides) == 3 and (set(signs) <= {"<", "≤"} or set(signs) <= {">", "≥"}):
         if signs[0] in ">≥":
@@ -433,10 +429,8 @@ def _between_key(lower: Node, low_sign: str, middle: Node, high_sign: str, upper
     opening, closing = "[" if low_sign == "≤" else "(", "]" if high_sign == "≤" else ")"
     if inner := _inside_abs(middle):
         minus_lower, minus_upper = Apply("-", (lower,)), Apply("-", (upper,))
-        return _joined((
-            _between_key(minus_upper, high_sign, inner, low_sign, minus_lower),
-            _between_key(lower, low_sign, inner, high_sign, upper),
-        ))  # fmt: skip
+        negative = _between_key(minus_upper, high_sign, inner, low_sign, minus_lower)
+        return _joined((negative, _between_key(lower, low_sign, inner, high_sign, upper)))
     low, high = _linear_bound(middle, lower), _linear_bound(middle, upper)
     if low is None or high is None:
         parts = (_half_line_key(middle, _FLIPPED[low_sign], lower), _half_line_key(middle, high_sign, upper))
@@ -453,7 +447,7 @@ def _inside_abs(node: Node) -> Node | None:
 
 
 def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
-    """Where left - right, linear in its only variable, is zero, and whether it rises; None if it is not linear."""
+    """The root of left - right and whether this difference rises. None if it is not linear in its only variable."""
     if isinstance(left, Apply) and left.operator == "call":
         left = Symbol(repr(left))  # 0 < f(x) < 1 bounds the value of f
     if isinstance(left, Symbol) and _scalar_key(right) in (intervals.INFINITY, intervals.MINUS_INFINITY):
@@ -469,12 +463,12 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
     return _scalar_key(_solved_for(difference, symbol)), bool(real(slope) > 0)
 
 
-# -------------------------------------------------------------------------------------------------------- public face
+# ------------------------------------------------------------------------------------------------ the key of an answer
 
 
 @lru_cache(maxsize=1 << 15)
 def key(answer: str) -> Key:
-    r"""The canonical key of an answer: hashable, equal for equal answers, the same in every process.
+    r"""The canonical key of an answer: hashable, the same for equal answers and in every process.
 
     >>> key("0.5") == key(r"\frac{1}{2}")
     True
@@ -487,16 +481,12 @@ def key(answer: str) -> Key:
             raise UndefinedError("too long to evaluate")
         with LOCK:
             return _key(node)
-    except (
-        UndefinedError,
-        OffDomainError,
-        RecursionError,
-    ):  # the last: nested as deeply as may be, under a deep caller
+    except (UndefinedError, OffDomainError, RecursionError):  # RecursionError: deep nesting and a deep caller
         return _key(as_written(tokenize(clean(answer))))
 
 
 def numeric(number_key: Key) -> Fraction:
-    """The value of a ("number", ...) key, exact or to 25 digits."""
+    """The value in a ("number", ...) key, exact or to 25 digits."""
     assert isinstance(number_key, tuple)
     value = number_key[1]
     if isinstance(value, Fraction):

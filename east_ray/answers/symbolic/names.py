@@ -1,4 +1,4 @@
-"""Which side of a relation is only a name for the other: x = 5, f(x) = 5 and the area = 5 are 5."""
+"""Sides of a relation that only name the other side: the answers x = 5, f(x) = 5 and the area = 5 equal 5."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from east_ray.answers.symbolic.tree import Apply, Node, Symbol, Text, is_constan
 
 
 def names_a_quantity(tokens: Sequence[Token], node: Node) -> bool:
-    """Whether one side of a relation is only a name for the other: x, a_3, f(x), f^{-1}(x), AB, NO/BO, A:B, (p, q).
+    """Whether a side of a relation only names the other side: x, a_3, f(x), f^{-1}(x), AB, NO/BO, A:B, (p, q).
 
-    A product of small letters is not: xy = 1 is an equation, AB = 1 the length of a segment.
+    A product of small letters does not: xy = 1 is an equation, while AB = 1 is the length of a segment.
     """
     kinds = {token.kind for token in tokens}
     if isinstance(node, Symbol):
@@ -34,7 +34,7 @@ def _flat_product(node: Node) -> list[Node]:
 
 
 def _is_call(tokens: Sequence[Token]) -> bool:
-    """P(x), f^{-1}(x), a(n): a letter and, in brackets to the end, nothing but letters and numbers."""
+    """Whether the tokens are a letter and then, in brackets, only letters and numbers: P(x), f^{-1}(x), a(n)."""
     texts = [token.text for token in tokens]
     if len(texts) < 4 or tokens[0].kind != "letter" or "(" not in texts or texts[-1] != ")":
         return False

@@ -1,7 +1,7 @@
 r"""From tokens to an expression tree.
 
-The tree says what is written, not what it is worth: that is the business of `east_ray.symbolic.values`. Nothing is ever
-evaluated as code, and every input ends in bounded time: texts, numbers and nesting have limits.
+The tree says what is written; values are computed in `east_ray.answers.symbolic.values`. No input is evaluated as code,
+and the time for every input is bounded, because texts, numbers and nesting have limits.
 
 Grammar, loosest binding first::
 
@@ -14,8 +14,8 @@ Grammar, loosest binding first::
     power    = atom { "!" | "°" | "%" | "'" } ["^" argument]
 
 Known limits: ``1/2x`` is (1/2)x; ``log`` is to base 10; a function name without brackets takes the factors up to the
-next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); a matrix takes part in no arithmetic but with a number;
-integrals, limits and derivatives are compared as text.
+next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); the only arithmetic with a matrix is to multiply or
+divide it by a number; integrals, limits and derivatives are compared as text.
 """
 
 import re
@@ -27,30 +27,17 @@ from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose
 from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, SHORT_UNITS, NotMathematicsError, Token, clean, tokenize
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
 
-MAX_CHARS = 2000  # longest answer that is read as mathematics; the longest reference answer of MATH has 159
-MAX_DEPTH = 40  # of nested brackets, fractions, roots; each costs some eight Python frames
+MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159
+MAX_DEPTH = 40  # of nested brackets, fractions, roots; each level takes about eight Python frames
 
 
 _RELATIONS = frozenset("=≈∈<≤>≥≠")
 _SEPARATORS = frozenset((",", ";", "\\\\", AND))
 _INEQUALITIES = frozenset("<≤>≥≠")
 _UNIT_MARKS = frozenset("./-'\"()")
-#: Words that say what to do with a number, so that they are no unit: anywhere, at first, or unless they come last.
-_NO_UNITS = frozenset(
-    [
-        "plus",
-        "minus",
-        "divided",
-        "multiplied",
-        "choose",
-        "remainder",
-        "factorial",
-        "half",
-        "halves",
-        "tenths",
-        "hundredths",
-    ]
-)
+#: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
+_NO_UNIT_NAMES = "plus minus divided multiplied choose remainder factorial half halves tenths hundredths"
+_NO_UNITS = frozenset(_NO_UNIT_NAMES.split())
 _NO_UNITS_FIRST = frozenset(("squared", "cubed"))
 _NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
@@ -82,6 +69,11 @@ class _Parser:
             return True
         return False
 
+    def at_end(self, closers: str) -> bool:
+        """Whether no token is left, or the next one is one of `closers`."""
+        mark = self.mark()
+        return self.position >= len(self.tokens) or (mark is not None and mark in closers)
+
     def expect(self, marks: str) -> str:
         mark = self.mark()
         if mark is None or mark not in marks:
@@ -98,14 +90,12 @@ class _Parser:
             items = self.items("")
             if not items:
                 raise NotMathematicsError("nothing")
-            together = self.separators == {AND} and all(map(_is_inequality, items))
+            together = self.separators == {AND} and all(map(_is_condition, items))
             node = items[0] if len(items) == 1 else Apply("all" if together else "list", tuple(items))
-        if self.position < len(self.tokens):
-            raise NotMathematicsError("text after the answer")
         return node
 
     def at_set_builder(self) -> bool:
-        r"""Whether ``x | x > 2`` or ``x \in R : x > 2`` comes next, the inside of a set's braces."""
+        r"""Whether ``x | x > 2`` or ``x \in R : x > 2`` comes next, as inside the braces of a set."""
         ahead = self.tokens[self.position : self.position + 4]
         if not ahead or ahead[0].kind != "letter":
             return False
@@ -115,36 +105,30 @@ class _Parser:
         return bar and any(token.kind == "mark" and token.text in _INEQUALITIES for token in self.tokens)
 
     def set_builder(self, closers: str) -> Node:
-        """The conditions, which hold together."""
+        """The conditions of a set, which hold together."""
         while self.mark() not in ("|", ":"):
             self.position += 1
         self.position += 1
         bars, self.open_bars = self.open_bars, 0
         conditions = self.items(closers)
         self.open_bars = bars
-        if not conditions or not all(map(_is_inequality, conditions)):
+        if not conditions or not all(map(_is_condition, conditions)):
             raise NotMathematicsError("a set by other conditions than inequalities")
         return conditions[0] if len(conditions) == 1 else Apply("all", tuple(conditions))
 
     def items(self, closers: str) -> list[Node]:
-        """Items up to the end or to one of `closers`, which is not consumed; empty items are dropped."""
+        """Items up to the end or to one of `closers`, which is not consumed. Empty items are dropped."""
         found: list[Node] = []
         separators: set[str] = set()
         while True:
             while (separator := self.mark()) in _SEPARATORS:
                 separators.add(str(separator))
                 self.position += 1
-            mark = self.mark()
-            if self.position >= len(self.tokens) or (mark is not None and mark in closers):
+            if self.at_end(closers):
                 self.separators = separators
                 return found
             found.append(self.item())
-            mark = self.mark()
-            if (
-                mark not in _SEPARATORS
-                and not (mark is not None and mark in closers)
-                and self.position < len(self.tokens)
-            ):
+            if self.mark() not in _SEPARATORS and not self.at_end(closers):
                 raise NotMathematicsError(f"unexpected {self.tokens[self.position].text}")
 
     def item(self) -> Node:
@@ -202,7 +186,7 @@ class _Parser:
         return node
 
     def sum_sign_chain(self) -> Node:
-        """A product after a sign, itself perhaps signed: 3 + -2."""
+        """A product after a sign; it may have signs of its own, as in 3 + -2."""
         negative = False
         while self.mark() in ("+", "-"):
             negative ^= self.mark() == "-"
@@ -227,7 +211,7 @@ class _Parser:
                 return _product_of(factors)
 
     def juxtaposed(self, factors: list[Node]) -> None:
-        """Appends a factor without a sign before it; 2\\frac12 is a mixed number."""
+        """Append a factor that has no sign before it. 2\\frac12 is a mixed number."""
         before = self.tokens[self.position - 1]
         follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
         texts = [token.text for token in self.tokens[self.position : self.position + 3]]
@@ -304,13 +288,13 @@ class _Parser:
         return Apply("^", (base, exponent))
 
     def degrees(self, node: Node) -> Node:
-        """An angle: pi/180 inside a function, a unit to drop elsewhere, with the C or F of a temperature."""
+        """The node in degrees: times pi/180 inside a function; elsewhere the unit (also °C and °F) is dropped."""
         if self.position < len(self.tokens) and self.tokens[self.position] in (("letter", "C"), ("letter", "F")):
             self.position += 1
         return Apply("*", (node, Apply("/", (Symbol("π"), Number(Fraction(180)))))) if self.open_functions else node
 
     def argument(self, whole_number: bool = False) -> Node:
-        r"""What a command applies to: a group, or one token; ``\frac12`` takes single digits."""
+        r"""The argument of a command: a group or one token. ``\frac12`` takes single digits."""
         if self.position < len(self.tokens):
             kind, text = self.tokens[self.position]
             if kind == "number" and not whole_number and text.isdecimal() and len(text) > 1:
@@ -342,7 +326,7 @@ class _Parser:
         return reader(text)
 
     def label(self, text: str) -> Node:
-        r"""``\text{Area}`` in ``\text{Area} = 5``."""
+        r"""Text that names a quantity: ``\text{Area}`` in ``\text{Area} = 5``."""
         if self.mark() not in _RELATIONS:
             raise NotMathematicsError("text among mathematics")
         return Text(text.casefold())
@@ -352,7 +336,7 @@ class _Parser:
             case "(" | "[" | "{" | "⦃" | "⟨":
                 return self.bracket(mark)
             case "frac" | "binom":
-                self.depth += 1  # fractions of fractions nest without brackets
+                self.depth += 1  # fractions in fractions nest without brackets
                 if self.depth > MAX_DEPTH:
                     raise NotMathematicsError("nested too deeply")
                 top = self.argument()
@@ -379,7 +363,7 @@ class _Parser:
         return Number(Fraction(text) * scale, max(places, 0) if scale == 1 else 0)
 
     def scale(self) -> int:
-        """The factor of a word such as million, if one comes next."""
+        """The factor of a word such as million, if such a word comes next, else 1."""
         if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text"):
             return 1
         first, _, rest = self.tokens[self.position].text.strip().partition(" ")
@@ -402,7 +386,7 @@ class _Parser:
         return Symbol(name)
 
     def script(self) -> str:
-        """A subscript, as text: the tokens of the next group, or the next token."""
+        """A subscript or a unit's exponent as text: the tokens of the next group, or the next token."""
         parts: list[str] = []
         depth = 0
         while self.position < len(self.tokens):
@@ -449,7 +433,7 @@ class _Parser:
         return Apply("^", (self.argument(whole_number=True), Apply("/", (Number(Fraction(1)), degree))))
 
     def series(self, operator: str) -> Node:
-        r"""``\sum_{k=1}^{n} body``; the body reaches to the next + or -."""
+        r"""``\sum_{k=1}^{n} body``. The body ends at the next + or -."""
         self.expect("_")
         self.expect("{")
         lower = self.item()
@@ -508,7 +492,7 @@ class _Parser:
     # -- units
 
     def at_unit(self, left: Node) -> bool:
-        """Whether the next word or text is a unit: only after a plain number, as in 10weeks, 10 cm, 10 \\text{ m}."""
+        """Whether a unit comes next. Units stand only after constants, as in 10weeks, 10 cm, 10 \\text{ m}."""
         if self.position >= len(self.tokens) or not (is_constant(left) or is_literal(left)):
             return False
         kind, text = self.tokens[self.position]
@@ -523,7 +507,7 @@ class _Parser:
         return marks == ["frac", "{", "}", "{", "}"] and all(ahead[i].kind in ("text", "word") for i in (2, 5))
 
     def unit_end(self) -> int | None:
-        """Where the unit that comes next ends: 10 cm^2, 42 square metres of grass; None if it is none: 3 out of 5."""
+        """The end of the unit that comes next: 10 cm^2, 42 square metres of grass. None: no unit, as in 3 out of 5."""
         start, self.position = self.position, self.position + 7 if self.at_unit_fraction() else self.position
         words: list[str] = []
         while self.position < len(self.tokens):
@@ -544,17 +528,18 @@ class _Parser:
         return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else end
 
     def skip_unit(self, left: Node) -> None:
-        """Moves to the end of the unit, if there is one."""
+        """Move to the end of the unit, if one comes next."""
         if self.at_unit(left):
             self.position = self.unit_end() or self.position
 
 
-def _is_inequality(node: Node) -> bool:
+def _is_condition(node: Node) -> bool:
+    """Whether the node is a relation of inequalities alone, as the conditions of a set are."""
     return isinstance(node, Relation) and all(sign in _INEQUALITIES for sign in node.signs)
 
 
 def _letters_of(word: str) -> Node:
-    """A product, as in 2abc, or the corners of a figure, as in ABCD."""
+    """The letters of a product, as in 2abc, or of the corners of a figure, as in ABCD."""
     return Apply("*", tuple(map(Symbol, word)))
 
 
@@ -567,7 +552,7 @@ def _is_literal_fraction(node: Node) -> bool:
 
 
 def parse(answer: str) -> Node:
-    r"""The expression tree of an answer; prose, and whatever is no mathematics, becomes `Text`.
+    r"""The expression tree of an answer. Prose, and anything else that is not mathematics, becomes `Text`.
 
     >>> parse("1/2") == parse(r"\frac{1}{2}")
     True

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token
+from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token, value_of_each_name
 from east_ray.answers.symbolic.tree import Node, Number, Symbol, Text
 
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -37,15 +37,16 @@ _UNIT_SERIES = (
     ("kilometer", "meter", "centimeter", "millimeter"),
     ("kilogram", "gram"),
 )
-_UNIT_NAMES = {
-    "hr": "hour", "hrs": "hour", "min": "minute", "mins": "minute", "sec": "second", "secs": "second", "feet": "foot",
-    "ft": "foot", "inches": "inch", "in": "inch", "lb": "pound", "lbs": "pound", "oz": "ounce", "yd": "yard",
-    "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "kg": "kilogram", "pennies": "cent",
-}  # fmt: skip
+_UNIT_OF_NAME = value_of_each_name(
+    """
+    hour hr hrs;  minute min mins;  second sec secs;  foot feet ft;  inch inches in;  pound lb lbs;  ounce oz;
+    yard yd;  kilometer km;  centimeter cm;  millimeter mm;  kilogram kg;  cent pennies
+    """
+)
 
 
 def number_in_words(words: str) -> int | None:
-    """eighteen, twenty one, three hundred and five, two thousand; None for anything else, such as one two."""
+    """The number of words such as eighteen, twenty one, three hundred and five. None: not one number, as one two."""
     total = current = 0
     parts = [word for word in words.split() if word != "and"]
     if not parts or len(parts) > _MAX_NUMBER_WORDS:
@@ -76,7 +77,7 @@ def words_of(text: str) -> str:
 
 
 def prose(text: str) -> Node:
-    """The number that the words name, all reals, or the words themselves."""
+    """The number that the words name, or the set of all reals, or else the words."""
     words = _HEDGES.sub("", words_of(text))
     if words in _ALL_REALS:
         return Symbol("ℝ")
@@ -88,20 +89,20 @@ def prose(text: str) -> Node:
 
 
 def choice(text: str) -> Node | None:
-    """The letter of (A) or A), else None."""
+    """The letter of the choice in (A) or A), else None."""
     match = _CHOICE.fullmatch(text)
     return Text(match[1].casefold()) if match else None
 
 
 def is_english(token: Token) -> bool:
-    """Whether a word is one of a language, and not a product such as xyz."""
+    """Whether a token is a word of a language, not a product such as xyz."""
     return token.kind == "text" or (
         token.kind == "word" and not (token.text.islower() and set("aeiou").isdisjoint(token.text))
     )
 
 
 def is_prose(tokens: Sequence[Token]) -> bool:
-    """Words and nothing that computes; or an answer that begins with two words and is no "area of ABC = 5"."""
+    """Whether an answer is words alone, or begins with two words and is no equation, as "area of ABC = 5" is."""
     if not any(is_english(token) for token in tokens):
         return "".join(token.text for token in tokens).lower() == "no"
     computes = any(
@@ -119,7 +120,7 @@ def is_prose(tokens: Sequence[Token]) -> bool:
 
 
 def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
-    """2 hours and 30 minutes, 5 ft 6 in: numbers with units of one series, each smaller than the one before."""
+    """Numbers with units of one series, each unit smaller than the one before: 2 hours and 30 minutes, 5 ft 6 in."""
     parts: list[tuple[str, str]] = []
     number = ""
     for token in tokens:
@@ -127,7 +128,7 @@ def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
             number = token.text
         elif token.kind in ("word", "text") and number:
             unit = token.text.casefold().removesuffix(" and").strip(" .,")
-            parts.append((number, _UNIT_NAMES.get(unit) or unit.removesuffix("s")))
+            parts.append((number, _UNIT_OF_NAME.get(unit) or unit.removesuffix("s")))
             number = ""
         elif number or token.text not in (",", AND):
             return None
@@ -142,5 +143,5 @@ def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
 
 
 def as_written(tokens: Sequence[Token]) -> Text:
-    """Mathematics that cannot be read or computed: its tokens, so that spacing and the kind of \\frac do not matter."""
+    """The tokens of mathematics that cannot be read or computed. Spacing and the kind of \\frac do not matter."""
     return Text(" ".join("," if token.text == AND else token.text for token in tokens).casefold())

@@ -1,23 +1,24 @@
-"""Decimals that stand for a value they round: which keys they join."""
+"""Decimals that stand for a value that they round, and the keys that they join."""
 
 import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.keys import MIN_DECIMALS, Key, numeric
+from east_ray.answers.symbolic.intervals import Key
+from east_ray.answers.symbolic.keys import MIN_DECIMALS, numeric
 
-MIN_SIGNIFICANT = 6  # digits of such a decimal, leading zeros not counted
-MAX_COMPARED = 20  # digits: a key holds 25
-MAX_ROUNDED_SET = 12  # size of the largest set whose members are compared as roundings
-_NEAR = 1.1 * 10.0**-MIN_DECIMALS  # a rounding and its value are closer than this, apart from
-_FLOAT_ERROR = 1e-14  # the error of a double, relative
+MIN_SIGNIFICANT = 6  # digits of such a decimal, without leading zeros
+MAX_COMPARED = 20  # digits; a key has 25
+MAX_ROUNDED_SET = 12  # members of a larger set are not compared as roundings
+_NEAR = 1.1 * 10.0**-MIN_DECIMALS  # a rounding and its value differ by less, apart from
+_FLOAT_ERROR = 1e-14  # the relative error of a double
 
 
 def _is_rounded_number(decimal: Fraction, places: int, value: Fraction, is_exact: bool) -> bool:
-    """Whether the decimal is the value, cut or rounded after its last place; an inexact value has 25 digits."""
+    """Whether the decimal is the value, cut or rounded after its own last place. Inexact values have 25 digits."""
     if abs(decimal.numerator) * 10**places < 10 ** (MIN_SIGNIFICANT - 1) * decimal.denominator:
         return False
-    # value - decimal as a fraction, without the search for its lowest terms that makes long fractions slow
+    # value - decimal = excess / unit, not in lowest terms: to find these takes long for long fractions
     excess = value.numerator * decimal.denominator - decimal.numerator * value.denominator
     excess = excess if decimal > 0 else -excess
     unit = decimal.denominator * value.denominator
@@ -27,9 +28,9 @@ def _is_rounded_number(decimal: Fraction, places: int, value: Fraction, is_exact
 
 
 def is_rounding_of(decimal: Key, precise: Key) -> bool:
-    r"""Whether `decimal` is `precise`, with numbers cut or rounded after MIN_DECIMALS places or more.
+    r"""Whether `decimal` is `precise` with its numbers cut or rounded after MIN_DECIMALS places or more.
 
-    >>> from east_ray.symbolic.keys import key
+    >>> from east_ray.answers.symbolic.keys import key
     >>> is_rounding_of(key("1.41421356"), key(r"\sqrt{2}"))
     True
     >>> is_rounding_of(key("1.4142"), key(r"\sqrt{2}"))
@@ -54,7 +55,7 @@ def _is_rounding(decimal: Key, precise: Key) -> bool:
 
 
 def _magnitudes(part: Key) -> tuple[float, ...]:
-    """The numbers in a key, those of a set in order of size: a sketch of it, to pass over most pairs quickly."""
+    """The numbers in a key, those of a set in order of size. With them, most pairs can be told apart quickly."""
     if isinstance(part, frozenset):
         return tuple(sorted(number for member in part for number in _magnitudes(member)))
     if not isinstance(part, tuple):
@@ -76,7 +77,7 @@ def _are_near(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _has_long_decimal(part: Key) -> bool:
-    """Whether a number with MIN_DECIMALS places or more stands in the key, so that `is_rounding_of` can hold."""
+    """Whether the key has a number with MIN_DECIMALS places or more, as `is_rounding_of` needs."""
     if isinstance(part, frozenset):
         return any(map(_has_long_decimal, part))
     if not isinstance(part, tuple):
@@ -87,9 +88,9 @@ def _has_long_decimal(part: Key) -> bool:
 
 
 def joined_roundings(keys: Sequence[Key]) -> list[int]:
-    """(K,) distinct keys -> (K,) equal numbers for keys that `is_rounding_of` connects, also by way of others."""
+    """(K,) distinct keys -> (K,) numbers, equal for keys that `is_rounding_of` connects directly or through others."""
     decimals = [index for index, value in enumerate(keys) if _has_long_decimal(value)]
-    parent = list(range(len(keys)))  # a union-find forest
+    parent = list(range(len(keys)))  # of each key, in a union-find forest
     if not decimals:
         return parent
 
@@ -98,10 +99,10 @@ def joined_roundings(keys: Sequence[Key]) -> list[int]:
             parent[index] = index = parent[parent[index]]
         return index
 
-    sketches = [_magnitudes(value) for value in keys]
+    magnitudes = [_magnitudes(value) for value in keys]
     for decimal in decimals:
         for precise, value in enumerate(keys):
-            near = _are_near(sketches[decimal], sketches[precise])
+            near = _are_near(magnitudes[decimal], magnitudes[precise])
             if near and root(decimal) != root(precise) and _is_rounding(keys[decimal], value):
                 parent[root(decimal)] = root(precise)
     return [root(index) for index in range(len(keys))]

@@ -1,7 +1,7 @@
-r"""From the text of an answer to tokens, in which LaTeX, plain text and Unicode signs of one meaning are one.
+r"""From the text of an answer to tokens. LaTeX, plain text and Unicode signs with one meaning become the same token.
 
-Models write one and the same answer as ``\dfrac{1}{2}``, ``1/2``, ``½`` or ``.5``; this module hides the difference
-from the parser. Each character is read a bounded number of times.
+Models write the same answer as ``\dfrac{1}{2}``, ``1/2``, ``½`` or ``.5``; this module hides such differences from the
+parser. Each character is read a bounded number of times.
 """
 
 import re
@@ -14,11 +14,11 @@ MAX_DIGITS = 1000  # of one number
 
 
 class NotMathematicsError(ValueError):
-    """The text is not an expression of the grammar: prose, broken LaTeX, or beyond the limits."""
+    """The text is not an expression of the grammar: it is prose, broken LaTeX, or exceeds a limit."""
 
 
 class Token(NamedTuple):
-    """A piece of an answer: its kind, and its text in one spelling."""
+    """A piece of an answer: its kind, and its text in a uniform spelling."""
 
     kind: str  # number | clock | letter | word | text | function | begin | end | mark
     text: str
@@ -27,13 +27,12 @@ class Token(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------- cleaning
 
 _FULL_WIDTH = {0xFF01 + offset: chr(0x21 + offset) for offset in range(94)}
-_LOOK_ALIKES = {
-    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/",
-    "⁄": "/", "′": "'", "’": "'", "º": "°", "⩽": "≤", "⩾": "≥", "，": ",", "、": ",", "。": ".", "∣": "|", "％": "%",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "€": "", "£": "", "¥": "", "￥": "", "₹": "",
-    "∛": r"\sqrt[3]", "∜": r"\sqrt[4]",
-}  # fmt: skip
-_UNICODE = str.maketrans({**{chr(code): text for code, text in _FULL_WIDTH.items()}, **_LOOK_ALIKES})
+_SPACES = "\u00a0\u2009\u202f\u3000"
+_UNICODE = (
+    _FULL_WIDTH
+    | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]"}
+    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’º⩽⩾、。∣" + _SPACES, "-----****///''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹")
+)
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
@@ -63,7 +62,7 @@ def _plain_unicode(text: str) -> str:
 
 
 def clean(answer: str) -> str:
-    """The answer without what carries no meaning: math delimiters, currency signs, digit grouping, edge punctuation."""
+    """The answer without math delimiters, currency signs, digit grouping and punctuation at its edges."""
     text = answer if answer.isascii() else _plain_unicode(answer)
     if text[:1] in "UERG":
         text = _CURRENCY_CODE.sub("", text)
@@ -71,7 +70,7 @@ def clean(answer: str) -> str:
         text = _LETTER_TIMES.sub("*", text)
     if "\\" in text or "$" in text:
         text = _ROW_SPACING.sub(r"\1 ", text)
-        # JSON escaped twice doubles every backslash; with others about, two before a letter may end a matrix row.
+        # Text that was escaped twice has only doubled backslashes. Otherwise, two before a letter may end a matrix row.
         if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
             text = text.replace(r"\\", "\\")
         elif r"\begin" not in text:
@@ -95,25 +94,31 @@ def _trimmed(text: str) -> str:
 
 # -------------------------------------------------------------------------------------------------------- tokenizing
 
-AND = "∧"  # separates like a comma, but inequalities joined by it hold together
+AND = "∧"  # separates items as a comma does, but inequalities joined by it hold together
 
-_MARKS = {
-    "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "±", "mp": "∓",
-    "le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">",
-    "ne": "≠", "neq": "≠", "approx": "≈", "simeq": "≈", "equiv": "=", "in": "∈",
-    "cup": "∪", "cap": "∩", "bigcup": "∪", "bigcap": "∩", "cr": "\\\\", "setminus": "∖", "backslash": "∖",
-    "{": "⦃", "}": "⦄", "lbrace": "⦃", "rbrace": "⦄", "langle": "⟨", "rangle": "⟩",
-    "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "lbrack": "[", "rbrack": "]",
-    "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "|": "|", "lVert": "|", "rVert": "|", "colon": ":",
-    "quad": ",", "qquad": ",", "and": AND, "or": ",", "land": AND, "lor": ",", "wedge": AND, "vee": ",", "\\": "\\\\",
-    "%": "%", "degree": "°", "prime": "'", "sqrt": "√", "frac": "frac", "dfrac": "frac", "tfrac": "frac",
-    "cfrac": "frac", "binom": "binom", "dbinom": "binom", "tbinom": "binom", "sum": "∑", "prod": "∏",
-    "choose": "choose", "over": "over", "to": "→", "rightarrow": "→", "Rightarrow": "→", "implies": "→", "&": "&",
-}  # fmt: skip
-_LETTERS = {"pi": "π", "infty": "∞", "infinity": "∞", "inf": "∞", "oo": "∞", "emptyset": "∅", "varnothing": "∅",
-            "theta": "θ", "varphi": "φ", "phi": "φ", "alpha": "α", "beta": "β", "gamma": "γ", "lambda": "λ", "mu": "μ",
-            "sigma": "σ", "omega": "ω", "epsilon": "ε", "varepsilon": "ε", "rho": "ρ", "delta": "δ",
-            "R": "ℝ", "reals": "ℝ", "cdots": "…", "ldots": "…", "dots": "…"}  # fmt: skip
+
+def value_of_each_name(groups: str) -> dict[str, str]:
+    """A table from text: each group, up to a semicolon, is a value and the names that stand for it."""
+    split = (group.split() for group in groups.split(";"))
+    return {name: value for value, *names in split for name in names}
+
+
+_MARKS = value_of_each_name(
+    r"""
+    * cdot times ast;  / div;  ± pm;  ∓ mp;  ≤ le leq leqslant;  ≥ ge geq geqslant;  < lt;  > gt;  ≠ ne neq;
+    ≈ approx simeq;  = equiv;  ∈ in;  ∪ cup bigcup;  ∩ cap bigcap;  \\ cr \;  ∖ setminus backslash;  ⦃ { lbrace;
+    ⦄ } rbrace;  ⟨ langle;  ⟩ rangle;  ⌊ lfloor;  ⌋ rfloor;  ⌈ lceil;  ⌉ rceil;  [ lbrack;  ] rbrack;
+    | lvert rvert vert mid | lVert rVert;  : colon;  , quad qquad or lor vee;  ∧ and land wedge;  % %;  ° degree;
+    ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;  choose choose;
+    over over;  → to rightarrow Rightarrow implies;  & &
+    """
+)
+_LETTERS = value_of_each_name(
+    """
+    π pi;  ∞ infty infinity inf oo;  ∅ emptyset varnothing;  θ theta;  φ varphi phi;  α alpha;  β beta;  γ gamma;
+    λ lambda;  μ mu;  σ sigma;  ω omega;  ε epsilon varepsilon;  ρ rho;  δ delta;  ℝ R reals;  … cdots ldots dots
+    """
+)
 _FUNCTION_NAMES = """
     sin cos tan sec csc cot cis sinh cosh tanh arcsin arccos arctan asin acos atan ln log lg exp max min gcd lcm abs
     floor ceil
@@ -149,7 +154,7 @@ _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
 _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
 _NESTED_TEXT = re.compile(rf"\\(?:{_TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
-_VARIABLES = frozenset("iknxyz")  # 3\text{i} is no quantity in a unit i
+_VARIABLES = frozenset("iknxyz")  # in 3\text{i}, i is no unit
 _AFTER_DIGITS = frozenset("_0123456789")  # 2\text{A}3_{16}
 _QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
 _LETTERS_OR_NUMBER = re.compile(
@@ -160,7 +165,7 @@ _BLANKS = re.compile(r"[\s~]+")
 
 
 def _closing_brace(text: str, start: int) -> int:
-    """Index of the brace that closes the one at `start`; the end of the text if none does."""
+    """The index of the brace that closes the brace at `start`, or the length of the text if there is none."""
     depth = 0
     for index in range(start, len(text)):
         if text[index] == "{":
@@ -173,13 +178,13 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
-    """0.1(6) = 16/90 - 1/90: the digits up to the end of the first period, less those before it, over 9..90..0."""
+    """0.1(6) = (16 - 1)/90: the digits to the end of the first period, minus those before it, over 9..90..0."""
     numerator = int(f"{whole}{fixed}{repeated}") - int(f"{whole}{fixed}" or "0")
     return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))
 
 
 class _Tokenizer:
-    """Splits a cleaned answer into tokens, in which LaTeX commands, words and Unicode signs of one meaning are one."""
+    """Splits a cleaned answer into tokens."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -214,7 +219,7 @@ class _Tokenizer:
         text, position = self.text, self.position
         if match := _CLOCK.match(text, position):
             hours, minutes = int(match[1]), int(match[2])
-            # A ratio in lowest terms is read as a ratio, so 11:21 is 11/21; 4:30 and 12:00 are times of day.
+            # 11:21, a ratio in lowest terms, is read as 11/21; 4:30 and 12:00 are times of day.
             if minutes == 0 or gcd(hours, minutes) > 1:
                 self._add("clock", f"{hours}:{minutes:02}")
                 self.position = match.end()
@@ -261,7 +266,7 @@ class _Tokenizer:
             self._add("letter", "ℝ" if "R" in self.text[self.position : self.position + 3] else "mathbb")
             self.position = _closing_brace(self.text, self.position) + 1
         elif name in ("pmod", "mod", "bmod"):
-            # "9 (mod 11)" is the answer 9: the modulus is part of the question.
+            # The answer of "9 (mod 11)" is 9; the modulus is part of the question.
             if not self.tokens or name == "bmod":
                 raise NotMathematicsError("modulus")
             self._add("text", "mod")
@@ -274,7 +279,7 @@ class _Tokenizer:
             self._add("letter", _LETTERS.get(name, "\\" + name))
 
     def _overline(self) -> None:
-        """The conjugate of a complex number; a segment, a mean and anything else as if there were no line."""
+        """A line over a complex number means its conjugate; over a segment, a mean or anything else it is dropped."""
         content = self.text[self.position : _closing_brace(self.text, self.position)]
         if _IMAGINARY.search(content) and re.search(r"\d", content):
             self._add("function", "conj")

@@ -1,4 +1,4 @@
-"""The expression tree: what is written in an answer, not yet what it is worth."""
+"""The expression tree: what is written in an answer, before any value is computed."""
 
 from fractions import Fraction
 from typing import NamedTuple
@@ -9,7 +9,7 @@ class Number(NamedTuple):
 
     value: Fraction
     places: int = 0
-    """Decimals as written, trailing zeros included: with many, it may be a rounded value."""
+    """Decimal places as written, with trailing zeros. A number with many places may be a rounded value."""
 
 
 class Symbol(NamedTuple):
@@ -19,20 +19,20 @@ class Symbol(NamedTuple):
 
 
 class Text(NamedTuple):
-    r"""Prose, as its case-folded words: ``\text{No solution.}`` is ``no solution``."""
+    r"""Prose as case-folded words: ``\text{No solution.}`` is ``no solution``."""
 
     words: str
 
 
 class Apply(NamedTuple):
-    """An operator or a kind of bracket and what it is applied to."""
+    """An operator or a kind of bracket, with its arguments."""
 
     operator: str
     arguments: tuple["Node", ...]
 
 
 class Relation(NamedTuple):
-    r"""``sides[0] signs[0] sides[1] ...``; ``named[k]``: side k only names a quantity, as f(x) or ``\angle A`` do."""
+    r"""``sides[0] signs[0] sides[1] ...``. ``named[k]``: side k only names a quantity, as f(x) or ``\angle A`` do."""
 
     signs: tuple[str, ...]
     sides: tuple["Node", ...]
@@ -43,7 +43,7 @@ Node = Number | Symbol | Text | Apply | Relation
 
 
 def is_constant(node: Node) -> bool:
-    """Whether no variable stands in the expression."""
+    """Whether the expression has no variable."""
     if isinstance(node, Symbol):
         return node.name in ("π", "e", "i", "∞")
     if isinstance(node, Apply):
@@ -52,5 +52,5 @@ def is_constant(node: Node) -> bool:
 
 
 def is_literal(node: Node) -> bool:
-    """Whether it is a time of day or a number with a base: exact, but no value to compute with."""
+    """Whether the node is a time of day or a number with a base, which is exact but takes no part in arithmetic."""
     return isinstance(node, Symbol) and node.name[0].isdecimal()

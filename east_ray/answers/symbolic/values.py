@@ -1,7 +1,7 @@
-"""The value of an expression tree at fixed points of its variables, exact where it is rational.
+"""The value of an expression tree at fixed points of its variables: exact if it is rational.
 
 Every step is bounded: exact integers have at most MAX_BITS bits, powers are estimated before they are computed, sums
-have at most MAX_TERMS terms. What exceeds a bound has no value.
+have at most MAX_TERMS terms. An expression that exceeds a bound has no value.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ ZERO_BITS = -140  # a result below 2^-140, about 1e-42, is rounding error
 MAX_BITS = 20_000  # of an exact numerator or denominator; 2004! has 19,053
 MAX_EXACT_ROOT = 64  # degree of a root that is tried exactly
 MAX_MAGNITUDE = 16_384  # of the binary exponent of any value
-MAX_ARGUMENT_BITS = 64  # of the argument of a sine, of an irrational exponent
+MAX_ARGUMENT_BITS = 64  # of the argument of a sine and of an irrational exponent
 MAX_TERMS = 1000  # of a sum or product
 MAX_FACTORIAL = 2100
-MAX_COST = 10_000  # of an answer, in additions: below a second, with all the evaluations of an inequality
+MAX_COST = 10_000  # of an answer, in additions: below a second, with all evaluations of an inequality
 
 CONTEXT = mpmath.MPContext()
 CONTEXT.prec = PRECISION_BITS
@@ -33,7 +33,7 @@ LOCK = threading.RLock()  # held while CONTEXT is used: mpmath's cached constant
 
 
 class UndefinedError(ArithmeticError):
-    """The expression has no value here: a pole, infinity, a tuple in a sum, or a bound exceeded."""
+    """The expression has no value here: a pole, an infinity, a tuple in a sum, or more than a bound allows."""
 
 
 class OffDomainError(ArithmeticError):
@@ -45,13 +45,13 @@ Value = Any  # Fraction | mpf | mpc; mpmath has no type hints
 _CONSTANTS: dict[str, Value] = {"π": +CONTEXT.pi, "e": +CONTEXT.e, "i": CONTEXT.mpc(0, 1)}
 
 NUM_POINTS = 4
-FIRST_SIGNED_POINT = 2  # from here on, some variables are negative
-CONSTANT = -1  # in place of the number of a point: a variable has no value
+FIRST_SIGNED_POINT = 2  # at this point and the next, some variables are negative
+CONSTANT = -1  # instead of the number of a point: variables have no value
 
 
 @lru_cache(maxsize=4096)
 def _coordinates(name: str) -> tuple[int, ...]:
-    """The variable's value at each point, in units of 2^-62."""
+    """The value of a variable at each point, in units of 2^-62."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     draws = [int.from_bytes(digest[8 * k : 8 * k + 8], "big") >> 2 for k in range(NUM_POINTS)]  # 62 bits each
     unit = 1 << 62
@@ -66,7 +66,7 @@ def _coordinates(name: str) -> tuple[int, ...]:
 
 
 def _checked(value: Value) -> Value:
-    """The value, if it is finite and within the bounds."""
+    """The value itself. Raises UndefinedError if it is not finite or exceeds a bound."""
     if isinstance(value, Fraction):
         if value.numerator.bit_length() > MAX_BITS or value.denominator.bit_length() > MAX_BITS:
             raise UndefinedError("too large")
@@ -77,7 +77,7 @@ def _checked(value: Value) -> Value:
 
 
 def inexact(value: Value) -> Value:
-    """A fraction as a floating-point number of PRECISION_BITS; any other value as it is."""
+    """A fraction as a floating-point number of PRECISION_BITS; other values are unchanged."""
     if isinstance(value, Fraction):
         return CONTEXT.mpf(value.numerator) / value.denominator
     return value
@@ -104,22 +104,22 @@ def _divide(left: Value, right: Value) -> Value:
 
 
 def is_zero(value: Value) -> bool:
-    """Whether it is zero up to rounding error."""
+    """Whether the value is zero up to rounding error."""
     return not value or (not isinstance(value, Fraction) and CONTEXT.mag(value) < ZERO_BITS)
 
 
 def is_complex(value: Value) -> bool:
-    """Whether it has an imaginary part, be it zero."""
+    """Whether the value has an imaginary part, which may be zero."""
     return isinstance(value, CONTEXT.mpc)
 
 
 def is_real(value: Value) -> bool:
-    """Whether its imaginary part is zero up to rounding error."""
+    """Whether the imaginary part is zero up to rounding error."""
     return not is_complex(value) or is_zero(value.imag)
 
 
 def real(value: Value) -> Value:
-    """The value without an imaginary part that is only rounding error.
+    """The real part of a value whose imaginary part is only rounding error.
 
     Raises:
         UndefinedError: the value is not real.
@@ -143,7 +143,7 @@ def _integer_root(value: int, degree: int) -> int | None:
 
 
 def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    """base^exponent if rational, base > 0 or the exponent whole; else None."""
+    """base^exponent if it is rational, for base > 0 or a whole exponent; else None."""
     if exponent.denominator > 1:
         if base < 0 or exponent.denominator > MAX_EXACT_ROOT:
             return None
@@ -195,10 +195,10 @@ def _irrational_power(base: Value, exponent: Value, point: int) -> Value:
 
 
 def _bounded_base(base: Value, exponent: Value) -> Value:
-    """The inexact base, if its power stays within the bounds."""
+    """The base as an inexact number. Raises UndefinedError if its power would exceed the bounds."""
     base = inexact(base)
     if CONTEXT.mag(inexact(exponent)) > MAX_ARGUMENT_BITS:
-        raise UndefinedError("exponent too large")  # of a base near 1, whose magnitude says nothing
+        raise UndefinedError("exponent too large")  # also for a base near 1
     if abs(CONTEXT.mag(base)) * abs(float(CONTEXT.re(inexact(exponent)))) > MAX_MAGNITUDE:
         raise UndefinedError("too large")
     return base
@@ -244,12 +244,11 @@ def _rounded(value: Value, upwards: bool) -> Fraction:
     return Fraction(int(CONTEXT.ceil(value) if upwards else CONTEXT.floor(value)))
 
 
-_ELEMENTARY = {
-    "sin": "sin", "cos": "cos", "tan": "tan", "sec": "sec", "csc": "csc", "cot": "cot", "sinh": "sinh", "cosh": "cosh",
-    "tanh": "tanh", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos",
-    "atan": "atan", "arcsec": "asec", "arccsc": "acsc", "arccot": "acot", "arcsinh": "asinh", "arccosh": "acosh",
-    "arctanh": "atanh",
-}  # fmt: skip
+_ELEMENTARY_NAMES = """
+    sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan asin acos atan arcsec arccsc arccot arcsinh arccosh
+    arctanh
+"""
+_ELEMENTARY = {name: name.replace("arc", "a") for name in _ELEMENTARY_NAMES.split()}  # the names in mpmath
 
 
 def _elementary(name: str, value: Value) -> Value:
@@ -268,8 +267,8 @@ def evaluate(node: Node, point: int) -> Value:
     """The value of the expression at the point.
 
     Raises:
-        UndefinedError: it has none.
-        OffDomainError: it has none at a point with negative variables, but may have one elsewhere.
+        UndefinedError: the expression has no value.
+        OffDomainError: it has no value at this point, where some variables are negative, but may have one elsewhere.
     """
     if isinstance(node, Number):
         return _checked(node.value)
@@ -331,7 +330,7 @@ def _power_of(arguments: Arguments, point: int) -> Value:
 
 
 def _call(arguments: Arguments, point: int) -> Value:
-    """A value of an unknown function: an unknown of its own, told apart by the values of its arguments."""
+    """The value of an unknown function: a new unknown, which depends on the values of the arguments."""
     name, *values = arguments
     return _symbol(repr((name, *map(fingerprint, values))), point)
 
@@ -361,7 +360,7 @@ def _series(arguments: Arguments, point: int, neutral: int, combine: Callable[[V
     """A sum or a product over a running index."""
     index, lower, upper, body = arguments
     if not (is_constant(lower) and is_constant(upper)):
-        # With variable bounds it is an unknown of its own, told apart by its parts.
+        # With variable bounds, the series is a new unknown, which depends on the values of its parts.
         return _symbol(repr((neutral, index, *map(fingerprint, (lower, upper, body)))), point)
     first, last = evaluate(lower, CONSTANT), evaluate(upper, CONSTANT)
     if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
@@ -387,7 +386,7 @@ _OPERATORS: dict[str, Callable[[Arguments, int], Value]] = {
 }
 
 ANY_NUMBER = -1
-_FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # and the number of their arguments
+_FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # with their numbers of arguments
     "abs": (lambda values, _: abs(values[0]), 1),
     "floor": (lambda values, _: _rounded(values[0], upwards=False), 1),
     "ceil": (lambda values, _: _rounded(values[0], upwards=True), 1),
@@ -455,7 +454,7 @@ def complex_digits(value: Value) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def values_at_points(node: Node) -> list[Value | None]:
-    """The inexact values at the points; None where the node is outside of its domain."""
+    """The inexact value at each point; None where the node is outside its domain."""
     values: list[Value | None] = []
     for point in range(NUM_POINTS):
         try:
@@ -465,7 +464,7 @@ def values_at_points(node: Node) -> list[Value | None]:
     return values
 
 
-@lru_cache(maxsize=1024)  # without it, f(f(f(x))) would be evaluated at every point of every point
+@lru_cache(maxsize=1024)  # without it, each level of f(f(f(x))) would multiply the evaluations by NUM_POINTS
 def fingerprint(node: Node) -> tuple[tuple[tuple[int, int], tuple[int, int]] | None, ...]:
-    """The digits of the values at the points."""
+    """The digits of the value at each point."""
     return tuple(None if value is None else complex_digits(value) for value in values_at_points(node))

@@ -33,7 +33,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class ScriptedResponse(Section):
 class Script(Section):
     """What a question gets."""
 
-    responses: list[str | ScriptedResponse] = []
+    responses: Sequence[str | ScriptedResponse] = ()
     refuses: str | None = None
     dies: Literal["engine", "process"] | None = None
     times: int | None = Field(default=None, ge=1)
@@ -126,19 +126,22 @@ class Scripted(Backend):
             time.sleep(self._args.delay_s)
             try:
                 future.set_result(self._responses(asked, decoding, first))
-            except RequestRefusedError as error:
-                future.set_exception(error)
             except EngineDiedError as error:
-                with self._lock:
-                    self._failure = str(error)
-                    unserved = [future]
-                    while not self._waiting.empty():
-                        unserved.append(self._waiting.get()[-1])
-                for one in unserved:
-                    one.set_exception(error)
+                self._fail(error, future)
                 return
+            except Exception as error:  # refused, or the folder of deaths cannot be written
+                future.set_exception(error)
             if alone:
                 alone.settled.wait(_SETTLE_S)
+
+    def _fail(self, error: EngineDiedError, future: "Future[list[Response]]") -> None:
+        with self._lock:
+            self._failure = str(error)
+            unserved = [future]
+            while not self._waiting.empty():
+                unserved.append(self._waiting.get()[-1])
+        for one in unserved:
+            one.set_exception(error)
 
     def _responses(self, asked: str, decoding: Decoding, first: int) -> list[Response]:
         name = max((name for name in self._scripts if name in asked), key=len, default=None)
@@ -148,7 +151,7 @@ class Scripted(Backend):
         if script.dies and self._is_to_die(name or "", script):
             if script.dies == "process":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise EngineDiedError(f"the script says so of {asked!r}")
+            raise EngineDiedError(f"the table makes it die of {asked!r}")
         if script.refuses or not script.responses:
             raise RequestRefusedError(script.refuses or "the table has no response")
         numbers = range(first, first + decoding.responses_per_question)
@@ -159,7 +162,7 @@ class Scripted(Backend):
         ]
 
     def _is_to_die(self, name: str, script: Script) -> bool:
-        """Whether it has died less often of this question than it should; counts this death."""
+        """Whether the engine is to die of this question once more; if so, counts this death."""
         if script.times is None:
             return True
         deaths = Folder(*locate(str(self._args.state))) / hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -170,7 +173,7 @@ class Scripted(Backend):
 
     @classmethod
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With absolute paths, once the table could be read. Raises InputError naming the key or the line."""
+        """The arguments with absolute paths. Raises InputError naming the key, or the line of the table."""
         try:
             checked = Args.model_validate(args)
         except ValidationError as error:
@@ -189,7 +192,7 @@ class Scripted(Backend):
 
     @classmethod
     def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
-        """All in one."""
+        """One pool serves them all."""
         return [dict(models)]
 
 
