@@ -1,9 +1,9 @@
-r"""Accuracy and speed of answers.py beside Math-Verify, in one run: ``python tests/benchmarks/answers.py``.
+r"""Accuracy and speed of east_ray.answers and of Math-Verify, in one run: ``python tests/benchmarks/answers.py``.
 
-On the labelled cases of ``../shared/data/equivalence`` and the MATH answers of ``../shared/data/math`` where they are
-present, else on generated ones. Speed is that of clustering 128 answers a question, extraction not included, in one
-process: ours by keys; Math-Verify by comparing each distinct answer, parsed once, with one member of each cluster so
-far. The last line is a JSON object.
+The cases are the labelled ones in ``../shared/data/equivalence`` and the MATH answers in ``../shared/data/math``; where
+these files are missing, cases are generated. Speed is measured while one process clusters the 128 answers of a
+question, without extraction. East-Ray compares keys; Math-Verify compares each distinct answer, parsed once, with one
+member of each cluster so far. The last line is a JSON object.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def labelled_extractions(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def gsm8k_like(rng: random.Random) -> list[str]:
-    """128 answers of which about half are right, the rest whole numbers near it, some written otherwise."""
+    """128 answers: about half are right, the others are whole numbers near it, and some have another spelling."""
     right = rng.randint(2, 2000)
     wrong = [right + rng.choice([-1, 1]) * rng.randint(1, 1 + right) for _ in range(rng.randint(3, 20))]
     values = rng.choices([right, *wrong], [len(wrong), *[1] * len(wrong)], k=RESPONSES_PER_QUESTION)
@@ -93,13 +93,13 @@ def gsm8k_like(rng: random.Random) -> list[str]:
 
 
 def math_like(rng: random.Random, distinct: Sequence[str]) -> list[str]:
-    """128 answers, 30 distinct strings, one of them commoner than the others."""
+    """128 answers with 30 distinct strings, one of which is more common than the others."""
     filler = rng.choices(distinct, [10] + [1] * 29, k=RESPONSES_PER_QUESTION - 30)
     return rng.sample([*distinct, *filler], RESPONSES_PER_QUESTION)
 
 
 def math_pool(rng: random.Random) -> list[str]:
-    """Final answers of MATH. Each serves one question only: a cache of earlier questions' answers does not help."""
+    """Final answers of MATH, each for one question only, so that a cache of earlier answers does not help."""
     path = DATA / "math" / "train.jsonl"
     if path.exists():
         pool = {str(row["answer"]) for row in rows(path) if row["answer"]}
@@ -118,7 +118,7 @@ def math_verify_parse(text: str) -> Any:
 
 
 def math_verify_answer(answer: str) -> Any:
-    """Its reading of a bare answer. Of the wrappings $...$, \\boxed{...} and none, none does better on the pairs."""
+    """A bare answer as Math-Verify reads it. On the pairs, $...$ is at least as good as \\boxed{...} or no wrapping."""
     return math_verify_parse(f"${answer}$")
 
 
@@ -166,7 +166,7 @@ def extraction_accuracy(cases: Sequence[dict[str, Any]], right: Callable[[dict[s
 
 
 def our_extraction_is_right(case: dict[str, Any]) -> bool:
-    # explicit: false marks those whose answer only a last-number fallback finds, an option here
+    # explicit: false marks cases in which only the option last_number finds the answer
     found = answers.extract(case["response"], last_number=case["expected_answer"] is not None and not case["explicit"])
     if case["expected_answer"] is None or found.answer is None:
         return found.answer is case["expected_answer"]
