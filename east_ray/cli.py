@@ -316,7 +316,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     log = _native_messages_to_file()
-    signal.signal(signal.SIGTERM, _terminate)  # of `ray job stop`, or of a machine that shuts down
+    signal.signal(signal.SIGTERM, terminate)  # of `ray job stop`, or of a machine that shuts down
     try:
         app()
     except InputError as error:
@@ -340,7 +340,8 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: as an interrupt, which every library lets pass, but with the exit code of its own."""
 
 
-def _terminate(number: int, frame: object) -> None:
+def terminate(number: int, frame: object) -> None:
+    """On SIGTERM: say that the command stops, and interrupt it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # first of all: it may come twice, as from `timeout`
     # Said at once: `ray job stop` waits three seconds, and the engines may take longer to go.
     _say_error("stopped; the same command goes on where this one stopped")

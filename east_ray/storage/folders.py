@@ -55,7 +55,7 @@ _REWRITE_S = 30.0
 #: File systems that have no folders, only names with slashes.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 #: Seconds between attempts after a remote file system has failed an operation, in addition to its client's retries.
-_PATIENCE_S = (0.5, 2.0, 8.0, 30.0)
+PATIENCE_S = (0.5, 2.0, 8.0, 30.0)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -66,7 +66,7 @@ def _patient(operation: Callable[Concatenate["Folder", _P], _R]) -> Callable[Con
 
     @functools.wraps(operation)
     def patient(folder: "Folder", /, *arguments: _P.args, **keywords: _P.kwargs) -> _R:
-        for pause in () if folder.is_local else _PATIENCE_S:
+        for pause in () if folder.is_local else PATIENCE_S:
             try:
                 return operation(folder, *arguments, **keywords)
             except (FileNotFoundError, PermissionError):

@@ -75,7 +75,7 @@ def _remove_unused(cache: Path) -> None:
 
 
 #: A fingerprint reads files up to the first size completely, and of larger ones a probe at every stride.
-_WHOLE_BYTES, _STRIDE_BYTES, _PROBE_BYTES = 64 << 20, 1 << 20, 4 << 10
+WHOLE_BYTES, _STRIDE_BYTES, _PROBE_BYTES = 64 << 20, 1 << 20, 4 << 10
 
 
 def model_fingerprint(path: str) -> str:
@@ -95,9 +95,9 @@ def model_fingerprint(path: str) -> str:
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
         with file.open("rb") as content:
-            if size <= _WHOLE_BYTES:
+            if size <= WHOLE_BYTES:
                 digest.update(content.read())
-            for begin in range(0, size if size > _WHOLE_BYTES else 0, _STRIDE_BYTES):
+            for begin in range(0, size if size > WHOLE_BYTES else 0, _STRIDE_BYTES):
                 content.seek(begin)
                 digest.update(content.read(_PROBE_BYTES))
     return digest.hexdigest()
