@@ -207,8 +207,9 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     round_ = directory.round(round_number)
     name, learner = next(iter(settings.learners().items()))
     weighed = round_.learner(name)
-    if weighed.record("examples") is None:
-        raise InputError(f"round {round_number} of {directory.uri} has no examples yet: run `east-ray weigh` first")
+    for stages, stage in ((weighed, "examples"), (round_, "answers")):
+        if stages.record(stage) is None:
+            raise InputError(f"round {round_number} of {directory.uri} has no {stage} yet: run `east-ray weigh` first")
     found = findings.audit_round(round_, weighed, learner)
     path = write_audit(found, round_ / "audit")
     _console().print(

@@ -26,6 +26,7 @@ from east_ray.evaluation.estimators import accuracy, effective_examples
 from east_ray.evaluation.stage import HeldOut, held_out_answers, held_out_questions
 from east_ray.pipeline import judge, make_examples, open_round, open_run, prepare, rules_of
 from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
+from east_ray.report.cards import write_cards
 from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
 from east_ray.report.summary import describe
@@ -52,6 +53,8 @@ def compare(config: Config, progress: Progress) -> str:
             _record_questions(round_)
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
+        for one in [round_] if number == 0 else rounds.values():
+            write_cards(one)  # of the models that are kept
         _write_comparison(round_, config.compare)
         write_findings(round_, rules_of)
     return write_report(directory)

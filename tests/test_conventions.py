@@ -47,7 +47,8 @@ def private_names(source: str) -> Iterator[str]:
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    of_named_tuples = ("_fields", "_replace", "_asdict")
+    return name.startswith("_") and not name.startswith("__") and name not in of_named_tuples
 
 
 def test_modules_are_short() -> None:

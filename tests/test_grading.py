@@ -53,6 +53,25 @@ def test_equivalence_and_the_last_number_are_settings_of_the_mathematical_grader
     ]  # fmt: skip
 
 
+def test_the_settings_of_answers_reach_the_built_in_grader_and_its_arguments_come_first() -> None:
+    texts = [r"\boxed{1/2}", "Janet makes 0.5 dollars."]
+    as_set = graders.load(AnswersConfig(equivalence="string", last_number=True))
+    assert clustered(texts, QUESTION, as_set).cluster == [0, 1]
+    assert clustered(texts, QUESTION, as_set).answers == ["1/2", "0.5"]
+    assert clustered(texts, QUESTION, graders.load(AnswersConfig())).answers == ["1/2", None]
+    arguments = AnswersConfig(equivalence="string", grader_args={"equivalence": "math", "last_number": True})
+    assert clustered(texts, QUESTION, graders.load(arguments)).cluster == [0, 0]
+
+
+def test_a_key_may_be_none_and_an_answer_with_it_is_not_a_missing_answer() -> None:
+    class Unsure(MathGrader):
+        def keys(self, answers: Sequence[str], question: Question) -> list[None]:
+            return [None for _ in answers]
+
+    assert clustered(["?", r"\boxed{3}", r"\boxed{4}"], QUESTION, Unsure()).cluster == [1, 0, 0]
+
+
+@settings(deadline=None)
 @given(TEXTS, st.integers(0, 20))
 def test_the_first_responses_alone_are_graded_as_if_there_were_no_others(texts: list[str], size: int) -> None:
     graded = clustered(texts, QUESTION, MathGrader())
@@ -60,6 +79,7 @@ def test_the_first_responses_alone_are_graded_as_if_there_were_no_others(texts: 
     assert graded.first(None) == graded
 
 
+@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(1, 5), max_size=20))
 def test_responses_that_arrive_in_pieces_are_graded_as_one_list(texts: list[str], pieces: list[int]) -> None:
     tally, begin = Tally(QUESTION, MathGrader()), 0
@@ -70,6 +90,7 @@ def test_responses_that_arrive_in_pieces_are_graded_as_one_list(texts: list[str]
     assert tally.graded() == clustered(texts, QUESTION, MathGrader())
 
 
+@settings(deadline=None)
 @given(TEXTS, st.randoms(use_true_random=False))
 def test_the_order_of_responses_changes_no_size(texts: list[str], random: Any) -> None:
     shuffled = list(texts)

@@ -1,8 +1,7 @@
-"""What sets later rounds apart from the first: their questions, their seed, and whether there are any."""
+"""What sets later rounds apart from the first: their questions, and whether there are any."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,8 +12,6 @@ from east_ray.console import Progress
 from east_ray.evaluation.stage import has_gained
 from east_ray.questions.stage import ask_questions
 from east_ray.records import QUESTIONS
-from east_ray.sampling import stage as sampling_stage
-from east_ray.sampling.decoding import Decoding
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import Round
 
@@ -37,32 +34,6 @@ def test_the_third_round_asks_the_same_questions_or_those_after_the_second_s(
     third = round_of(config(tmp_path, f"questions_per_round={setting}"), 2)
     ask_questions(third, lambda config, model: None)
     assert (third.stages / "questions").read(QUESTIONS)["question"].to_pylist() == asked
-
-
-def test_the_settings_of_sampling_are_asked_for_and_each_round_has_a_seed_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[Decoding] = []
-
-    def ask_models(*arguments: Any) -> None:
-        *_, decoding, counts = arguments
-        found.append(decoding)
-        counts["num_questions"] = 1
-
-    monkeypatch.setattr(sampling_stage, "ask_models", ask_models)
-    overrides = [
-        "sampling.top_p=0.9",
-        "sampling.top_k=7",
-        "sampling.temperature=0.8",
-        "sampling.max_tokens=9",
-        "seed=3",
-    ]
-    for number in range(3):
-        sampling_stage.sample_responses(round_of(config(tmp_path, *overrides), number))
-    assert {(one.top_p, one.top_k, one.temperature, one.max_tokens) for one in found} == {(0.9, 7, 0.8, 9)}
-    assert found[0].seed == 3 and len({one.seed for one in found}) == 3
-    sampling_stage.sample_responses(round_of(config(tmp_path, f"run_dir={tmp_path}/other", "sampling.seeded=false"), 0))
-    assert found[-1].seed is None
 
 
 @pytest.mark.parametrize(("low", "goes_on"), [(0.002, True), (-0.002, False)])

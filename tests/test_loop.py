@@ -192,4 +192,7 @@ def test_an_objective_from_a_file_of_the_users_own_is_trained_with(
     assert own[0]["gradient_norm"] == pytest.approx(2 * plain[0]["gradient_norm"], rel=1e-5)
     assert own[0]["length"] == int(own[0]["length"] * 4) / 4 > 1  # a mean over four examples
     assert own[0]["gain"] == pytest.approx(0, abs=1e-5) and own[-1]["gain"] > 0.1
-    assert own[0]["rejected_logprob"] < 0 and "kl" not in own[0]
+    split = loop(objective="my_objective:Doubled", micro_batch_size=1)
+    assert "kl" not in own[0] and 0 > own[0]["rejected_logprob"] == pytest.approx(
+        split[0]["rejected_logprob"], rel=1e-5
+    )

@@ -1,10 +1,14 @@
 """The run directory: parts that are whole or absent, stages that are done or not, and runs that are told apart."""
 
+import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pytest
 
 from east_ray.config import Config, InputError
@@ -114,6 +118,19 @@ def test_a_text_file_grows_while_it_is_written(remote: bool, tmp_path: Path) -> 
         assert remote or folder.read_text("log.jsonl") == "one\n"
         add("two")
     assert folder.read_text("log.jsonl") == "one\ntwo\n"
+
+
+def test_half_a_file_is_never_put_in_place(tmp_path: Path) -> None:
+    class Truncating(pafs.LocalFileSystem):
+        @contextmanager
+        def open_output_stream(self, path: str) -> Iterator[io.BytesIO]:
+            yield (content := io.BytesIO())
+            Path(path).write_bytes(content.getvalue()[:-1])
+
+    folder = Folder(Truncating(), str(tmp_path))
+    with pytest.raises(OSError, match="4 of 5 bytes were written"):
+        folder.write_text("a.txt", "whole")
+    assert folder.read_text("a.txt") is None
 
 
 def test_a_remote_file_system_is_given_another_chance(monkeypatch: pytest.MonkeyPatch) -> None:

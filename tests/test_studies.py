@@ -356,13 +356,14 @@ def test_a_comparison_shows_the_weights_of_each_arms_first_training(tmp_path: Pa
         assert (second[:2], second[8]) == (["1", "2"], "2") and second[-1].startswith("50.0 ")
 
 
-def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_responses", [None, 6])
+def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path, num_responses: int | None) -> None:
     config = resolve(
         {"model": "m", "run_dir": str(tmp_path), "questions": {"path": "q.jsonl"}, "studies": {"fewer_responses": [2]},
-         "answers": {"responses": 6}}
+         "answers": {"responses": num_responses}}
     )  # fmt: skip
     samples = [sample(f"q{i}", [4] * (8 - i) + [5] * i) for i in range(8)]
-    rules = dataclasses.replace(RULES, num_responses=6)
+    rules = dataclasses.replace(RULES, num_responses=num_responses)
     write_round(tmp_path / "round_0", samples, num_parts=1, rules=rules)
     round_ = Round(config, RunDirectory(config), 0, "m", "m", Progress(Console(quiet=True)))
     write_findings(round_, lambda settings: rules)
@@ -374,7 +375,7 @@ def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path
         "Reference answers that may be wrong",
         "How many responses are enough",
     ]
-    assert [row[0] for row in pages[3]["tables"][0]["rows"]] == ["2", "6"]
+    assert [row[0] for row in pages[3]["tables"][0]["rows"]] == ["2", str(num_responses or 8)]
     (first, *_) = pages[2]["texts"]
     assert first["title"] == "q7: 5 or 4?" and first["blocks"][1]["text"] == "So \\boxed{5}"
     assert (round_.stages / "audit").names() == ["audit.html", "audit.jsonl"]

@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from json_records import checked
 from rich.console import Console
 
 from east_ray import compare, pipeline
 from east_ray.config import InputError
 from east_ray.config.files import MODULE_FOLDERS, load
 from east_ray.console import Progress
-from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES
+from east_ray.records import (
+    ANSWERS,
+    DISCARDED,
+    EXAMPLES,
+    GREEDY_ANSWERS,
+    QUESTIONS,
+    SAMPLES,
+    ArmComparison,
+    EvaluationMetrics,
+)
 from east_ray.storage import Folder, RunDirectory
 from east_ray.storage.rounds import Learner
 
@@ -142,7 +152,7 @@ def test_the_loop_runs_on_a_table(tmp_path: Path, quickstart: Path, local_ray: N
     assert len(kept) + len(dropped) == 6 and np.mean([row["weight"] for row in kept]) == pytest.approx(1)
     for row in kept:
         assert row["chosen"] == f"\\boxed{{{row['reference_answer']}}}"
-    metrics = json.loads((directory.round(0) / "evaluation").read_text("metrics.json") or "")
+    metrics = checked(EvaluationMetrics, (directory.round(0) / "evaluation").read_text("metrics.json"))
     assert metrics["accuracy"]["trained"]["accuracy"] == 1.0  # the first response of the table
     assert (directory.round(0) / "model").has("model.safetensors") and (directory.round(0) / "model").has("README.md")
     assert directory.folder.has("report.html")
@@ -204,8 +214,12 @@ def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
     assert set(sizes["sft-entropy-a1-all"]) == {8} and set(sizes["sft-entropy-a1-4"]) == {4}
     record = directory.round(0).record("answers")
     assert record is not None and record.counts["num_questions"] == 6  # graded once for both
-    comparison = json.loads(directory.round(0).folder.read_text("comparison.json") or "")
-    baselines = {arm["name"]: arm["baseline"] for arm in comparison["arms"]}
+    written = checked(ArmComparison, directory.round(0).folder.read_text("comparison.json"))
+    for arm in written["arms"]:
+        weights = np.array([row["weight"] for row in found[arm["name"]]])
+        assert arm["num_examples"] == len(weights) > arm["effective_examples"]
+        assert arm["effective_examples"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    baselines = {arm["name"]: arm["baseline"] for arm in written["arms"]}
     assert baselines == {"sft-entropy-a1-all": None, "sft-entropy-a1-4": "sft-entropy-a1-all"}
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from east_ray import doors
 from east_ray.answers import graders
 from east_ray.answers.grading import Graded, Grader, clustered
 from east_ray.config import InputError
@@ -28,21 +27,17 @@ _RESPONSE = ANSWERS.field("responses").type.value_type
 
 def grade_responses(round_: Round) -> None:
     """Write ``answers/``: one row for each row of ``samples/``, in parts of the same names."""
-    stages, settings = round_.stages, round_.config.answers
-    source = doors.sources(round_.config).get("answers.grader", "")
-    made_with = settings.model_dump(include=_READ_WITH) | {"source": source}
-    before = stages.record("answers")
-    # Responses may be read again with other settings as long as no examples have been made from the answers.
-    if before is not None and before.counts["made_with"] == made_with and is_done(round_, stages, "answers", "answers"):
+    stages = round_.stages
+    if is_done(round_, stages, "answers", "answers"):
         return
-    grader = graders.load(settings)
+    grader = graders.load(round_.config.answers)
     with stages.recording("answers") as record, round_.progress.stage("answers", None, "questions") as line:
         (stages / "answers").clear()
         sums = dict.fromkeys(("num_questions", "num_responses", "num_answerless"), 0)
         for counts in write_answers(stages / "samples", stages / "answers", grader):
             sums = {name: sums[name] + int(counts[name]) for name in sums}
             line.advance(int(counts["num_questions"]), f"{sums['num_responses']:,} responses")
-        record.counts = sums | {"made_with": made_with}
+        record.counts = sums
 
 
 def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[dict[str, Any]]:

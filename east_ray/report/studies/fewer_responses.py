@@ -186,7 +186,8 @@ def fewer_responses(measured_: Prefixes) -> list[SizeSummary]:
 
 def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int], rules: SelectionRules) -> StudyPage:
     """The wanted numbers of responses against the largest one that the questions have."""
-    most = min(_responses_per_question(samples), *([rules.num_responses] if rules.num_responses else []))
+    most = _responses_per_question(samples)
+    most = min(most, rules.num_responses or most)
     sizes = sorted({*(size for size in wanted if size < most), most})
     summaries = fewer_responses(measure_prefixes(samples, answers, sizes, rules))
     columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
