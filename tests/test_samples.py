@@ -270,7 +270,7 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(tm
     assert (discarded["question_id"], discarded["reason"]) == ("s-000004", Reason.ALL_WRONG)
     assert not (tmp_path / "run" / "round_0" / "judged").exists()
     again = weigh(tmp_path / "run", tmp_path / "s.jsonl")
-    assert again.returncode == 0 and again.stdout.count("done before, in") == 2
+    assert again.returncode == 0 and again.stdout.count("done before, in") == 3
     config = tmp_path / "run.yaml"
     for verb, message in (("train", "model: missing; only"), ("sample", "nothing to sample; run `east-ray weigh`")):
         command = [sys.executable, "-m", "east_ray", verb, str(config)]
