@@ -204,12 +204,8 @@ def open_round(
     # In a later round the engines of the round before may still be giving back their memory.
     if number == 0 and not only_weigh:
         check_resources(config, progress.say)
-    return Round(config, directory, number, previous, initial_model(config, base, previous), progress, learner)
-
-
-def initial_model(config: Config, base: str, previous: str) -> str:
-    """The model that a round trains: the round's before, or the run's model again (`init_from`)."""
-    return previous if config.init_from == "previous" else base
+    initial = previous if config.init_from == "previous" else base
+    return Round(config, directory, number, previous, initial, progress, learner)
 
 
 def require(round_: Round, stage: str, verb: str) -> None:
