@@ -5,6 +5,7 @@ never on other questions, their order or the machine. At the end is the stage on
 the questions for all trainings of a round.
 """
 
+import functools
 import itertools
 import random
 from collections import Counter
@@ -213,8 +214,12 @@ def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[st
     responses = batch["responses"]
     texts, finish_reasons = (responses.flatten().field(name) for name in ("text", "finish_reason"))
     reasons, ends = finish_reasons.to_pylist(), [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
+
+    def text_at(begin: int, place: int) -> str:
+        return str(texts[begin + place].as_py())
+
     return [
-        (question, reasons[begin:end], lambda place, begin=begin: str(texts[begin + place].as_py()))
+        (question, reasons[begin:end], functools.partial(text_at, begin))
         for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
     ]
 
@@ -269,7 +274,7 @@ def read_judged(stages: Stages) -> Judged:
 
 
 def take_solutions(round_: Round, stages: Stages) -> tuple[int, dict[str, int]]:
-    """``examples/`` of weight 1 from worked solutions; returns how many questions have one, and why the others are discarded."""
+    """``examples/`` of weight 1 from worked solutions; returns how many there are, and why others are discarded."""
     rows = (round_.stages / "questions").read(QUESTIONS).to_pylist()
     same = {"signal": 1.0, "weight": 1.0, "chosen_finish_reason": "stop"}
     solved = [row | same | {"chosen": row["reference_solution"]} for row in rows if row["reference_solution"]]

@@ -44,10 +44,8 @@ CONTROLLER_OPTIONS = {"runtime_env": {"env_vars": _PROXY_ENV}}
 _AUTOSCALING = {"min_replicas", "max_replicas", "target_ongoing_requests", "upscale_delay_s", "downscale_delay_s"}
 #: The engine logs only warnings and errors, which contain no prompts.
 _ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-#: Seconds between two progress messages during the start.
-_PROGRESS_PERIOD_S = 10.0
-#: Seconds between two looks at the application's status.
-_POLL_S = 0.2
+#: Seconds between two looks at the application's status, and between two progress messages during the start.
+_POLL_S, _PROGRESS_PERIOD_S = 0.2, 10.0
 
 
 class Server:
@@ -224,9 +222,8 @@ def _start_proxies(http: HttpConfig) -> None:
     serve.start(http_options=wanted, controller_options=CONTROLLER_OPTIONS)
     found = _get_global_client().http_config
     if differing := [f"{key}={getattr(found, key)}" for key, value in wanted.items() if getattr(found, key) != value]:
-        raise InputError(
-            f"http: Ray Serve already runs on this cluster with {', '.join(differing)}; use these settings, or end it"
-        )
+        settings = ", ".join(differing)
+        raise InputError(f"http: Ray Serve already runs on this cluster with {settings}; use these settings, or end it")
 
 
 def require_resources(

@@ -134,10 +134,8 @@ class ServingConfig(_Section):
                 raise ValueError(f"engine_args.{name}: not allowed; set `{instead}` of the service instead")
         has_token = self.token_file is not None or bool(os.environ.get(TOKEN_VARIABLE))
         if not (is_loopback(self.http.host) or has_token or self.allow_without_token):
-            raise ValueError(
-                f"http.host: {self.http.host} can be reached from other machines; set {TOKEN_VARIABLE} or token_file, "
-                "or allow_without_token: true"
-            )
+            instead = f"set {TOKEN_VARIABLE} or token_file, or allow_without_token: true"
+            raise ValueError(f"http.host: {self.http.host} can be reached from other machines; {instead}")
         return self
 
 
@@ -183,10 +181,8 @@ def resolve(settings: ServingConfig) -> ServingConfig:
     resources |= settings.replicas.model_dump(include=set(resources), exclude_none=True)
     num_gpus, shards = resources["num_gpus"], _num_shards(engine_args)
     if num_gpus is not None and shards > 1 and num_gpus not in (0, shards):
-        raise InputError(
-            f"replicas.num_gpus: {num_gpus:g}, but tensor_parallel_size times pipeline_parallel_size in engine_args is "
-            f"{shards}, so a replica needs {shards}"
-        )
+        product = f"tensor_parallel_size times pipeline_parallel_size in engine_args is {shards}"
+        raise InputError(f"replicas.num_gpus: {num_gpus:g}, but {product}, so a replica needs {shards}")
     return settings.model_copy(
         update={
             "model": model,
@@ -205,8 +201,8 @@ def with_gpus(settings: ServingConfig, has_gpus: bool) -> ServingConfig:
     """Resolved settings with `replicas.num_gpus` decided: by default a GPU for each shard if the cluster has GPUs."""
     if settings.replicas.num_gpus is not None:
         return settings
-    num_gpus = float(_num_shards(settings.engine_args) * has_gpus)
-    return settings.model_copy(update={"replicas": settings.replicas.model_copy(update={"num_gpus": num_gpus})})
+    num_gpus = {"num_gpus": float(_num_shards(settings.engine_args) * has_gpus)}
+    return settings.model_copy(update={"replicas": settings.replicas.model_copy(update=num_gpus)})
 
 
 def _num_shards(engine_args: Mapping[str, Any]) -> int:

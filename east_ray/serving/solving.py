@@ -215,9 +215,8 @@ class Solver:
         token_ids = tokenize(self._tokenizer, render_prompt(self._tokenizer, request.question, self._prompt))
         context = int(self._engine.model_config.max_model_len)
         if len(token_ids) >= context:
-            raise HTTPException(
-                400, f"question: its prompt has {len(token_ids)} tokens, but the model's context is {context} tokens"
-            )
+            said = f"question: its prompt has {len(token_ids)} tokens, but the model's context is {context} tokens"
+            raise HTTPException(400, said)
         params = SamplingParams(
             n=request.responses or min(DEFAULT_NUM_RESPONSES, self._limits.max_responses),
             temperature=request.temperature,
