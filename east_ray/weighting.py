@@ -17,6 +17,8 @@ Degenerate cases, by rule and never as inf or NaN:
 * all signals 0 with a positive exponent leave nothing to weight by: an error that says so;
 * equal signals (std 0) give every question weight 1 under the sigmoid.
 
+>>> entropy([2, 1, 1]) == 1.5 * math.log(2)
+True
 >>> weights([0.0, 1.0, 2.0], exponent=1)
 array([0., 1., 2.])
 """
@@ -31,11 +33,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from east_ray import doors
+from east_ray.answers.grading import entropy
 from east_ray.config import InputError, WeightingConfig
 from east_ray.records import DISCARDED, EXAMPLES, JUDGED, GradedQuestion
 from east_ray.selection import Signal
 from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
+
+__all__ = ["MAPPINGS", "SIGNALS", "entropy", "load_mapping", "load_signal", "mapped", "normalizer", "weights"]
 
 #: A signal is a function of one graded question that returns a number of at least 0.
 SIGNALS = {

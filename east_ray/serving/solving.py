@@ -109,7 +109,7 @@ class Solving:
         entropy = measured("", graded.clusters, self._no_answer).entropy
         majority = answered[0] if answered else None
         abstained = majority is not None and self._abstain_above is not None and entropy > self._abstain_above
-        firsts = [graded.cluster.index(place) for place in range(len(graded.clusters))]
+        first = {place: index for index, place in reversed(list(enumerate(graded.cluster)))}
         return Solution(
             answer=majority.answer if majority and not abstained else None,
             share=majority.num_responses / num_responses if majority else 0.0,
@@ -121,9 +121,9 @@ class Solving:
             num_tokens=sum(response.num_tokens for response in self._responses),
             clusters=[
                 ServedCluster(
-                    one.answer, one.num_responses, one.num_responses / num_responses, self._responses[at].text
+                    one.answer, one.num_responses, one.num_responses / num_responses, self._responses[first[place]].text
                 )
-                for one, at in zip(graded.clusters, firsts, strict=True)
+                for place, one in enumerate(graded.clusters)
             ],
         )
 
