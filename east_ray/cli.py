@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
-from east_ray.config.documentation import dump_documented
+from east_ray.config.files import dump_documented
 from east_ray.storage import RunDirectory, load_run
 
 if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses

@@ -15,7 +15,7 @@ from typing import Any
 from east_ray import doors
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.config import files as config_file
-from east_ray.config.resuming import changes, differences, mark_of, may_change
+from east_ray.config.base import changes, differences, mark_of, may_change
 from east_ray.storage.folders import Folder, locate, resolve_path
 
 
