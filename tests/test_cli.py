@@ -83,7 +83,7 @@ def test_a_second_sigterm_does_not_disturb_the_first(monkeypatch: pytest.MonkeyP
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(KeyboardInterrupt):
-            cli._terminate(signal.SIGTERM, None)
+            cli.terminate(signal.SIGTERM, None)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert handlers == [signal.SIG_IGN]

@@ -117,7 +117,7 @@ def test_a_text_file_grows_while_it_is_written(remote: bool, tmp_path: Path) -> 
 
 
 def test_a_remote_file_system_is_given_another_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.storage.folders._PATIENCE_S", (0.0, 0.0))
+    monkeypatch.setattr("east_ray.storage.folders.PATIENCE_S", (0.0, 0.0))
     folder = Folder(*locate("memory://bucket/patient"))
     folder.write_part(pa.table({"a": [1]}), "part-0.parquet")
     calls = 0

@@ -1,7 +1,7 @@
 """What every section of the settings is made of: strict fields, marks on them, dotted keys, and messages of errors.
 
 A field without a `MayChange` is fixed once anything was sampled. A mark on a section holds for the settings in it that
-have none of their own. `storage.run_directory` asks `differences` whether a stored run may go on.
+have none of their own. `storage.rounds` asks `differences` whether a stored run may go on.
 """
 
 import difflib
@@ -167,7 +167,11 @@ def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in details["loc"] if part != "[key]")
     match details["type"]:
         case "extra_forbidden":
-            known = list(_fields_at(details["loc"][:-1], root))
+            section = root
+            for part in details["loc"][:-1]:
+                if isinstance(part, str):  # numbers are places in a list of sections
+                    section = section_type(section.model_fields[part].annotation) or section
+            known = list(section.model_fields)
             return f"{path}: unknown key{hint(str(details['loc'][-1]), known) or '; known here: ' + ', '.join(known)}"
         case "missing":
             return f"{path}: missing; this key is required"
@@ -176,12 +180,3 @@ def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
             return f"{path}: {message}" if path else message
     expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{path}: {details['input']!r} given, expected {expected}"
-
-
-def _fields_at(location: Sequence[int | str], root: type[BaseModel]) -> Iterator[str]:
-    """The keys that a section knows; numbers in its location are places in a list of sections."""
-    section = root
-    for part in location:
-        if isinstance(part, str):
-            section = section_type(section.model_fields[part].annotation) or section
-    yield from section.model_fields
