@@ -349,8 +349,7 @@ def _root_cause(error: BaseException) -> BaseException:
     """The error that a worker raised, from inside the errors that Ray wraps around it."""
     while True:
         inner = getattr(error, "cause", None) or error.__cause__
-        failures = getattr(error, "worker_failures", None)
-        if failures:
+        if failures := getattr(error, "worker_failures", None):
             inner = next(iter(failures.values()))
         # Ray Data raises some errors "from" an empty SystemException; what it says stands in the error itself.
         # So does the text of what stands around a UserCodeException, which has lost its own cause on the way.
@@ -361,8 +360,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 def _message(error: BaseException) -> str:
     """The error in one line. Ray carries the first cause as text only: the first line that names an exception."""
-    found = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Died): .+$", str(error), flags=re.MULTILINE)
-    if found:
+    if found := re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Died): .+$", str(error), flags=re.MULTILINE):
         return found.group()
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 

@@ -155,8 +155,8 @@ class Folder:
     def _write(self, name: str, content: Any) -> None:
         """Write a file under a hidden name and rename it, so that readers never see an incomplete file.
 
-        Object stores need this too: when Python frees a stream whose upload has failed, the stream may still write its
-        incomplete content, over the file of a second attempt.
+        Object stores need this too: a stream whose upload has failed may still write its incomplete content when Python
+        frees it, over the file of a second attempt.
         """
         if self.filesystem.type_name not in ("s3", "gcs", "abfs"):  # object stores have no folders
             self.filesystem.create_dir(self.path, recursive=True)
@@ -196,8 +196,7 @@ class Folder:
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:
         """A function that adds lines to a new text file while the block runs.
 
-        A local file grows line by line. On other file systems, which cannot append, it is written again every half
-        minute and at the end.
+        Remote file systems cannot append: there the file is written again every half minute and at the end.
         """
         self.write_text(name, "")
         if self.is_local:

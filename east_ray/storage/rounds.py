@@ -43,7 +43,7 @@ class Stages:
 
     def record(self, stage: str) -> StageRecord | None:
         """The record of a stage; None if the stage is not done."""
-        text = (self.folder / "stages").read_text(f"{stage}.json")
+        text = self.folder.read_text(f"stages/{stage}.json")
         return None if text is None else StageRecord(**json.loads(text))
 
     def forget(self, stage: str) -> None:
@@ -63,10 +63,7 @@ class RunDirectory:
     """The folder of a run. Opening it writes ``config.yaml``, or checks that the stored one is of the same run."""
 
     def __init__(self, config: Config, *, only_read: bool = False) -> None:
-        """Raises InputError if the directory holds a run of another configuration, naming the keys that differ.
-
-        `only_read` leaves a stored run as it is.
-        """
+        """Raises InputError if the directory holds a run of another configuration; `only_read` leaves it as it is."""
         filesystem, path = locate(config.run_dir, is_output=True)
         self.folder = Folder(filesystem, path.rstrip("/"))
         self.uri = config.run_dir if "://" in config.run_dir else path
@@ -179,10 +176,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Learner:
-    """One training of a round, with its own settings and folders.
-
-    `round` says from which model it starts; from the second round of a comparison on, each has a round of its own.
-    """
+    """One training of a round, with its own settings and folders; `round` says from which model it starts."""
 
     name: str
     settings: Config
