@@ -70,8 +70,7 @@ def sources(config: Config) -> dict[str, str]:
 def _parts(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(dotted key, value) of each setting that names a part."""
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value := getattr(section, name), BaseModel):
             yield from _parts(value, f"{prefix}{name}.")
         elif any(isinstance(mark, Part) for mark in field.metadata):
             yield prefix + name, value
@@ -98,7 +97,6 @@ def _import(where: str, name: str) -> ModuleType:
 
 
 def _found(where: str, module: str) -> tuple[Path, str]:
-    """As `_fingerprint`; raises InputError if there is no such module."""
     if found := _fingerprint(module):
         return found
     raise InputError(f"{where}: no module {module} (looked {' and in '.join(['on the Python path', *_beside()])})")

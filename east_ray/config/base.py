@@ -115,8 +115,7 @@ def mark_of(section: type[BaseModel], dotted_key: str) -> MayChange:
     for name in dotted_key.split("."):
         field = inside.model_fields[name]
         mark = next((one for one in field.metadata if isinstance(one, MayChange)), mark)
-        found = section_type(field.annotation)
-        if found is None:
+        if (found := section_type(field.annotation)) is None:
             break
         inside = found
     return mark
@@ -149,8 +148,7 @@ def _results_keys(section: BaseModel, prefix: str = "", inherited: MayChange = _
     """The settings that results depend on, by dotted key; a dictionary with free keys is taken apart."""
     for name, field in type(section).model_fields.items():
         mark = next((one for one in field.metadata if isinstance(one, MayChange)), inherited)
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value := getattr(section, name), BaseModel):
             yield from _results_keys(value, f"{prefix}{name}.", mark)
         elif mark.keys:
             yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in mark.keys)

@@ -6,7 +6,7 @@ WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +75,18 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
 
 
-def dump_documented(config: Config) -> str:
-    """The configuration as YAML with each field's documentation as a comment above it."""
-    return "\n".join(_documented_lines(config, "")) + "\n"
-
-
-def _documented_lines(section: BaseModel, indent: str) -> Iterator[str]:
+def dump_documented(section: BaseModel, indent: str = "") -> str:
+    """A configuration as YAML with each field's documentation as a comment above it."""
+    lines = []
     for name, field in type(section).model_fields.items():
-        for line in (field.description or "").splitlines():
-            yield f"{indent}# {line.strip()}"
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield f"{indent}{name}:"
-            yield from _documented_lines(value, indent + "  ")
+        lines += [f"{indent}# {line.strip()}\n" for line in (field.description or "").splitlines()]
+        if isinstance(value := getattr(section, name), BaseModel):
+            lines += [f"{indent}{name}:\n", dump_documented(value, indent + "  ")]
         else:
             plain = section.model_dump(include={name})
             shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
-            yield from (indent + line for line in shown.splitlines())
+            lines += [f"{indent}{line}\n" for line in shown.splitlines()]
+    return "".join(lines)
 
 
 def _parse_yaml(text: str, source: str) -> Any:

@@ -1,4 +1,4 @@
-"""The sections of a run's settings, in the order of `settings.Config`."""
+"""The sections of a run's settings, in the order of the stages."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -51,8 +51,8 @@ class SamplesConfig(Section):
     """Responses from another sampler, which are clustered, weighted and trained on; nothing is sampled."""
 
     path: str
-    """A .jsonl or .parquet file, or a folder of them (local, s3:// or gs://); a row is a question with its responses.
-    The samples/ folder of another run works too."""
+    """A .jsonl or .parquet file, or a folder of them such as another run's samples/ (local, s3:// or gs://); a row is a
+    question with its responses."""
     question_column: str = "question"
     """The column of the question's text."""
     reference_answer_column: str = "reference_answer"
