@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Stages:
         record, begin = StageRecord(), time.monotonic()
         yield record
         record.seconds = round(time.monotonic() - begin, 3)
-        (self.folder / "stages").write_text(f"{stage}.json", json.dumps(asdict(record), indent=1) + "\n")
+        (self.folder / "stages").write_text(f"{stage}.json", json.dumps(vars(record), indent=1) + "\n")
 
 
 class RunDirectory:
