@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 from sampling_runs import ENGINES, questions, scripted, settings
 
-from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig
-from east_ray.config.sampling import SamplingConfig
+from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig, SamplingConfig
 from east_ray.console import Progress
 from east_ray.questions.prompts import messages
 from east_ray.records import QUESTIONS

@@ -247,7 +247,7 @@ def test_too_few_responses_are_an_error() -> None:
 
 
 def prefixes(*questions: list[Prefix]) -> Prefixes:
-    return Prefixes([2, 4], np.array(questions, np.float64).reshape(-1, 2, len(Prefix._fields)), 0)
+    return Prefixes([2, 4], np.array(questions, np.float64).reshape(-1, 2, len(Prefix.__annotations__)), 0)
 
 
 def test_fewer_responses_by_hand() -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from east_ray.config.files import flat
+from east_ray.config import flatten
 from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
@@ -55,7 +55,7 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
     with (
         stages.recording("training") as record,
         learner.round.progress.stage(label(learner, "training"), None, "steps") as line,
-        tracked(tracker, title, tensorboard, flat(learner.settings)) as log,
+        tracked(tracker, title, tensorboard, dict(flatten(learner.settings.model_dump()))) as log,
     ):
 
         def show(metrics: Metrics) -> None:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from east_ray import doors
-from east_ray.config import EnginePoolConfig, InputError
-from east_ray.config.sampling import SamplingConfig
+from east_ray.config import EnginePoolConfig, InputError, SamplingConfig
 from east_ray.sampling.decoding import Decoding
 from east_ray.storage import local_copy, model_fingerprint
 

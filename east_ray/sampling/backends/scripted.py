@@ -40,8 +40,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from east_ray.config import EnginePoolConfig, InputError
-from east_ray.config.base import Section
-from east_ray.config.messages import sentences
+from east_ray.config.base import Section, sentences
 from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.sampling.decoding import Decoding
 from east_ray.storage import Folder, locate, resolve_path
