@@ -16,8 +16,7 @@ from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
-from east_ray.questions.source import load_questions
-from east_ray.questions.stage import ask_questions
+from east_ray.questions.stage import ask_questions, load_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.cards import write_cards
 from east_ray.report.files import write_report
