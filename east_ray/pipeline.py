@@ -21,7 +21,7 @@ from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.cards import write_cards
 from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
-from east_ray.sampling import backends, given_files
+from east_ray.sampling import backends, given
 from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
 from east_ray.storage import RunDirectory, resolve_model
@@ -164,7 +164,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
                 f"there are {found:,}"
             )
     if config.samples is not None and directory.round(0).record("sampling") is None:
-        given_files.check_columns(config.samples)
+        given.check_columns(config.samples)
 
 
 def require_questions(config: Config) -> None:

@@ -11,7 +11,7 @@ from east_ray import answers
 from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig
 from east_ray.console import StageLine
 from east_ray.records import QUESTIONS, SET_ASIDE
-from east_ray.sampling import backends, given, given_files
+from east_ray.sampling import backends, given
 from east_ray.sampling.actor import PoolSettings
 from east_ray.sampling.decoding import Decoding
 from east_ray.sampling.journal import adopt, distinct, keys_by_part, set_aside_keys, tidy
@@ -59,14 +59,14 @@ def take_samples(round_: Round, can_use: Callable[[str | None], bool] = answers.
             line.advance(part["num_questions"], note)
         if not sums["num_questions"]:
             raise InputError(f"samples.path: no question can be used: {listed(aside)}")
-        sampling.counts = sums | {"files": given_files.stamp(config.samples)}
+        sampling.counts = sums | {"files": given.stamp(config.samples)}
         questions.counts = {"asked": sums["num_questions"], "set_aside": dict(sorted(aside.items()))}
 
 
 def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:
     """Raises InputError if the given samples have changed since they were taken."""
     try:
-        differ = given_files.stamp(source) != taken
+        differ = given.stamp(source) != taken
     except InputError:  # the files are gone; what was taken of them is in the run directory
         return
     if differ:
