@@ -14,7 +14,7 @@ from east_ray.evaluation.stage import has_gained
 from east_ray.questions.stage import ask_questions
 from east_ray.records import QUESTIONS
 from east_ray.sampling import stage as sampling_stage
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import Round
 

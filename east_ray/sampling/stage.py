@@ -12,10 +12,9 @@ from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig
 from east_ray.console import StageLine
 from east_ray.records import QUESTIONS, SET_ASIDE
 from east_ray.sampling import backends, given
-from east_ray.sampling.actor import PoolSettings
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import adopt, distinct, keys_by_part, set_aside_keys, tidy
-from east_ray.sampling.pool import pool_settings, requests, sample
+from east_ray.sampling.pool import PoolSettings, pool_settings, requests, sample
 from east_ray.storage import Folder, counts_by
 from east_ray.storage.rounds import Round, is_done, listed
 

@@ -1,6 +1,6 @@
 """What answers prompts: the interface of a backend, the built-in ones, and the door for a user's own.
 
-A backend is made in each actor of the pool (`sampling/actor.py`), which asks it from many threads. To add one, derive
+A backend is made in each actor of the pool (`sampling/pool.py`), which asks it from many threads. To add one, derive
 a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampling.backend: my_module:MyBackend`):
 
     class Server(Backend):
@@ -10,20 +10,20 @@ a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampli
             return self.threads.submit(complete, prompt, decoding)      # a Future of a list of Response
 """
 
+import hashlib
 import inspect
 import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from east_ray import doors
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.config.sampling import SamplingConfig
-from east_ray.sampling.decoding import Decoding
 from east_ray.storage import local_copy, model_fingerprint
 
 #: The built-in backends: `module:name` of a class.
@@ -34,6 +34,28 @@ BACKENDS = {
 
 #: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
 Prompt = list[dict[str, str]] | str | list[int]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How responses are drawn from the model's distribution. Temperature 0 is greedy; seed None is not reproducible."""
+
+    responses_per_question: int
+    temperature: float
+    max_tokens: int
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+    def of_question(self, question_id: str) -> "Decoding":
+        """This decoding with the seed of one question's request."""
+        return replace(self, seed=self.seed_of(question_id))
+
+    def seed_of(self, question_id: str) -> int | None:
+        """The seed of one question's request: the same whatever the order of questions and the number of engines."""
+        if self.seed is None or self.temperature == 0:
+            return None
+        return int.from_bytes(hashlib.blake2b(f"{self.seed}:{question_id}".encode(), digest_size=4).digest()) >> 1
 
 
 class EngineDiedError(RuntimeError):

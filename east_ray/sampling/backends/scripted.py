@@ -28,13 +28,11 @@ Models share a pool: nothing depends on them. The length of prompts is not check
 import hashlib
 import json
 import os
-import queue
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -42,8 +40,7 @@ from pydantic import Field, ValidationError
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.config.base import Section
 from east_ray.config.messages import sentences
-from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import Folder, locate, resolve_path
 
 #: Seconds for which the engine waits until the responses of a request that was served alone are durable.
@@ -82,10 +79,6 @@ class Args(Section):
     state: str | None = None
 
 
-#: The question, how and from which number on it is asked, whether alone, and its responses.
-_Request = tuple[str, Decoding, int, Alone | None, "Future[list[Response]]"]
-
-
 class Scripted(Backend):
     """Serves one request after the other."""
 
@@ -96,9 +89,8 @@ class Scripted(Backend):
         self._args = Args.model_validate(args)
         self._scripts = _read(self._args)
         self._failure: str | None = None
-        self._lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        threading.Thread(target=self._run, daemon=True, name="scripted").start()
+        self._alone_before: Alone | None = None
+        self._thread = ThreadPoolExecutor(1)
 
     @property
     def has_failed(self) -> bool:
@@ -110,40 +102,17 @@ class Scripted(Backend):
     ) -> "Future[list[Response]]":
         """As `Backend.ask`, of chat messages."""
         asked = next(one["content"] for one in reversed(prompt) if isinstance(one, dict) and one["role"] == "user")
-        future: Future[list[Response]] = Future()
-        with self._lock:
-            if self._failure is None:
-                self._waiting.put((asked, decoding, first, alone, future))
-            else:
-                future.set_exception(EngineDiedError(self._failure))
-        return future
+        return self._thread.submit(self._serve, asked, decoding, first, alone)
 
-    def _run(self) -> None:
-        while True:
-            asked, decoding, first, alone, future = self._waiting.get()
-            if alone:
-                alone.begin()
-            time.sleep(self._args.delay_s)
-            try:
-                future.set_result(self._responses(asked, decoding, first))
-            except EngineDiedError as error:
-                self._fail(error, future)
-                return
-            except Exception as error:  # refused, or the folder of deaths cannot be written
-                future.set_exception(error)
-            if alone:
-                alone.settled.wait(_SETTLE_S)
-
-    def _fail(self, error: EngineDiedError, future: "Future[list[Response]]") -> None:
-        with self._lock:
-            self._failure = str(error)
-            unserved = [future]
-            while not self._waiting.empty():
-                unserved.append(self._waiting.get()[-1])
-        for one in unserved:
-            one.set_exception(error)
-
-    def _responses(self, asked: str, decoding: Decoding, first: int) -> list[Response]:
+    def _serve(self, asked: str, decoding: Decoding, first: int, alone: Alone | None) -> list[Response]:
+        if self._alone_before:  # until what it got is durable, for a while
+            self._alone_before.settled.wait(_SETTLE_S)
+        self._alone_before = alone
+        if self._failure:
+            raise EngineDiedError(self._failure)
+        if alone:
+            alone.begin()
+        time.sleep(self._args.delay_s)
         name = max((name for name in self._scripts if name in asked), key=len, default=None)
         script = self._args.default if name is None else self._scripts[name]
         if script is None:
@@ -151,15 +120,13 @@ class Scripted(Backend):
         if script.dies and self._is_to_die(name or "", script):
             if script.dies == "process":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise EngineDiedError(f"the table makes it die of {asked!r}")
+            self._failure = f"the table makes it die of {asked!r}"
+            raise EngineDiedError(self._failure)
         if script.refuses or not script.responses:
             raise RequestRefusedError(script.refuses or "the table has no response")
         numbers = range(first, first + decoding.responses_per_question)
         chosen = [script.responses[number % len(script.responses) if decoding.temperature else 0] for number in numbers]
-        return [
-            Response(one, "stop") if isinstance(one, str) else Response(one.text, one.finish_reason, one.num_tokens)
-            for one in chosen
-        ]
+        return [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
 
     def _is_to_die(self, name: str, script: Script) -> bool:
         """Whether the engine is to die of this question once more; if so, counts this death."""

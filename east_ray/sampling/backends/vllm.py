@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.questions.prompts import load_tokenizer, pretrained
-from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import local_copy, model_fingerprint
 
 #: Seconds for which the engine waits until the responses of a request that was served alone are durable.
