@@ -75,9 +75,6 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
     return row[column]
 
 
-# -------------------------------------------------------------------------------------------------- built-in formats
-
-
 class Auto:
     """Reads a whole file as the layout that its first row has."""
 

@@ -112,9 +112,6 @@ def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside |
     return None if can_use(question["reference_answer"]) else SetAside.UNPARSABLE_REFERENCE
 
 
-# ------------------------------------------------------------------------------------------------------ rows of files
-
-
 def _file_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(row number from 1, row) of a JSONL, JSON, CSV or Parquet file."""
     path = str(config.path)

@@ -117,12 +117,8 @@ def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]
     is_known = isinstance(num_tokens, int) and not isinstance(num_tokens, bool) and 0 <= num_tokens < 1 << 31
     reason = finish_reason if isinstance(finish_reason, str) else "stop"
     reason = _FINISH_REASONS.get(reason.casefold(), reason)
-    return {
-        "text": value or "",
-        "num_tokens": num_tokens if is_known else None,
-        "finish_reason": reason,
-        "logprob": None,
-    }
+    num_tokens = num_tokens if is_known else None
+    return {"text": value or "", "num_tokens": num_tokens, "finish_reason": reason, "logprob": None}
 
 
 def _field(response: Row, path: str, where: str) -> Any:
@@ -389,12 +385,10 @@ def _clear(stages: Stages) -> None:
 
 
 def _check_unique(stages: Stages) -> None:
-    names = (stages / "questions").read(QUESTIONS, ["question_id"])["question_id"]
-    if pc.count_distinct(names).as_py() < len(names):
-        counted = names.value_counts()
-        repeated = counted.filter(pc.greater(counted.field("counts"), 1))[0].as_py()
+    counted = (stages / "questions").read(QUESTIONS, ["question_id"])["question_id"].value_counts()
+    if repeated := counted.filter(pc.greater(counted.field("counts"), 1)).to_pylist():
         _clear(stages)  # so that the configuration may still be changed
         raise InputError(
-            f"samples.id_column: {repeated['counts']} questions have the name {repeated['values']!r}; "
+            f"samples.id_column: {repeated[0]['counts']} questions have the name {repeated[0]['values']!r}; "
             "expected a name of its own for each, or no id_column"
         )

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, 
 from east_ray.records import RESPONSE, SAMPLES, SetAside
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
-from east_ray.sampling.journal import TaskJournal, sample_key
+from east_ray.sampling.journal import Row, TaskJournal, sample_key
 from east_ray.storage import Folder, local_copy
 
 #: Responses that a backend holds, running, waiting or finished, over those that it computes at once. A task lasts as
@@ -34,8 +34,6 @@ _NO_ERROR = "its process was killed"
 _GATHER_S = 1.0
 #: If engines have died of more questions of a task than this, and it has no response, the questions are not to blame.
 _MAX_POISONOUS = 2
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -232,7 +230,8 @@ class Sampler:
             ids = tokenize(self._tokenizer, text)
             row |= {"prompt": text, "num_prompt_tokens": len(ids)}
             prompt = ids if self._backend.prompt_form == "ids" else text
-        decoding = self._settings.decoding.of_question(row["question_id"])
+        decoding = self._settings.decoding
+        decoding = replace(decoding, seed=decoding.seed_of(row["question_id"]))
         return self._backend.ask(self._models[row["model"]], prompt, decoding, alone=alone)
 
     def _told(self, responses: Sequence[Response]) -> list[Row]:

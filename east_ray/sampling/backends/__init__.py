@@ -17,7 +17,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,10 +27,7 @@ from east_ray.config.sampling import SamplingConfig
 from east_ray.storage import local_copy, model_fingerprint
 
 #: The built-in backends: `module:name` of a class.
-BACKENDS = {
-    "vllm": "east_ray.sampling.backends.vllm:VLLM",
-    "scripted": "east_ray.sampling.backends.scripted:Scripted",
-}
+BACKENDS = {"vllm": f"{__name__}.vllm:VLLM", "scripted": f"{__name__}.scripted:Scripted"}
 
 #: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
 Prompt = list[dict[str, str]] | str | list[int]
@@ -46,10 +43,6 @@ class Decoding:
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
-
-    def of_question(self, question_id: str) -> "Decoding":
-        """This decoding with the seed of one question's request."""
-        return replace(self, seed=self.seed_of(question_id))
 
     def seed_of(self, question_id: str) -> int | None:
         """The seed of one question's request: the same whatever the order of questions and the number of engines."""
@@ -84,12 +77,16 @@ class Response:
 class Alone:
     """Asks that a request be served while no other is in flight, because engines have died while it was.
 
-    The backend calls `begin` just before it serves the request, and serves no other until `settled` is set. So if the
-    engine dies in between, it was this request.
+    The backend calls `begin` just before it serves the request, and `wait` before it serves another. So if the engine
+    dies in between, it was this request.
     """
 
     begin: Callable[[], None]
     settled: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Return once the responses are durable, or after two minutes."""
+        self.settled.wait(120)
 
 
 class Backend(ABC):
@@ -99,6 +96,8 @@ class Backend(ABC):
     """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model."""
     environment: ClassVar[Mapping[str, str]] = {}
     """Environment variables of the actor's process, beneath those of `engines.env`."""
+    has_failed: bool = False
+    """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
 
     def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
         """`model` is a path or hub name, `settings` the section `engines`, `args` what `checked_args` returned."""
@@ -115,11 +114,6 @@ class Backend(ABC):
         question's own. `model` is one of the models of `groups`. The future fails with RequestRefusedError or
         EngineDiedError.
         """
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
-        return False
 
     @classmethod
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:

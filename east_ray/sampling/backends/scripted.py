@@ -43,9 +43,6 @@ from east_ray.config.messages import sentences
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import Folder, locate, resolve_path
 
-#: Seconds for which the engine waits until the responses of a request that was served alone are durable.
-_SETTLE_S = 120.0
-
 
 class ScriptedResponse(Section):
     """A response of which more than its text is said."""
@@ -88,14 +85,9 @@ class Scripted(Backend):
         super().__init__(model, settings, args)
         self._args = Args.model_validate(args)
         self._scripts = _read(self._args)
-        self._failure: str | None = None
+        self._failure = ""
         self._alone_before: Alone | None = None
         self._thread = ThreadPoolExecutor(1)
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a question has made it fail."""
-        return self._failure is not None
 
     def ask(
         self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
@@ -105,22 +97,22 @@ class Scripted(Backend):
         return self._thread.submit(self._serve, asked, decoding, first, alone)
 
     def _serve(self, asked: str, decoding: Decoding, first: int, alone: Alone | None) -> list[Response]:
-        if self._alone_before:  # until what it got is durable, for a while
-            self._alone_before.settled.wait(_SETTLE_S)
+        if self._alone_before:
+            self._alone_before.wait()
         self._alone_before = alone
-        if self._failure:
+        if self.has_failed:
             raise EngineDiedError(self._failure)
         if alone:
             alone.begin()
         time.sleep(self._args.delay_s)
         name = max((name for name in self._scripts if name in asked), key=len, default=None)
-        script = self._args.default if name is None else self._scripts[name]
-        if script is None:
+        if name is None:
             raise RequestRefusedError("the question is not in the table")
-        if script.dies and self._is_to_die(name or "", script):
+        script = self._scripts[name]
+        if script.dies and self._is_to_die(name, script):
             if script.dies == "process":
                 os.kill(os.getpid(), signal.SIGKILL)
-            self._failure = f"the table makes it die of {asked!r}"
+            self._failure, self.has_failed = f"the table makes it die of {asked!r}", True
             raise EngineDiedError(self._failure)
         if script.refuses or not script.responses:
             raise RequestRefusedError(script.refuses or "the table has no response")
@@ -152,8 +144,7 @@ class Scripted(Backend):
     @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:
         """A hash of the table's responses, whatever the model."""
-        read = Args.model_validate(args)
-        scripts = {**_read(read), "": read.default or Script()}
+        scripts = {"": Script()} | _read(Args.model_validate(args))
         told = {name: script.model_dump(include={"responses"}) for name, script in scripts.items()}
         return "scripted " + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -164,14 +155,14 @@ class Scripted(Backend):
 
 
 def _read(args: Args) -> dict[str, Script]:
-    """The rows of the table, by question. Raises InputError naming the line."""
+    """The rows of the table, by question, and the default, by the empty text. Raises InputError naming the line."""
     filesystem, path = locate(args.table)
     try:
         with filesystem.open_input_stream(path) as stream:
             lines = bytes(stream.read()).decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sampling.backend_args.table: cannot read {args.table} ({error})") from error
-    rows: dict[str, Script] = {}
+    rows = {"": args.default} if args.default else {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
@@ -179,6 +170,6 @@ def _read(args: Args) -> dict[str, Script]:
             except ValidationError as error:
                 raise InputError(f"{args.table}, line {number}: {next(sentences(error, Row))}") from None
             rows[row.question] = row
-    if args.state is None and any(script.times for script in (*rows.values(), args.default) if script):
+    if args.state is None and any(script.times for script in rows.values()):
         raise InputError("sampling.backend_args.state: missing; rows with `times` need a folder to count deaths in")
     return rows
