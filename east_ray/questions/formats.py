@@ -82,21 +82,19 @@ class Auto:
 
     def __call__(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
         """The question of a row. Raises InputError if the first row has none of the known layouts."""
-        self._read = self._read or _format_of(row)
+        if self._read is None:
+            if {"problem", "solution"} <= row.keys():
+                self._read = math
+            elif {"question", "answer"} <= row.keys() and "####" in str(row["answer"]):
+                self._read = gsm8k
+            elif {"question", "reference_answer"} <= row.keys():
+                self._read = columns
+            else:
+                raise InputError(
+                    f"the columns {sorted(row)} are neither GSM8K's (question, answer with ####) nor MATH's (problem, "
+                    "solution); set questions.format: columns and name them"
+                )
         return self._read(row, settings)
-
-
-def _format_of(row: Mapping[str, Any]) -> Format:
-    if {"problem", "solution"} <= row.keys():
-        return math
-    if {"question", "answer"} <= row.keys() and "####" in str(row["answer"]):
-        return gsm8k
-    if {"question", "reference_answer"} <= row.keys():
-        return columns
-    raise InputError(
-        f"the columns {sorted(row)} are neither GSM8K's (question, answer with ####) nor MATH's (problem, solution); "
-        "set questions.format: columns and name them"
-    )
 
 
 def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
