@@ -17,11 +17,8 @@ from torch import Tensor
 from east_ray.config import InputError, TrainingConfig
 from east_ray.training import objectives
 from east_ray.training.batches import micro_batches
-from east_ray.training.logprobs import response_logprobs
-from east_ray.training.objectives import MicroBatch, Objective
-from east_ray.training.objectives.dpo import dpo
-from east_ray.training.objectives.kto import kto
-from east_ray.training.objectives.sft import sft
+from east_ray.training.objectives import MicroBatch, Objective, dpo, kto, sft
+from east_ray.training.packing import response_logprobs
 
 BETA = 0.3
 CASES: dict[str, dict[str, Any]] = {

@@ -12,6 +12,8 @@ from east_ray.training.reference import ReferenceLogprobs, key
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from east_ray.training.packing import Pair
+
 Metrics = dict[str, float]
 
 
@@ -157,30 +159,16 @@ class Compute:
             for name in names
         }
 
-    def _response_logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Tensor":
+    def _response_logprobs(self, sequences: "Sequence[Pair]") -> "Tensor":
         """(S,) log-probability of the response of each (prompt, response) pair of token ids."""
-        import torch
+        from east_ray.training.packing import packed_logprobs, padded_logprobs
 
-        from east_ray.training.logprobs import IGNORED, response_logprobs
-
-        device = self.engine.device
+        lengths, device = [len(prompt) + len(response) for prompt, response in sequences], self.engine.device
         if self._head is not None:
-            from east_ray.training.packing import packed_logprobs
-
-            self._positions += sum(len(prompt) + len(response) for prompt, response in sequences)
+            self._positions += sum(lengths)
             return packed_logprobs(self.engine, self._head, sequences, device)
-        length = max(len(prompt) + len(response) for prompt, response in sequences)
-        ids = torch.full((len(sequences), length), self._pad, dtype=torch.long)
-        labels = torch.full((len(sequences), length), IGNORED, dtype=torch.long)
-        mask = torch.zeros((len(sequences), length), dtype=torch.long)
-        for index, (prompt, response) in enumerate(sequences):
-            end = len(prompt) + len(response)
-            ids[index, :end] = torch.tensor([*prompt, *response])
-            labels[index, len(prompt) : end] = torch.tensor(list(response))
-            mask[index, :end] = 1
-        self._positions += ids.numel()
-        logits = self.engine(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        return response_logprobs(logits, labels.to(device))
+        self._positions += len(lengths) * max(lengths)
+        return padded_logprobs(self.engine, sequences, self._pad, device)
 
 
 def _add(sums: "dict[str, Tensor]", values: "Mapping[str, Tensor]") -> None:

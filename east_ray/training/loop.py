@@ -17,10 +17,9 @@ from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.batches import Row, steps
 from east_ray.training.compute import Compute, Metrics
-from east_ray.training.export import export_and_end
-from east_ray.training.model import deepspeed_config, load_model
+from east_ray.training.model import deepspeed_config, export_and_end, load_model
 from east_ray.training.objectives import Objective
-from east_ray.training.reference_pass import reference_logprobs
+from east_ray.training.reference import reference_logprobs
 
 #: A prime above any number of steps times workers, so that no two seeds share a step's random numbers.
 _SEED_STRIDE = 1_000_003

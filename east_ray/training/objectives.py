@@ -1,0 +1,282 @@
+"""Training objectives, and the door `training.objective`: a name in OBJECTIVES, or `package.module:name`.
+
+An objective says which responses it trains on, which of them it compares with the initial model, and the loss of a
+micro-batch. Write a new one as a subclass of `Objective`, in one file:
+
+    class Unlikelihood(Objective):
+        responses = ("chosen", "rejected")
+
+        def loss(self, batch):
+            terms = batch.logprobs["rejected"].exp() - batch.logprobs["chosen"]
+            return (batch.weights * terms).sum() / batch.num_step_examples
+
+torch is imported inside functions, because rooms that only ask which responses an objective needs run without it.
+Axes: B examples of a micro-batch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from east_ray import doors
+from east_ray.config import InputError, TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OBJECTIVES = {
+    "sft": "east_ray.training.objectives:SFT",
+    "dpo": "east_ray.training.objectives:DPO",
+    "kto": "east_ray.training.objectives:KTO",
+}
+
+#: Responses of an example. `mismatched` is the chosen response of another question.
+RESPONSES = ("chosen", "rejected", "mismatched")
+
+#: Settings of the training section that are refused unless the objective declares them in `Objective.reads`.
+_DECLARED_SETTINGS = ("label_smoothing", "length_normalized")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Examples that one worker computes at once, and the size of the optimizer step that they belong to.
+
+    B is 0 on a worker that has run out of examples. Denominators must be the step's, not the micro-batch's: then the
+    losses of all micro-batches add up to the loss of the step, whatever the split.
+    """
+
+    logprobs: Mapping[str, "Tensor"]
+    """Response -> (B,) log-probability under the trained model in nats, summed over the response's tokens."""
+    references: Mapping[str, "Tensor"]
+    """Response of `reference_responses` -> (B,) the same under the model that training began with."""
+    num_tokens: Mapping[str, "Tensor"]
+    """Response -> (B,) its number of tokens, in the type of `logprobs`."""
+    weights: "Tensor"
+    """(B,) weight of each example."""
+    num_step_examples: int
+    """Examples of the whole step, over all workers."""
+    num_step_tokens: Mapping[str, int]
+    """Response -> its tokens in the whole step, over all workers."""
+    measured: Mapping[str, "Tensor"] = field(default_factory=dict)
+    """Means over the examples of the whole step (scalars, float64) of what `Objective.measure` returned."""
+
+
+class Objective:
+    """What training minimizes. Made with the `training` section of the configuration."""
+
+    #: Responses that are trained on: of "chosen" and "rejected".
+    responses: tuple[str, ...] = ("chosen",)
+    #: Responses that need a log-probability under the initial model: of RESPONSES.
+    reference_responses: tuple[str, ...] = ()
+    #: Responses that `measure` needs in a pass without gradients before each step: of RESPONSES. None: no such pass.
+    measured_responses: tuple[str, ...] = ()
+    #: The fewest examples that can be trained on.
+    min_examples: int = 1
+    #: Settings that no other objective reads: of label_smoothing and length_normalized.
+    reads: tuple[str, ...] = ()
+
+    def __init__(self, settings: TrainingConfig) -> None:
+        """Raises ValueError for settings that this objective cannot use."""
+        self.settings = settings
+        if settings.examples == "reference_solutions" and "rejected" in self.required_responses:
+            raise ValueError(f"examples: reference_solutions needs objective sft, not {settings.objective}")
+        if any(getattr(settings, name) for name in _DECLARED_SETTINGS if name not in self.reads):
+            raise ValueError(f"label_smoothing and length_normalized need objective dpo, not {settings.objective}")
+
+    @property
+    def required_responses(self) -> tuple[str, ...]:
+        """Every response that an example must have, in the order of RESPONSES."""
+        required = {*self.responses, *self.reference_responses, *self.measured_responses}
+        return tuple(name for name in RESPONSES if name in required)
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """The part of the step's loss that these examples contribute: a scalar, linear in `batch.weights`."""
+        raise NotImplementedError
+
+    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """Name -> sum over these examples (a scalar). Each step reports the means over its examples."""
+        return {}
+
+    def measure(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """Name -> sum over these examples (a scalar), in a pass without gradients over the step before its losses.
+
+        `batch` has the log-probabilities of `measured_responses`. `MicroBatch.measured` has the means over the step.
+        """
+        raise NotImplementedError
+
+
+class SFT(Objective):
+    """Supervised fine-tuning on the chosen responses."""
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """`sft` of these examples."""
+        return sft(batch.logprobs["chosen"], batch.weights, batch.num_step_tokens["chosen"])
+
+
+def sft(logprobs: "Tensor", weights: "Tensor", num_step_tokens: int) -> "Tensor":
+    r"""Weighted negative log-likelihood per token of the step.
+
+        L = sum_i w_i * sum_t nll(y+_it)  /  sum_i T_i
+
+    The denominator is the number of response tokens of the global step. With the mean loss of a micro-batch times the
+    mean of its weights, the weights would cancel inside the micro-batch. With w = 1 this is the unweighted loss to the
+    last digit. logprobs, weights: (B,).
+    """
+    return -(weights * logprobs).sum() / num_step_tokens
+
+
+class DPO(Objective):
+    """Direct preference optimization on pairs of a chosen and a rejected response."""
+
+    responses = ("chosen", "rejected")
+    reference_responses = ("chosen", "rejected")
+    reads = ("label_smoothing", "length_normalized")
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """`dpo` of these examples, with log-probabilities per token if the settings say so."""
+        logprobs, references = batch.logprobs, batch.references
+        if self.settings.length_normalized:
+            logprobs = {name: logprobs[name] / batch.num_tokens[name] for name in self.responses}
+            references = {name: references[name] / batch.num_tokens[name] for name in self.responses}
+        chosen, rejected = (logprobs[name] for name in self.responses)
+        reference_chosen, reference_rejected = (references[name] for name in self.responses)
+        options = (self.settings.beta, batch.num_step_examples, self.settings.label_smoothing)
+        return dpo(chosen, rejected, reference_chosen, reference_rejected, batch.weights, *options)
+
+    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """Rewards of the responses."""
+        return _reward_sums(batch, self.settings.beta)
+
+
+def dpo(
+    chosen: "Tensor",
+    rejected: "Tensor",
+    reference_chosen: "Tensor",
+    reference_rejected: "Tensor",
+    weights: "Tensor",
+    beta: float,
+    num_step_examples: int,
+    label_smoothing: float = 0.0,
+) -> "Tensor":
+    r"""Weighted direct preference optimization (Rafailov et al., 2023, equation 7).
+
+        L = 1/N sum_i w_i * -log sigmoid(beta * [(logpi - logref)(y+_i) - (logpi - logref)(y-_i)])
+
+    N is the number of pairs of the global step. All tensors are (B,); the log-probabilities are of whole responses or
+    per token. label_smoothing: the probability that a pair is labelled the wrong way round (Mitchell, 2023,
+    "conservative DPO").
+    """
+    import torch.nn.functional as F
+
+    margins = (chosen - reference_chosen) - (rejected - reference_rejected)
+    as_labelled, otherwise = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
+    terms = (1 - label_smoothing) * as_labelled + label_smoothing * otherwise if label_smoothing else as_labelled
+    return -(weights * terms).sum() / num_step_examples
+
+
+def _reward_sums(batch: MicroBatch, beta: float) -> "dict[str, Tensor]":
+    """The implicit rewards beta * (log pi - log ref), and how often the chosen response has the larger one."""
+    chosen, rejected = (
+        (beta * (batch.logprobs[name] - batch.references[name])).double() for name in ("chosen", "rejected")
+    )
+    return {
+        "chosen_reward": chosen.sum(),
+        "rejected_reward": rejected.sum(),
+        "reward_margin": (chosen - rejected).sum(),
+        "reward_accuracy": (chosen > rejected).double().sum(),
+    }
+
+
+class KTO(Objective):
+    """Kahneman-Tversky optimization on chosen (desirable) and rejected (undesirable) responses."""
+
+    responses = ("chosen", "rejected")
+    reference_responses = ("chosen", "rejected", "mismatched")
+    measured_responses = ("mismatched",)
+    min_examples = 2  # a mismatched response is of another example
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """`kto` of these examples, each of which is one chosen and one rejected response."""
+        import torch
+
+        logprobs, references = (
+            torch.cat([values[name] for name in self.responses]) for values in (batch.logprobs, batch.references)
+        )
+        desirable = torch.tensor([True, False], device=logprobs.device).repeat_interleave(len(batch.weights))
+        weights, num_step_responses = batch.weights.repeat(2), 2 * batch.num_step_examples
+        factors = (self.settings.desirable_factor, self.settings.undesirable_factor)
+        point, beta = _reference_point(batch), self.settings.beta
+        return kto(logprobs, references, desirable, point, weights, beta, num_step_responses, *factors)
+
+    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """Rewards of the responses, and the reference point, which is the same for every example of the step."""
+        return _reward_sums(batch, self.settings.beta) | {"kl": _reference_point(batch).double() * len(batch.weights)}
+
+    def measure(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """log pi - log ref of the mismatched responses."""
+        return {"divergence": (batch.logprobs["mismatched"] - batch.references["mismatched"]).double().sum()}
+
+
+def _reference_point(batch: MicroBatch) -> "Tensor":
+    return batch.measured["divergence"].clamp(min=0).float()
+
+
+def kto(
+    logprobs: "Tensor",
+    reference_logprobs: "Tensor",
+    desirable: "Tensor",
+    reference_point: "Tensor",
+    weights: "Tensor",
+    beta: float,
+    num_step_responses: int,
+    desirable_factor: float = 1.0,
+    undesirable_factor: float = 1.0,
+) -> "Tensor":
+    r"""Weighted Kahneman-Tversky optimization (Ethayarajh et al., 2024, equation 8) of B responses.
+
+        L = 1/N sum_i w_i * v(y_i)
+
+    v(y) is factor * (1 - sigmoid(r)) of a desirable (chosen) response and factor * (1 - sigmoid(-r)) of another, with
+    r = beta * (log pi(y) - log ref(y) - z0). N is the number of responses of the global step. z0, the reference point
+    in nats, estimates the KL divergence of the trained from the initial model: the mean of log pi - log ref over
+    mismatched pairs of prompt and response, at least 0. It is never weighted and never differentiated.
+    """
+    import torch
+
+    rewards = beta * (logprobs - reference_logprobs - reference_point.detach())
+    losses = torch.where(
+        desirable, desirable_factor * torch.sigmoid(-rewards), undesirable_factor * torch.sigmoid(rewards)
+    )
+    return (weights * losses).sum() / num_step_responses
+
+
+def load(settings: TrainingConfig) -> Objective:
+    """The objective that the settings name. Raises InputError if it cannot be loaded or cannot use these settings."""
+    found = doors.load("training.objective", settings.objective, OBJECTIVES)
+    for problem in _misfits(found):
+        raise InputError(f"training.objective: {settings.objective} {problem}")
+    try:
+        objective: Objective = found(settings)
+    except ValueError as error:
+        raise InputError(f"training: {error}") from error
+    return objective
+
+
+def _misfits(found: Any) -> Iterator[str]:
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        yield f"is not a subclass of {__name__}.Objective"
+        return
+    if found.loss is Objective.loss:
+        yield "does not define loss(batch)"
+    if found.measured_responses and found.measure is Objective.measure:
+        yield "has measured_responses, and does not define measure(batch)"
+    known_names = {"responses": RESPONSES[:2], "reference_responses": RESPONSES, "measured_responses": RESPONSES}
+    for attribute, known in known_names.items():
+        names = getattr(found, attribute)
+        if not isinstance(names, tuple) or not set(names) <= set(known):
+            yield f"has {attribute} {names!r}; expected a tuple of {', '.join(known)}"
+    if not found.responses:
+        yield "has no responses to train on"
+    least = 2 if "mismatched" in (*found.reference_responses, *found.measured_responses) else 1
+    if found.min_examples < least:
+        yield f"has min_examples {found.min_examples}; expected at least {least}"
