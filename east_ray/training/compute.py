@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from east_ray.config import TrainingConfig
-from east_ray.training.batches import Row, micro_batches
+from east_ray.training.dataset import Metrics, Row, micro_batches
 from east_ray.training.objectives import MicroBatch, Objective
 from east_ray.training.reference import ReferenceLogprobs, key
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from east_ray.training.packing import Pair
-
-Metrics = dict[str, float]
 
 
 class Compute:

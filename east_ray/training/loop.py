@@ -15,8 +15,8 @@ from typing import Any
 
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
-from east_ray.training.batches import Row, steps
-from east_ray.training.compute import Compute, Metrics
+from east_ray.training.compute import Compute
+from east_ray.training.dataset import Metrics, Row, steps
 from east_ray.training.model import deepspeed_config, export_and_end, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs

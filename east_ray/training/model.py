@@ -21,7 +21,7 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
 
     from east_ray.training import packing
 
-    options = {"dtype": torch.bfloat16 if settings.precision == "bf16" else torch.float32}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if settings.precision == "bf16" else torch.float32}
     if settings.packing:
         packing.register_attention()
         options["attn_implementation"] = packing.PACKED_ATTENTION
@@ -55,7 +55,7 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
 def _with_adapters(model: Any, lora: LoraConfig) -> Any:
     import peft
 
-    sizes = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    sizes: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
     config = peft.LoraConfig(**sizes, target_modules=lora.target_modules, task_type="CAUSAL_LM")
     try:
         # Adapters of bf16 models stay in bf16, like all that DeepSpeed shards; its optimizer keeps float32 copies.
@@ -78,9 +78,9 @@ def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool)
         zero["offload_optimizer"] = {"device": "cpu"}
     if sharding.offload_parameters:
         zero["offload_param"] = {"device": "cpu"}
-    optimizer = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True}
+    adamw: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True}
     if on_gpu and not sharding.offload_optimizer:
-        optimizer["fused"] = True
+        adamw["fused"] = True
     return {
         "train_batch_size": world_size,
         "train_micro_batch_size_per_gpu": 1,
@@ -90,7 +90,7 @@ def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool)
         **({"data_types": {"grad_accum_dtype": "fp32"}} if is_bf16 else {}),
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        "optimizer": {"type": "AdamW", "params": optimizer},
+        "optimizer": {"type": "AdamW", "params": adamw},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }

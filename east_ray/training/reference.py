@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from east_ray.storage import Folder
-from east_ray.training.batches import Row, steps
+from east_ray.training.dataset import Row, steps
 
 if TYPE_CHECKING:
     from east_ray.training.compute import Compute

@@ -9,9 +9,8 @@ from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
 from east_ray.training.checkpoints import interrupted
-from east_ray.training.compute import Metrics
-from east_ray.training.dataset import Training
-from east_ray.training.group import TrainingSummary, train_models
+from east_ray.training.dataset import Metrics, Training, TrainingSummary
+from east_ray.training.group import train_models
 from east_ray.training.tracking import tracked
 
 
