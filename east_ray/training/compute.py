@@ -19,13 +19,7 @@ class Compute:
     """What a worker computes with its DeepSpeed engine. Every method must be called on all workers at once."""
 
     def __init__(
-        self,
-        engine: Any,
-        settings: TrainingConfig,
-        objective: Objective,
-        pad_token_id: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, engine: Any, settings: TrainingConfig, objective: Objective, pad_token_id: int, rank: int, world_size: int
     ) -> None:
         self.engine, self.objective, self.references = engine, objective, ReferenceLogprobs()
         self._settings, self._pad = settings, pad_token_id
@@ -90,29 +84,22 @@ class Compute:
         torch.distributed.all_reduce(totals)
         loss_sum, plain_sum, positions, late, *sums = totals.tolist()
         num_tokens = sum(len(row["prompt"]) + len(row[name]) for row in step for name in names)
-        metrics = {
-            "loss": loss_sum,
-            "unweighted_loss": plain_sum,
-            "gradient_norm": gradient_norm,
-            "num_tokens": num_tokens,
-            "padding_share": max(0.0, 1 - num_tokens / positions),
-        }
+        metrics = {"loss": loss_sum, "unweighted_loss": plain_sum, "gradient_norm": gradient_norm}
+        metrics |= {"num_tokens": num_tokens, "padding_share": max(0.0, 1 - num_tokens / positions)}
         return metrics | {name: value / len(step) for name, value in zip(observed, sums, strict=True)}, late > 0
 
     def _optimize(self) -> float:
         """Let the engine take the optimizer's step; returns the norm of the gradients before they are clipped."""
         import torch
 
-        engine = self.engine
-        if self._settings.deepspeed.zero_stage == 0 and self._settings.precision == "float32":
-            # Here DeepSpeed clips without keeping the norm. The gradients are whole and averaged already.
-            gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            engine.step()
-        else:
-            engine.step()
-            norm = engine.get_global_grad_norm()
-        return float(norm)
+        if self._settings.deepspeed.zero_stage > 0 or self._settings.precision == "bf16":
+            self.engine.step()
+            return float(self.engine.get_global_grad_norm())
+        # Here DeepSpeed clips without keeping the norm. The gradients are whole and averaged already.
+        gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.engine.step()
+        return norm
 
     def _measured(self, batches: Sequence[Sequence[Row]], step: Sequence[Row]) -> "dict[str, Tensor]":
         """Means over the step of what the objective measures before the losses; nothing if it measures nothing."""
@@ -134,28 +121,19 @@ class Compute:
     ) -> MicroBatch:
         import torch
 
-        logprobs = self.logprobs(rows, step, names)
+        logprobs, compared = self.logprobs(rows, step, names), self.objective.reference_responses
         like = logprobs[names[0]]
+        alike: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        stored = [self.references[key(row, compared)] for row in rows] if compared else []
         return MicroBatch(
             logprobs=logprobs,
-            references=self._stored_references(rows, like),
+            references={name: torch.tensor([values[name] for values in stored], **alike) for name in compared},
             num_tokens={name: torch.tensor([len(row[name]) for row in rows]).to(like) for name in names},
             weights=torch.tensor([row["weight"] for row in rows], dtype=torch.float32, device=like.device),
             num_step_examples=len(step),
             num_step_tokens={name: sum(len(row[name]) for row in step) for name in names},
             measured=measured,
         )
-
-    def _stored_references(self, rows: Sequence[Row], like: "Tensor") -> "dict[str, Tensor]":
-        """Name -> (B,) log-probabilities under the initial model."""
-        import torch
-
-        names = self.objective.reference_responses
-        found = [self.references[key(row, names)] for row in rows] if names else []
-        return {
-            name: torch.tensor([values[name] for values in found], device=like.device, dtype=like.dtype)
-            for name in names
-        }
 
     def _response_logprobs(self, sequences: "Sequence[Pair]") -> "Tensor":
         """(S,) log-probability of the response of each (prompt, response) pair of token ids."""

@@ -17,7 +17,7 @@ from east_ray.config import TRAINED, InputError, PromptConfig, TrainingConfig
 from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, tokenize
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
-from east_ray.training.objectives import Objective
+from east_ray.training.objectives import RESPONSES, Objective
 
 if TYPE_CHECKING:
     import ray.data
@@ -43,9 +43,6 @@ _COLUMNS = [
 ]
 #: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
-#: Fewest questions of a group of parts: a mismatched response is of another question of the same group.
-_MIN_QUESTIONS_OF_A_GROUP = 2
-
 Row = Mapping[str, Any]
 Metrics = dict[str, float]
 
@@ -80,8 +77,8 @@ class TrainingSummary:
 
 @dataclass(frozen=True)
 class _Parts:
-    num_questions: int  # trained on
-    num_responses: int  # trained on
+    num_questions: int  # trained on, as the responses
+    num_responses: int
     num_skipped: int  # questions left out for their weight of 0
     groups: list[list[str]]  # the parts of examples/ that a task reads together
 
@@ -98,7 +95,7 @@ def naming(training: Training) -> Iterator[None]:
 
 
 def _checked_parts(training: Training) -> _Parts:
-    """What there is to train on.
+    """What there is to train on, with two questions or more in a group: a mismatched response is of another question.
 
     Raises InputError for a weight that is negative or not finite, a missing rejected response, or too few examples.
     """
@@ -113,13 +110,13 @@ def _checked_parts(training: Training) -> _Parts:
         num_trained, num_skipped = num_trained + trained, num_skipped + len(weights) - trained
         more = pc.fill_null(pc.list_value_length(table["more_chosen"]), 0).to_numpy()
         num_responses += int((1 + more)[is_trained].sum())
-        if groups and num_in_group < _MIN_QUESTIONS_OF_A_GROUP:
+        if groups and num_in_group < 2:
             groups[-1].append(part)
             num_in_group += trained
         else:
             groups.append([part])
             num_in_group = trained
-    if len(groups) > 1 and num_in_group < _MIN_QUESTIONS_OF_A_GROUP:
+    if len(groups) > 1 and num_in_group < 2:
         last = groups.pop()
         groups[-1] += last
     if num_trained == 0:
@@ -141,10 +138,8 @@ def _checked_part(training: Training, part: str) -> pa.Table:
         raise InputError(f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0")
     if needs_rejected and table["rejected"].null_count:
         name = table["question_id"][pc.index(pc.is_null(table["rejected"]), True).as_py()]
-        raise InputError(
-            f"training.objective: {training.settings.objective} needs a rejected response, and {name} has none; weigh "
-            "the samples again with this objective"
-        )
+        needs = f"{training.settings.objective} needs a rejected response, and {name} has none"
+        raise InputError(f"training.objective: {needs}; weigh the samples again with this objective")
     return table
 
 
@@ -161,53 +156,37 @@ def _trainable_rows(training: Training, parts: Sequence[str], responses_per_ques
         for row, following in zip(rows, rows[1:] + rows[:1], strict=True):
             row |= {"mismatched": following["chosen"], "mismatched_finish_reason": following["chosen_finish_reason"]}
     for row in rows:
-        first = {"text": row["chosen"], "finish_reason": row["chosen_finish_reason"]}
-        responses = [first, *(row["more_chosen"] or [])]
-        for number, response in enumerate(responses):
-            yield row | {
-                "question_id": f"{row['question_id']}#{number}" if number else row["question_id"],
-                "weight": row["weight"] * responses_per_question / len(responses),
-                "chosen": response["text"],
-                "chosen_finish_reason": response["finish_reason"],
-            }
+        more = row["more_chosen"] or []
+        weight = row["weight"] * responses_per_question / (1 + len(more))
+        yield row | {"weight": weight}
+        for number, response in enumerate(more, start=1):
+            chosen = {"chosen": response["text"], "chosen_finish_reason": response["finish_reason"]}
+            yield row | chosen | {"weight": weight, "question_id": f"{row['question_id']}#{number}"}
 
 
-def tokenize_example(
-    row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig
-) -> dict[str, list[int] | None]:
-    """Token ids of an example's prompt and responses.
+def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> dict[str, list[int]]:
+    """Token ids of an example's prompt and of the responses that it has.
 
     Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
     token. A response that was cut gets none: the model must not learn to end there.
     """
-
-    def response(text: str | None, finish_reason: str | None) -> list[int] | None:
-        if text is None:
-            return None
-        return tokenize(tokenizer, text) + (end_of_turn(tokenizer) if finish_reason == "stop" else [])
-
-    return {
-        "prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt)),
-        "chosen": response(row["chosen"], row["chosen_finish_reason"]),
-        "rejected": response(row["rejected"], row["rejected_finish_reason"]),
-        "mismatched": response(row.get("mismatched"), row.get("mismatched_finish_reason")),
-    }
+    ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
+    for name in RESPONSES:
+        if (text := row.get(name)) is not None:
+            end = end_of_turn(tokenizer) if row[f"{name}_finish_reason"] == "stop" else []
+            ids[name] = tokenize(tokenizer, text) + end
+    return ids
 
 
-def _fitted(tokenized: dict[str, list[int] | None], training: Training) -> dict[str, Any] | None:
+def _fitted(ids: dict[str, list[int]], training: Training) -> dict[str, Any] | None:
     """A tokenized example within max_length, with `is_cut`; None if it is too long and to be discarded."""
-    room = training.settings.max_length - len(tokenized["prompt"] or [])
-    ids = {name: tokenized[name] or [] for name in training.objective.required_responses}
-    if all(len(of_response) <= room for of_response in ids.values()):
-        return {**tokenized, "is_cut": False}
+    room = training.settings.max_length - len(ids["prompt"])
+    responses = {name: ids[name] for name in training.objective.required_responses}
+    if all(len(response) <= room for response in responses.values()):
+        return {**ids, "is_cut": False}
     if training.settings.too_long == "discard" or room < 1:
         return None
-    return {**tokenized, **{name: of_response[:room] for name, of_response in ids.items()}, "is_cut": True}
-
-
-def _order(seed: int, epoch: int, question_id: str) -> str:
-    """Sorts the examples of an epoch: a random order that the seed fixes."""
-    return hashlib.blake2b(f"{seed}:{epoch}:{question_id}".encode(), digest_size=12).hexdigest()
+    return {**ids, **{name: response[:room] for name, response in responses.items()}, "is_cut": True}
 
 
 def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], list[TrainingSummary]]":
@@ -233,7 +212,8 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
             if ids is None:
                 continue
             for epoch in range(training.settings.epochs):
-                order = _order(training.seed, epoch, row["question_id"])
+                place = f"{training.seed}:{epoch}:{row['question_id']}".encode()
+                order = hashlib.blake2b(place, digest_size=12).hexdigest()
                 found.append({"training": number, "epoch": epoch, "order": order, **row, **ids})
         return pa.Table.from_pylist([{name: row.get(name) for name in _TO_SORT.names} for row in found], _TO_SORT)
 
@@ -272,14 +252,9 @@ def _counted(settings: TrainingConfig, parts: _Parts, num_rows: int, num_cut: in
 
 def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
     """The global optimizer steps of a stream of TOKENIZED rows. The last step of an epoch may be smaller."""
-    step: list[Row] = []
-    for row in rows:
-        if step and (len(step) == examples_per_step or row["epoch"] != step[0]["epoch"]):
+    for _, epoch in itertools.groupby(rows, key=lambda row: row["epoch"]):
+        while step := list(itertools.islice(epoch, examples_per_step)):
             yield step
-            step = []
-        step.append(row)
-    if step:
-        yield step
 
 
 def micro_batches(step: Sequence[Row], rank: int, world_size: int, size: int) -> list[list[Row]]:

@@ -106,111 +106,98 @@ class Objective:
 
 
 class SFT(Objective):
-    """Supervised fine-tuning on the chosen responses."""
-
-    def loss(self, batch: MicroBatch) -> "Tensor":
-        """`sft` of these examples."""
-        return sft(batch.logprobs["chosen"], batch.weights, batch.num_step_tokens["chosen"])
-
-
-def sft(logprobs: "Tensor", weights: "Tensor", num_step_tokens: int) -> "Tensor":
-    r"""Weighted negative log-likelihood per token of the step.
+    r"""Weighted supervised fine-tuning on the chosen responses.
 
         L = sum_i w_i * sum_t nll(y+_it)  /  sum_i T_i
 
     The denominator is the number of response tokens of the global step. With the mean loss of a micro-batch times the
     mean of its weights, the weights would cancel inside the micro-batch. With w = 1 this is the unweighted loss to the
-    last digit. logprobs, weights: (B,).
+    last digit.
     """
-    return -(weights * logprobs).sum() / num_step_tokens
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """The part of L that these examples contribute."""
+        return -(batch.weights * batch.logprobs["chosen"]).sum() / batch.num_step_tokens["chosen"]
 
 
-class DPO(Objective):
-    """Direct preference optimization on pairs of a chosen and a rejected response."""
+class _Preference(Objective):
+    responses = RESPONSES[:2]
+    reference_responses: tuple[str, ...] = RESPONSES[:2]
 
-    responses = ("chosen", "rejected")
-    reference_responses = ("chosen", "rejected")
+    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """The implicit rewards beta * (log pi - log ref), and how often the chosen response has the larger one."""
+        chosen, rejected = (
+            (self.settings.beta * (batch.logprobs[name] - batch.references[name])).double() for name in self.responses
+        )
+        return {
+            "chosen_reward": chosen.sum(),
+            "rejected_reward": rejected.sum(),
+            "reward_margin": (chosen - rejected).sum(),
+            "reward_accuracy": (chosen > rejected).double().sum(),
+        }
+
+
+class DPO(_Preference):
+    r"""Weighted direct preference optimization (Rafailov et al., 2023, equation 7) on pairs of responses.
+
+        L = 1/N sum_i w_i * -log sigmoid(beta * [(logpi - logref)(y+_i) - (logpi - logref)(y-_i)])
+
+    N is the number of pairs of the global step; with `length_normalized`, log-probabilities are per token.
+    `label_smoothing` is the probability that a pair is labelled the wrong way round (Mitchell, 2023, "conservative
+    DPO").
+    """
+
     reads = ("label_smoothing", "length_normalized")
 
     def loss(self, batch: MicroBatch) -> "Tensor":
-        """`dpo` of these examples, with log-probabilities per token if the settings say so."""
+        """The part of L that these examples contribute."""
+        import torch.nn.functional as F
+
         logprobs, references = batch.logprobs, batch.references
         if self.settings.length_normalized:
             logprobs = {name: logprobs[name] / batch.num_tokens[name] for name in self.responses}
             references = {name: references[name] / batch.num_tokens[name] for name in self.responses}
-        chosen, rejected = (logprobs[name] for name in self.responses)
-        reference_chosen, reference_rejected = (references[name] for name in self.responses)
-        options = (self.settings.beta, batch.num_step_examples, self.settings.label_smoothing)
-        return dpo(chosen, rejected, reference_chosen, reference_rejected, batch.weights, *options)
-
-    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
-        """Rewards of the responses."""
-        return _reward_sums(batch, self.settings.beta)
+        chosen, rejected = (logprobs[name] - references[name] for name in self.responses)
+        margins, beta, smoothing = chosen - rejected, self.settings.beta, self.settings.label_smoothing
+        as_labelled, otherwise = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
+        terms = (1 - smoothing) * as_labelled + smoothing * otherwise if smoothing else as_labelled
+        return -(batch.weights * terms).sum() / batch.num_step_examples
 
 
-def dpo(
-    chosen: "Tensor",
-    rejected: "Tensor",
-    reference_chosen: "Tensor",
-    reference_rejected: "Tensor",
-    weights: "Tensor",
-    beta: float,
-    num_step_examples: int,
-    label_smoothing: float = 0.0,
-) -> "Tensor":
-    r"""Weighted direct preference optimization (Rafailov et al., 2023, equation 7).
+class KTO(_Preference):
+    r"""Weighted Kahneman-Tversky optimization (Ethayarajh et al., 2024, equation 8).
 
-        L = 1/N sum_i w_i * -log sigmoid(beta * [(logpi - logref)(y+_i) - (logpi - logref)(y-_i)])
+        L = 1/N sum_i w_i * v(y_i)
 
-    N is the number of pairs of the global step. All tensors are (B,); the log-probabilities are of whole responses or
-    per token. label_smoothing: the probability that a pair is labelled the wrong way round (Mitchell, 2023,
-    "conservative DPO").
+    v(y) is factor * (1 - sigmoid(r)) of a chosen response and factor * (1 - sigmoid(-r)) of a rejected one, with
+    r = beta * (log pi(y) - log ref(y) - z0). N is the number of responses of the global step. z0, the reference point
+    in nats, estimates the KL divergence of the trained from the initial model: the mean of log pi - log ref over
+    mismatched pairs of prompt and response, at least 0. It is never weighted and never differentiated.
     """
-    import torch.nn.functional as F
 
-    margins = (chosen - reference_chosen) - (rejected - reference_rejected)
-    as_labelled, otherwise = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
-    terms = (1 - label_smoothing) * as_labelled + label_smoothing * otherwise if label_smoothing else as_labelled
-    return -(weights * terms).sum() / num_step_examples
-
-
-def _reward_sums(batch: MicroBatch, beta: float) -> "dict[str, Tensor]":
-    """The implicit rewards beta * (log pi - log ref), and how often the chosen response has the larger one."""
-    chosen, rejected = (
-        (beta * (batch.logprobs[name] - batch.references[name])).double() for name in ("chosen", "rejected")
-    )
-    return {
-        "chosen_reward": chosen.sum(),
-        "rejected_reward": rejected.sum(),
-        "reward_margin": (chosen - rejected).sum(),
-        "reward_accuracy": (chosen > rejected).double().sum(),
-    }
-
-
-class KTO(Objective):
-    """Kahneman-Tversky optimization on chosen (desirable) and rejected (undesirable) responses."""
-
-    responses = ("chosen", "rejected")
-    reference_responses = ("chosen", "rejected", "mismatched")
+    reference_responses = RESPONSES
     measured_responses = ("mismatched",)
     min_examples = 2  # a mismatched response is of another example
 
     def loss(self, batch: MicroBatch) -> "Tensor":
-        """`kto` of these examples, each of which is one chosen and one rejected response."""
+        """The part of L that these examples contribute."""
         import torch
 
         logprobs, references = (
             torch.cat([values[name] for name in self.responses]) for values in (batch.logprobs, batch.references)
         )
         desirable = torch.tensor([True, False], device=logprobs.device).repeat_interleave(len(batch.weights))
-        weights, num_step_responses = batch.weights.repeat(2), 2 * batch.num_step_examples
-        factors = (self.settings.desirable_factor, self.settings.undesirable_factor)
-        point, beta = _reference_point(batch), self.settings.beta
-        return kto(logprobs, references, desirable, point, weights, beta, num_step_responses, *factors)
+        rewards = self.settings.beta * (logprobs - references - _reference_point(batch).detach())
+        losses = torch.where(
+            desirable,
+            self.settings.desirable_factor * torch.sigmoid(-rewards),
+            self.settings.undesirable_factor * torch.sigmoid(rewards),
+        )
+        return (batch.weights.repeat(2) * losses).sum() / (2 * batch.num_step_examples)
 
     def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
-        """Rewards of the responses, and the reference point, which is the same for every example of the step."""
-        return _reward_sums(batch, self.settings.beta) | {"kl": _reference_point(batch).double() * len(batch.weights)}
+        """The rewards, and the reference point, which is the same for every example of the step."""
+        return super().metrics(batch) | {"kl": _reference_point(batch).double() * len(batch.weights)}
 
     def measure(self, batch: MicroBatch) -> "dict[str, Tensor]":
         """log pi - log ref of the mismatched responses."""
@@ -221,45 +208,15 @@ def _reference_point(batch: MicroBatch) -> "Tensor":
     return batch.measured["divergence"].clamp(min=0).float()
 
 
-def kto(
-    logprobs: "Tensor",
-    reference_logprobs: "Tensor",
-    desirable: "Tensor",
-    reference_point: "Tensor",
-    weights: "Tensor",
-    beta: float,
-    num_step_responses: int,
-    desirable_factor: float = 1.0,
-    undesirable_factor: float = 1.0,
-) -> "Tensor":
-    r"""Weighted Kahneman-Tversky optimization (Ethayarajh et al., 2024, equation 8) of B responses.
-
-        L = 1/N sum_i w_i * v(y_i)
-
-    v(y) is factor * (1 - sigmoid(r)) of a desirable (chosen) response and factor * (1 - sigmoid(-r)) of another, with
-    r = beta * (log pi(y) - log ref(y) - z0). N is the number of responses of the global step. z0, the reference point
-    in nats, estimates the KL divergence of the trained from the initial model: the mean of log pi - log ref over
-    mismatched pairs of prompt and response, at least 0. It is never weighted and never differentiated.
-    """
-    import torch
-
-    rewards = beta * (logprobs - reference_logprobs - reference_point.detach())
-    losses = torch.where(
-        desirable, desirable_factor * torch.sigmoid(-rewards), undesirable_factor * torch.sigmoid(rewards)
-    )
-    return (weights * losses).sum() / num_step_responses
-
-
 def load(settings: TrainingConfig) -> Objective:
     """The objective that the settings name. Raises InputError if it cannot be loaded or cannot use these settings."""
-    found = doors.load("training.objective", settings.objective, OBJECTIVES)
+    found: type[Objective] = doors.load("training.objective", settings.objective, OBJECTIVES)
     for problem in _misfits(found):
         raise InputError(f"training.objective: {settings.objective} {problem}")
     try:
-        objective: Objective = found(settings)
+        return found(settings)
     except ValueError as error:
         raise InputError(f"training: {error}") from error
-    return objective
 
 
 def _misfits(found: Any) -> Iterator[str]:

@@ -71,7 +71,7 @@ class ReferenceLogprobs:
 
 
 def read(folder: Folder) -> ReferenceLogprobs:
-    """Everything that was computed with one model, from the folder of its fingerprint."""
+    """All that was computed with one model, from the folder of its fingerprint."""
     return ReferenceLogprobs(folder.read(REFERENCE))
 
 
@@ -105,10 +105,10 @@ def reference_logprobs(
             if all(key(row, names) in stored for row in step):
                 continue
             for batch in compute.micro_batches(step):
-                values = {name: of_name.tolist() for name, of_name in compute.logprobs(batch, step, names).items()}
-                for number, row in enumerate(batch):
-                    of_row = {name: of_name[number] for name, of_name in values.items()}
-                    own.append({"question_id": row["question_id"], "key": key(row, names)} | of_row)
+                values = [of_name.tolist() for of_name in compute.logprobs(batch, step, names).values()]
+                for row, *of_row in zip(batch, *values, strict=True):
+                    named = dict(zip(names, of_row, strict=True))
+                    own.append({"question_id": row["question_id"], "key": key(row, names)} | named)
             if len(own) >= _ROWS_PER_PART:
                 add(folder, own)
                 own = []
