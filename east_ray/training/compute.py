@@ -24,6 +24,7 @@ class Compute:
         self.engine, self.objective, self.references = engine, objective, ReferenceLogprobs()
         self._settings, self._pad = settings, pad_token_id
         self._rank, self._world_size = rank, world_size
+        self.examples_at_once = settings.micro_batch_size * world_size  # one micro-batch on each worker
         self._positions = 0  # computed by this worker in this step so far, padding included
         self._head = None
         if settings.packing:
@@ -35,11 +36,6 @@ class Compute:
         """Make the model give logits again."""
         if self._head is not None:
             self._head.remove()
-
-    @property
-    def examples_at_once(self) -> int:
-        """Examples that all workers compute in one micro-batch each."""
-        return self._settings.micro_batch_size * self._world_size
 
     def micro_batches(self, step: Sequence[Row]) -> list[list[Row]]:
         """This worker's micro-batches of some examples; every worker has the same number of them."""

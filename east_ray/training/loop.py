@@ -104,7 +104,8 @@ def train(
         if is_due and index + 1 < num_steps:
             saved_at = time.monotonic()
             state = {"next_step": index + 1, "history": history}
-            checkpointing.save(index + 1, functools.partial(_save, engine, state))
+            options = {"tag": "state", "client_state": state, "save_latest": False}
+            checkpointing.save(index + 1, functools.partial(engine.save_checkpoint, **options))
     return functools.partial(export_and_end, engine, compute.remove_head, settings, model_path)
 
 
@@ -126,12 +127,8 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     return engine
 
 
-def _save(engine: Any, state: dict[str, Any], folder: str) -> None:
-    engine.save_checkpoint(folder, tag="state", client_state=state, save_latest=False)
-
-
 def _restored(engine: Any, folder: str | None) -> tuple[int, list[Metrics]]:
-    """Load a checkpoint that `_save` wrote: the first step to compute, and the metrics of those before it."""
+    """Load a checkpoint: the first step to compute, and the metrics of those before it."""
     if folder is None:
         return 0, []
     _, state = engine.load_checkpoint(folder, tag="state")
