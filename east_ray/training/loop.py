@@ -114,8 +114,8 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     import deepspeed
     import torch
 
-    # None of its compiled operations is used here. On a CPU it would compile one at the first training, and if a process
-    # is killed meanwhile, its lock stays and every later training on the machine waits for it without end.
+    # None of its compiled operations is used here. On a CPU it would compile one at the first training, and where a
+    # process is killed meanwhile, its lock stays and every later training on the machine waits for it without end.
     deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed()  # over the existing group; loading a sharded model needs it
     model = load_model(settings, model_path, seed, world_size)
