@@ -257,7 +257,8 @@ def _rows(
             for batch in parquet.iter_batches(
                 _ROWS_AT_ONCE, groups, columns=[name for name in found if name in wanted]
             ):
-                yield from zip(numbers, batch.to_pylist())  # noqa: B905 - the numbers have no end
+                # The rows come first: a `zip` that asks for a number first loses one at the end of each batch.
+                yield from ((number, row) for row, number in zip(batch.to_pylist(), numbers, strict=False))
     except InputError as error:
         raise InputError(f"samples.path: {piece.path}: {error}") from None
     except (pa.ArrowException, OSError) as error:
