@@ -50,7 +50,8 @@ def compare(config: Config, progress: Progress) -> str:
             rounds = dict.fromkeys(config.compare.trainings(), round_)
         else:
             rounds = {one.name: _own_round(round_, one) for one in round_.learners()}
-            _record_questions(round_)
+            with round_.stages.recording("questions") as record:  # all trainings were asked the same
+                record.counts = (round_.learners()[0].stages.record("questions") or StageRecord()).counts
         _make_all_examples(round_, rounds)
         _train_and_evaluate(round_, rounds, config.compare)
         for one in [round_] if number == 0 else rounds.values():
@@ -80,13 +81,6 @@ def _own_round(round_: Round, learner: Learner) -> Round:
         round_.progress.say(f"{learner.name}, round {round_.number}:")
         prepare(mine)
     return mine
-
-
-def _record_questions(round_: Round) -> None:
-    """The questions of one training in this round, as those of the round: all trainings were asked the same."""
-    first = round_.learners()[0].stages
-    with round_.stages.recording("questions") as record:
-        record.counts = (first.record("questions") or StageRecord()).counts
 
 
 def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
@@ -207,11 +201,12 @@ def _as_many_as_fit(wave: Sequence[Learner]) -> int:
 
 
 def _evaluate_wave(round_: Round, held_out: HeldOut, wave: Sequence[Learner], *, keep_models: bool) -> None:
+    """The answers of a wave's models; the record is written last, so a wave that was killed is evaluated again."""
     models = {one.name: round_.directory.address(one.stages / "model") for one in wave}
     _answer(round_, held_out, models, {one.name: one.stages for one in wave})
     for one in wave:
         with one.stages.recording("evaluation"):
-            pass  # the record is written last, so that a wave that was killed is evaluated again
+            pass
         if not keep_models:
             (one.stages / "model").clear()
 
@@ -244,8 +239,7 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
     times = Counter(arm["label"] for arm in rows)
     for arm in rows:
-        if times[arm["label"]] > 1:
-            arm["label"] = f"{arm['name']}: {arm['label']}"
+        arm["label"] = f"{arm['name']}: {arm['label']}" if times[arm["label"]] > 1 else arm["label"]
     content: ArmComparison = {
         "num_questions": len(questions),
         "seeds": settings.seeds,
@@ -274,7 +268,7 @@ def _arm(
     records = [learner.record("training") or StageRecord() for learner in learners]
     sampled = [learner.record("sampling") or StageRecord() for learner in learners]
     weights = (round_.stages.learner(names[0]) / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
-    difference, adjusted = result.difference, result.adjusted_p_value
+    difference = result.difference
     return {
         "name": result.arm,
         "label": describe(settings),
@@ -287,7 +281,7 @@ def _arm(
         "difference_low": difference.low if difference else None,
         "difference_high": difference.high if difference else None,
         "p_value": difference.p_value if difference else None,
-        "p_adjusted": adjusted,
+        "p_adjusted": result.adjusted_p_value,
         "verdict": result.verdict or ("baseline" if result.arm in baselines.values() else "no baseline"),
         "detectable": result.minimal_detectable_difference,
         "objective": settings.training.objective,

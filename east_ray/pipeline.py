@@ -150,19 +150,16 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         weighting.load_mapping(settings.weighting)
     graders.load(config.answers)
     backends.load(config.sampling)
-    if config.evaluation.questions is not None:
-        load_questions(config.evaluation.questions)
-    if config.early_stopping is not None:
-        load_questions(config.early_stopping.questions)
+    for section in (config.evaluation, config.early_stopping):
+        if section is not None and section.questions is not None:
+            load_questions(section.questions)
     if config.questions_per_round == "fresh" and config.questions is not None:
         each = config.questions.max_questions or 0
-        every = config.questions.model_copy(update={"max_questions": each * config.rounds})
-        found = sum(table.num_rows for table in load_questions(every))
-        if found < each * config.rounds:
-            raise InputError(
-                f"questions_per_round: {config.rounds} rounds of {each:,} questions need {each * config.rounds:,}, and "
-                f"there are {found:,}"
-            )
+        needed = each * config.rounds
+        every = config.questions.model_copy(update={"max_questions": needed})
+        if (found := sum(table.num_rows for table in load_questions(every))) < needed:
+            said = f"{config.rounds} rounds of {each:,} questions need {needed:,}, and there are {found:,}"
+            raise InputError(f"questions_per_round: {said}")
     if config.samples is not None and directory.round(0).record("sampling") is None:
         given.check_columns(config.samples)
 
@@ -203,18 +200,13 @@ def open_round(
     # In a later round the engines of the round before may still be giving back their memory.
     if number == 0 and not only_weigh:
         check_resources(config, progress.say)
-    return Round(config, directory, number, previous, initial_model(config, base, previous), progress, learner)
-
-
-def initial_model(config: Config, base: str, previous: str) -> str:
-    """The model that a round trains: the round's before, or the run's model again (`init_from`)."""
-    return previous if config.init_from == "previous" else base
+    initial = previous if config.init_from == "previous" else base
+    return Round(config, directory, number, previous, initial, progress, learner)
 
 
 def require(round_: Round, stage: str, verb: str) -> None:
     """Raises InputError naming the verb to run first, if a stage of this round (of a variant too) is not done."""
     every = [one.stages for one in round_.learners()] if stage in ("examples", "training") else [round_.stages]
     if any(stages.record(stage) is None for stages in every):
-        raise InputError(
-            f"round {round_.number} of {round_.directory.uri} has no {stage} yet: run `east-ray {verb}` first"
-        )
+        said = f"has no {stage} yet: run `east-ray {verb}` first"
+        raise InputError(f"round {round_.number} of {round_.directory.uri} {said}")

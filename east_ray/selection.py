@@ -6,6 +6,7 @@ the questions for all trainings of a round.
 """
 
 import functools
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from east_ray.storage import Folder, Stages, counts_by
 from east_ray.storage.rounds import Round
 from east_ray.storage.tasks import part_groups, run_tasks
 
+#: The columns of a question that its example has too.
+_QUESTION = ["question_id", "question", "reference_answer"]
 #: What the weights of a training grow with; see weighting.py.
 Signal = Callable[[GradedQuestion], float]
 
@@ -59,18 +62,6 @@ def selection_rules(settings: Config, *, needs_rejected: bool) -> SelectionRules
     )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The responses of a question that an example is made of, by their places among its responses."""
-
-    chosen: int | None
-    """A correct response; None: there is none to train on."""
-    more_chosen: list[int]
-    """Further correct responses that are trained on."""
-    rejected: int | None
-    """A response with the commonest wrong answer; None: no answer is wrong."""
-
-
 def judge(
     question: Mapping[str, Any],
     graded: Graded,
@@ -81,18 +72,12 @@ def judge(
 ) -> dict[str, Any]:
     """One question -> a row of records.JUDGED: an example that lacks its weight, or with the ``reason`` why not.
 
-    Args:
-        question: question_id, question and reference_answer.
-        graded: all its responses; `rules.num_responses` may use fewer.
-        finish_reasons: of each response, in the same order.
-        text_of: the text of the response at a place; called for the few that are trained on.
-
-    Raises:
-        InputError: if a user's signal gives something that is no number of at least 0.
+    `graded` and `finish_reasons` are those of all its responses, in the same order. `text_of` gives the text of the
+    response at a place; it is called for the few that are trained on. Raises InputError as `signal_of` does.
     """
     graded = graded.first(rules.num_responses)
     seen = measured(question["question_id"], graded.clusters, rules.no_answer)
-    choice = choose(question["question_id"], graded, finish_reasons, rules)
+    chosen, more_chosen, rejected = choose(question["question_id"], graded, finish_reasons, rules)
 
     def text(place: int | None) -> str | None:
         return None if place is None else text_of(place)
@@ -100,11 +85,9 @@ def judge(
     def finish_reason(place: int | None) -> str | None:
         return None if place is None else finish_reasons[place]
 
-    more = [{"text": text_of(place), "finish_reason": finish_reasons[place]} for place in choice.more_chosen]
+    more = [{"text": text_of(place), "finish_reason": finish_reasons[place]} for place in more_chosen]
     return {
-        "question_id": question["question_id"],
-        "question": question["question"],
-        "reference_answer": question["reference_answer"],
+        **{name: question[name] for name in _QUESTION},
         "num_responses": seen.num_responses,
         "num_truncated": finish_reasons[: seen.num_responses].count("length"),
         "entropy": seen.entropy,
@@ -115,11 +98,11 @@ def judge(
             for one in graded.clusters
         ],
         "signal": signal_of(seen, signal),
-        "chosen": text(choice.chosen),
-        "chosen_finish_reason": finish_reason(choice.chosen),
+        "chosen": text(chosen),
+        "chosen_finish_reason": finish_reason(chosen),
         "more_chosen": more if rules.responses_per_question_trained > 1 else None,
-        "rejected": text(choice.rejected),
-        "rejected_finish_reason": finish_reason(choice.rejected),
+        "rejected": text(rejected),
+        "rejected_finish_reason": finish_reason(rejected),
         "reason": reason_to_discard(graded, rules),
     }
 
@@ -132,14 +115,18 @@ def signal_of(seen: GradedQuestion, signal: Signal) -> float:
         problem = f"raised {type(error).__name__}: {error}"
         raise InputError(f"weighting.signal: {problem} (question {seen.question_id})") from error
     if not 0 <= value < float("inf"):
-        raise InputError(
-            f"weighting.signal: gave {value} for question {seen.question_id}; expected a finite number of at least 0"
-        )
+        problem = f"gave {value} for question {seen.question_id}; expected a finite number of at least 0"
+        raise InputError(f"weighting.signal: {problem}")
     return value
 
 
-def choose(question_id: str, graded: Graded, finish_reasons: Sequence[str], rules: SelectionRules) -> Choice:
-    """Which responses an example is made of. The choice among equals is random, fixed by seed and question_id."""
+def choose(
+    question_id: str, graded: Graded, finish_reasons: Sequence[str], rules: SelectionRules
+) -> tuple[int | None, list[int], int | None]:
+    """The places of a correct response, of further ones to train on, and of one with the commonest wrong answer.
+
+    The choice among equals is random, fixed by seed and question_id. None: there is no such response.
+    """
     rng = random.Random(f"{rules.seed}:{question_id}")
     choosable = _ended(_trainable(graded, rules), finish_reasons)
     chosen = rng.choice(choosable) if choosable else None
@@ -149,7 +136,7 @@ def choose(question_id: str, graded: Graded, finish_reasons: Sequence[str], rule
     if rules.responses_per_question_trained > 1:
         others = [place for place in choosable if place != chosen]
         more = rng.sample(others, min(len(others), rules.responses_per_question_trained - 1))
-    return Choice(chosen, more, rejected)
+    return chosen, more, rejected
 
 
 def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
@@ -191,31 +178,7 @@ def _ended(places: Sequence[int], finish_reasons: Sequence[str]) -> list[int]:
     return [place for place in places if finish_reasons[place] == "stop"] or list(places)
 
 
-# -------------------------------------------------------------------------------------------------- reference solutions
-
-
-def solution_examples(questions: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """records.QUESTIONS -> examples of weight 1 from their worked solutions, and the questions that have none."""
-    rows = questions.to_pylist()
-    solved = [
-        row | {"signal": 1.0, "weight": 1.0, "chosen": row["reference_solution"], "chosen_finish_reason": "stop"}
-        for row in rows
-        if row["reference_solution"]
-    ]
-    unsolved = [row | {"reason": Reason.NO_REFERENCE_SOLUTION} for row in rows if not row["reference_solution"]]
-    return (
-        pa.Table.from_pylist([{name: row.get(name) for name in EXAMPLES.names} for row in solved], EXAMPLES),
-        pa.Table.from_pylist([{name: row.get(name) for name in DISCARDED.names} for row in unsolved], DISCARDED),
-    )
-
-
 # -------------------------------------------------------------------------------------------------------------- on Ray
-
-#: What is read of ``samples/`` beside ``answers/``.
-_READ = ["question_id", "question", "reference_answer"]
-_RESPONSES = [f"responses.list.element.{name}" for name in ("text", "finish_reason")]
-_QUESTIONS_AT_ONCE = 64
-_NUM_READERS = 16
 
 
 def judge_samples(
@@ -228,9 +191,8 @@ def judge_samples(
 
     def work(task: Mapping[str, Any]) -> dict[str, int]:
         tables: list[list[pa.Table]] = [[JUDGED.empty_table()] for _ in trainings]
-        for batch, graded in paired(
-            samples, answers, task["parts"], [*_READ, *_RESPONSES], max_rows=_QUESTIONS_AT_ONCE
-        ):
+        columns = [*_QUESTION, *(f"responses.list.element.{name}" for name in ("text", "finish_reason"))]
+        for batch, graded in paired(samples, answers, task["parts"], columns, max_rows=64):
             rows = _with_responses(batch)
             for (rules, signal, _), judged in zip(trainings, tables, strict=True):
                 found = [
@@ -251,18 +213,15 @@ def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[st
     """Of each row: its question, the finish reasons of its responses, and what gives the text of one of them."""
     responses = batch["responses"]
     texts, finish_reasons = (responses.flatten().field(name) for name in ("text", "finish_reason"))
-    reasons, ends = finish_reasons.to_pylist(), responses.value_lengths().to_pylist()
-    rows: list[tuple[dict[str, Any], list[str], Callable[[int], str]]] = []
-    begin = 0
-    for question, length in zip(batch.select(_READ).to_pylist(), ends, strict=True):
-        text_of = functools.partial(_text_at, texts, begin)
-        rows.append((question, reasons[begin : begin + length], text_of))
-        begin += length
-    return rows
+    reasons, ends = finish_reasons.to_pylist(), [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
 
+    def text_at(begin: int, place: int) -> str:
+        return str(texts[begin + place].as_py())
 
-def _text_at(texts: pa.Array, begin: int, place: int) -> str:
-    return str(texts[begin + place].as_py())
+    return [
+        (question, reasons[begin:end], functools.partial(text_at, begin))
+        for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
+    ]
 
 
 def judge_questions(round_: Round, trainings: Sequence[tuple[SelectionRules, Signal, Stages]]) -> None:
@@ -306,7 +265,7 @@ def read_judged(stages: Stages) -> Judged:
         return kept.to_numpy().astype(np.float64), table["reason"].drop_null().to_pylist()
 
     parts = folder.parts()
-    with ThreadPoolExecutor(_NUM_READERS) as pool:  # a round on an object store has hundreds of parts
+    with ThreadPoolExecutor(16) as pool:  # a round on an object store has hundreds of parts
         found = list(pool.map(read, parts))
     signals = np.concatenate([np.empty(0), *(kept for kept, _ in found)])
     reasons = Counter(reason for _, dropped in found for reason in dropped)
@@ -315,8 +274,11 @@ def read_judged(stages: Stages) -> Judged:
 
 
 def take_solutions(round_: Round, stages: Stages) -> tuple[int, dict[str, int]]:
-    """``examples/`` from worked solutions; returns how many questions have one, and why the others are discarded."""
-    examples, discarded = solution_examples((round_.stages / "questions").read(QUESTIONS))
-    (stages / "examples").replace(examples)
-    (stages / "discarded").replace(discarded)
-    return examples.num_rows, counts_by(discarded, "reason")
+    """``examples/`` of weight 1 from worked solutions; returns how many there are, and why others are discarded."""
+    rows = (round_.stages / "questions").read(QUESTIONS).to_pylist()
+    same = {"signal": 1.0, "weight": 1.0, "chosen_finish_reason": "stop"}
+    solved = [row | same | {"chosen": row["reference_solution"]} for row in rows if row["reference_solution"]]
+    unsolved = [row | {"reason": Reason.NO_REFERENCE_SOLUTION} for row in rows if not row["reference_solution"]]
+    (stages / "examples").replace(pa.Table.from_pylist(solved, EXAMPLES))
+    (stages / "discarded").replace(discarded := pa.Table.from_pylist(unsolved, DISCARDED))
+    return len(solved), counts_by(discarded, "reason")

@@ -17,8 +17,6 @@ Degenerate cases, by rule and never as inf or NaN:
 * all signals 0 with a positive exponent leave nothing to weight by: an error that says so;
 * equal signals (std 0) give every question weight 1 under the sigmoid.
 
->>> entropy([2, 1, 1]) == 1.5 * math.log(2)
-True
 >>> weights([0.0, 1.0, 2.0], exponent=1)
 array([0., 1., 2.])
 """
@@ -33,13 +31,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from east_ray import doors
-from east_ray.answers.grading import entropy
 from east_ray.config import InputError, WeightingConfig
 from east_ray.records import DISCARDED, EXAMPLES, JUDGED, GradedQuestion
+from east_ray.selection import Signal
 from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
-
-__all__ = ["MAPPINGS", "SIGNALS", "entropy", "load_mapping", "load_signal", "mapped", "normalizer", "weights"]
 
 #: A signal is a function of one graded question that returns a number of at least 0.
 SIGNALS = {
@@ -51,7 +47,6 @@ SIGNALS = {
 #: A mapping is a function of the signals of all kept questions, (Q,), and the section `weighting`; it returns g, (Q,).
 MAPPINGS = {"power": "east_ray.weighting:power", "sigmoid": "east_ray.weighting:sigmoid"}
 
-Signal = Callable[[GradedQuestion], float]
 Mapped = Callable[[NDArray[np.float64], WeightingConfig], NDArray[np.float64]]
 
 
@@ -77,18 +72,16 @@ def uniform_signal(question: GradedQuestion) -> float:
 
 def load_signal(settings: WeightingConfig) -> Signal:
     """The signal that the settings name. Raises InputError if it cannot be loaded or is no function."""
-    signal: Signal = _function("weighting.signal", settings.signal, SIGNALS)
-    return signal
+    return _function("weighting.signal", settings.signal, SIGNALS)
 
 
 def load_mapping(settings: WeightingConfig) -> Mapped:
     """The mapping that the settings name. Raises InputError if it cannot be loaded or is no function."""
-    mapping: Mapped = _function("weighting.mapping", settings.mapping, MAPPINGS)
-    return mapping
+    return _function("weighting.mapping", settings.mapping, MAPPINGS)
 
 
-def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:
-    found = doors.load(key, spelled, built_in)
+def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Callable[..., Any]:
+    found: Callable[..., Any] = doors.load(key, spelled, built_in)
     if not callable(found):
         raise InputError(f"{key}: {spelled} is {type(found).__name__}; expected a function")
     return found
@@ -189,6 +182,5 @@ def write_examples(stages: Stages, weights_of: Mapping[str, NDArray[np.float64]]
             examples.write_part(weighted.select(EXAMPLES.names).cast(EXAMPLES), name)
         return {"num_questions": table.num_rows}
 
-    for _ in run_tasks(work, [{"part": part, "weights": weights.tolist()} for part, weights in weights_of.items()]):
-        pass
+    list(run_tasks(work, [{"part": part, "weights": weights.tolist()} for part, weights in weights_of.items()]))
     judged.clear()

@@ -9,8 +9,7 @@ from east_ray.answers import graders
 from east_ray.answers.grading import Grader
 from east_ray.config import AnswersConfig, PromptConfig
 from east_ray.serving.settings import LimitsConfig, ServingConfig
-from east_ray.serving.solver import Solver
-from east_ray.serving.solving import Solution
+from east_ray.serving.solving import Solution, Solver
 
 SETTINGS = ServingConfig(model="m", name="m", prompt=PromptConfig(template="Q: {question}"), answers=AnswersConfig())
 

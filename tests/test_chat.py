@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from east_ray.serving.chat import problem
+from east_ray.serving.application import chat_problem
 from east_ray.serving.settings import LimitsConfig
 
 KNOWN = {"messages", "logit_bias", "stop_token_ids", "top_k", "user"}
@@ -43,9 +43,9 @@ def nested(depth: int) -> Any:
     ],
 )
 def test_what_is_served(body: Any, said: str | None) -> None:
-    assert problem(body, KNOWN, LimitsConfig(max_prompt_chars=10)) == said
+    assert chat_problem(body, KNOWN, LimitsConfig(max_prompt_chars=10)) == said
 
 
 def test_structured_outputs_are_served_where_they_are_allowed() -> None:
     asked = {"messages": HELLO, "structured_outputs": {"json": {}}}
-    assert problem(asked, KNOWN, LimitsConfig(structured_outputs=True)) is None
+    assert chat_problem(asked, KNOWN, LimitsConfig(structured_outputs=True)) is None

@@ -41,7 +41,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
     "records", "config", "doors", "console", "storage", "answers", "questions", "selection", "weighting", "evaluation",
-    "report", "serving.settings", "serving.gate", "serving.chat", "serving.solving", "sampling.journal",
+    "report", "serving.settings", "serving.gate", "serving.solving", "serving.application", "sampling.journal",
     "sampling.given", "training.dataset", "training.objectives", "training.reference", "training.stage",
 )  # fmt: skip
 

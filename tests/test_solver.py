@@ -12,8 +12,7 @@ from scripted_solver import ScriptedEngine, solver
 from east_ray.answers.graders import MathGrader
 from east_ray.records import Question
 from east_ray.serving.application import render_page
-from east_ray.serving.solver import Solver, SolveRequest
-from east_ray.serving.solving import Solution
+from east_ray.serving.solving import Solution, Solver, SolveRequest
 
 
 def events(asking: Solver, request: SolveRequest) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from json_records import checked
 from rich.console import Console
 from rounds import RULES, graded, judged, sample, write_round
 
-from east_ray import weighting
 from east_ray.answers.graders import MathGrader
+from east_ray.answers.grading import entropy
 from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
@@ -180,7 +180,7 @@ def test_the_corrected_entropy_is_the_published_one(counts: list[int]) -> None:
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=20))
 def test_the_correction_only_adds_and_is_0_for_one_cluster(counts: list[int]) -> None:
-    assert corrected_entropy(counts) >= weighting.entropy(counts) - 1e-12
+    assert corrected_entropy(counts) >= entropy(counts) - 1e-12
     assert corrected_entropy([sum(counts)]) == pytest.approx(0, abs=1e-12)
 
 
@@ -198,7 +198,7 @@ def test_the_correction_only_adds_and_is_0_for_one_cluster(counts: list[int]) ->
 def test_the_correction_takes_away_most_of_the_bias(shares: list[float], size: int) -> None:
     truth = -sum(share * math.log(share) for share in shares)
     draws = np.random.default_rng(0).multinomial(size, shares, size=2000)
-    plain = np.mean([weighting.entropy(counts.tolist()) for counts in draws]) - truth
+    plain = np.mean([entropy(counts.tolist()) for counts in draws]) - truth
     corrected = np.mean([corrected_entropy(counts.tolist()) for counts in draws]) - truth
     assert plain < 0
     assert abs(corrected) < max(0.5 * abs(plain), 0.02)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from east_ray.answers.grading import entropy
 from east_ray.config import WeightingConfig
 from east_ray.records import GradedQuestion
-from east_ray.weighting import SIGNALS, entropy, load_signal, mapped, normalizer, weights
+from east_ray.weighting import SIGNALS, load_signal, mapped, normalizer, weights
 
 counts = st.lists(st.integers(0, 128), min_size=1, max_size=40).filter(sum)
 # Signals as they occur: zero, or entropies and rates of up to thousands of responses.

@@ -76,6 +76,9 @@ def entropy(counts: Sequence[int]) -> float:
     """The entropy, in nats, of clusters of these sizes: 0 for one cluster, ln k for k clusters of equal size.
 
     Sizes of 0 add nothing, and without responses the entropy is 0. Raises ValueError for a negative size.
+
+    >>> entropy([2, 1, 1]) == 1.5 * math.log(2)
+    True
     """
     if any(count < 0 for count in counts):
         raise ValueError(f"cluster sizes must not be negative: {list(counts)}")
@@ -173,12 +176,10 @@ class Tally:
 
 def reference_check(grader: Grader) -> Callable[[str | None], bool]:
     """The grader's ``can_use``, or its default: every reference answer that is not None can be used."""
-    check: Callable[[str | None], bool] = getattr(grader, "can_use", _is_there)
+    check: Callable[[str | None], bool] = getattr(
+        grader, "can_use", lambda reference_answer: reference_answer is not None
+    )
     return check
-
-
-def _is_there(reference_answer: str | None) -> bool:
-    return reference_answer is not None
 
 
 def _ordered(

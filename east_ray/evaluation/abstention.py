@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from east_ray import weighting
+from east_ray.answers.grading import entropy
 from east_ray.evaluation.estimators import PERCENTILES, wilson_interval
 
 #: Shares of the questions at which the curve is given.
@@ -59,7 +59,7 @@ def majority_answers(
     for clusters in sampled["clusters"].to_pylist():
         answered = [cluster for cluster in clusters if cluster["answer"] is not None]
         counted = clusters if no_answer == "cluster" else answered
-        entropies.append(weighting.entropy([cluster["num_responses"] for cluster in counted]))
+        entropies.append(entropy([cluster["num_responses"] for cluster in counted]))
         is_wrong.append(not (answered and answered[0]["is_correct"]))
     return np.array(entropies, dtype=np.float64), np.array(is_wrong, dtype=np.bool_)
 

@@ -1,10 +1,9 @@
 """A trained model behind Ray Serve: the OpenAI protocol by vLLM's own classes, and the method's signal at `/v1/solve`.
 
 settings      every setting of serving; how a run or a model becomes what is served
-solving       responses to one question -> answer, entropy and clusters
-solver        a request to /v1/solve -> responses of the engine -> its solution
-chat, gate    which chat fields are served; access, limits and failover
-application   the HTTP application of a replica
+solving       a question -> responses -> clusters, entropy and answer: /v1/solve
+gate          access, limits and failover
+application   the HTTP application of a replica; which chat fields are served
 deployment    replicas, start and end of the service on Ray Serve
 """
 

@@ -13,6 +13,7 @@ replicas to ask, also when all of them are busy.
 import asyncio
 import types
 from argparse import Namespace
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
@@ -23,19 +24,33 @@ from starlette.responses import Response
 from east_ray.answers.grading import Grader
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.report.html import templates
-from east_ray.serving import chat
 from east_ray.serving.gate import Gate
 from east_ray.serving.settings import LimitsConfig, ServingConfig
-from east_ray.serving.solver import Solver, SolveRequest, SolveResult, end_replica
+from east_ray.serving.solving import Solver, SolveRequest, SolveResult, end_replica
 
-#: The routes of vLLM's chat router that are served; its batches are not.
-_CHAT_PATHS = ("/v1/chat/completions",)
 #: The page is not shown in frames of other sites, and sends no address to them.
 _PAGE_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_ERROR_CODES = (400, 401, 403, 408, 413, 429, 503)
 _ERROR = {"description": "An error in the form of the OpenAI protocol"}
 
-router = APIRouter(responses=dict.fromkeys(_ERROR_CODES, _ERROR))
+# vLLM trusts its clients: some fields of its protocol can kill an engine and with it all its requests (e.g. more biases
+# than its kernels hold), name files and addresses to fetch, or are meant for operators. Nothing bounds the time that
+# the grammar of a structured output takes (vllm#54003).
+_EXCHANGE = ("messages", "model", "user", "stream", "stream_options", "logprobs", "top_logprobs", "skip_special_tokens")
+_SAMPLING = ("n", "seed", "temperature", "top_p", "top_k", "min_p", "logit_bias")
+_PENALTIES = ("frequency_penalty", "presence_penalty", "repetition_penalty")
+_LENGTH = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
+_STOP = ("stop", "stop_token_ids", "include_stop_str_in_output")
+#: The fields of a chat request that may be used: OpenAI's parameters, and those of vLLM's that cannot harm an engine.
+_SERVED = (*_EXCHANGE, *_SAMPLING, *_PENALTIES, *_LENGTH, *_STOP)
+#: Served only with `limits.structured_outputs`.
+_STRUCTURED = ("response_format", "structured_outputs")
+#: Served always: the value of a structured field that asks for nothing.
+_UNSTRUCTURED = ("response_format", {"type": "text"})
+#: Largest number of items by field, and the bounds of every value.
+_MAX_ITEMS = {"logit_bias": 300, "stop_token_ids": 64, "stop": 16, "messages": 1024}
+_MAX_INTEGER, _MAX_DEPTH = 2**31 - 1, 32
+
+router = APIRouter(responses=dict.fromkeys((400, 401, 403, 408, 413, 429, 503), _ERROR))
 
 
 @router.post("/v1/solve", response_model=SolveResult)
@@ -64,14 +79,9 @@ def render_page(name: str, max_responses: int) -> str:
 async def build_application(
     engine: Any, args: Namespace, settings: ServingConfig, grader: Grader, token_digest: str | None
 ) -> FastAPI:
-    """The application around a vLLM engine client.
+    """The application around a vLLM AsyncLLM; `settings` are resolved.
 
-    Args:
-        engine: vLLM's AsyncLLM.
-        args: The arguments of vLLM's own server, and `model_folder`, where the tokenizer is.
-        settings: Resolved.
-        grader: Reads and compares the answers of `/v1/solve`.
-        token_digest: See `settings.token_digest`.
+    `args` are the arguments of vLLM's own server, and `model_folder`, where the tokenizer is.
     """
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.openai.chat_completion.api_router import router as chat_router
@@ -87,12 +97,11 @@ async def build_application(
     app.state.server = types.SimpleNamespace()
     await init_app_state(engine, app.state, args, ("generate",))
     app.state.limits = settings.limits
-    app.state.openai_serving_chat = _LimitedChat(app.state.openai_serving_chat, settings.limits)
     app.state.solver = Solver(engine, load_tokenizer(args.model_folder), settings, grader)
     app.state.page = render_page(settings.name, settings.limits.max_responses)
-    completions = APIRouter()
-    completions.routes = [route for route in chat_router.routes if getattr(route, "path", "") in _CHAT_PATHS]
     app.include_router(router)
+    completions = APIRouter()  # without the router's batches
+    completions.routes = [one for one in chat_router.routes if getattr(one, "path", "") == "/v1/chat/completions"]
     app.include_router(completions, dependencies=[Depends(_checked_chat)])
     app.include_router(models_router)
     app.include_router(health_router)
@@ -111,49 +120,81 @@ async def build_application(
 async def _checked_chat(request: Request) -> None:
     """Raise HTTPException 400 for a chat request that is not served, or that makes vLLM's own validation crash.
 
-    With vLLM 0.29 `structured_outputs: []` does that. Requests that vLLM refuses properly are left to it.
+    With vLLM 0.29 `structured_outputs: []` does that. Requests that vLLM refuses properly are left to it. Requests that
+    name no length get the engine's default, see `deployment.engine_arguments`. Raises VLLMValidationError beyond the
+    limits.
     """
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.exceptions import VLLMError
+    from vllm.exceptions import VLLMError, VLLMValidationError
 
+    limits: LimitsConfig = request.app.state.limits
     try:
         body = await request.json()
     except ValueError:
         return
-    if problem := chat.problem(body, ChatCompletionRequest.model_fields, request.app.state.limits):
+    if problem := chat_problem(body, ChatCompletionRequest.model_fields, limits):
         raise HTTPException(400, problem)
     try:
-        ChatCompletionRequest.model_validate(body)
+        chat = ChatCompletionRequest.model_validate(body)
     except (ValueError, VLLMError, HTTPException):
         return
     except Exception as error:
-        raise HTTPException(
-            400, "the body is not a chat completion request: a field has a value of a wrong type"
-        ) from error
-
-
-class _LimitedChat:
-    """vLLM's chat completions within the server's limits.
-
-    Requests that name no length get the engine's default, see `deployment.engine_arguments`.
-    """
-
-    def __init__(self, chat: Any, limits: LimitsConfig) -> None:
-        self._chat, self._limits = chat, limits
-
-    async def create_chat_completion(self, request: Any, raw_request: Request) -> Any:
-        from vllm.entrypoints.serve import create_error_response
-
-        tokens = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
-        for name, asked, limit in (
-            ("n", request.n or 1, self._limits.max_responses),
-            ("max_completion_tokens", tokens or 1, self._limits.max_tokens),
-        ):
-            if asked > limit:
-                said = f"{name}: {asked} requested, but this server allows at most {limit}"
-                return create_error_response(said, param=name)
-        return await self._chat.create_chat_completion(request, raw_request)
+        said = "the body is not a chat completion request: a field has a value of a wrong type"
+        raise HTTPException(400, said) from error
+    tokens = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
+    bounds = {"n": (chat.n, limits.max_responses), "max_completion_tokens": (tokens, limits.max_tokens)}
+    for name, (asked, limit) in bounds.items():
+        if asked and asked > limit:
+            said = f"{name}: {asked} requested, but this server allows at most {limit}"
+            raise VLLMValidationError(said, parameter=name)
 
 
 async def _end_replica(request: Request, error: Exception) -> Response:
     end_replica(request.url.path, error)
+
+
+def chat_problem(body: Any, known: Collection[str], limits: LimitsConfig) -> str | None:
+    """Why the body of a chat request is refused, or None. `known` are vLLM's fields; vLLM ignores all others.
+
+    >>> chat_problem({"messages": [], "priority": 1}, {"messages", "priority"}, LimitsConfig())
+    'priority: not served'
+    """
+    if not isinstance(body, dict):
+        return None
+    served = _SERVED + _STRUCTURED if limits.structured_outputs else _SERVED
+    for name, value in body.items():
+        if name in known and name not in served and value is not None and (name, value) != _UNSTRUCTURED:
+            return f"{name}: not served"
+        limit = _MAX_ITEMS.get(name)
+        if limit is not None and isinstance(value, list | dict) and len(value) > limit:
+            return f"{name}: {len(value)} items, but this server allows at most {limit}"
+        if not _can_be_sent(value):
+            return f"{name}: a number is out of range, a text is not valid Unicode, or the nesting is too deep"
+    messages = body.get("messages")
+    parts = [part for message in (messages if isinstance(messages, list) else []) for part in _parts(message)]
+    if any(isinstance(part, dict) and part.get("type", "text") != "text" for part in parts):
+        return "messages: only text is served"
+    num_chars = sum(len(part if isinstance(part, str) else str(part.get("text", ""))) for part in parts)
+    said = f"messages: {num_chars} characters, but this server allows at most {limits.max_prompt_chars}"
+    return said if num_chars > limits.max_prompt_chars else None
+
+
+def _can_be_sent(value: Any, depth: int = _MAX_DEPTH) -> bool:
+    """Whether a value can be sent to the engine's process: bounded integers and nesting, texts that can be encoded."""
+    if depth == 0:
+        return False
+    if isinstance(value, dict):
+        return all(_can_be_sent(key, depth - 1) and _can_be_sent(one, depth - 1) for key, one in value.items())
+    if isinstance(value, list):
+        return all(_can_be_sent(one, depth - 1) for one in value)
+    if isinstance(value, int):
+        return abs(value) <= _MAX_INTEGER
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    return True
+
+
+def _parts(message: Any) -> list[Any]:
+    """The content of a message as a list of texts and parts."""
+    content = message.get("content") if isinstance(message, dict) else None
+    return [part for part in (content if isinstance(content, list) else [content]) if isinstance(part, str | dict)]

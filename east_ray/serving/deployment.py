@@ -37,24 +37,15 @@ from east_ray.storage import local_copy
 
 #: Name of the application on a cluster; serving again under this name is a rolling update.
 APPLICATION = "east-ray"
+_PROXY_ENV = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "east_ray.serving.gate.proxy_middlewares"}
 #: Makes Ray Serve's proxies wrap themselves in `gate.Failover`.
-CONTROLLER_OPTIONS = {
-    "runtime_env": {
-        "env_vars": {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "east_ray.serving.gate.proxy_middlewares"}
-    }
-}
+CONTROLLER_OPTIONS = {"runtime_env": {"env_vars": _PROXY_ENV}}
+#: The settings of `replicas` that Ray Serve's autoscaling knows under the same names.
+_AUTOSCALING = {"min_replicas", "max_replicas", "target_ongoing_requests", "upscale_delay_s", "downscale_delay_s"}
 #: The engine logs only warnings and errors, which contain no prompts.
 _ENGINE_ENV = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-#: Seconds between health checks of a replica's engine; three failures in a row replace the replica.
-_HEALTH_CHECK_PERIOD_S = 2.0
-#: How often Ray Serve tries to start a replica. A wrong model or engine argument fails every time.
-_MAX_START_ATTEMPTS = 3
-#: Seconds that a replica may take to stop, in addition to `replicas.drain_s` for its requests.
-_STOP_EXTRA_S = 15.0
-#: Seconds between two progress messages during the start.
-_PROGRESS_PERIOD_S = 10.0
-#: Seconds between two looks at the application's status.
-_POLL_S = 0.2
+#: Seconds between two looks at the application's status, and between two progress messages during the start.
+_POLL_S, _PROGRESS_PERIOD_S = 0.2, 10.0
 
 
 class Server:
@@ -73,11 +64,9 @@ class Server:
         from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
         engine_args = AsyncEngineArgs(**engine_arguments(self._settings))
+        kind, loggers = UsageContext.OPENAI_API_SERVER, [RayPrometheusStatLogger]
         self._engine = await asyncio.to_thread(
-            AsyncLLM.from_engine_args,
-            engine_args,
-            usage_context=UsageContext.OPENAI_API_SERVER,
-            stat_loggers=[RayPrometheusStatLogger],
+            AsyncLLM.from_engine_args, engine_args, usage_context=kind, stat_loggers=loggers
         )
         assert self._settings.prompt is not None
         changes = {
@@ -105,14 +94,13 @@ def engine_arguments(settings: ServingConfig) -> dict[str, Any]:
     on_cpu = not settings.replicas.num_gpus
     # On a CPU a seeded request whose prompt is processed in two chunks fails and kills the engine.
     unchunked = {"enable_chunked_prefill": False} if on_cpu else {}
-    generation = {"max_new_tokens": settings.limits.max_tokens}
-    overridden = settings.engine_args.get("override_generation_config", {}) | generation
+    generation = settings.engine_args.get("override_generation_config", {})
     return {
         **unchunked,
         **settings.engine_args,
         "model": local_copy(settings.model),
         "served_model_name": [settings.name],
-        "override_generation_config": overridden,
+        "override_generation_config": generation | {"max_new_tokens": settings.limits.max_tokens},
         "enable_log_requests": False,
     }
 
@@ -127,26 +115,16 @@ def bind(settings: ServingConfig, grader: Grader, digest: str | None) -> Any:
     deployment = serve.deployment(
         serve.ingress()(Server),
         name="Server",
-        autoscaling_config={
-            "min_replicas": replicas.min_replicas,
-            "max_replicas": replicas.max_replicas,
-            "target_ongoing_requests": replicas.target_ongoing_requests,
-            "upscale_delay_s": replicas.upscale_delay_s,
-            "downscale_delay_s": replicas.downscale_delay_s,
-        },
+        autoscaling_config=replicas.model_dump(include=_AUTOSCALING),
         max_ongoing_requests=replicas.max_ongoing_requests,
         max_queued_requests=replicas.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": replicas.retry_after_s},
         graceful_shutdown_timeout_s=replicas.drain_s,
         max_surge_percent=replicas.max_surge_percent,
-        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
-        max_constructor_retry_count=_MAX_START_ATTEMPTS,
-        ray_actor_options={
-            "num_cpus": replicas.num_cpus,
-            "num_gpus": replicas.num_gpus,
-            "resources": replicas.resources,
-            "runtime_env": {"env_vars": _ENGINE_ENV | settings.env},
-        },
+        health_check_period_s=2.0,  # three failures in a row replace the replica
+        max_constructor_retry_count=3,  # a wrong model or engine argument fails every time
+        ray_actor_options=replicas.model_dump(include={"num_cpus", "num_gpus", "resources"})
+        | {"runtime_env": {"env_vars": _ENGINE_ENV | settings.env}},
     )
     return deployment.bind(settings, grader, digest)
 
@@ -216,8 +194,11 @@ def _serve_until_interrupted(drain_s: float, say: Callable[[str], None]) -> None
     except KeyboardInterrupt:  # the regular end of a service, not a failure
         say("stopping when the requests in progress are finished; interrupt again to stop at once")
     finally:
-        try:
-            _drain(drain_s)
+        try:  # the proxies still run while the replicas finish their requests
+            serve.delete(APPLICATION, _blocking=False)
+            end = time.monotonic() + drain_s + 15.0  # the time that a replica itself may take to stop
+            while APPLICATION in serve.status().applications and time.monotonic() < end:
+                time.sleep(_POLL_S)
         finally:
             serve.shutdown()
 
@@ -225,16 +206,6 @@ def _serve_until_interrupted(drain_s: float, say: Callable[[str], None]) -> None
 def _interrupt(number: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the signal may be sent twice
     raise KeyboardInterrupt
-
-
-def _drain(seconds: float) -> None:
-    """Delete the application and wait until its replicas have finished their requests; the proxy still runs."""
-    from ray import serve
-
-    serve.delete(APPLICATION, _blocking=False)
-    end = time.monotonic() + seconds + _STOP_EXTRA_S
-    while APPLICATION in serve.status().applications and time.monotonic() < end:
-        time.sleep(_POLL_S)
 
 
 def _start_proxies(http: HttpConfig) -> None:
@@ -251,9 +222,8 @@ def _start_proxies(http: HttpConfig) -> None:
     serve.start(http_options=wanted, controller_options=CONTROLLER_OPTIONS)
     found = _get_global_client().http_config
     if differing := [f"{key}={getattr(found, key)}" for key, value in wanted.items() if getattr(found, key) != value]:
-        raise InputError(
-            f"http: Ray Serve already runs on this cluster with {', '.join(differing)}; use these settings, or end it"
-        )
+        settings = ", ".join(differing)
+        raise InputError(f"http: Ray Serve already runs on this cluster with {settings}; use these settings, or end it")
 
 
 def require_resources(
@@ -277,9 +247,9 @@ def _wait_until_it_runs(model: str, say: Callable[[str], None]) -> None:
     next_message = time.monotonic() + _PROGRESS_PERIOD_S
     while True:
         application = serve.status().applications[APPLICATION]
-        replicas = next(iter(application.deployments.values()), None)
         if application.status == "RUNNING":
             return
+        replicas = next(iter(application.deployments.values()), None)
         if application.status == "DEPLOY_FAILED":
             said = replicas.message if replicas is not None else application.message
             raise InputError(f"model: {model} cannot be served: {cause(said)}")

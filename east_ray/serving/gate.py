@@ -7,7 +7,6 @@ send errors in the form of the OpenAI protocol. Neither Ray nor vLLM is imported
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import traceback
 from urllib.parse import urlsplit
@@ -24,10 +23,6 @@ from east_ray.serving.settings import is_loopback
 _PUBLIC = ("/", "/health")
 #: Seconds after which a client should try again when a replica died while it worked on the client's request.
 _RETRY_AFTER_S = 2
-#: Seconds that a handler has to end by itself after its client has disconnected.
-_DISCONNECT_S = 0.5
-#: How often a request whose replica has died is given to another one.
-_MAX_FAILOVERS = 1
 #: Largest body that a proxy holds for a request; `limits.max_body_bytes` is enforced by the replica.
 _MAX_HELD_BYTES = 1 << 26
 #: Ray Serve's own plain-text errors by status -> status, type and message of the error that replaces them.
@@ -39,11 +34,8 @@ _PROXY_ERRORS = {
 }
 _RAY_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-request-id")
 _MODEL_HEADERS = (b"serve-multiplexed-model-id", b"serve_multiplexed_model_id")
-_VLLM_HEADERS = (b"x-vllm-priority", b"x-data-parallel-rank")
 #: Headers with which a client could make Ray wait forever or continue after a disconnect, or vLLM prefer its requests.
-_CONTROL_HEADERS = frozenset((*_RAY_HEADERS, *_MODEL_HEADERS, *_VLLM_HEADERS))
-#: A path of Ray Serve's proxy that lists the cluster's applications.
-_HIDDEN = ("/-/routes",)
+_CONTROL_HEADERS = frozenset((*_RAY_HEADERS, *_MODEL_HEADERS, b"x-vllm-priority", b"x-data-parallel-rank"))
 
 logger = logging.getLogger("ray.serve")
 
@@ -79,7 +71,7 @@ class Gate:
         if not length.isdecimal() or int(length) > self._max_body_bytes:
             await error_response(413, "BadRequestError", self._too_large)(scope, receive, send)
             return
-        num_bytes = 0
+        num_bytes, has_begun = 0, False
 
         async def receive_counted() -> Message:
             nonlocal num_bytes
@@ -88,8 +80,6 @@ class Gate:
             if num_bytes > self._max_body_bytes:  # a chunked body does not announce its length
                 raise HTTPException(413, self._too_large)
             return message
-
-        has_begun = False
 
         async def send_noted(message: Message) -> None:
             nonlocal has_begun
@@ -112,9 +102,9 @@ class Gate:
                 return None
             challenge = {"WWW-Authenticate": "Bearer"}
             return error_response(401, "AuthenticationError", "a valid bearer token is required", challenge)
-        client = scope.get("client")
         if self._allow_without_token:
             return None
+        client = scope.get("client")
         if client is None or not is_loopback(client[0]):
             said = "this server has no token, so it answers only clients on its own machine"
             return error_response(403, "PermissionDeniedError", said)
@@ -161,7 +151,7 @@ async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None
     except asyncio.CancelledError:
         gone.set()
         try:
-            await asyncio.wait([running], timeout=_DISCONNECT_S)
+            await asyncio.wait([running], timeout=0.5)  # seconds that the handler has to end by itself
         finally:
             running.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody awaits its result
             running.cancel()
@@ -183,7 +173,7 @@ class Failover:
         """The ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"] in _HIDDEN:
+        elif scope["path"] == "/-/routes":  # where Ray Serve's proxy lists the cluster's applications
             await error_response(404, "NotFoundError", "Not Found")(scope, receive, send)
         else:
             headers = [header for header in scope["headers"] if header[0].lower() not in _CONTROL_HEADERS]
@@ -202,7 +192,7 @@ class _Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Run the proxy's application until it has answered or the client has gone; again after a replica's death."""
-        for _ in range(1 + _MAX_FAILOVERS):
+        for _ in range(2):  # replicas
             await app(self._scope, self._replay(), self._forward)
             if self._has_begun:
                 if self._is_stream and not self._has_ended:
@@ -259,9 +249,8 @@ class _Exchange:
 
     async def _end_stream(self) -> None:
         said = "the stream ended early: it took too long or its replica has died; try again"
-        error = {"message": said, "code": 503, "type": "ServiceUnavailableError", "param": None}
-        event = f"data: {json.dumps({'error': error})}\n\n"
-        await self._send({"type": "http.response.body", "body": event.encode()})
+        error = bytes(error_response(503, "ServiceUnavailableError", said).body)
+        await self._send({"type": "http.response.body", "body": b"data: " + error + b"\n\n"})
 
 
 def proxy_middlewares() -> list[Middleware]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,8 +21,6 @@ from east_ray.storage import RunDirectory, load_run, resolve_model
 
 #: Environment variable of the bearer token; it has precedence over `token_file`.
 TOKEN_VARIABLE = "EAST_RAY_TOKEN"  # noqa: S105 - a name, no token
-_MIN_TOKEN_CHARS = 16
-_Value = TypeVar("_Value")
 
 
 class _Section(BaseModel):
@@ -130,20 +128,14 @@ class ServingConfig(_Section):
     """Ray cluster to join, e.g. auto. Default: RAY_ADDRESS if it is set, else a Ray of this process's own."""
 
     @model_validator(mode="after")
-    def _engine_args_are_its_own(self) -> Self:
+    def _allowed(self) -> Self:
         for name, instead in (("model", "model"), ("served_model_name", "name")):
             if name in self.engine_args:
                 raise ValueError(f"engine_args.{name}: not allowed; set `{instead}` of the service instead")
-        return self
-
-    @model_validator(mode="after")
-    def _loopback_or_token(self) -> Self:
         has_token = self.token_file is not None or bool(os.environ.get(TOKEN_VARIABLE))
         if not (is_loopback(self.http.host) or has_token or self.allow_without_token):
-            raise ValueError(
-                f"http.host: {self.http.host} can be reached from other machines; set {TOKEN_VARIABLE} or token_file, "
-                "or allow_without_token: true"
-            )
+            instead = f"set {TOKEN_VARIABLE} or token_file, or allow_without_token: true"
+            raise ValueError(f"http.host: {self.http.host} can be reached from other machines; {instead}")
         return self
 
 
@@ -182,18 +174,15 @@ def resolve(settings: ServingConfig) -> ServingConfig:
     else:
         model, engines = _trained_model(run, settings.round), run.engines
     engine_args = (engines.engine_args if engines else {}) | settings.engine_args
-    num_gpus = _first(settings.replicas.num_gpus, engines.num_gpus_per_engine if engines else None)
-    shards = _num_shards(engine_args)
+    resources: dict[str, Any] = {"num_gpus": None, "num_cpus": 1.0, "resources": {}}
+    if engines is not None:
+        gpus, cpus = engines.num_gpus_per_engine, engines.num_cpus_per_engine
+        resources = {"num_gpus": gpus, "num_cpus": cpus, "resources": engines.resources}
+    resources |= settings.replicas.model_dump(include=set(resources), exclude_none=True)
+    num_gpus, shards = resources["num_gpus"], _num_shards(engine_args)
     if num_gpus is not None and shards > 1 and num_gpus not in (0, shards):
-        raise InputError(
-            f"replicas.num_gpus: {num_gpus:g}, but tensor_parallel_size times pipeline_parallel_size in engine_args is "
-            f"{shards}, so a replica needs {shards}"
-        )
-    resources = {
-        "num_gpus": num_gpus,
-        "num_cpus": _first(settings.replicas.num_cpus, engines.num_cpus_per_engine if engines else 1.0),
-        "resources": _first(settings.replicas.resources, engines.resources if engines else {}),
-    }
+        product = f"tensor_parallel_size times pipeline_parallel_size in engine_args is {shards}"
+        raise InputError(f"replicas.num_gpus: {num_gpus:g}, but {product}, so a replica needs {shards}")
     return settings.model_copy(
         update={
             "model": model,
@@ -212,8 +201,8 @@ def with_gpus(settings: ServingConfig, has_gpus: bool) -> ServingConfig:
     """Resolved settings with `replicas.num_gpus` decided: by default a GPU for each shard if the cluster has GPUs."""
     if settings.replicas.num_gpus is not None:
         return settings
-    num_gpus = float(_num_shards(settings.engine_args) * has_gpus)
-    return settings.model_copy(update={"replicas": settings.replicas.model_copy(update={"num_gpus": num_gpus})})
+    num_gpus = {"num_gpus": float(_num_shards(settings.engine_args) * has_gpus)}
+    return settings.model_copy(update={"replicas": settings.replicas.model_copy(update=num_gpus)})
 
 
 def _num_shards(engine_args: Mapping[str, Any]) -> int:
@@ -225,8 +214,7 @@ def token_digest(settings: ServingConfig) -> str | None:
 
     Only the digest is sent to the replicas, so neither Ray's dashboard nor its logs can show the token.
     """
-    token = os.environ.get(TOKEN_VARIABLE)
-    source = TOKEN_VARIABLE
+    token, source = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
     if not token and settings.token_file is not None:
         source = f"token_file {settings.token_file}"
         try:
@@ -237,8 +225,8 @@ def token_digest(settings: ServingConfig) -> str | None:
         if settings.token_file is not None:
             raise InputError(f"{source}: empty; expected a token")
         return None
-    if len(token) < _MIN_TOKEN_CHARS or not token.isascii():
-        raise InputError(f"{source}: expected a token of at least {_MIN_TOKEN_CHARS} ASCII characters")
+    if len(token) < 16 or not token.isascii():
+        raise InputError(f"{source}: expected a token of at least 16 ASCII characters")
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -246,33 +234,25 @@ def _run_of(model: str) -> Config | None:
     """The run at this address; None if the address is that of a model."""
     if model.endswith((".yaml", ".yml")):
         return load_run(model)
-    path = Path(resolve_model(model))
-    if "://" not in model and not path.is_dir():
-        return None  # a hub name
-    if "://" not in model and (path / "config.json").exists():
-        return None
+    path, is_remote = Path(resolve_model(model)), "://" in model
+    if not is_remote and (not path.is_dir() or (path / "config.json").exists()):
+        return None  # a hub name or a folder
     try:
         return load_run(model)
     except InputError:
-        if "://" in model:
+        if is_remote:
             return None
-        raise InputError(
-            f"model: {model} is neither a run (with a config.yaml) nor a model (with a config.json)"
-        ) from None
+        said = f"model: {model} is neither a run (with a config.yaml) nor a model (with a config.json)"
+        raise InputError(said) from None
 
 
 def _trained_model(run: Config, number: int | None) -> str:
     directory = RunDirectory(run, only_read=True)
-    numbers = range(run.rounds) if number is None else [number]
-    for one in reversed(numbers):
-        if directory.round(one).record("training") is not None:
-            return directory.address(directory.round(one) / "model")
+    for one in map(directory.round, reversed(range(run.rounds)) if number is None else [number]):
+        if one.record("training") is not None:
+            return directory.address(one / "model")
     which = "" if number is None else f" in round {number}"
     raise InputError(f"model: the run {run.run_dir} has no trained model{which} yet")
-
-
-def _first(given: _Value | None, otherwise: _Value) -> _Value:
-    return otherwise if given is None else given
 
 
 def _last_part(address: str) -> str:

@@ -1,6 +1,6 @@
-r"""Responses to one question -> clusters of their answers, entropy, and the majority answer or an abstention.
+r"""`/v1/solve`: a question -> responses of an engine -> their clusters, entropy, and the majority answer or none.
 
-Clusters and entropy are computed as in training, but without a reference answer. Pure.
+Clusters and entropy are computed as in training, but without a reference answer.
 
 >>> from east_ray.answers import graders
 >>> from east_ray.config import AnswersConfig
@@ -11,12 +11,30 @@ Clusters and entropy are computed as in training, but without a reference answer
 ('1/2', 0.667, 0.637, 2)
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, NoReturn
+from uuid import uuid4
+
+from fastapi import HTTPException
+from pydantic import BaseModel, ConfigDict, Field
 
 from east_ray.answers.grading import Grader, Tally, measured
+from east_ray.config import InputError
+from east_ray.questions.prompts import render_prompt, tokenize
 from east_ray.records import Question
+from east_ray.serving.settings import ServingConfig
+
+#: Number of responses if the request names none; the server's limit may be lower.
+DEFAULT_NUM_RESPONSES = 16
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -74,10 +92,7 @@ class Solving:
         no_answer: Literal["cluster", "exclude"] = "cluster",
         abstain_above: float | None = None,
     ) -> None:
-        """With `no_answer: exclude` the entropy leaves out responses without an answer.
-
-        `abstain_above` is the largest entropy, in nats, with which an answer is given; None: always.
-        """
+        """`abstain_above` is the largest entropy, in nats, with which an answer is given; None: always."""
         self._tally = Tally(question, grader)
         self._no_answer, self._abstain_above = no_answer, abstain_above
         self._responses: list[ServedResponse] = []
@@ -94,9 +109,7 @@ class Solving:
         entropy = measured("", graded.clusters, self._no_answer).entropy
         majority = answered[0] if answered else None
         abstained = majority is not None and self._abstain_above is not None and entropy > self._abstain_above
-        first: dict[int, int] = {}
-        for index, place in enumerate(graded.cluster):
-            first.setdefault(place, index)
+        firsts = [graded.cluster.index(place) for place in range(len(graded.clusters))]
         return Solution(
             answer=majority.answer if majority and not abstained else None,
             share=majority.num_responses / num_responses if majority else 0.0,
@@ -108,11 +121,193 @@ class Solving:
             num_tokens=sum(response.num_tokens for response in self._responses),
             clusters=[
                 ServedCluster(
-                    cluster.answer,
-                    cluster.num_responses,
-                    cluster.num_responses / num_responses,
-                    self._responses[first[place]].text,
+                    one.answer, one.num_responses, one.num_responses / num_responses, self._responses[at].text
                 )
-                for place, cluster in enumerate(graded.clusters)
+                for one, at in zip(graded.clusters, firsts, strict=True)
             ],
         )
+
+
+class SolveRequest(BaseModel):
+    """The body of `POST /v1/solve`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    question: Annotated[str, Field(min_length=1)]
+    """The question's text; the server renders the prompt as in training."""
+    responses: Annotated[int, Field(ge=1)] | None = None
+    """Number of responses to sample, by default 16 or the server's limit. More responses give better estimates of the
+    entropy and the majority answer."""
+    temperature: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the smallest set of tokens whose probability reaches this."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longest response, in tokens; by default the server's limit, or what the model's context leaves."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Makes the responses repeatable, as far as the engine's batching allows."""
+    abstain_above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Give no answer if the entropy, in nats, is above this."""
+    stream: bool = False
+    """Send server-sent events as responses finish. Each has the new responses and the solution so far; the last one
+    has `done: true` and the complete solution."""
+
+
+@dataclass(frozen=True)
+class SolveResult(Solution):
+    """The body of the answer to `POST /v1/solve`."""
+
+    model: str
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """A question as the engine gets it."""
+
+    question: str
+    token_ids: list[int]
+    params: Any  # vllm.SamplingParams
+    abstain_above: float | None
+
+
+def count_in_metrics(solution: Solution) -> None:
+    """Count a solution in Ray's metrics, which Prometheus reads together with the engine's."""
+    outcome = "abstained" if solution.abstained else "no_answer" if solution.answer is None else "answered"
+    questions, entropies = _metrics()
+    questions.inc(tags={"outcome": outcome})
+    entropies.observe(solution.entropy)
+
+
+class Solver:
+    """Asks an engine for the responses to a question and lets them vote."""
+
+    def __init__(
+        self,
+        engine: Any,
+        tokenizer: Any,
+        settings: ServingConfig,
+        grader: Grader,
+        count: Callable[[Solution], None] = count_in_metrics,
+    ) -> None:
+        """`engine` is a vllm AsyncLLM, or anything with its `generate`, `errored` and `model_config.max_model_len`.
+
+        `settings` are resolved. `count` is called once for each complete solution.
+        """
+        assert settings.prompt is not None and settings.answers is not None, "the settings are not resolved"
+        self._engine, self._tokenizer, self._grader, self._count = engine, tokenizer, grader, count
+        self._name, self._limits, self._prompt = settings.name, settings.limits, settings.prompt
+        self._no_answer = settings.answers.no_answer
+
+    def prepare(self, request: SolveRequest) -> EngineRequest:
+        """The request for the engine. Raises HTTPException 400 if the limits or the model's context do not allow it."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        for name, asked, limit in (
+            ("question", len(request.question), self._limits.max_prompt_chars),
+            ("responses", request.responses or 1, self._limits.max_responses),
+            ("max_tokens", request.max_tokens or 1, self._limits.max_tokens),
+        ):
+            if asked > limit:
+                unit = "characters" if name == "question" else "requested"
+                raise HTTPException(400, f"{name}: {asked} {unit}, but this server allows at most {limit}")
+        token_ids = tokenize(self._tokenizer, render_prompt(self._tokenizer, request.question, self._prompt))
+        context = int(self._engine.model_config.max_model_len)
+        if len(token_ids) >= context:
+            said = f"question: its prompt has {len(token_ids)} tokens, but the model's context is {context} tokens"
+            raise HTTPException(400, said)
+        params = SamplingParams(
+            n=request.responses or min(DEFAULT_NUM_RESPONSES, self._limits.max_responses),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=min(request.max_tokens or self._limits.max_tokens, context - len(token_ids)),
+            seed=request.seed,
+            output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
+        )
+        return EngineRequest(request.question, token_ids, params, request.abstain_above)
+
+    def require_engine(self) -> None:
+        """Raise the error of a dead engine while the request can still be given to another replica."""
+        if self._engine.errored:
+            raise self._engine.dead_error
+
+    async def solve(self, asked: EngineRequest) -> SolveResult:
+        """The result of all responses. Raises HTTPException 500 if the grader fails."""
+        solving = self._solving(asked)
+        try:
+            async with contextlib.aclosing(self._finished(asked)) as parts:
+                async for finished in parts:
+                    await asyncio.to_thread(solving.add, finished)
+            solution = await asyncio.to_thread(solving.solution)
+        except InputError as error:
+            raise HTTPException(500, _explained(error)) from error
+        self._count(solution)
+        return self._result(solution, asked)
+
+    async def events(self, asked: EngineRequest) -> AsyncIterator[str]:
+        """Server-sent events, see `SolveRequest.stream`. If an error ends the stream, its last event says so."""
+        solving = self._solving(asked)
+        try:
+            async with contextlib.aclosing(self._finished(asked)) as parts:
+                async for finished in parts:
+                    await asyncio.to_thread(solving.add, finished)
+                    solution = await asyncio.to_thread(solving.solution)
+                    is_done = solution.num_responses == asked.params.n
+                    shown = asdict(self._result(solution, asked))
+                    if is_done:
+                        self._count(solution)
+                    else:  # repeated in every event, the texts would be most of the stream
+                        shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
+                    yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
+        except Exception as error:  # the status line has been sent, so the error can only be an event
+            if getattr(self._engine, "errored", False):
+                end_replica("/v1/solve", error)
+            yield _event({"error": {"message": _explained(error), "type": "InternalServerError", "code": 500}})
+
+    def _solving(self, asked: EngineRequest) -> Solving:
+        question = Question(question_id="", question=asked.question)
+        return Solving(question, self._grader, no_answer=self._no_answer, abstain_above=asked.abstain_above)
+
+    async def _finished(self, asked: EngineRequest) -> AsyncGenerator[list[ServedResponse], None]:
+        prompt = {"prompt_token_ids": asked.token_ids}
+        async with contextlib.aclosing(self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}")) as outputs:
+            async for output in outputs:
+                finished = [one for one in output.outputs if one.finish_reason is not None]
+                if any(one.finish_reason not in ("stop", "length") for one in finished):
+                    raise RuntimeError("the engine aborted a response")
+                if finished:
+                    yield [
+                        ServedResponse(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
+                    ]
+
+    def _result(self, solution: Solution, asked: EngineRequest) -> SolveResult:
+        return SolveResult(**vars(solution), model=self._name, num_prompt_tokens=len(asked.token_ids))
+
+
+def end_replica(path: str, error: Exception) -> NoReturn:
+    """End this replica's process, because its engine is dead; `gate.Failover` then asks another replica at once."""
+    logger.error("%s: the engine is dead (%s)", path, type(error).__name__)
+    os._exit(1)
+
+
+def _explained(error: Exception) -> str:
+    """What a client is told of an error, which is logged without its message: that may contain a prompt."""
+    is_grader = isinstance(error, InputError)  # of all that answers a request, only grading raises it
+    logger.error("/v1/solve failed: %s", type(error.__cause__ if is_grader else error).__name__)
+    return "the grader failed on a response" if is_grader else "internal error"
+
+
+def _event(values: dict[str, Any]) -> str:
+    return f"data: {json.dumps(values)}\n\n"
+
+
+@functools.cache  # a metric is registered with Ray once per process
+def _metrics() -> tuple[Any, Any]:
+    from ray.util import metrics
+
+    bounds = [0.01, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
+    return (
+        metrics.Counter("east_ray_solved_questions", "Questions of /v1/solve by outcome", tag_keys=("outcome",)),
+        metrics.Histogram("east_ray_entropy_nats", "Entropy of the answers", boundaries=bounds),
+    )
