@@ -183,7 +183,7 @@ def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
         while left:
             num_done = 0
             try:
-                for event in _train_group(left, checkpoints):
+                for event in train_group(left, checkpoints):
                     num_done += isinstance(event, TrainingSummary)
                     yield event
             except ray.train.TrainingFailedError:
@@ -199,7 +199,7 @@ def _workers_of(training: Training) -> str:
     return alike + (training.name if training.settings.deepspeed.zero_stage == 3 else "")
 
 
-def _train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
+def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
     """As `train_models`, with one group of workers that all trainings share."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
