@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,18 +21,12 @@ from typer.core import TyperGroup
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
-from east_ray.config.documentation import dump_documented
+from east_ray.config.files import dump_documented
+from east_ray.console import Progress
 from east_ray.storage import RunDirectory, load_run
+from east_ray.storage.rounds import Round
 
-if TYPE_CHECKING:  # Ray takes seconds to import, so each verb imports what it uses
-    from east_ray.storage.rounds import Round
-
-
-class _InterruptedError(Exception):
-    """SIGINT or SIGTERM has ended a verb; `code` is the exit code by convention."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
+# Ray takes seconds to import, so each verb imports what it uses.
 
 
 class _Verbs(TyperGroup):
@@ -41,10 +35,11 @@ class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise _InterruptedError(
-                128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
-            ) from None
+        except _Terminated:  # `terminate` has said so
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except KeyboardInterrupt:
+            _say_error("interrupted; the same command goes on where this one stopped")
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 app = typer.Typer(
@@ -80,13 +75,10 @@ def _console() -> Console:
 def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Run everything: sample, weigh, train and evaluate, round after round; or go on where a run was interrupted."""
     from east_ray import pipeline
-    from east_ray.console import Progress
-    from east_ray.report import terminal as report
 
-    console, settings = _console(), load_run(config_file, overrides or [])
-    path = pipeline.run(settings, Progress(console))
-    report.print_summary(report.summarize(RunDirectory(settings)), console)
-    console.print(f"\nreport: {path}", soft_wrap=True)
+    settings = load_run(config_file, overrides or [])
+    path = pipeline.run(settings, Progress(_console()))
+    _show(RunDirectory(settings), f"report: {path}")
 
 
 @app.command()
@@ -94,7 +86,7 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: R
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
     from east_ray import pipeline
 
-    def stage(round_: "Round") -> None:
+    def stage(round_: Round) -> None:
         pipeline.require_questions(round_.config)
         if round_.config.samples is not None:
             raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
@@ -110,18 +102,16 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     With `samples` in the configuration, those that another sampler made.
     """
     from east_ray import pipeline
-    from east_ray.report import terminal as report
 
-    def stage(round_: "Round") -> None:
+    def stage(round_: Round) -> None:
         if round_.config.samples is not None:
             pipeline.prepare(round_)
         pipeline.require(round_, "sampling", "sample")
         pipeline.weigh(round_)
 
     settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
-    directory, console = RunDirectory(settings), _console()
-    report.print_summary(report.summarize(directory), console)
-    console.print(f"\nexamples: {directory.address(directory.round(round_number) / 'examples')}", soft_wrap=True)
+    directory = RunDirectory(settings)
+    _show(directory, f"examples: {directory.address(directory.round(round_number) / 'examples')}")
 
 
 @app.command()
@@ -129,7 +119,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
     from east_ray import pipeline
 
-    def stage(round_: "Round") -> None:
+    def stage(round_: Round) -> None:
         pipeline.require_model(round_.config)
         if round_.config.training.examples == "reference_solutions":
             pipeline.prepare(round_)
@@ -144,9 +134,8 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
     from east_ray import pipeline
-    from east_ray.report import terminal as report
 
-    def stage(round_: "Round") -> None:
+    def stage(round_: Round) -> None:
         if round_.config.compare is not None:
             raise InputError("compare: `east-ray compare` evaluates what it trains")
         if round_.config.evaluation.questions is None:
@@ -156,22 +145,17 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
             pipeline.require(round_, "training", "train")
         pipeline.measure(round_)
 
-    settings = _run_stage(stage, config_file, overrides, round_number)
-    report.print_summary(report.summarize(RunDirectory(settings)), _console())
+    _show(RunDirectory(_run_stage(stage, config_file, overrides, round_number)))
 
 
 @app.command()
 def compare(files_and_overrides: FilesAndOverrides) -> None:
     """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
     from east_ray import compare as comparing
-    from east_ray.console import Progress
-    from east_ray.report import terminal as report
 
-    console = _console()
     for settings in _runs(files_and_overrides):
-        path = comparing.compare(settings, Progress(console))
-        report.print_summary(report.summarize(RunDirectory(settings)), console)
-        console.print(f"\nreport: {path}", soft_wrap=True)
+        path = comparing.compare(settings, Progress(_console()))
+        _show(RunDirectory(settings), f"report: {path}")
 
 
 @app.command(name="report")
@@ -181,18 +165,13 @@ def write_report(
 ) -> None:
     """Write report.html of a run, as far as it has got, and show its tables; of several runs, one page with all."""
     from east_ray.report import files
-    from east_ray.report import terminal as report
 
-    console, directories = (
-        _console(),
-        [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)],
-    )
+    directories = [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)]
     paths = [files.write_report(directory) for directory in directories]
     if len(directories) > 1:
-        console.print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
-        return
-    report.print_summary(report.summarize(directories[0]), console)
-    console.print(f"\nreport: {paths[0]}", soft_wrap=True)
+        _console().print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
+    else:
+        _show(directories[0], f"report: {paths[0]}")
 
 
 @app.command()
@@ -262,6 +241,16 @@ def doctor(
     raise typer.Exit(1 if problems else 0)
 
 
+def _show(directory: RunDirectory, last_line: str = "") -> None:
+    """Show the tables of a run, and then a line."""
+    from east_ray.report import terminal
+
+    console = _console()
+    terminal.print_summary(terminal.summarize(directory), console)
+    if last_line:
+        console.print(f"\n{last_line}", soft_wrap=True)
+
+
 def _runs(files_and_overrides: Sequence[str]) -> Iterator[Config]:
     """The configurations that a command line names, each with all of its overrides; all are checked before the first.
 
@@ -283,7 +272,7 @@ def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) ->
 
 
 def _run_stage(
-    stage: "Callable[[Round], None]",
+    stage: Callable[[Round], None],
     config_file: str,
     overrides: list[str] | None,
     round_number: int,
@@ -291,7 +280,6 @@ def _run_stage(
     only_weigh: bool = False,
 ) -> Config:
     from east_ray import pipeline
-    from east_ray.console import Progress
 
     settings, progress = load_run(config_file, overrides or []), Progress(_console())
     if round_number >= settings.rounds:
@@ -321,10 +309,6 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(str(error))
-    except _InterruptedError as error:
-        if error.code == 128 + signal.SIGINT:  # the other has said it already
-            _say_error("interrupted; the same command goes on where this one stopped")
-        raise SystemExit(error.code) from None
     except Exception as error:
         cause = _root_cause(error)
         if isinstance(cause, InputError):
@@ -366,8 +350,7 @@ def _root_cause(error: BaseException) -> BaseException:
     """The error that a worker raised, from inside the errors that Ray wraps around it."""
     while True:
         inner = getattr(error, "cause", None) or error.__cause__
-        failures = getattr(error, "worker_failures", None)
-        if failures:
+        if failures := getattr(error, "worker_failures", None):
             inner = next(iter(failures.values()))
         # Ray Data raises some errors "from" an empty SystemException; what it says stands in the error itself.
         # So does the text of what stands around a UserCodeException, which has lost its own cause on the way.
@@ -378,8 +361,7 @@ def _root_cause(error: BaseException) -> BaseException:
 
 def _message(error: BaseException) -> str:
     """The error in one line. Ray carries the first cause as text only: the first line that names an exception."""
-    found = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Died): .+$", str(error), flags=re.MULTILINE)
-    if found:
+    if found := re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Died): .+$", str(error), flags=re.MULTILINE):
         return found.group()
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from east_ray.config import BASE, CompareConfig, Config, InputError
+from east_ray.config.base import differences
 from east_ray.config.files import dump, parse
-from east_ray.config.resuming import differences
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples

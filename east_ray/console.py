@@ -3,6 +3,7 @@
 On a terminal the line is updated in place; in a log file it is printed every ten seconds and at the end.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,9 @@ class StageLine:
         if (now := self._done - self._done_before) and self.seconds > 0:
             per_second = now / self.seconds
             rate = f"{per_second:,.1f}/s" if per_second >= 0.1 else f"{60 * per_second:,.1f}/min"
-        parts = [f"{self._done:,}{total} {self._unit}", rate, self._note, _clock(self.seconds)]
+        minutes, seconds = divmod(int(self.seconds + 0.5), 60)
+        clock = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+        parts = [f"{self._done:,}{total} {self._unit}", rate, self._note, clock]
         return Text.assemble((f"{self._stage:<12}", "bold"), " · ".join(part for part in parts if part))
 
     def __rich__(self) -> Text:
@@ -72,39 +75,21 @@ class Progress:
             with Live(line, console=self.console, refresh_per_second=4, transient=False):
                 yield line
             return
-        printer = _PeriodicPrinter(self.console, line)
+        ended = threading.Event()
+
+        def print_periodically() -> None:
+            while not ended.wait(_LOG_INTERVAL_S):
+                self.console.print(line.render(), soft_wrap=True)
+
+        printer = threading.Thread(target=print_periodically, daemon=True, name="progress")
+        printer.start()
         try:
             yield line
         finally:
-            printer.stop()
+            ended.set()
+            printer.join()
             self.console.print(line.render(), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-class _PeriodicPrinter:
-    """A thread that prints a line every few seconds."""
-
-    def __init__(self, console: Console, line: StageLine) -> None:
-        import threading
-
-        self._ended = threading.Event()
-
-        def work() -> None:
-            while not self._ended.wait(_LOG_INTERVAL_S):
-                console.print(line.render(), soft_wrap=True)
-
-        self._thread = threading.Thread(target=work, daemon=True, name="progress")
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,9 +10,6 @@ from importlib import metadata
 
 from east_ray.config import ClusterConfig, InputError
 
-#: Packages that break `import transformers` if they were built for another torch; nothing here needs them.
-_UNWANTED = ("torchvision", "torchaudio", "torchcodec")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -28,7 +25,7 @@ def examine(address: str | None) -> Iterator[Finding]:
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info >= (3, 11))
     yield from _pins()
     yield _engine()
-    for name in _UNWANTED:
+    for name in ("torchvision", "torchaudio", "torchcodec"):  # nothing here needs them
         if importlib.util.find_spec(name) and not _cuda():
             yield Finding(name, "is not needed and breaks `import transformers` on a CPU: pip uninstall it", ok=False)
     yield from _devices()
@@ -77,12 +74,13 @@ def _devices() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
     yield Finding("CPU", f"{os.cpu_count()} cores, {free}")
-    for index in range(torch.cuda.device_count() if _cuda() else 0):
+    if not _cuda():
+        yield Finding("GPU", "none: runs on the CPU")
+        return
+    for index in range(torch.cuda.device_count()):
         available, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         yield Finding("GPU", f"{index}: {name}, {available / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-    if not _cuda():
-        yield Finding("GPU", "none: runs on the CPU")
 
 
 def _cluster(address: str | None) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,7 +23,7 @@ from east_ray.config.files import MODULE_FOLDERS
 #: Folders of the runs that this process works on.
 _run_directories: set[Path] = set()
 #: The user's modules that were imported, with their files and the hashes of these at that time.
-_imported: dict[str, tuple[Path, str] | None] = {}
+_imported: dict[str, tuple[Path, str]] = {}
 
 
 def load(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:
@@ -31,20 +32,17 @@ def load(key: str, spelled: str, built_in: Mapping[str, str]) -> Any:
     A user's module is marked to be pickled by value, so that Ray's workers need no copy of it. Raises InputError if
     the part cannot be imported. Whether it fits is for the caller to check.
     """
+    module_name, _, name = built_in.get(spelled, spelled).partition(":")
     if spelled in built_in:
-        module_name, _, name = built_in[spelled].partition(":")
         return getattr(importlib.import_module(module_name), name)
-    module_name, _, name = spelled.partition(":")
-    module = _import(where := _where(key, spelled), module_name)
-    try:
-        part = getattr(module, name)
-    except AttributeError:
-        raise InputError(f"{where}: {module.__file__} has no {name}{hint(name, dir(module))}") from None
+    module = _import(where := f"{key}: {spelled} cannot be loaded", module_name)
+    if not hasattr(module, name):
+        raise InputError(f"{where}: {module.__file__} has no {name}{hint(name, dir(module))}")
     with suppress(ImportError):  # without Ray there are no workers
         from ray import cloudpickle
 
         cloudpickle.register_pickle_by_value(module)
-    return part
+    return getattr(module, name)
 
 
 def leave_out(run_directory: Path) -> None:
@@ -59,25 +57,26 @@ def sources(config: Config) -> dict[str, str]:
     imported. Raises InputError if a module cannot be found.
     """
     named = dict(_parts(config))
-    arms = config.variants | (config.compare.arms() if config.compare else {})
-    for arm, overrides in arms.items():
+    for arm, overrides in (config.variants | (config.compare.arms() if config.compare else {})).items():
         named |= {f"variants.{arm}.{key}": value for key, value in flatten(overrides) if key in named}
-    own = {key: spelled for key, spelled in named.items() if is_own_part(spelled)}
     with _searching():
-        return {key: _found(_where(key, spelled), spelled.partition(":")[0])[1] for key, spelled in own.items()}
+        return {
+            key: _found(f"{key}: {spelled} cannot be loaded", spelled.partition(":")[0])[1]
+            for key, spelled in named.items()
+            if is_own_part(spelled)
+        }
 
 
 def _parts(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(dotted key, value) of each setting that names a part."""
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value := getattr(section, name), BaseModel):
             yield from _parts(value, f"{prefix}{name}.")
         elif any(isinstance(mark, Part) for mark in field.metadata):
             yield prefix + name, value
 
 
-def _import(where: str, name: str) -> Any:
+def _import(where: str, name: str) -> ModuleType:
     with _searching():
         found, top = _found(where, name), name.partition(".")[0]
         related = [other for other in _imported if other.partition(".")[0] == top]
@@ -98,12 +97,9 @@ def _import(where: str, name: str) -> Any:
 
 
 def _found(where: str, module: str) -> tuple[Path, str]:
-    """The source file of a module and its hash. Raises InputError if there is none."""
-    found = _fingerprint(module)
-    if found is None:
-        places = " and in ".join(["on the Python path", *map(str, _beside())])
-        raise InputError(f"{where}: no module {module} (looked {places})")
-    return found
+    if found := _fingerprint(module):
+        return found
+    raise InputError(f"{where}: no module {module} (looked {' and in '.join(['on the Python path', *_beside()])})")
 
 
 def _fingerprint(module: str) -> tuple[Path, str] | None:
@@ -125,8 +121,8 @@ def _searching() -> Iterator[None]:
     """While the block runs, sys.path has the places where a user's module may be, and only those."""
     before = sys.path[:]
     entries = [Path(entry).absolute() for entry in before]
-    in_path = [entry for entry in entries if entry != Path.cwd() and not _is_run_directory(entry)]
-    sys.path[:] = dict.fromkeys(map(str, [*in_path, *_beside()]))
+    in_path = [str(entry) for entry in entries if entry != Path.cwd() and not _is_run_directory(entry)]
+    sys.path[:] = dict.fromkeys([*in_path, *_beside()])
     importlib.invalidate_caches()
     try:
         yield
@@ -134,24 +130,19 @@ def _searching() -> Iterator[None]:
         sys.path[:] = before
 
 
-def _beside() -> list[Path]:
+def _beside() -> list[str]:
     """The folder of the YAML file and the current working directory, unless they lie in a run directory."""
-    places = dict.fromkeys([*MODULE_FOLDERS, Path.cwd()])
-    return [place for place in places if not (_is_run_directory(place) or _lies_in_run_directory(place.resolve()))]
+    return [
+        str(place)
+        for place in dict.fromkeys([*MODULE_FOLDERS, Path.cwd()])
+        if not _is_run_directory(place)
+        and not any((above / "config.yaml").exists() and _is_run_directory(above) for above in place.resolve().parents)
+    ]
 
 
 def _is_run_directory(place: Path) -> bool:
     """Whether it is the directory of a run in this process, or has the rounds of any run."""
-    try:
-        names = [entry.name for entry in place.iterdir()]
-    except OSError:  # a zip file, or nothing, on the Python path
-        names = []
-    return place.resolve() in _run_directories or any(re.fullmatch(r"round_\d+", name) for name in names)
-
-
-def _lies_in_run_directory(place: Path) -> bool:
-    return any((above / "config.yaml").exists() and _is_run_directory(above) for above in place.parents)
-
-
-def _where(key: str, spelled: str) -> str:
-    return f"{key}: {spelled} cannot be loaded"
+    with suppress(OSError):  # a zip file, or nothing, on the Python path
+        if any(re.fullmatch(r"round_\d+", entry.name) for entry in place.iterdir()):
+            return True
+    return place.resolve() in _run_directories

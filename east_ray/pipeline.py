@@ -16,13 +16,12 @@ from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
-from east_ray.questions.source import load_questions
-from east_ray.questions.stage import ask_questions
+from east_ray.questions.stage import ask_questions, load_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.cards import write_cards
 from east_ray.report.files import write_report
 from east_ray.report.findings import write_findings
-from east_ray.sampling import backends, given_files
+from east_ray.sampling import backends, given
 from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
 from east_ray.storage import RunDirectory, resolve_model
@@ -162,7 +161,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
             said = f"{config.rounds} rounds of {each:,} questions need {needed:,}, and there are {found:,}"
             raise InputError(f"questions_per_round: {said}")
     if config.samples is not None and directory.round(0).record("sampling") is None:
-        given_files.check_columns(config.samples)
+        given.check_columns(config.samples)
 
 
 def require_questions(config: Config) -> None:

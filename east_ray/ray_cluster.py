@@ -18,8 +18,6 @@ from east_ray.storage import resolve_model
 _ENGINE_BASE_GIB = 1.2
 #: Seconds without an answer after which the head of a cluster counts as dead (Ray waits 60), and between two checks.
 _HEAD_GONE_S, _CHECK_S = 30.0, 3.0
-#: vLLM's key-value cache on a CPU, unless VLLM_CPU_KVCACHE_SPACE gives another size.
-_DEFAULT_KV_CACHE_GIB = 4.0
 
 
 def connect(cluster: ClusterConfig) -> None:
@@ -120,14 +118,12 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
     """
     import ray
 
-    is_cluster = is_joined(config.cluster)
-    have = ray.cluster_resources()
-    learners = config.learners().values()
-    samples_itself = config.samples is None and any(one.training.examples == "selected" for one in learners)
+    is_cluster, have, engines = is_joined(config.cluster), ray.cluster_resources(), config.engines
+    trainings = [learner.training for learner in config.learners().values()]
+    samples_itself = config.samples is None and any(training.examples == "selected" for training in trainings)
     engines_run = samples_itself or config.evaluation.questions is not None
-    engines = config.engines
     demands = list(_demands("engines", "engine", engines, engines.min_engines)) if engines_run else []
-    for training in (learner.training for learner in learners):
+    for training in trainings:
         demands += _demands("training", "worker", training, training.num_workers)
     for key, wanted, resource in dict.fromkeys(demands):
         found = have.get(resource, 0)
@@ -153,7 +149,7 @@ def _demands(
 def _check_memory(config: Config) -> None:
     import psutil
 
-    cache = float(config.engines.env.get("VLLM_CPU_KVCACHE_SPACE", _DEFAULT_KV_CACHE_GIB))
+    cache = float(config.engines.env.get("VLLM_CPU_KVCACHE_SPACE", 4.0))  # 4 is vLLM's default
     parameters = sum(file.stat().st_size for file in Path(resolve_model(config.model)).glob("*.safetensors")) / 2**30
     wanted = config.engines.min_engines * (_ENGINE_BASE_GIB + cache + parameters)
     available = psutil.virtual_memory().available / 2**30

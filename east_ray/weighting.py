@@ -135,7 +135,12 @@ def mapped(signals: Sequence[float] | NDArray[np.float64], settings: WeightingCo
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         bad = values[~np.isfinite(values) | (values < 0)][0]
         raise ValueError(f"a signal must be a finite number of at least 0, found {bad}")
-    result = np.asarray(load_mapping(settings)(values, settings), dtype=np.float64)
+    try:
+        result = np.asarray(load_mapping(settings)(values, settings), dtype=np.float64)
+    except (InputError, ValueError):
+        raise
+    except Exception as error:  # of a user's own function
+        raise ValueError(f"the mapping {settings.mapping} raised {type(error).__name__}: {error}") from error
     if result.shape != values.shape:
         raise ValueError(f"the mapping gave an array of shape {result.shape}, expected {values.shape}")
     if settings.mapping not in MAPPINGS and not (np.all(np.isfinite(result)) and np.all(result >= 0) and result.any()):

@@ -13,7 +13,7 @@ from clusters import LocalCluster
 
 from east_ray.config import Config, files
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import distinct, keys_by_part, tidy
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate

@@ -11,18 +11,15 @@ import pytest
 from rich.console import Console
 from sampling_runs import ENGINES, questions, scripted, settings
 
-from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig
-from east_ray.config.sampling import SamplingConfig
+from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig, SamplingConfig
 from east_ray.console import Progress
 from east_ray.questions.prompts import messages
 from east_ray.records import QUESTIONS
 from east_ray.sampling import backends
-from east_ray.sampling.actor import PoolSettings
-from east_ray.sampling.backends import Alone, EngineDiedError, RequestRefusedError, Response
+from east_ray.sampling.backends import Alone, Decoding, EngineDiedError, RequestRefusedError, Response
 from east_ray.sampling.backends.scripted import Scripted
 from east_ray.sampling.backends.vllm import VLLM, sampling_params
-from east_ray.sampling.decoding import Decoding
-from east_ray.sampling.pool import requests
+from east_ray.sampling.pool import PoolSettings, requests
 
 SAMPLED = Decoding(responses_per_question=4, temperature=1.0, max_tokens=8)
 GREEDY = Decoding(responses_per_question=2, temperature=0.0, max_tokens=8)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, one sentence for bad input, an exit code, never a traceback."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from east_ray import cli
+from east_ray.config import InputError
+from east_ray.config.files import load
+from east_ray.ray_cluster import check_resources
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +50,9 @@ def test_config_prints_every_setting_with_its_meaning() -> None:
 WAITING = """
 import signal, sys, time
 from east_ray import cli
+from east_ray.config import InputError
+from east_ray.config.files import load
+from east_ray.ray_cluster import check_resources
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 @cli.app.command()
 def wait():
@@ -114,9 +121,7 @@ def test_bad_commands(arguments: list[str], message: str) -> None:
     [
         (["questions.path=jobs/none.jsonl"], "questions file jobs/none.jsonl does not exist"),
         (["model=jobs/none"], "model: 'jobs/none' is neither a folder"),
-        (["engines.num_gpus_per_engine=1"], "engines.num_gpus_per_engine: 1 GPUs are needed in all, and this"),
         (["training.num_workers=16"], "training.num_cpus_per_worker: 8 CPUs are needed in all, and this machine has 2"),
-        (['engines.env={VLLM_CPU_KVCACHE_SPACE: "90000"}'], "lower engines.min_engines or VLLM_CPU_KVCACHE_SPACE"),
         (["cluster.address=127.0.0.1:1"], "cluster.address: cannot join the Ray cluster at 127.0.0.1:1"),
     ],
 )  # fmt: skip
@@ -125,6 +130,23 @@ def test_what_a_run_cannot_have_is_said_before_anything_is_sampled(
 ) -> None:
     assert message in refused("run", "jobs/quickstart.yaml", f"run_dir={tmp_path / 'run'}", *overrides)
     assert not (tmp_path / "run" / "round_0" / "samples").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "engines.num_gpus_per_engine=1",
+            "num_gpus_per_engine: 1 GPUs are needed in all, and this machine has 0",
+        ),
+        ('engines.env={VLLM_CPU_KVCACHE_SPACE: "90000"}', "lower engines.min_engines or VLLM_CPU_KVCACHE_SPACE"),
+        ("engines.resources={sampler: 2}", "engines.resources: 2 samplers are needed in all, and this machine has 0"),
+    ],
+)
+def test_a_machine_that_can_never_hold_the_run_is_said(override: str, message: str, local_ray: None) -> None:
+    config = load(ROOT / "jobs" / "quickstart.yaml", [override])
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_resources(config, print)
 
 
 def test_a_stage_names_the_one_that_comes_before_it(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pytest
 import yaml
 from rich.console import Console
+from settings_tables import settings_tables
 
 from east_ray import pipeline, records
 from east_ray.answers import equality, extraction
-from east_ray.config.documentation import settings_tables
 from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
 from east_ray.records import EXAMPLES

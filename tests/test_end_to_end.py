@@ -19,7 +19,7 @@ import pytest
 
 from east_ray.config.files import load
 from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import tidy
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
@@ -293,12 +293,12 @@ def test_only_unfinished_questions_are_sampled_again(arguments: list[str], run_d
 
 
 def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Path) -> None:
-    (tmp_path / "q.jsonl").write_text(
-        '{"question": "Tom has 5 pens. He gets 3 more. How many pens has he?", "reference_answer": "999999"}\n'
-    )
+    (tmp_path / "q.jsonl").write_text('{"question": "How many pens has Tom?", "reference_answer": "999999"}\n')
+    (tmp_path / "table.jsonl").write_text('{"question": "pens", "responses": ["8", "\\\\boxed{9}"]}\n')
     result = east_ray(
         "run", "jobs/quickstart.yaml", f"run_dir={tmp_path / 'run'}", f"questions.path={tmp_path / 'q.jsonl'}",
-        "sampling.responses_per_question=4",
+        "sampling.responses_per_question=4", "sampling.backend=scripted",
+        f"sampling.backend_args={{table: {tmp_path / 'table.jsonl'}}}",
     )  # fmt: skip
     assert result.returncode == 1
     assert "no question was kept, so there is nothing to train on: of 1 questions 1 all_wrong" in result.stderr
@@ -331,19 +331,6 @@ def test_a_second_round_asks_fresh_questions_of_the_first_rounds_model(arguments
 
 
 @pytest.mark.drill
-def test_rounds_end_when_the_validation_questions_show_no_gain(quickstart: Path, tmp_path: Path) -> None:
-    result = east_ray(
-        "run", str(ROOT / "jobs" / "quickstart.yaml"), f"run_dir={tmp_path / 'run'}", "rounds=3", "variants={}",
-        "questions.max_questions=16", "sampling.responses_per_question=8", "evaluation={}",
-        "training.learning_rate=1e-12", "training.num_workers=1",  # the trained model answers as the base does
-        f"early_stopping={{questions: {{path: {quickstart / 'test.jsonl'}, max_questions: 30}}}}",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "ended after round 0" in result.stdout
-    assert not (tmp_path / "run" / "round_1").exists()
-
-
-@pytest.mark.drill
 def test_models_are_measured_without_anything_to_learn_from(quickstart: Path, tmp_path: Path) -> None:
     """Two models, one of another architecture, on the same questions."""
     import torch
@@ -361,7 +348,7 @@ def test_models_are_measured_without_anything_to_learn_from(quickstart: Path, tm
         "run_dir": str(tmp_path / "run"), "model": str(quickstart / "model"), "cluster": {"num_cpus": 2},
         "engines": {"engine_args": {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 256,
                                     "max_model_len": 256}, "env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
-        "evaluation": {"questions": {"path": str(quickstart / "test.jsonl"), "max_questions": 60}, "max_tokens": 64,
+        "evaluation": {"questions": {"path": str(quickstart / "test.jsonl"), "max_questions": 30}, "max_tokens": 64,
                        "models": {"other": str(tmp_path / "other")}},
     }  # fmt: skip
     (tmp_path / "job.yaml").write_text(json.dumps(job))

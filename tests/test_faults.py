@@ -19,7 +19,7 @@ from clusters import kill_tree, local_cluster, processes
 from sampling_runs import ENGINE, SAMPLER, Run, ask, questions, scripted, settings
 
 from east_ray.records import SAMPLES
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.storage import Folder, locate
 
 DECODING = Decoding(responses_per_question=2, temperature=1.0, max_tokens=8)

@@ -7,7 +7,7 @@ import pytest
 
 from east_ray.config import InputError, QuestionsConfig
 from east_ray.questions import formats
-from east_ray.questions.source import load_questions
+from east_ray.questions.stage import load_questions
 
 OWN = """
 def read(row, settings):

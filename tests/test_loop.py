@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, locate
 from east_ray.training import objectives
-from east_ray.training.batches import micro_batches, steps
+from east_ray.training.dataset import micro_batches, steps
 from east_ray.training.loop import Checkpointing, learning_rate, train
 
 Loop = Callable[..., list[dict[str, float]]]

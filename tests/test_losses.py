@@ -16,12 +16,9 @@ from torch import Tensor
 
 from east_ray.config import InputError, TrainingConfig
 from east_ray.training import objectives
-from east_ray.training.batches import micro_batches
-from east_ray.training.logprobs import response_logprobs
+from east_ray.training.dataset import micro_batches
 from east_ray.training.objectives import MicroBatch, Objective
-from east_ray.training.objectives.dpo import dpo
-from east_ray.training.objectives.kto import kto
-from east_ray.training.objectives.sft import sft
+from east_ray.training.packing import response_logprobs
 
 BETA = 0.3
 CASES: dict[str, dict[str, Any]] = {
@@ -101,30 +98,31 @@ def test_half_precision_logits_go_through_the_softmax_in_float32() -> None:
     torch.testing.assert_close(result, response_logprobs(logits.float(), labels))
 
 
+def one_pair(weight: float) -> MicroBatch:
+    """One of the two examples of a step."""
+    of_names = [{name: torch.tensor([x]) for name, x in zip(("chosen", "rejected"), values, strict=True)}
+                for values in ((-3.0, -6.0), (-4.0, -5.0))]  # fmt: skip
+    return MicroBatch(*of_names, num_tokens={}, weights=torch.tensor([weight]), num_step_examples=2, num_step_tokens={})
+
+
 def test_sft_by_hand() -> None:
     # (0.5 * 4 + 2 * 3) / 10 tokens
-    loss = sft(torch.tensor([-4.0, -3.0]), torch.tensor([0.5, 2.0]), num_step_tokens=10)
-    assert loss.item() == pytest.approx(0.8)
+    batch = replace(
+        one_pair(1.0), logprobs={"chosen": torch.tensor([-4.0, -3.0])}, weights=torch.tensor([0.5, 2.0]),
+        num_step_tokens={"chosen": 10},
+    )  # fmt: skip
+    assert objective("sft").loss(batch).item() == pytest.approx(0.8)
 
 
 def test_dpo_by_hand() -> None:
     # margin 0.1 * ((-3 + 4) - (-6 + 5)) = 0.2; weight 3, one of two examples of the step: 3/2 * -ln sigmoid(0.2)
-    one = [torch.tensor([x]) for x in (-3.0, -6.0, -4.0, -5.0)]
-    loss = dpo(*one, torch.tensor([3.0]), beta=0.1, num_step_examples=2)
+    loss = objectives.load(TrainingConfig(objective="dpo", beta=0.1)).loss(one_pair(3.0))
     assert loss.item() == pytest.approx(1.5 * math.log(1 + math.exp(-0.2)))
 
 
 def test_kto_by_hand() -> None:
-    loss = kto(
-        torch.tensor([-3.0, -6.0]),
-        torch.tensor([-4.0, -5.0]),
-        torch.tensor([True, False]),
-        torch.tensor(0.5),
-        torch.tensor([2.0, 2.0]),
-        beta=0.1,
-        num_step_responses=4,
-        undesirable_factor=3.0,
-    )
+    section = TrainingConfig(objective="kto", beta=0.1, undesirable_factor=3.0)
+    loss = objectives.load(section).loss(replace(one_pair(2.0), measured={"divergence": torch.tensor(0.5)}))
     # desirable: 1 - sigmoid(0.1 * (1 - 0.5)); undesirable: 3 * (1 - sigmoid(0.1 * (0.5 + 1)))
     desirable, undesirable = 1 / (1 + math.exp(0.05)), 3 / (1 + math.exp(0.15))
     assert loss.item() == pytest.approx(2 * (desirable + undesirable) / 4)
@@ -223,9 +221,9 @@ def test_the_micro_batches_of_any_split_add_up_to_the_step(
 
 def test_the_reference_point_gets_no_gradient() -> None:
     point = torch.tensor(0.5, requires_grad=True)
-    logprobs = torch.tensor([-3.0], requires_grad=True)
-    kto(logprobs, torch.tensor([-2.0]), torch.tensor([True]), point, torch.ones(1), 0.1, 1).backward()
-    assert point.grad is None and logprobs.grad is not None
+    logprobs = {name: torch.tensor([-3.0], requires_grad=True) for name in ("chosen", "rejected")}
+    objective("kto").loss(replace(one_pair(1.0), logprobs=logprobs, measured={"divergence": point})).backward()
+    assert point.grad is None and all(values.grad is not None for values in logprobs.values())
 
 
 def test_label_smoothing_mixes_in_the_pair_the_other_way_round() -> None:

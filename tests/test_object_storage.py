@@ -14,7 +14,7 @@ from sampling_runs import ask as ask_all
 from sampling_runs import questions, scripted, settings
 
 from east_ray.records import SAMPLES
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.storage import Folder, RunDirectory, Stages, local_copy, locate
 
 SHARE_FAILED = 0.15

@@ -9,7 +9,7 @@ import pytest
 
 from east_ray.config import InputError, PromptConfig, QuestionsConfig
 from east_ray.questions.prompts import end_of_turn, load_tokenizer, prompts_within, render_prompt, tokenize
-from east_ray.questions.source import load_questions
+from east_ray.questions.stage import load_questions
 from east_ray.records import QUESTIONS
 
 ROOT = Path(__file__).parent.parent

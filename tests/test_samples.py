@@ -13,10 +13,8 @@ import pytest
 
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
-from east_ray.sampling import given_files
-from east_ray.sampling.given import take_samples
-from east_ray.sampling.given_files import check_columns
-from east_ray.sampling.given_rows import MalformedRowError, given_sample, set_aside_reason
+from east_ray.sampling import given
+from east_ray.sampling.given import check_columns, given_sample, set_aside_reason, take_samples
 from east_ray.storage import Folder, Stages, locate
 
 ROOT = Path(__file__).parent.parent
@@ -99,14 +97,12 @@ def test_what_other_servers_say_of_the_end_is_understood() -> None:
     ],
 )
 def test_what_is_no_row_is_said(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(MalformedRowError, match=message):
+    with pytest.raises(InputError, match=message):
         given_sample(row(**changes), PLAIN, "q")
 
 
 def test_a_missing_column_names_those_there_are() -> None:
-    with pytest.raises(
-        MalformedRowError, match="column 'gold' is missing; found 'question', 'reference_answer', 'resp"
-    ):
+    with pytest.raises(InputError, match="column 'gold' is missing; found 'question', 'reference_answer', 'resp"):
         given_sample(row(), SamplesConfig(path="s.jsonl", reference_answer_column="gold"), "q")
 
 
@@ -183,10 +179,10 @@ def test_pieces_of_a_file_give_the_rows_of_the_whole(
     whole = taken(path, tmp_path / "whole")[0]
     assert len(whole) == 200
     for size in (1, 100, 137, 4096):
-        monkeypatch.setattr(given_files, "PIECE_BYTES", size if size > 1 else 97)
+        monkeypatch.setattr(given, "PIECE_BYTES", size if size > 1 else 97)
         info = pa.fs.LocalFileSystem().get_file_info(str(path))
-        pieces = list(given_files.pieces_of(pa.fs.LocalFileSystem(), info, "s"))
-        lines = [line for piece in pieces for line in given_files.lines_of(pa.fs.LocalFileSystem(), piece)]
+        pieces = list(given.pieces_of(pa.fs.LocalFileSystem(), info, "s"))
+        lines = [line for piece in pieces for line in given.lines_of(pa.fs.LocalFileSystem(), piece)]
         assert lines == path.read_bytes().splitlines()
     assert taken(path, tmp_path / "pieces")[0] == whole  # of 4096 bytes each, their lines counted
 

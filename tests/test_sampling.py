@@ -8,7 +8,7 @@ import pytest
 from sampling_runs import ENGINES, questions, settings
 from sampling_runs import ask as ask_all
 
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.storage import Folder, locate
 
 

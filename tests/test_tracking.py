@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from east_ray.config import InputError
-from east_ray.training.tracking import Tracker, tracked
+from east_ray.training.stage import Tracker, tracked
 
 STEPS = [{"step": step, "num_steps": 3, "loss": 1.0 / step, "epoch": 0} for step in (1, 2, 2, 3)]
 

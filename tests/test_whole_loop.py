@@ -139,8 +139,10 @@ def _no_folders_of_others() -> None:
 
 
 def test_the_loop_runs_on_a_table(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
-    values = configuration(tmp_path, quickstart / "model")
+    validation = {"questions": {"path": str(tmp_path / "questions.jsonl")}}
+    values = configuration(tmp_path, quickstart / "model", rounds=2, early_stopping=validation)
     directory = run(tmp_path, values)
+    assert not directory.round(1).folder.exists  # the table answers alike for both models, so nothing is gained
     samples, answers = rows(directory, "samples", SAMPLES), rows(directory, "answers", ANSWERS)
     assert [len(row["responses"]) for row in samples] == [NUM_RESPONSES] * 6
     for sample, answer in zip(samples, answers, strict=True):

@@ -1,12 +1,17 @@
-"""What every section of the settings is made of: strict fields, names of parts, dotted keys."""
+"""What every section of the settings is made of: strict fields, marks on them, dotted keys, and messages of errors.
+
+A field without a `MayChange` is fixed once anything was sampled. A mark on a section holds for the settings in it that
+have none of their own. `storage.rounds` asks `differences` whether a stored run may go on.
+"""
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 
 class InputError(ValueError):
@@ -58,10 +63,14 @@ def section_type(annotation: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(annotation) if (found := section_type(inner))), None)
 
 
-def check_name(key: str, name: str) -> None:
-    """Raises ValueError for a name that cannot be the name of a folder."""
+def _check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"{key}: a name consists of letters, digits, '.', '_' and '-'")
+        raise ValueError("a name consists of letters, digits, '.', '_' and '-'")
+    return name
+
+
+#: A string that can be the name of a folder.
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
 def set_dotted(values: dict[str, Any], dotted_key: str, value: Any) -> None:
@@ -82,3 +91,90 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@dataclass(frozen=True)
+class MayChange:
+    """A mark: the setting may differ from the stored one, and the run goes on."""
+
+    until: tuple[str, ...] = ()  # until one of these stages of round 0 is done, for any of its trainings
+    always: bool = False  # at any time, because no result depends on it
+    keys: frozenset[str] = frozenset()  # of a dictionary: these keys may change at any time
+    if_empty: bool = False  # at any time if the stored value is empty
+    remakes: str | None = None  # the stage that is done again after the change
+
+
+#: No result depends on the setting: more workers, another cluster.
+ANY_TIME = MayChange(always=True)
+_FIXED = MayChange()
+
+
+def mark_of(section: type[BaseModel], dotted_key: str) -> MayChange:
+    """The mark that holds for a setting. Below a field that is no section, e.g. in `variants`, the field's holds."""
+    mark, inside = _FIXED, section
+    for name in dotted_key.split("."):
+        field = inside.model_fields[name]
+        mark = next((one for one in field.metadata if isinstance(one, MayChange)), mark)
+        if (found := section_type(field.annotation)) is None:
+            break
+        inside = found
+    return mark
+
+
+def changes(stored: BaseModel, given: BaseModel) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (stored value, given value) of each difference that can change a result."""
+    old, new = dict(_results_keys(stored)), dict(_results_keys(given))
+    return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
+
+
+def differences(stored: BaseModel, given: BaseModel, is_done: Callable[[str], bool] = lambda stage: True) -> list[str]:
+    """What forbids that a stored run goes on with the given settings, as ``key: 1 there, 2 now``.
+
+    `is_done` says whether a stage is done; by default all are.
+    """
+    return [
+        f"{key}: {before!r} there, {now!r} now"
+        for key, (before, now) in changes(stored, given).items()
+        if not may_change(mark_of(type(stored), key), before, is_done)
+    ]
+
+
+def may_change(mark: MayChange, before: object, is_done: Callable[[str], bool]) -> bool:
+    """Whether a setting with this mark and the stored value `before` may have another one now."""
+    return mark.always or (mark.if_empty and not before) or (bool(mark.until) and not any(map(is_done, mark.until)))
+
+
+def _results_keys(section: BaseModel, prefix: str = "", inherited: MayChange = _FIXED) -> Iterator[tuple[str, Any]]:
+    """The settings that results depend on, by dotted key; a dictionary with free keys is taken apart."""
+    for name, field in type(section).model_fields.items():
+        mark = next((one for one in field.metadata if isinstance(one, MayChange)), inherited)
+        if isinstance(value := getattr(section, name), BaseModel):
+            yield from _results_keys(value, f"{prefix}{name}.", mark)
+        elif mark.keys:
+            yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in mark.keys)
+        elif not mark.always:
+            yield f"{prefix}{name}", value
+
+
+def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    """``key: what is wrong`` for each error of a model of type `root`."""
+    return (_sentence(details, root) for details in error.errors())
+
+
+def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in details["loc"] if part != "[key]")
+    match details["type"]:
+        case "extra_forbidden":
+            section = root
+            for part in details["loc"][:-1]:
+                if isinstance(part, str):  # numbers are places in a list of sections
+                    section = section_type(section.model_fields[part].annotation) or section
+            known = list(section.model_fields)
+            return f"{path}: unknown key{hint(str(details['loc'][-1]), known) or '; known here: ' + ', '.join(known)}"
+        case "missing":
+            return f"{path}: missing; this key is required"
+        case "value_error":
+            message = details["msg"].removeprefix("Value error, ")
+            return f"{path}: {message}" if path else message
+    expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{path}: {details['input']!r} given, expected {expected}"

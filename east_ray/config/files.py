@@ -4,14 +4,16 @@
 WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
-from east_ray.config.base import InputError, flatten, set_dotted
+from east_ray.config.base import InputError, set_dotted
 from east_ray.config.settings import Config, validate
 
 #: The folder of the YAML file that was read last, where `doors` looks for a user's modules; empty: none was read.
@@ -59,7 +61,7 @@ def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: st
 
 def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of plain values with dotted overrides applied, not checked. Raises InputError if one is not key=value."""
-    merged = _copy(values)
+    merged = copy.deepcopy(dict(values))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -73,9 +75,18 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Every setting by its dotted key, e.g. {"weighting.exponent": 1.5}."""
-    return dict(flatten(config.model_dump()))
+def dump_documented(section: BaseModel, indent: str = "") -> str:
+    """A configuration as YAML with each field's documentation as a comment above it."""
+    lines = []
+    for name, field in type(section).model_fields.items():
+        lines += [f"{indent}# {line.strip()}\n" for line in (field.description or "").splitlines()]
+        if isinstance(value := getattr(section, name), BaseModel):
+            lines += [f"{indent}{name}:\n", dump_documented(value, indent + "  ")]
+        else:
+            plain = section.model_dump(include={name})
+            shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
+            lines += [f"{indent}{line}\n" for line in shown.splitlines()]
+    return "".join(lines)
 
 
 def _parse_yaml(text: str, source: str) -> Any:
@@ -85,7 +96,3 @@ def _parse_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise InputError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
-
-
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}

@@ -1,22 +1,23 @@
-"""The whole configuration of a run, and the checks between its sections. Nothing here edits a value."""
+"""The whole configuration of a run, its comparison, and the checks between sections. Nothing here edits a value."""
 
-from collections.abc import Mapping
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from east_ray.config.base import InputError, Section, check_name, flatten, set_dotted
-from east_ray.config.compare import CompareConfig
-from east_ray.config.evaluation import EarlyStoppingConfig, EvaluationConfig, StudiesConfig
-from east_ray.config.examples import AnswersConfig, SelectionConfig, WeightingConfig
-from east_ray.config.messages import sentences
-from east_ray.config.questions import PromptConfig, QuestionsConfig, SamplesConfig
-from east_ray.config.resuming import ANY_TIME, UNTIL_ANSWERS_USED, UNTIL_MEASURED, UNTIL_WEIGHED, MayChange
-from east_ray.config.sampling import EnginePoolConfig, SamplingConfig
-from east_ray.config.training import TrainingConfig
+from east_ray.config import sections
+from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, sentences, set_dotted
 
-#: Settings that a variant or an arm of a comparison may override, besides those of whole sections.
-_OVERRIDABLE_SECTIONS, _OVERRIDABLE_KEYS = ("selection", "weighting", "training"), ("seed", "answers.responses")
+#: The setting decides what is made of the samples.
+_UNTIL_WEIGHED = MayChange(until=("examples",))
+#: The setting also decides how models are measured; "base" is the evaluation of the base model in a comparison.
+_UNTIL_MEASURED = MayChange(until=("examples", "evaluation", "base"))
+#: The same, and the stage `answers` has used it.
+_UNTIL_ANSWERS_USED = MayChange(until=_UNTIL_MEASURED.until, remakes="answers")
 
 #: Names of the two models that every round has, beside its variants: the one the run starts from, the one it trains.
 BASE, TRAINED = "base", "trained"
@@ -29,6 +30,91 @@ class ClusterConfig(Section):
     """Ray cluster to join (auto, HOST:6379). By default RAY_ADDRESS if set, else a local Ray that ends with the run."""
     num_cpus: Annotated[int, Field(ge=1)] | None = None
     """CPUs of a local Ray; by default those of the machine."""
+
+
+class GridConfig(Section):
+    """Trainings of a comparison: every combination of these lists. Each has a name such as sft-entropy-a1.5."""
+
+    objectives: Annotated[list[sections.ObjectiveName], Field(min_length=1)] = ["sft"]
+    """Training objectives."""
+    signals: Annotated[list[sections.SignalName], Field(min_length=1)] = ["uniform", "entropy"]
+    """Signals, which the weight grows with."""
+    exponents: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=1)] = [1.0]
+    """Exponents of every signal but uniform."""
+    mappings: Annotated[list[sections.MappingName], Field(min_length=1)] = ["power"]
+    """Mappings of every signal but uniform."""
+    overrides: dict[str, Any] = {}
+    """Settings of selection, weighting and training, and answers.responses, for all of them, e.g.
+    {training.learning_rate: 2.0e-7}."""
+    suffix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+)?$")] = ""
+    """Added to the names, e.g. -lr1, to tell apart grids that differ only in their overrides."""
+
+    def arms(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, overrides) of each combination."""
+        for objective, signal in product(self.objectives, self.signals):
+            for mapping, exponent in product(self.mappings, self.exponents) if signal != "uniform" else [("", 0.0)]:
+                overrides: dict[str, Any] = {"training.objective": objective, "weighting.signal": signal}
+                name = f"{objective}-{signal}"
+                if mapping:
+                    overrides |= {"weighting.mapping": mapping, "weighting.exponent": float(exponent)}
+                    name += f"-a{exponent:g}" + (f"-{mapping}" if mapping != "power" else "")
+                yield name.replace(":", ".") + self.suffix, overrides | self.overrides
+
+
+class CompareConfig(Section):
+    """Trainings from one set of samples, each with several seeds, evaluated on the same questions."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    """Every training is repeated with each seed, which decides the responses trained on and their order."""
+    grids: Annotated[list[GridConfig], Field(min_length=1)] = [GridConfig()]
+    """What is compared."""
+    baseline: str | None = None
+    """Name of the training that every other is compared with, e.g. sft-uniform. By default each is compared with the
+    one with uniform weights, the same objective and the same overrides."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trainings at the same time; by default as many as the CPUs and GPUs of the cluster allow at the start."""
+    models_at_once: Annotated[int, Field(ge=1)] = 8
+    """Models, and tokenized examples of each, that are kept at a time: evaluated together, then removed."""
+    keep_models: bool = False
+    """Keep the models after their evaluation."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        decided_by_lists = ("training.objective", "weighting")
+        keys = [key for grid in self.grids for key, _ in flatten(grid.overrides)]
+        if mine := [key for key in keys if key.startswith(decided_by_lists)]:
+            raise ValueError(f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may be given once")
+        names = Counter(name for grid in self.grids for name, _ in grid.arms())
+        name, times = names.most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"grids: two trainings are called {name}; give one grid a suffix")
+        if self.baseline is not None and self.baseline not in names:
+            near = hint(self.baseline, list(names))
+            raise ValueError(f"baseline: no training is called {self.baseline}{near or '; known: ' + ', '.join(names)}")
+        return self
+
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """Name -> overrides of everything that is compared."""
+        return dict(arm for grid in self.grids for arm in grid.arms())
+
+    def baselines(self) -> dict[str, str | None]:
+        """Name of each arm -> name of the arm that it is compared with; None for a baseline, or if there is none."""
+        if self.baseline is not None:
+            return {name: self.baseline if name != self.baseline else None for name in self.arms()}
+        alike, uniform = {}, dict[tuple[str, str], str]()
+        for grid in self.grids:
+            for name, overrides in grid.arms():
+                alike[name] = (overrides["training.objective"], json.dumps(grid.overrides, sort_keys=True))
+                if overrides["weighting.signal"] == "uniform":
+                    uniform.setdefault(alike[name], name)
+        return {name: found if (found := uniform.get(kind)) != name else None for name, kind in alike.items()}
+
+    def trainings(self) -> dict[str, dict[str, Any]]:
+        """Name -> overrides of each arm with each seed."""
+        arms = product(self.arms().items(), self.seeds)
+        return {f"{name}-seed-{seed}": overrides | {"seed": seed} for (name, overrides), seed in arms}
 
 
 class Config(Section):
@@ -49,32 +135,32 @@ class Config(Section):
     """Which model a later round trains: the previous round's, or `model` again."""
     questions_per_round: Literal["same", "fresh"] = "same"
     """same: every round asks the same questions. fresh: each asks the next `questions.max_questions` of the source."""
-    early_stopping: EarlyStoppingConfig | None = None
+    early_stopping: sections.EarlyStoppingConfig | None = None
     """End after a round whose model does not answer significantly more of these questions than the one before it."""
-    questions: QuestionsConfig | None = None
+    questions: sections.QuestionsConfig | None = None
     """The questions to learn from. Either these or `samples`; `east-ray evaluate` works without both."""
-    samples: SamplesConfig | None = None
+    samples: sections.SamplesConfig | None = None
     """Questions with responses from another sampler; nothing is sampled then."""
-    prompt: PromptConfig = PromptConfig()
+    prompt: sections.PromptConfig = sections.PromptConfig()
     """How a question is put to the model."""
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: sections.SamplingConfig = sections.SamplingConfig()
     """How responses are drawn."""
-    engines: EnginePoolConfig = EnginePoolConfig()
+    engines: sections.EnginePoolConfig = sections.EnginePoolConfig()
     """The engines that sample and evaluate."""
-    answers: Annotated[AnswersConfig, UNTIL_ANSWERS_USED] = AnswersConfig()
+    answers: Annotated[sections.AnswersConfig, _UNTIL_ANSWERS_USED] = sections.AnswersConfig()
     """How final answers are found and compared."""
-    selection: Annotated[SelectionConfig, UNTIL_WEIGHED] = SelectionConfig()
+    selection: Annotated[sections.SelectionConfig, _UNTIL_WEIGHED] = sections.SelectionConfig()
     """Which questions become examples."""
-    weighting: Annotated[WeightingConfig, UNTIL_WEIGHED] = WeightingConfig()
+    weighting: Annotated[sections.WeightingConfig, _UNTIL_WEIGHED] = sections.WeightingConfig()
     """How an example's weight comes from its question's responses."""
-    training: Annotated[TrainingConfig, UNTIL_WEIGHED] = TrainingConfig()
+    training: Annotated[sections.TrainingConfig, _UNTIL_WEIGHED] = sections.TrainingConfig()
     """How the model is trained on the weighted examples."""
-    variants: Annotated[dict[str, dict[str, Any]], UNTIL_WEIGHED] = {}
+    variants: Annotated[dict[Name, dict[str, Any]], _UNTIL_WEIGHED] = {}
     """Other ways to learn from the same responses, for comparison: name -> overrides of selection, weighting, training
     and answers.responses, e.g. {uniform: {weighting.signal: uniform}}."""
-    evaluation: Annotated[EvaluationConfig, UNTIL_MEASURED] = EvaluationConfig()
+    evaluation: Annotated[sections.EvaluationConfig, _UNTIL_MEASURED] = sections.EvaluationConfig()
     """How models are measured."""
-    studies: Annotated[StudiesConfig, ANY_TIME] = StudiesConfig()
+    studies: Annotated[sections.StudiesConfig, ANY_TIME] = sections.StudiesConfig()
     """Further analyses of the samples, for the report."""
     compare: Annotated[CompareConfig | None, ANY_TIME] = None
     """What `east-ray compare` trains and evaluates; grids and seeds may be added later."""
@@ -94,10 +180,6 @@ class Config(Section):
             raise ValueError("rounds: given samples are one round; a second would need sampling")
         elif self.training.examples == "reference_solutions":
             raise ValueError("training.examples: reference_solutions needs questions, not samples")
-        return self
-
-    @model_validator(mode="after")
-    def _rounds_make_sense(self) -> Self:
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             raise ValueError("questions_per_round: fresh needs questions.max_questions, the number of each round")
         return self
@@ -105,7 +187,6 @@ class Config(Section):
     @model_validator(mode="after")
     def _variants_resolve(self) -> Self:
         for name in self.variants:
-            check_name(f"variants.{name}", name)
             self.variant(name)
         taken = {BASE, TRAINED}
         for key, names in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
@@ -114,13 +195,9 @@ class Config(Section):
             taken.update(names)
         if self.compare:
             if self.evaluation.models or self.evaluation.responses_per_question:
-                raise ValueError(
-                    "compare: a comparison measures accuracy, without evaluation.models and sampled responses"
-                )
+                raise ValueError("compare: cannot be combined with evaluation.models and sampled responses")
             if self.variants or self.early_stopping or self.training.examples == "reference_solutions":
-                raise ValueError(
-                    "compare: cannot be combined with variants, early_stopping or examples: reference_solutions"
-                )
+                raise ValueError("compare: cannot be combined with variants, early_stopping and reference_solutions")
             for name in self.compare.arms():
                 self.variant(f"{name}-seed-{self.compare.seeds[0]}")
         return self
@@ -137,11 +214,11 @@ class Config(Section):
         """
         values = self.model_dump() | {"variants": {}, "compare": None}
         where = "compare" if self.compare else f"variants.{name}"
-        overrides = self.compare.trainings()[name] if self.compare else self.variants[name]
-        for key, value in flatten(overrides):
-            if key.partition(".")[0] not in _OVERRIDABLE_SECTIONS and key not in _OVERRIDABLE_KEYS:
-                allowed = ", ".join(_OVERRIDABLE_SECTIONS + _OVERRIDABLE_KEYS[:1])
-                raise InputError(f"{where}.{key}: only {allowed} and {_OVERRIDABLE_KEYS[1]} may differ here")
+        for key, value in flatten(self.compare.trainings()[name] if self.compare else self.variants[name]):
+            if not re.match(r"(selection|weighting|training)(\.|$)|seed$|answers\.responses$", key):
+                raise InputError(
+                    f"{where}.{key}: only selection, weighting, training, seed and answers.responses may differ here"
+                )
             set_dotted(values, key, value)
         return validate(values, f"{where}.")
 

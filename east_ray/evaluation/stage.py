@@ -15,7 +15,7 @@ from east_ray.evaluation.judging import judge_response, judge_responses
 from east_ray.evaluation.metrics import metrics, model_differences
 from east_ray.questions.stage import askable_questions
 from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES, ModelDifference
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Decoding
 from east_ray.sampling.stage import ask_models, max_prompt_tokens
 from east_ray.storage import StageRecord, counts_by, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed

@@ -22,41 +22,22 @@ from east_ray.config.base import hint
 Format = Callable[[Mapping[str, Any], QuestionsConfig], Mapping[str, Any]]
 
 #: The built-in formats: `module:name` of a function, or of a class that is instantiated once for each file.
-FORMATS = {
-    "auto": "east_ray.questions.formats:Auto",
-    "gsm8k": "east_ray.questions.formats:gsm8k",
-    "math": "east_ray.questions.formats:math",
-    "columns": "east_ray.questions.formats:columns",
-}
+FORMATS = {"auto": f"{__name__}:Auto"} | {name: f"{__name__}:{name}" for name in ("gsm8k", "math", "columns")}
 
-#: GSM8K's calculator annotations, <<48/2=24>>, which no model should learn to write.
-_CALCULATOR = re.compile(r"<<[^<>]*>>")
-
-_TEXT = (str,)
-_LABEL = (str, int, float)
-#: What a format returns: each key with the types of its value, which may also be None.
-_FIELDS = {
-    "question": _TEXT,
-    "reference_answer": _TEXT,
-    "reference_solution": _TEXT,
-    "level": _LABEL,
-    "subject": _LABEL,
-    "question_id": _LABEL,
-}
-_REQUIRED = ("question", "reference_answer")
+#: What a format returns: texts, of which the first two are required, and labels, which may also be numbers.
+_TEXTS = ("question", "reference_answer", "reference_solution")
+_LABELS = ("level", "subject", "question_id")
 
 
 def load(settings: QuestionsConfig) -> Format:
     """The format that `questions.format` names. Raises InputError if it cannot be loaded or is no function."""
     found = doors.load("questions.format", settings.format, FORMATS)
-    if isinstance(found, type):
-        found = found()
-    if not callable(found):
+    read: Format = found() if isinstance(found, type) else found
+    if not callable(read):
         raise InputError(
-            f"questions.format: {settings.format} is of type {type(found).__name__}; expected a function of a row and "
+            f"questions.format: {settings.format} is of type {type(read).__name__}; expected a function of a row and "
             "the section questions"
         )
-    read: Format = found
     return read
 
 
@@ -65,24 +46,26 @@ def normalized(read: Format, row: Mapping[str, Any], settings: QuestionsConfig) 
 
     Raises InputError, which says what is wrong with the row or with the result of a user's format.
     """
+    name, fields = settings.format, (*_TEXTS, *_LABELS)
     try:
         result = read(row, settings)
     except InputError:
         raise
     except Exception as error:  # a user's function may raise anything
-        raise InputError(f"{settings.format} failed with {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise InputError(f"{name} failed with {type(error).__name__}: {error}".splitlines()[0]) from error
     if not isinstance(result, Mapping):
-        raise InputError(f"{settings.format} returned {_kind(result)}; expected a mapping of {', '.join(_FIELDS)}")
-    if missing := [key for key in _REQUIRED if key not in result]:
-        raise InputError(f"{settings.format} returned no {missing[0]!r}; found {', '.join(map(repr, sorted(result)))}")
+        raise InputError(f"{name} returned {_kind(result)}; expected a mapping of {', '.join(fields)}")
+    for key in ("question", "reference_answer"):
+        if key not in result:
+            raise InputError(f"{name} returned no {key!r}; found {', '.join(map(repr, sorted(result)))}")
     for key, value in result.items():
-        if key not in _FIELDS:
-            near = hint(str(key), list(_FIELDS)) or f"; expected some of {', '.join(_FIELDS)}"
-            raise InputError(f"{settings.format} returned the unknown key {key!r}{near}")
-        if isinstance(value, bool) or not isinstance(value, _FIELDS[key] + (type(None),)):
-            expected = "text" if _FIELDS[key] is _TEXT else "text or a number"
-            raise InputError(f"{settings.format} returned {_kind(value)} as {key!r}; expected {expected}")
-    return {key: _label(result.get(key)) for key in _FIELDS}
+        if key not in fields:
+            near = hint(str(key), list(fields)) or f"; expected some of {', '.join(fields)}"
+            raise InputError(f"{name} returned the unknown key {key!r}{near}")
+        if isinstance(value, bool) or not isinstance(value, str | None if key in _TEXTS else str | int | float | None):
+            expected = "text" if key in _TEXTS else "text or a number"
+            raise InputError(f"{name} returned {_kind(value)} as {key!r}; expected {expected}")
+    return {key: _label(result.get(key)) for key in fields}
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
@@ -92,45 +75,36 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
     return row[column]
 
 
-# -------------------------------------------------------------------------------------------------- built-in formats
-
-
 class Auto:
     """Reads a whole file as the layout that its first row has."""
 
-    def __init__(self) -> None:
-        self._read: Format | None = None
+    _read: Format | None = None
 
     def __call__(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
         """The question of a row. Raises InputError if the first row has none of the known layouts."""
         if self._read is None:
-            self._read = _format_of(row)
+            if {"problem", "solution"} <= row.keys():
+                self._read = math
+            elif {"question", "answer"} <= row.keys() and "####" in str(row["answer"]):
+                self._read = gsm8k
+            elif {"question", "reference_answer"} <= row.keys():
+                self._read = columns
+            else:
+                raise InputError(
+                    f"the columns {sorted(row)} are neither GSM8K's (question, answer with ####) nor MATH's (problem, "
+                    "solution); set questions.format: columns and name them"
+                )
         return self._read(row, settings)
-
-
-def _format_of(row: Mapping[str, Any]) -> Format:
-    if {"problem", "solution"} <= row.keys():
-        return math
-    if {"question", "answer"} <= row.keys() and "####" in str(row["answer"]):
-        return gsm8k
-    if {"question", "reference_answer"} <= row.keys():
-        return columns
-    raise InputError(
-        f"the columns {sorted(row)} are neither GSM8K's (question, answer with ####) nor MATH's (problem, solution); "
-        "set questions.format: columns and name them"
-    )
 
 
 def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """GSM8K: {question, answer}, where the answer is a worked solution that ends in "#### 72"."""
     solution, marker, answer = (_text(row, "answer") or "").rpartition("####")
     reference = answer.strip() if marker else None
-    return {
-        "question": _text(row, "question"),
-        "reference_answer": reference,
-        "reference_solution": _boxed_solution(_CALCULATOR.sub("", solution).strip(), reference),
-        **_labels(row),
-    }
+    # Without the calculator annotations, <<48/2=24>>, which no model should learn to write.
+    worked = _boxed_solution(re.sub(r"<<[^<>]*>>", "", solution).strip(), reference)
+    asked = {"question": _text(row, "question"), "reference_answer": reference, "reference_solution": worked}
+    return asked | labels(row)
 
 
 def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
@@ -142,7 +116,7 @@ def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]
         "reference_answer": str(given) if given is not None else answers.extract_answer(solution),
         "reference_solution": solution or None,
         "question_id": _label(row.get("unique_id")),
-        **_labels(row),
+        **labels(row),
     }
 
 
@@ -150,12 +124,9 @@ def columns(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, A
     """Any layout whose columns `questions.question_column` and its like name."""
     reference = _text(row, settings.reference_answer_column)
     column = settings.reference_solution_column
-    return {
-        "question": _text(row, settings.question_column),
-        "reference_answer": reference,
-        "reference_solution": _boxed_solution(_text(row, column) or "", reference) if column else None,
-        **_labels(row),
-    }
+    worked = _boxed_solution(_text(row, column) or "", reference) if column else None
+    question = _text(row, settings.question_column)
+    return {"question": question, "reference_answer": reference, "reference_solution": worked} | labels(row)
 
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
@@ -163,13 +134,13 @@ def _text(row: Mapping[str, Any], column: str) -> str | None:
     return None if value is None else str(value).strip()
 
 
-def _labels(row: Mapping[str, Any]) -> dict[str, str | None]:
+def labels(row: Mapping[str, Any]) -> dict[str, str | None]:
+    """`level` and `subject` of a row, in the columns that MATH and this package name them by."""
     return {"level": _label(row.get("level")), "subject": _label(row.get("subject", row.get("type")))}
 
 
 def _label(value: Any) -> str | None:
-    """A value as text, whatever type the source has (MATH-500's levels are numbers)."""
-    return None if value is None else str(value)
+    return None if value is None else str(value)  # MATH-500's levels are numbers
 
 
 def _boxed_solution(solution: str, reference: str | None) -> str | None:

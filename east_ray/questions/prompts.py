@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from east_ray.config import InputError, PromptConfig
-from east_ray.questions.source import rows_of, table_of
 from east_ray.records import SET_ASIDE, SetAside
 
 if TYPE_CHECKING:
@@ -66,17 +65,14 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: P
 
     The chat template writes the beginning-of-sequence token itself, so the text is tokenized without special tokens.
     """
-    rendered = tokenizer.apply_chat_template(
-        messages(question, prompt), add_generation_prompt=True, tokenize=False, **prompt.template_variables
-    )
-    assert isinstance(rendered, str)
-    return rendered
+    variables = prompt.template_variables
+    asked = messages(question, prompt)
+    return str(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **variables))
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids of a rendered prompt: special tokens in the text become their ids, and none is added."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @functools.lru_cache(maxsize=8)
@@ -87,24 +83,22 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """
     mark = "east ray was here"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    rendered = tokenizer.apply_chat_template(turns, tokenize=False)
-    assert isinstance(rendered, str)
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    after = [token for token in tokenize(tokenizer, rendered.rpartition(mark)[2]) if token in special]
-    eos: int | None = tokenizer.eos_token_id
-    return after[:1] or ([] if eos is None else [eos])
+    after = tokenize(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(mark)[2])
+    added = tokenizer.added_tokens_decoder
+    special = [token for token in after if token in added and added[token].special]
+    return special[:1] or [token for token in [tokenizer.eos_token_id] if token is not None]
 
 
 def prompts_within(
     questions: pa.Table, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig, max_prompt_tokens: int
 ) -> tuple[pa.Table, pa.Table]:
     """The questions whose prompt has at most this many tokens, and the others as rows of records.SET_ASIDE."""
-    aside: list[dict[str, Any]] = []
-    fits: list[bool] = []
-    for row in rows_of(questions):
-        num_tokens = len(tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt)))
-        fits.append(num_tokens <= max_prompt_tokens)
-        if not fits[-1]:
-            detail = f"{num_tokens} prompt tokens, room for {max_prompt_tokens}"
-            aside.append(row | {"reason": SetAside.PROMPT_TOO_LONG, "detail": detail})
-    return questions.filter(pa.array(fits, pa.bool_())), table_of(aside, SET_ASIDE)
+    texts = questions["question"].to_pylist()
+    sizes = [len(tokenize(tokenizer, render_prompt(tokenizer, text, prompt))) for text in texts]
+    aside = [
+        row | {"reason": SetAside.PROMPT_TOO_LONG, "detail": f"{size} prompt tokens, room for {max_prompt_tokens}"}
+        for row, size in zip(questions.to_pylist(), sizes, strict=True)
+        if size > max_prompt_tokens
+    ]
+    fits = pa.array([size <= max_prompt_tokens for size in sizes], pa.bool_())
+    return questions.filter(fits), pa.Table.from_pylist(aside, SET_ASIDE)

@@ -1,15 +1,29 @@
-"""``questions/`` of a round: the questions that are asked, and those that cannot be."""
+"""``questions/`` of a round, from a JSONL, JSON, CSV or Parquet file or a data set of the Hugging Face hub.
 
-from collections.abc import Callable
+Questions that cannot be asked are set aside. `formats.py` makes a question of a row.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.fs
+import pyarrow.parquet
 
 from east_ray import answers
 from east_ray.config import Config, InputError, QuestionsConfig
+from east_ray.questions import formats
 from east_ray.questions.prompts import load_tokenizer, prompts_within
-from east_ray.questions.source import CanUse, load_questions
-from east_ray.storage import counts_by, local_copy, resolve_model
+from east_ray.records import QUESTIONS, SET_ASIDE, SetAside
+from east_ray.storage import counts_by, local_copy, locate, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
+
+#: Whether a grader can compare responses with this reference answer.
+CanUse = Callable[[str | None], bool]
 
 #: The most tokens that a prompt for a model may have; None: unknown, so that the length of prompts is not checked.
 #: The sampling stage says it (`sampling.stage.max_prompt_tokens`), since it depends on the backend.
@@ -26,8 +40,9 @@ def ask_questions(
         return
     with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
         source = config.questions
-        if config.questions_per_round == "fresh":
-            source = slice_of_round(source, round_.number)
+        if config.questions_per_round == "fresh":  # as many as `max_questions`, after those of the rounds before
+            skip = source.skip + round_.number * (source.max_questions or 0)
+            source = source.model_copy(update={"skip": skip})
         questions, aside = askable_questions(round_, source, round_.sampled_model, max_prompt_tokens, can_use)
         (stages / "questions").replace(questions)
         (stages / "set_aside").replace(aside)
@@ -37,17 +52,8 @@ def ask_questions(
         line.update(questions.num_rows, f"{aside.num_rows:,} set aside" if aside.num_rows else "")
 
 
-def slice_of_round(source: QuestionsConfig, number: int) -> QuestionsConfig:
-    """A round's own questions: as many as `max_questions`, after those of the rounds before it."""
-    return source.model_copy(update={"skip": source.skip + number * (source.max_questions or 0)})
-
-
 def askable_questions(
-    round_: Round,
-    source: QuestionsConfig,
-    model: str,
-    max_prompt_tokens: MaxPromptTokens,
-    can_use: CanUse = answers.is_parsable_reference,
+    round_: Round, source: QuestionsConfig, model: str, max_prompt_tokens: MaxPromptTokens, can_use: CanUse
 ) -> tuple[pa.Table, pa.Table]:
     """The questions of a source whose prompts leave room for a response, and those set aside."""
     config, model = round_.config, resolve_model(model)
@@ -57,3 +63,112 @@ def askable_questions(
         return questions, aside
     questions, too_long = prompts_within(questions, load_tokenizer(local_copy(model)), config.prompt, most)
     return questions, pa.concat_tables([aside, too_long])
+
+
+def load_questions(
+    config: QuestionsConfig, can_use: CanUse = answers.is_parsable_reference
+) -> tuple[pa.Table, pa.Table]:
+    """The questions to ask (records.QUESTIONS), and those set aside (records.SET_ASIDE).
+
+    A question is set aside if it has no text, or a reference answer that `can_use` refuses. Raises InputError for a
+    missing, empty or malformed file (naming the line), a missing column, a question_id that occurs twice, and a result
+    of a user's format that is no question.
+    """
+    source = config.path or f"{config.hub} ({config.split})"
+    read = formats.load(config)
+    rows = list(_hub_rows(config) if config.hub else _file_rows(config))
+    if not rows:
+        raise InputError(f"{source}: the file is empty; expected at least one question")
+    stem = PurePosixPath(config.path or str(config.hub)).stem + ("" if config.path else f"-{config.split}")
+
+    asked: list[dict[str, Any]] = []
+    aside: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
+    stop = None if config.max_questions is None else config.skip + config.max_questions
+    for number, row in rows[config.skip : stop]:
+        where = f"{source}, row {number}"
+        try:
+            question: dict[str, Any] = {**formats.normalized(read, row, config)}
+            extra = {column: formats.cell(row, column) for column in config.extra_columns}
+            given_id = question["question_id"] if config.id_column is None else formats.cell(row, config.id_column)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error.__cause__
+        question_id = f"{stem}-{number:06d}" if given_id is None else str(given_id)
+        if question_id in seen:
+            raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
+        seen[question_id] = where
+        question |= {"question_id": question_id, "extra": json.dumps(extra, default=str) if extra else None}
+        reason = set_aside_reason(question, can_use)
+        (asked if reason is None else aside).append(question | {"reason": reason})
+    if not seen:
+        raise InputError(f"{source}: no question is left after skip {config.skip} of {len(rows)}")
+    return pa.Table.from_pylist(asked, QUESTIONS), pa.Table.from_pylist(aside, SET_ASIDE)
+
+
+def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside | None:
+    """Why a question cannot be asked; None if it can. `can_use` takes the reference answer."""
+    if not (question["question"] or "").strip():
+        return SetAside.EMPTY_QUESTION
+    return None if can_use(question["reference_answer"]) else SetAside.UNPARSABLE_REFERENCE
+
+
+def _file_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(row number from 1, row) of a JSONL, JSON, CSV or Parquet file."""
+    path = str(config.path)
+    filesystem, inner = locate(path)
+    info = filesystem.get_file_info(inner)
+    if info.type != pa.fs.FileType.File:
+        found = "is a folder" if info.type == pa.fs.FileType.Directory else "does not exist"
+        raise InputError(f"questions file {path} {found}; expected a .jsonl, .json, .csv or .parquet file")
+    suffix = PurePosixPath(inner).suffix
+    if suffix not in (".jsonl", ".json", ".csv", ".parquet"):
+        raise InputError(f"questions file {path}: expected .jsonl, .json, .csv or .parquet, found {suffix!r}")
+    with filesystem.open_input_file(inner) as file:
+        if suffix.startswith(".json"):
+            yield from _json_rows(file.read(), path, lines=suffix == ".jsonl")
+            return
+        try:
+            table = pa.parquet.read_table(file) if suffix == ".parquet" else pa.csv.read_csv(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path}: cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from error
+        yield from enumerate(table.to_pylist(), start=1)
+
+
+def _json_rows(content: bytes, path: str, *, lines: bool) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 text") from error
+    if lines:
+        numbered = enumerate(text.split("\n"), start=1)
+        parsed = [(number, _parse_json(line, f"{path}, line {number}")) for number, line in numbered if line.strip()]
+    else:
+        values = _parse_json(text, path) if text.strip() else []
+        if not isinstance(values, list):
+            raise InputError(f"{path}: expected a JSON list of questions, found {type(values).__name__}")
+        parsed = list(enumerate(values, start=1))
+    for number, row in parsed:
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
+        if re.search("[\ud800-\udfff]", "".join(value for value in row.values() if isinstance(value, str))):
+            raise InputError(f"{path}, line {number}: half of a surrogate pair, which is not text")
+        yield number, row
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error})") from error
+
+
+def _hub_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(str(config.hub), config.hub_config, split=config.split)
+    except Exception as error:  # the library raises errors of many kinds, those of the network library among them
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"questions.hub: cannot load {config.hub!r}, split {config.split!r}: {message}") from error
+    yield from enumerate((dict(row) for row in loaded), start=1)

@@ -5,32 +5,286 @@ questions as a part of ``samples/`` and hands on only numbers. A row that cannot
 """
 
 import hashlib
+import io
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
+import pyarrow.parquet as pq
 
 from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
+from east_ray.questions import stage as questions
+from east_ray.questions.formats import cell, labels
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
-from east_ray.sampling.given_files import ROWS_AT_ONCE, Piece, find_files, lines_of, piece_rows, pieces_of, sound
-from east_ray.sampling.given_rows import MalformedRowError, Row, given_sample, set_aside_reason
-from east_ray.storage import Stages
+from east_ray.storage import Stages, locate
 
+#: Bytes of a file that one task reads.
+PIECE_BYTES = 32 << 20
+#: Rows of a file that are in memory as Python objects.
+_ROWS_AT_ONCE = 64
+#: A longer line of JSONL is set aside.
+_MAX_ROW_BYTES = 1 << 28
 #: Bytes of responses that a task holds in memory before it writes them as a part.
 _PART_BYTES = 16 << 20
 _WRITTEN = ("samples", "questions", "set_aside")
+#: What other servers call the two ways in which a response ends.
+_FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), "stop") | (
+    dict.fromkeys(("length", "max_tokens", "max_length"), "length")
+)
+
+Row = Mapping[str, Any]
+
+
+# ------------------------------------------------------------------------------------------------------------ one row
+
+
+def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
+    """A row of a file, with the columns that the configuration names -> a row of records.SAMPLES.
+
+    A response that is null has no text; a missing number of tokens stays null. Raises InputError, which says what was
+    expected, if the row cannot be read.
+    """
+    question = cell(row, columns.question_column)
+    reference = cell(row, columns.reference_answer_column)
+    responses = cell(row, columns.responses_column)
+    if question is not None and not isinstance(question, str):
+        raise InputError(f"{columns.question_column}: expected text, found {_kind(question)}")
+    if responses is not None and not isinstance(responses, list):
+        raise InputError(f"{columns.responses_column}: expected a list of responses, found {_kind(responses)}")
+    if columns.id_column is not None:
+        given_id = cell(row, columns.id_column)
+        if given_id is None or isinstance(given_id, dict | list):
+            raise InputError(f"{columns.id_column}: expected a name, found {_kind(given_id)}")
+        question_id = str(given_id)
+    asked = {
+        "question_id": question_id,
+        "question": (question or "").strip(),
+        "reference_answer": _reference_answer(reference),
+        **labels(row),
+    }
+    found = [_response(value, columns, number) for number, value in enumerate(responses or [], start=1)]
+    texts = [*asked.values(), *(response[name] for response in found for name in ("text", "finish_reason"))]
+    try:
+        "".join(filter(None, texts)).encode()
+    except UnicodeEncodeError:
+        raise InputError("half of a surrogate pair, which is not text") from None
+    return asked | {"extra": _extra(row.get("extra")), "model": "given", "responses": found}
+
+
+def set_aside_reason(sample: Row, can_use: questions.CanUse = answers.is_parsable_reference) -> SetAside | None:
+    """Why the responses to a question cannot be graded; None if they can. `can_use` takes the reference answer."""
+    return questions.set_aside_reason(sample, can_use) or (None if sample["responses"] else SetAside.NO_RESPONSES)
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _extra(value: Any) -> str | None:
+    """The column `extra` of samples that a run of ours made: a JSON object. Anything else is another's, and is left."""
+    try:
+        return value if isinstance(value, str) and isinstance(json.loads(value), dict) else None
+    except ValueError:
+        return None
+
+
+def _reference_answer(value: Any) -> str | None:
+    if value is None or value != value:  # noqa: PLR0124 - NaN, as pandas writes what is missing
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise InputError(f"reference answer: expected text or a number, found {_kind(value)}")
+    text = str(value).strip()
+    return answers.extract_answer(text) if "####" in text or "\\boxed" in text else text
+
+
+def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]:
+    where = f"{columns.responses_column}, response {number}"
+    num_tokens = finish_reason = None
+    if isinstance(value, dict):
+        num_tokens, finish_reason = value.get(columns.num_tokens_field), value.get(columns.finish_reason_field)
+        value = _field(value, columns.text_field, where)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: expected text, found {_kind(value)}")
+    is_known = isinstance(num_tokens, int) and not isinstance(num_tokens, bool) and 0 <= num_tokens < 1 << 31
+    reason = finish_reason if isinstance(finish_reason, str) else "stop"
+    reason = _FINISH_REASONS.get(reason.casefold(), reason)
+    num_tokens = num_tokens if is_known else None
+    return {"text": value or "", "num_tokens": num_tokens, "finish_reason": reason, "logprob": None}
+
+
+def _field(response: Row, path: str, where: str) -> Any:
+    """The value at a dotted path; None where the way there is null, as in a request that failed."""
+    value: Any = response
+    for name in path.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, dict) or name not in value:
+            there = ", ".join(map(repr, sorted(value))) if isinstance(value, dict) else _kind(value)
+            raise InputError(f"{where}: field {path!r} is missing; found {there}")
+        value = value[name]
+    return value
+
+
+# -------------------------------------------------------------------------------------------------- files and pieces
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one task reads: lines that begin in bytes [start, stop) of a JSONL file, or row groups of a Parquet file."""
+
+    path: str
+    prefix: str
+    """The names of its questions begin with this."""
+    start: int
+    stop: int
+    first_row: int
+    """Number of its first line or row in the file, from 1."""
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether `start` and `stop` count row groups."""
+        return self.path.endswith(".parquet")
+
+
+def find_files(config: SamplesConfig) -> tuple[pa.fs.FileSystem, list[pa.fs.FileInfo]]:
+    """The file system and the files of given samples, by name. Raises InputError if there is none or it is empty."""
+    filesystem, inner = locate(config.path)
+    info = filesystem.get_file_info(inner.rstrip("/"))
+    if info.type == pa.fs.FileType.NotFound:
+        raise InputError(f"samples.path: {config.path} does not exist; expected a .jsonl or .parquet file")
+    files = [info]
+    if info.type == pa.fs.FileType.Directory:
+        found = filesystem.get_file_info(pa.fs.FileSelector(inner))
+        files = [file for file in found if not file.base_name.startswith((".", "_")) and _is_known(file)]
+    elif not _is_known(info):
+        raise InputError(f"samples.path: {config.path}: expected .jsonl or .parquet, found {info.base_name!r}")
+    files = sorted((file for file in files if file.size), key=lambda file: str(file.path))
+    if not files:
+        raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
+    return filesystem, files
+
+
+def _is_known(file: pa.fs.FileInfo) -> bool:
+    return str(file.base_name).endswith((".jsonl", ".parquet"))
+
+
+def stamp(config: SamplesConfig) -> list[list[Any]]:
+    """Name, size and time of each file, which differ once a file has changed. Raises InputError as `find_files`."""
+    return [[file.path, file.size, file.mtime_ns] for file in find_files(config)[1]]
+
+
+def check_columns(config: SamplesConfig) -> None:
+    """Raises InputError unless the first row can be read: a wrong name would set every row aside."""
+    filesystem, files = find_files(config)
+    pieces = (piece for file in files for piece in pieces_of(filesystem, file, ""))
+    for path, number, row in ((piece.path, *one) for piece in pieces for one in _rows(filesystem, piece, config)):
+        try:
+            given_sample(_parsed(row), config, "")
+        except InputError as error:
+            raise InputError(f"samples.path: {path}, row {number}: {error}") from None
+        return
+    raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
+
+
+def pieces_of(filesystem: pa.fs.FileSystem, file: pa.fs.FileInfo, prefix: str) -> Iterator[Piece]:
+    """The pieces of a file. The `first_row` of a JSONL file's pieces is not known yet, and is 1 in all of them."""
+    if not file.path.endswith(".parquet"):
+        for start in range(0, file.size, PIECE_BYTES):
+            yield Piece(file.path, prefix, start, min(start + PIECE_BYTES, file.size), 1)
+        return
+    try:
+        metadata = pq.read_metadata(file.path, filesystem=filesystem)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file.path}: cannot be read as parquet: {str(error).splitlines()[0]}") from error
+    start, first_row, num_rows, num_bytes = 0, 1, 0, 0
+    for group in range(metadata.num_row_groups):
+        num_rows += metadata.row_group(group).num_rows
+        num_bytes += metadata.row_group(group).total_byte_size
+        if num_bytes >= PIECE_BYTES or group == metadata.num_row_groups - 1:
+            yield Piece(file.path, prefix, start, group + 1, first_row)
+            start, first_row, num_rows, num_bytes = group + 1, first_row + num_rows, 0, 0
+
+
+def lines_of(filesystem: pa.fs.FileSystem, piece: Piece) -> Iterator[bytes | None]:
+    """The lines that begin in the piece, without their ends; None in place of a line of more than _MAX_ROW_BYTES."""
+    with io.BufferedReader(filesystem.open_input_file(piece.path), 1 << 20) as file:
+        if piece.start:
+            file.seek(piece.start - 1)
+            _skip_line(file)
+        while file.tell() < piece.stop and (line := file.readline(_MAX_ROW_BYTES)):
+            if not line.endswith(b"\n") and len(line) == _MAX_ROW_BYTES:
+                _skip_line(file)
+                yield None
+            else:
+                yield line.rstrip(b"\r\n")
+
+
+def _skip_line(file: io.BufferedReader) -> None:
+    while (part := file.readline(1 << 20)) and not part.endswith(b"\n"):
+        pass
+
+
+def _rows(
+    filesystem: pa.fs.FileSystem, piece: Piece, columns: SamplesConfig
+) -> Iterator[tuple[int, Row | bytes | None]]:
+    """(number, row) of a piece, of a JSONL file as `lines_of` yields it and without empty lines.
+
+    Raises InputError if a Parquet file cannot be read or lacks a column.
+    """
+    if not piece.is_parquet:
+        lines = enumerate(lines_of(filesystem, piece), start=piece.first_row)
+        yield from ((number, line) for number, line in lines if line is None or line.strip())
+        return
+    required = (columns.question_column, columns.reference_answer_column, columns.responses_column)
+    wanted = {*required, columns.id_column, "level", "subject", "type", "extra"}
+    numbers, groups = itertools.count(piece.first_row), list(range(piece.start, piece.stop))
+    try:
+        with filesystem.open_input_file(piece.path) as file:
+            # Buffered, a row group is read page by page; many writers put a whole file into one.
+            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            found = dict.fromkeys(parquet.schema_arrow.names)
+            for column in required:
+                cell(found, column)
+            for batch in parquet.iter_batches(
+                _ROWS_AT_ONCE, groups, columns=[name for name in found if name in wanted]
+            ):
+                # The rows come first: a `zip` that asks for a number first loses one at the end of each batch.
+                yield from ((number, row) for row, number in zip(batch.to_pylist(), numbers, strict=False))
+    except InputError as error:
+        raise InputError(f"samples.path: {piece.path}: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        where, message = f"{piece.path}, row groups from {piece.start}", str(error).splitlines()[0]
+        raise InputError(f"samples.path: {where}: cannot be read ({message})") from None
+
+
+def _parsed(row: Row | bytes | None) -> Row:
+    """A row of `_rows`, read if it is a line. Raises InputError, which says what is wrong with the line."""
+    if row is None:
+        raise InputError(f"longer than {_MAX_ROW_BYTES >> 20} MiB")
+    if isinstance(row, bytes):
+        try:
+            row = json.loads(row.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise InputError(f"expected a JSON object, found {_kind(row)}")
+    return row
+
+
+# ---------------------------------------------------------------------------------------------------------- the tasks
 
 
 def take_samples(
-    config: SamplesConfig, stages: Stages, can_use: Callable[[str | None], bool] = answers.is_parsable_reference
+    config: SamplesConfig, stages: Stages, can_use: questions.CanUse = answers.is_parsable_reference
 ) -> Iterator[dict[str, Any]]:
     """Write ``samples/``, ``questions/`` and ``set_aside/`` of a round from given files.
 
@@ -40,131 +294,102 @@ def take_samples(
     import ray.data
 
     filesystem, files = find_files(config)
-    pieces = _numbered([piece for file in files for piece in _pieces(filesystem, file, files)], filesystem)
-    for name in _WRITTEN:
-        for file in files:
-            if f"{file.path}/".startswith(f"{(stages / name).path}/"):
-                raise InputError(f"samples.path: {file.path} lies in the run directory itself; choose another run_dir")
-        (stages / name).clear()
+    stems = Counter(PurePosixPath(file.path).stem for file in files)
+    pieces: list[Piece] = []
+    for file in files:  # its questions are named after its stem, or, if another file has the same, its name
+        path = PurePosixPath(file.path)
+        pieces += pieces_of(filesystem, file, path.stem if stems[path.stem] == 1 else path.name)
+    pieces = _numbered(pieces, filesystem)
+    for name, file in itertools.product(_WRITTEN, files):
+        if f"{file.path}/".startswith(f"{(stages / name).path}/"):
+            raise InputError(f"samples.path: {file.path} lies in the run directory itself; choose another run_dir")
+    _clear(stages)
 
-    def take(batch: pa.Table) -> pa.Table:
-        counts = [_take_piece(Piece(**row), filesystem, config, stages, can_use) for row in batch.to_pylist()]
-        return pa.table({"counts": [json.dumps(count) for count in counts]})
+    def take(piece: dict[str, Any]) -> dict[str, str]:
+        return {"counts": json.dumps(_take_piece(Piece(**piece), filesystem, config, stages, can_use))}
 
     tasks = ray.data.from_items([vars(piece) for piece in pieces], override_num_blocks=len(pieces))
-    for row in tasks.map_batches(take, batch_size=1, batch_format="pyarrow").iter_rows():
+    for row in tasks.map(take).iter_rows():
         yield json.loads(row["counts"])
     if config.id_column is not None:
         _check_unique(stages)
 
 
-def _pieces(
-    filesystem: pyarrow.fs.FileSystem, file: pyarrow.fs.FileInfo, files: Sequence[pyarrow.fs.FileInfo]
-) -> Iterator[Piece]:
-    """The pieces of a file. Its questions are named after its stem, or, if another file has the same, its name."""
-    path = PurePosixPath(file.path)
-    is_only = sum(PurePosixPath(other.path).stem == path.stem for other in files) == 1
-    return pieces_of(filesystem, file, path.stem if is_only else path.name)
-
-
-def _numbered(pieces: list[Piece], filesystem: pyarrow.fs.FileSystem) -> list[Piece]:
+def _numbered(pieces: list[Piece], filesystem: pa.fs.FileSystem) -> list[Piece]:
     """The pieces with their first rows. To know them, tasks count the lines of JSONL files of several pieces."""
     import ray.data
 
     num_pieces = Counter(piece.path for piece in pieces)
-    uncounted = [piece for piece in pieces if not piece.is_parquet and num_pieces[piece.path] > 1]
+    uncounted = [vars(piece) for piece in pieces if not piece.is_parquet and num_pieces[piece.path] > 1]
     if not uncounted:
         return pieces
 
-    def count(batch: pa.Table) -> pa.Table:
-        numbers = [sum(1 for _ in lines_of(filesystem, Piece(**row))) for row in batch.to_pylist()]
-        return batch.select(["path", "start"]).append_column("num_lines", pa.array(numbers, pa.int64()))
+    def count(piece: dict[str, Any]) -> dict[str, Any]:
+        return piece | {"num_lines": sum(1 for _ in lines_of(filesystem, Piece(**piece)))}
 
-    tasks = ray.data.from_items([vars(piece) for piece in uncounted], override_num_blocks=len(uncounted))
-    counted = {
-        (row["path"], row["start"]): row["num_lines"]
-        for row in tasks.map_batches(count, batch_size=1, batch_format="pyarrow").iter_rows()
-    }
-    numbered, next_row = [], dict.fromkeys(num_pieces, 1)
+    tasks = ray.data.from_items(uncounted, override_num_blocks=len(uncounted)).map(count)
+    num_lines = {(row["path"], row["start"]): row["num_lines"] for row in tasks.iter_rows()}
+    numbered, lines_before = [], Counter[str]()
     for piece in pieces:
-        if (piece.path, piece.start) in counted:
-            numbered.append(replace(piece, first_row=next_row[piece.path]))
-            next_row[piece.path] += counted[piece.path, piece.start]
-        else:
-            numbered.append(piece)
+        numbered.append(replace(piece, first_row=piece.first_row + lines_before[piece.path]))
+        lines_before[piece.path] += num_lines.get((piece.path, piece.start), 0)
     return numbered
 
 
 def _take_piece(
-    piece: Piece,
-    filesystem: pyarrow.fs.FileSystem,
-    config: SamplesConfig,
-    stages: Stages,
-    can_use: Callable[[str | None], bool],
+    piece: Piece, filesystem: pa.fs.FileSystem, config: SamplesConfig, stages: Stages, can_use: questions.CanUse
 ) -> dict[str, Any]:
     """Write the parts of a piece, and return its numbers."""
     name = hashlib.blake2b(f"{piece.path}:{piece.start}".encode(), digest_size=16).hexdigest()
-    counts = Counter(num_questions=0, num_responses=0, num_truncated=0)
+    counts, part_numbers = Counter(num_questions=0, num_responses=0, num_truncated=0), itertools.count()
     aside: list[dict[str, Any]] = []
-    held: list[pa.Table] = []
-    num_parts = 0
-
-    def write() -> None:
-        nonlocal num_parts
-        table = pa.concat_tables(held)
-        (stages / "samples").write_part(table, f"part-{name}-{num_parts:04d}.parquet")
-        (stages / "questions").write_part(table.select(QUESTIONS.names), f"part-{name}-{num_parts:04d}.parquet")
-        num_parts += 1
-        held.clear()
-
-    rows = piece_rows(filesystem, piece, config)
-    while some := list(islice(rows, ROWS_AT_ONCE)):
+    held = SAMPLES.empty_table()
+    rows, is_last = _rows(filesystem, piece, config), False
+    while not is_last:
+        some = list(itertools.islice(rows, _ROWS_AT_ONCE))
+        is_last = len(some) < _ROWS_AT_ONCE
         taken: list[dict[str, Any]] = []
         for number, row in some:
-            sample, refused = _taken(row, number, piece, config, can_use)
-            (taken if refused is None else aside).append(sample if refused is None else refused)
-        if taken:
-            held.append(pa.Table.from_pylist(taken, schema=SAMPLES))
-            finish_reasons = [response["finish_reason"] for row in taken for response in row["responses"]]
-            counts["num_questions"] += len(taken)
-            counts["num_responses"] += len(finish_reasons)
-            counts["num_truncated"] += finish_reasons.count("length")
-        if sum(table.nbytes for table in held) >= _PART_BYTES:
-            write()
-    if held:
-        write()
+            sample = _taken(row, number, piece, config, can_use)
+            (aside if "reason" in sample else taken).append(sample)
+        finish_reasons = [response["finish_reason"] for sample in taken for response in sample["responses"]]
+        counts["num_questions"] += len(taken)
+        counts["num_responses"] += len(finish_reasons)
+        counts["num_truncated"] += finish_reasons.count("length")
+        held = pa.concat_tables([held, pa.Table.from_pylist(taken, schema=SAMPLES)])
+        if held.num_rows and (held.nbytes >= _PART_BYTES or is_last):
+            part = f"part-{name}-{next(part_numbers):04d}.parquet"
+            (stages / "samples").write_part(held, part)
+            (stages / "questions").write_part(held.select(QUESTIONS.names), part)
+            held = SAMPLES.empty_table()
     if aside:
         (stages / "set_aside").write_part(pa.Table.from_pylist(aside, schema=SET_ASIDE), f"part-{name}.parquet")
     return {**counts, "set_aside": Counter(str(row["reason"]) for row in aside)}
 
 
 def _taken(
-    row: Row | MalformedRowError,
-    number: int,
-    piece: Piece,
-    config: SamplesConfig,
-    can_use: Callable[[str | None], bool],
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """A row of records.SAMPLES; and, if it cannot be used, a row of records.SET_ASIDE."""
-    sample: dict[str, Any] = {"question_id": f"{piece.prefix}-{number:06d}"}
+    row: Row | bytes | None, number: int, piece: Piece, config: SamplesConfig, can_use: questions.CanUse
+) -> dict[str, Any]:
+    """A row of records.SAMPLES; or, if it cannot be used, of records.SET_ASIDE, with the key `reason`."""
+    question_id, detail = f"{piece.prefix}-{number:06d}", f"row {number}"
     try:
-        sample = given_sample(sound(row), config, sample["question_id"])
-        reason, detail = set_aside_reason(sample, can_use), f"row {number}"
-    except MalformedRowError as error:
-        reason, detail = SetAside.MALFORMED_ROW, f"row {number}: {error}"
-    if reason is None:
-        return sample, None
-    return sample, {name: sample.get(name) for name in SET_ASIDE.names} | {"reason": reason, "detail": detail}
+        sample = given_sample(_parsed(row), config, question_id)
+    except InputError as error:
+        return {"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": f"{detail}: {error}"}
+    reason = set_aside_reason(sample, can_use)
+    return sample if reason is None else sample | {"reason": reason, "detail": detail}
+
+
+def _clear(stages: Stages) -> None:
+    for name in _WRITTEN:
+        (stages / name).clear()
 
 
 def _check_unique(stages: Stages) -> None:
-    names = (stages / "questions").read(QUESTIONS, ["question_id"])["question_id"]
-    if pc.count_distinct(names).as_py() < len(names):
-        counted = names.value_counts()
-        repeated = counted.filter(pc.greater(counted.field("counts"), 1))[0].as_py()
-        for name in _WRITTEN:  # so that the configuration may still be changed
-            (stages / name).clear()
+    counted = (stages / "questions").read(QUESTIONS, ["question_id"])["question_id"].value_counts()
+    if repeated := counted.filter(pc.greater(counted.field("counts"), 1)).to_pylist():
+        _clear(stages)  # so that the configuration may still be changed
         raise InputError(
-            f"samples.id_column: {repeated['counts']} questions have the name {repeated['values']!r}; "
+            f"samples.id_column: {repeated[0]['counts']} questions have the name {repeated[0]['values']!r}; "
             "expected a name of its own for each, or no id_column"
         )

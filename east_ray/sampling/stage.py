@@ -1,19 +1,18 @@
 """``samples/`` of a round: responses to its questions, sampled or given."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from east_ray import answers
 from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig
-from east_ray.console import StageLine
+from east_ray.questions.stage import CanUse
 from east_ray.records import QUESTIONS, SET_ASIDE
-from east_ray.sampling import backends, given, given_files
-from east_ray.sampling.actor import PoolSettings
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling import backends, given
+from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import adopt, distinct, keys_by_part, set_aside_keys, tidy
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, counts_by
@@ -30,43 +29,38 @@ def max_prompt_tokens(config: Config, model: str) -> int | None:
     return None if length is None else length - 1
 
 
-# -------------------------------------------------------------------------------------------------- given responses
-
-
-def take_samples(round_: Round, can_use: Callable[[str | None], bool] = answers.is_parsable_reference) -> None:
+def take_samples(round_: Round, can_use: CanUse) -> None:
     """``samples/``, ``questions/`` and ``set_aside/`` from responses that another sampler made.
 
     A question is set aside if `can_use` refuses its reference answer.
     """
     config, stages = round_.config, round_.stages
     assert config.samples is not None
-    record = stages.record("sampling")
-    if record is not None:
+    if (record := stages.record("sampling")) is not None:
         _check_same_files(config.samples, record.counts["files"])
-        is_done(round_, stages, "sampling", "samples")
+    if is_done(round_, stages, "sampling", "samples"):
         return
-    sums = dict.fromkeys(("num_questions", "num_responses", "num_truncated"), 0)
-    aside: Counter[str] = Counter()
+    sums, aside = Counter(num_questions=0, num_responses=0, num_truncated=0), Counter[str]()
     with (
         stages.recording("sampling") as sampling,
         stages.recording("questions") as questions,
         round_.progress.stage("samples", None, "questions") as line,
     ):
         for part in given.take_samples(config.samples, stages, can_use):
-            sums = {name: sums[name] + part[name] for name in sums}
-            aside.update(part["set_aside"])
+            aside.update(part.pop("set_aside"))
+            sums.update(part)
             note = f"{sums['num_responses']:,} responses" + (f" · {aside.total():,} set aside" if aside else "")
             line.advance(part["num_questions"], note)
         if not sums["num_questions"]:
             raise InputError(f"samples.path: no question can be used: {listed(aside)}")
-        sampling.counts = sums | {"files": given_files.stamp(config.samples)}
+        sampling.counts = {**sums, "files": given.stamp(config.samples)}
         questions.counts = {"asked": sums["num_questions"], "set_aside": dict(sorted(aside.items()))}
 
 
 def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:
     """Raises InputError if the given samples have changed since they were taken."""
     try:
-        differ = given_files.stamp(source) != taken
+        differ = given.stamp(source) != taken
     except InputError:  # the files are gone; what was taken of them is in the run directory
         return
     if differ:
@@ -75,24 +69,15 @@ def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------ sampled responses
-
-
 def sample_responses(round_: Round) -> None:
     """``samples/``: every question with all its responses. Only questions that have none yet are sampled."""
     config, stages = round_.config, round_.stages
     if config.samples is not None or is_done(round_, stages, "sampling", "sampling"):
         return
     questions = (stages / "questions").read(QUESTIONS)
-    sampling = config.sampling
-    decoding = Decoding(
-        responses_per_question=sampling.responses_per_question,
-        temperature=sampling.temperature,
-        max_tokens=sampling.max_tokens,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=config.seed + _ROUND_SEEDS_APART * round_.number if sampling.seeded else None,
-    )
+    named = config.sampling.model_dump(include={one.name for one in fields(Decoding)})
+    seed = config.seed + _ROUND_SEEDS_APART * round_.number if config.sampling.seeded else None
+    decoding = Decoding(**named, seed=seed)
     models = {TRAINED if round_.number else BASE: round_.sampled_model}
     with stages.recording("sampling") as record:
         ask_models(round_, "sampling", questions, models, "samples", "set_aside", decoding, record.counts)
@@ -112,7 +97,7 @@ def ask_models(
 ) -> None:
     """Ask every model every question, with a progress line; puts the sums over the whole stage into `counts`.
 
-    Questions whose samples are in the folder are not asked again.
+    Questions whose samples are in the folder are not asked again. Each group of models has a pool of its own.
     """
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
     settings = pool_settings(round_.config, decoding)
@@ -123,12 +108,18 @@ def ask_models(
         done = wanted & (distinct(keys_by_part(samples_folder)) | set_aside_keys(aside_folder))
         line.go_on(len(done))
         unfinished = asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string()))))
-        num_tokens = _sample_groups(unfinished, models, samples_folder, aside_folder, settings, line)
+        sums = Counter[str]()
+        for group in settings.backend.groups(models):
+            of_group = unfinished.filter(pc.is_in(unfinished["model"], pa.array(list(group))))
+            for part in sample(of_group, group, samples_folder, aside_folder, settings):
+                sums.update(part)
+                note = f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s"
+                line.advance(part["num_questions"] + part["num_set_aside"], note)
         seconds = line.seconds
         whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted)
         notes = [f"{whole['num_responses']:,} responses"]
-        if num_tokens:
-            notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
+        if sums["num_tokens"]:
+            notes.append(f"{sums['num_tokens'] / seconds:,.0f} tokens/s")
         if aside.num_rows:
             notes.append(f"{aside.num_rows:,} set aside")
         if whole["num_dropped"]:
@@ -136,27 +127,6 @@ def ask_models(
         line.update(asked.num_rows, " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
-
-
-def _sample_groups(
-    asked: pa.Table,
-    models: Mapping[str, str],
-    folder: Folder,
-    set_aside: Folder,
-    settings: PoolSettings,
-    line: StageLine,
-) -> int:
-    """Ask each group of models with a pool of its own; returns the number of sampled tokens."""
-    sums = Counter[str]()
-    for group in settings.backend.groups(models):
-        of_group = asked.filter(pc.is_in(asked["model"], pa.array(list(group))))
-        for part in sample(of_group, group, folder, set_aside, settings):
-            sums.update(part)
-            line.advance(
-                part["num_questions"] + part["num_set_aside"],
-                f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s",
-            )
-    return sums["num_tokens"]
 
 
 def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple[Counter[str], pa.Table]:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from east_ray.config import AnswersConfig, Config, InputError, PromptConfig
+from east_ray.config.base import sentences
 from east_ray.config.files import merge
-from east_ray.config.messages import sentences
 from east_ray.storage import RunDirectory, load_run, resolve_model
 
 #: Environment variable of the bearer token; it has precedence over `token_file`.

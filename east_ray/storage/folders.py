@@ -5,8 +5,8 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -37,23 +37,18 @@ def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]
     """The file system of a path and the path inside it. Raises InputError for an address of an unknown kind."""
     if "://" not in path:
         return pafs.LocalFileSystem(), resolve_path(path, is_output=is_output)
-    try:
+    with suppress(pa.ArrowInvalid):
         filesystem, inner = pafs.FileSystem.from_uri(path)
-    except pa.ArrowInvalid:
-        import fsspec
+        return filesystem, inner
+    import fsspec
 
-        try:
-            spec, inner = fsspec.core.url_to_fs(path)
-        except (ValueError, ImportError) as error:
-            raise InputError(f"{path}: no file system for this address ({error})") from error
-        return pafs.PyFileSystem(pafs.FSSpecHandler(spec)), inner
-    return filesystem, inner
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{path}: no file system for this address ({error})") from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), inner
 
 
-#: A growing text file on a remote file system is written again as a whole at this interval.
-_REWRITE_S = 30.0
-#: File systems that have no folders, only names with slashes.
-_OBJECT_STORES = ("s3", "gcs", "abfs")
 #: Seconds between attempts after a remote file system has failed an operation, in addition to its client's retries.
 PATIENCE_S = (0.5, 2.0, 8.0, 30.0)
 
@@ -103,7 +98,7 @@ class Folder:
 
     def names(self) -> list[str]:
         """Sorted names of the files and folders in it, without hidden ones; none if the folder is missing."""
-        return sorted(info.base_name for info in self._infos() if not info.base_name.startswith("."))
+        return sorted(info.base_name for info in self._infos())
 
     def parts(self) -> list[str]:
         """Paths of the table's finished Parquet files, sorted; none if the folder is missing."""
@@ -111,21 +106,18 @@ class Folder:
 
     def part_sizes(self) -> dict[str, int]:
         """Path -> size in bytes of each finished Parquet file, sorted by path."""
-        return {
-            info.path: info.size
-            for info in sorted(self._infos(), key=lambda info: str(info.path))
-            if info.path.endswith(".parquet") and not info.base_name.startswith(".")
-        }
+        return dict(sorted((info.path, info.size) for info in self._infos() if info.path.endswith(".parquet")))
 
     @_patient
     def _infos(self) -> list[pafs.FileInfo]:
-        found: list[pafs.FileInfo] = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
-        return found
+        """The files and folders in it, without hidden ones."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return [info for info in infos if not info.base_name.startswith(".")]
 
     @_patient
     def has(self, name: str) -> bool:
         """Whether it contains a file or folder of this name."""
-        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != pafs.FileType.NotFound)
+        return (self / name).exists
 
     @_patient
     def read(
@@ -163,10 +155,10 @@ class Folder:
     def _write(self, name: str, content: Any) -> None:
         """Write a file under a hidden name and rename it, so that readers never see an incomplete file.
 
-        Object stores need this too: when Python frees a stream whose upload has failed, the stream may still write its
-        incomplete content, over the file of a second attempt.
+        Object stores need this too: a stream whose upload has failed may still write its incomplete content when Python
+        frees it, over the file of a second attempt.
         """
-        if self.filesystem.type_name not in _OBJECT_STORES:
+        if self.filesystem.type_name not in ("s3", "gcs", "abfs"):  # object stores have no folders
             self.filesystem.create_dir(self.path, recursive=True)
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
         with self.filesystem.open_output_stream(hidden) as stream:
@@ -185,10 +177,8 @@ class Folder:
     def clear(self) -> None:
         """Remove the folder and everything in it."""
         if self.exists:
-            try:
+            with suppress(FileNotFoundError):  # another process has removed it
                 self.filesystem.delete_dir(self.path)
-            except FileNotFoundError:  # another process has removed it
-                return
 
     @_patient
     def remove(self, paths: Sequence[str]) -> None:
@@ -206,21 +196,19 @@ class Folder:
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:
         """A function that adds lines to a new text file while the block runs.
 
-        A local file grows line by line. On other file systems, which cannot append, it is written again every half
-        minute and at the end.
+        Remote file systems cannot append: there the file is written again every half minute and at the end.
         """
         self.write_text(name, "")
         if self.is_local:
             with Path(self.path, name).open("a", encoding="utf-8", buffering=1) as file:
                 yield lambda line: print(line, file=file)
             return
-        written: list[str] = []
-        last = time.monotonic()
+        written, last = list[str](), time.monotonic()
 
         def add(line: str) -> None:
             nonlocal last
             written.append(line + "\n")
-            if time.monotonic() - last > _REWRITE_S:
+            if time.monotonic() - last > 30.0:
                 last = time.monotonic()
                 self.write_text(name, "".join(written))
 
@@ -241,5 +229,4 @@ class Folder:
 
 def counts_by(table: pa.Table, column: str) -> dict[str, int]:
     """Value of a column -> number of rows with it, sorted by value."""
-    counted: Sequence[Mapping[str, Any]] = table[column].value_counts().to_pylist()
-    return {str(row["values"]): int(row["counts"]) for row in sorted(counted, key=lambda row: str(row["values"]))}
+    return dict(sorted((str(row["values"]), int(row["counts"])) for row in table[column].value_counts().to_pylist()))

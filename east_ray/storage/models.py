@@ -1,8 +1,12 @@
 """Models as folders on this machine: their paths, local copies of remote ones, and fingerprints."""
 
-import contextlib
+import fcntl
+import hashlib
 import os
+import shutil
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -17,10 +21,6 @@ def resolve_model(model: str) -> str:
     return path if "://" in path or Path(path).is_dir() else model
 
 
-#: Seconds for which a local copy is kept after its last use.
-_KEEP_COPIES_S = 3600.0
-
-
 def local_copy(path: str) -> str:
     """A local copy of a remote model folder; hub names and local folders are returned unchanged.
 
@@ -28,10 +28,6 @@ def local_copy(path: str) -> str:
     """
     if "://" not in path:
         return path
-    import fcntl
-    import hashlib
-    import tempfile
-
     filesystem, inner = locate(path)
     infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
     files = sorted(info.path for info in infos if info.type == pafs.FileType.File)
@@ -44,33 +40,27 @@ def local_copy(path: str) -> str:
         raise InputError(f"{cache} belongs to another user; models cannot be fetched into it")
     if not files:
         raise InputError(f"model: {path} does not exist or is empty")
-    target = str(cache / stamp)
+    target = cache / stamp
     with (cache / f"{stamp}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers of this machine wait for the first
-        if not os.path.isdir(target):
+        if not target.is_dir():
             _remove_unused(cache)
             # Fetched into another folder and renamed: a killed process leaves no incomplete copy.
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                fetched = os.path.join(scratch, "model")
                 for file in files:
-                    destination = os.path.join(fetched, os.path.relpath(file, inner))
-                    os.makedirs(os.path.dirname(destination), exist_ok=True)
-                    pafs.copy_files(file, destination, source_filesystem=filesystem)
-                Path(fetched).rename(target)
+                    destination = Path(scratch, "model", os.path.relpath(file, inner))
+                    destination.parent.mkdir(parents=True, exist_ok=True)
+                    pafs.copy_files(file, str(destination), source_filesystem=filesystem)
+                Path(scratch, "model").rename(target)
         os.utime(target)
-    return target
+    return str(target)
 
 
 def _remove_unused(cache: Path) -> None:
-    """Remove copies that were not used for long: every round makes a new model.
-
-    A process that has loaded a model does not read its files again.
-    """
-    import shutil
-
+    """Remove copies that were not used for an hour. A process that has loaded a model does not read its files again."""
     for copy in cache.glob("[0-9a-f]" * 16):  # not the temporary folders of processes that are fetching
-        with contextlib.suppress(FileNotFoundError):  # another process may be removing it too
-            if copy.is_dir() and time.time() - copy.stat().st_mtime > _KEEP_COPIES_S:
+        with suppress(FileNotFoundError):  # another process may be removing it too
+            if copy.is_dir() and time.time() - copy.stat().st_mtime > 3600:
                 shutil.rmtree(copy)
 
 
@@ -85,8 +75,6 @@ def model_fingerprint(path: str) -> str:
     which is enough because training changes nearly all parameters. A hub model is identified by its commit; raises
     InputError if it cannot be found.
     """
-    import hashlib
-
     digest = hashlib.blake2b(digest_size=16)
     if not Path(path).is_dir():
         digest.update(f"{path}@{_hub_commit(path)}".encode())

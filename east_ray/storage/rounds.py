@@ -1,11 +1,154 @@
-"""A round of a run, as its stages see it."""
+"""The run directory and its rounds: the folders of each stage, which stages are done, the configuration of the run.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A stage is done when its record is in ``stages/``. The record is written last, so a stage that was killed is not done.
+"""
 
-from east_ray.config import TRAINED, Config
+import functools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from east_ray import doors
+from east_ray.config import TRAINED, Config, InputError
+from east_ray.config import files as config_file
+from east_ray.config.base import changes, differences, mark_of, may_change
 from east_ray.console import Progress
-from east_ray.storage import RunDirectory, Stages
+from east_ray.storage.folders import Folder, locate, resolve_path
+
+
+@dataclass
+class StageRecord:
+    """What a stage has counted and how long it took; written at its end."""
+
+    seconds: float = 0.0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The folders of a round, or of one training of it, with the records of the stages that are done."""
+
+    folder: Folder
+
+    def __truediv__(self, name: str) -> Folder:
+        return self.folder / name
+
+    def learner(self, name: str) -> "Stages":
+        """The folders of one training of the round. A variant shares only the samples."""
+        return self if name == TRAINED else Stages(self.folder / "variants" / name)
+
+    def record(self, stage: str) -> StageRecord | None:
+        """The record of a stage; None if the stage is not done."""
+        text = self.folder.read_text(f"stages/{stage}.json")
+        return None if text is None else StageRecord(**json.loads(text))
+
+    def forget(self, stage: str) -> None:
+        """Remove the record of a stage, so that it is done again."""
+        self.folder.remove([f"{self.folder}/stages/{stage}.json"])
+
+    @contextmanager
+    def recording(self, stage: str) -> Iterator[StageRecord]:
+        """The record of a stage, for its counts; written with the time that the block took if it ends without error."""
+        record, begin = StageRecord(), time.monotonic()
+        yield record
+        record.seconds = round(time.monotonic() - begin, 3)
+        (self.folder / "stages").write_text(f"{stage}.json", json.dumps(vars(record), indent=1) + "\n")
+
+
+class RunDirectory:
+    """The folder of a run. Opening it writes ``config.yaml``, or checks that the stored one is of the same run."""
+
+    def __init__(self, config: Config, *, only_read: bool = False) -> None:
+        """Raises InputError if the directory holds a run of another configuration; `only_read` leaves it as it is."""
+        filesystem, path = locate(config.run_dir, is_output=True)
+        self.folder = Folder(filesystem, path.rstrip("/"))
+        self.uri = config.run_dir if "://" in config.run_dir else path
+        if self.folder.is_local:
+            doors.leave_out(Path(path))
+        self._sources = {} if only_read else doors.sources(config)
+        try:
+            stored = self.folder.read_text("config.yaml")
+            has_begun = any((self.round(0) / name).exists for name in ("stages", "samples"))
+            if stored is None or not has_begun:  # until then every setting may change
+                stored = None
+                self.store(config)
+        except OSError as error:
+            raise InputError(f"run_dir: cannot write to {path} ({error})") from error
+        if stored is not None:
+            changed = self._changed_since(stored, config)
+            if not only_read and (changed or not self._is_done("examples")):
+                for stage in {stage for key in changed if (stage := mark_of(Config, key).remakes)}:
+                    self.round(0).forget(stage)
+                self.store(config)
+
+    def store(self, config: Config) -> None:
+        """Make this the stored configuration of the run, with the hashes of the user's modules that it names."""
+        if self._sources:
+            self.folder.write_text("doors.json", json.dumps(self._stored_sources() | self._sources, indent=1) + "\n")
+        self.folder.write_text("config.yaml", config_file.dump(config))
+        self.__dict__.pop("config", None)
+
+    def _stored_sources(self) -> dict[str, str]:
+        """Dotted key -> hash of the user's module there, of every module that the run has named."""
+        return dict(json.loads(self.folder.read_text("doors.json") or "{}"))
+
+    def _is_done(self, stage: str) -> bool:
+        """Whether a stage of round 0 is done, for any of its trainings."""
+        learners = [TRAINED, *(self.round(0) / "variants").names()]
+        return any(self.round(0).learner(name).record(stage) is not None for name in learners)
+
+    def _changed_since(self, stored: str, config: Config) -> list[str]:
+        """The settings that have changed, as they may. Raises InputError if one may not change any more."""
+        is_done = functools.cache(self._is_done)
+        try:
+            before = config_file.parse(stored, f"{self.uri}/config.yaml")
+        except InputError as error:
+            raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
+        if differing := differences(before, config, is_done):
+            raise InputError(
+                f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "
+                "choose another run_dir, or remove that one"
+            )
+        edited = [key for key, then in self._stored_sources().items() if self._sources.get(key, then) != then]
+        if fixed := [key for key in edited if not may_change(mark_of(Config, key), key, is_done)]:
+            raise InputError(
+                f"run_dir: {self.uri} holds a run with another source of the module in {fixed[0]}; undo the change of "
+                "the module, or choose another run_dir"
+            )
+        return [*changes(before, config), *edited]
+
+    def round(self, number: int) -> Stages:
+        """The folders of a round, counted from 0."""
+        return Stages(self.folder / f"round_{number}")
+
+    def address(self, folder: Folder) -> str:
+        """A folder of this run as a path or address that any machine can open."""
+        root, question, options = self.uri.partition("?")  # s3://bucket/run?endpoint_override=…
+        return root.rstrip("/") + folder.path.removeprefix(self.folder.path) + question + options
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The configuration as stored."""
+        return config_file.parse(self.folder.read_text("config.yaml") or "", f"{self.uri}/config.yaml")
+
+
+def load_run(source: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run, given its YAML file or its run directory. Raises InputError."""
+    filesystem, path = locate(source)
+    if "://" not in source and not Path(path).is_dir():
+        config = config_file.load(source, overrides)
+    else:
+        text = Folder(filesystem, path.rstrip("/")).read_text("config.yaml")
+        if text is None:
+            raise InputError(f"{source}: neither the YAML file of a run nor a run directory")
+        config = config_file.parse(text, f"{source}/config.yaml", [f"run_dir={json.dumps(source)}", *overrides])
+    if "://" not in config.run_dir:
+        doors.leave_out(Path(resolve_path(config.run_dir, is_output=True)))
+    return config
 
 
 @dataclass(frozen=True)
@@ -33,10 +176,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Learner:
-    """One training of a round, with its own settings and folders.
-
-    `round` says from which model it starts; from the second round of a comparison on, each has a round of its own.
-    """
+    """One training of a round, with its own settings and folders; `round` says from which model it starts."""
 
     name: str
     settings: Config

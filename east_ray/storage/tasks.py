@@ -14,9 +14,8 @@ _MIN_TASK_BYTES, _MAX_TASK_BYTES, _NUM_TASKS = 1 << 18, 32 << 20, 256
 def part_groups(folder: Folder) -> list[list[str]]:
     """The folder's parts, some for each task; the same groups on every machine."""
     sizes = folder.part_sizes()
-    wanted = min(_MAX_TASK_BYTES, max(_MIN_TASK_BYTES, sum(sizes.values()) // _NUM_TASKS))
+    wanted = num_bytes = min(_MAX_TASK_BYTES, max(_MIN_TASK_BYTES, sum(sizes.values()) // _NUM_TASKS))
     groups: list[list[str]] = []
-    num_bytes = wanted
     for part, size in sizes.items():
         if num_bytes >= wanted:
             groups.append([])

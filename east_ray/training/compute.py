@@ -5,31 +5,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from east_ray.config import TrainingConfig
-from east_ray.training.batches import Row, micro_batches
+from east_ray.training.dataset import Metrics, Row, micro_batches
 from east_ray.training.objectives import MicroBatch, Objective
 from east_ray.training.reference import ReferenceLogprobs, key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Metrics = dict[str, float]
+    from east_ray.training.packing import Pair
 
 
 class Compute:
     """What a worker computes with its DeepSpeed engine. Every method must be called on all workers at once."""
 
     def __init__(
-        self,
-        engine: Any,
-        settings: TrainingConfig,
-        objective: Objective,
-        pad_token_id: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, engine: Any, settings: TrainingConfig, objective: Objective, pad_token_id: int, rank: int, world_size: int
     ) -> None:
         self.engine, self.objective, self.references = engine, objective, ReferenceLogprobs()
         self._settings, self._pad = settings, pad_token_id
         self._rank, self._world_size = rank, world_size
+        self.examples_at_once = settings.micro_batch_size * world_size  # one micro-batch on each worker
         self._positions = 0  # computed by this worker in this step so far, padding included
         self._head = None
         if settings.packing:
@@ -41,11 +36,6 @@ class Compute:
         """Make the model give logits again."""
         if self._head is not None:
             self._head.remove()
-
-    @property
-    def examples_at_once(self) -> int:
-        """Examples that all workers compute in one micro-batch each."""
-        return self._settings.micro_batch_size * self._world_size
 
     def micro_batches(self, step: Sequence[Row]) -> list[list[Row]]:
         """This worker's micro-batches of some examples; every worker has the same number of them."""
@@ -90,29 +80,22 @@ class Compute:
         torch.distributed.all_reduce(totals)
         loss_sum, plain_sum, positions, late, *sums = totals.tolist()
         num_tokens = sum(len(row["prompt"]) + len(row[name]) for row in step for name in names)
-        metrics = {
-            "loss": loss_sum,
-            "unweighted_loss": plain_sum,
-            "gradient_norm": gradient_norm,
-            "num_tokens": num_tokens,
-            "padding_share": max(0.0, 1 - num_tokens / positions),
-        }
+        metrics = {"loss": loss_sum, "unweighted_loss": plain_sum, "gradient_norm": gradient_norm}
+        metrics |= {"num_tokens": num_tokens, "padding_share": max(0.0, 1 - num_tokens / positions)}
         return metrics | {name: value / len(step) for name, value in zip(observed, sums, strict=True)}, late > 0
 
     def _optimize(self) -> float:
         """Let the engine take the optimizer's step; returns the norm of the gradients before they are clipped."""
         import torch
 
-        engine = self.engine
-        if self._settings.deepspeed.zero_stage == 0 and self._settings.precision == "float32":
-            # Here DeepSpeed clips without keeping the norm. The gradients are whole and averaged already.
-            gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            engine.step()
-        else:
-            engine.step()
-            norm = engine.get_global_grad_norm()
-        return float(norm)
+        if self._settings.deepspeed.zero_stage > 0 or self._settings.precision == "bf16":
+            self.engine.step()
+            return float(self.engine.get_global_grad_norm())
+        # Here DeepSpeed clips without keeping the norm. The gradients are whole and averaged already.
+        gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.engine.step()
+        return norm
 
     def _measured(self, batches: Sequence[Sequence[Row]], step: Sequence[Row]) -> "dict[str, Tensor]":
         """Means over the step of what the objective measures before the losses; nothing if it measures nothing."""
@@ -134,11 +117,13 @@ class Compute:
     ) -> MicroBatch:
         import torch
 
-        logprobs = self.logprobs(rows, step, names)
+        logprobs, compared = self.logprobs(rows, step, names), self.objective.reference_responses
         like = logprobs[names[0]]
+        alike: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        stored = [self.references[key(row, compared)] for row in rows] if compared else []
         return MicroBatch(
             logprobs=logprobs,
-            references=self._stored_references(rows, like),
+            references={name: torch.tensor([values[name] for values in stored], **alike) for name in compared},
             num_tokens={name: torch.tensor([len(row[name]) for row in rows]).to(like) for name in names},
             weights=torch.tensor([row["weight"] for row in rows], dtype=torch.float32, device=like.device),
             num_step_examples=len(step),
@@ -146,41 +131,16 @@ class Compute:
             measured=measured,
         )
 
-    def _stored_references(self, rows: Sequence[Row], like: "Tensor") -> "dict[str, Tensor]":
-        """Name -> (B,) log-probabilities under the initial model."""
-        import torch
-
-        names = self.objective.reference_responses
-        found = [self.references[key(row, names)] for row in rows] if names else []
-        return {
-            name: torch.tensor([values[name] for values in found], device=like.device, dtype=like.dtype)
-            for name in names
-        }
-
-    def _response_logprobs(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Tensor":
+    def _response_logprobs(self, sequences: "Sequence[Pair]") -> "Tensor":
         """(S,) log-probability of the response of each (prompt, response) pair of token ids."""
-        import torch
+        from east_ray.training.packing import packed_logprobs, padded_logprobs
 
-        from east_ray.training.logprobs import IGNORED, response_logprobs
-
-        device = self.engine.device
+        lengths, device = [len(prompt) + len(response) for prompt, response in sequences], self.engine.device
         if self._head is not None:
-            from east_ray.training.packing import packed_logprobs
-
-            self._positions += sum(len(prompt) + len(response) for prompt, response in sequences)
+            self._positions += sum(lengths)
             return packed_logprobs(self.engine, self._head, sequences, device)
-        length = max(len(prompt) + len(response) for prompt, response in sequences)
-        ids = torch.full((len(sequences), length), self._pad, dtype=torch.long)
-        labels = torch.full((len(sequences), length), IGNORED, dtype=torch.long)
-        mask = torch.zeros((len(sequences), length), dtype=torch.long)
-        for index, (prompt, response) in enumerate(sequences):
-            end = len(prompt) + len(response)
-            ids[index, :end] = torch.tensor([*prompt, *response])
-            labels[index, len(prompt) : end] = torch.tensor(list(response))
-            mask[index, :end] = 1
-        self._positions += ids.numel()
-        logits = self.engine(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        return response_logprobs(logits, labels.to(device))
+        self._positions += len(lengths) * max(lengths)
+        return padded_logprobs(self.engine, sequences, self._pad, device)
 
 
 def _add(sums: "dict[str, Tensor]", values: "Mapping[str, Tensor]") -> None:

@@ -1,10 +1,11 @@
-"""Examples -> the tokenized rows that the workers read, in the order of training."""
+"""Weighted examples -> token ids in the order of training -> global steps -> one worker's micro-batches."""
 
 import contextlib
 import hashlib
 import itertools
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +14,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.config import TRAINED, InputError, PromptConfig, TrainingConfig
-from east_ray.questions.prompts import load_tokenizer
+from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, tokenize
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
-from east_ray.training.batches import TOKENIZED, tokenize_example
-from east_ray.training.objectives import Objective
+from east_ray.training.objectives import RESPONSES, Objective
 
 if TYPE_CHECKING:
     import ray.data
+    from transformers import PreTrainedTokenizerBase
 
+#: What the loop reads: a row per example and epoch, in the order of training.
+TOKENIZED = pa.schema(
+    [
+        pa.field("epoch", pa.int32()),
+        pa.field("order", pa.string()),  # sorts an epoch's examples in a random order that the seed fixes
+        pa.field("question_id", pa.string()),
+        pa.field("weight", pa.float64()),
+        pa.field("prompt", pa.list_(pa.int32())),  # token ids
+        pa.field("chosen", pa.list_(pa.int32())),  # token ids, the end-of-turn token included
+        pa.field("rejected", pa.list_(pa.int32())),  # null where the objective does not need it
+        pa.field("mismatched", pa.list_(pa.int32())),  # the chosen response of another question, likewise
+    ]
+)
 #: Columns of examples/ that are trained on.
 _COLUMNS = [
     *("question_id", "question", "weight"),
     *("chosen", "chosen_finish_reason", "more_chosen", "rejected", "rejected_finish_reason"),
 ]
-#: Rows of batches.TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
+#: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
-#: Fewest questions of a group of parts: a mismatched response is of another question of the same group.
-_MIN_QUESTIONS_OF_A_GROUP = 2
+Row = Mapping[str, Any]
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -52,22 +66,21 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a training has in examples/: its numbers, and the parts in groups that a task reads together."""
-
-    num_questions: int  # trained on
-    num_responses: int  # trained on
-    num_skipped: int  # questions left out for their weight of 0
-    groups: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many examples are trained on, how many were left out or cut for their length, or left out for weight 0."""
+class TrainingSummary:
+    """What a training counted: examples trained on, examples left out or cut, and the metrics of each step."""
 
     num_examples: int
     num_too_long: int
     num_zero_weight: int
+    steps: Sequence[Metrics] = ()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    num_questions: int  # trained on, as the responses
+    num_responses: int
+    num_skipped: int  # questions left out for their weight of 0
+    groups: list[list[str]]  # the parts of examples/ that a task reads together
 
 
 @contextlib.contextmanager
@@ -81,107 +94,102 @@ def naming(training: Training) -> Iterator[None]:
         raise InputError(f"{training.name}: {error}") from error
 
 
-def checked_parts(examples: Folder, settings: TrainingConfig, objective: Objective) -> Parts:
-    """What there is to train on.
+def _checked_parts(training: Training) -> _Parts:
+    """What there is to train on, with two questions or more in a group: a mismatched response is of another question.
 
     Raises InputError for a weight that is negative or not finite, a missing rejected response, or too few examples.
     """
-    num_trained = num_responses = num_skipped = waiting = 0
+    settings, objective = training.settings, training.objective
+    num_trained = num_responses = num_skipped = num_in_group = 0
     groups: list[list[str]] = []
-    for part in examples.parts():
-        table = _checked_part(examples, part, settings, objective)
+    for part in training.examples.parts():
+        table = _checked_part(training, part)
         weights = table["weight"].to_numpy()
         is_trained = weights > 0 if settings.skip_zero_weight else np.ones(len(weights), bool)
         trained = int(is_trained.sum())
         num_trained, num_skipped = num_trained + trained, num_skipped + len(weights) - trained
         more = pc.fill_null(pc.list_value_length(table["more_chosen"]), 0).to_numpy()
         num_responses += int((1 + more)[is_trained].sum())
-        if waiting < _MIN_QUESTIONS_OF_A_GROUP:
-            groups.append([*(groups.pop() if waiting else []), part])
-            waiting += trained
+        if groups and num_in_group < 2:
+            groups[-1].append(part)
+            num_in_group += trained
         else:
             groups.append([part])
-            waiting = trained
-    if len(groups) > 1 and waiting < _MIN_QUESTIONS_OF_A_GROUP:
+            num_in_group = trained
+    if len(groups) > 1 and num_in_group < 2:
         last = groups.pop()
         groups[-1] += last
     if num_trained == 0:
         raise InputError("training: there is no example to train on" + (" with a weight" if num_skipped else ""))
     if num_trained < objective.min_examples:
         pairs = ", to pair prompts with other responses" if "mismatched" in objective.required_responses else ""
-        raise InputError(
-            f"training.objective: {settings.objective} needs at least {objective.min_examples} examples{pairs}"
-        )
-    return Parts(num_trained, num_responses, num_skipped, groups)
+        needs = f"{settings.objective} needs at least {objective.min_examples} examples{pairs}"
+        raise InputError(f"training.objective: {needs}")
+    return _Parts(num_trained, num_responses, num_skipped, groups)
 
 
-def _checked_part(examples: Folder, part: str, settings: TrainingConfig, objective: Objective) -> pa.Table:
-    needs_rejected = "rejected" in objective.required_responses
+def _checked_part(training: Training, part: str) -> pa.Table:
+    needs_rejected = "rejected" in training.objective.required_responses
     columns = ["question_id", "weight", "more_chosen", *(["rejected"] if needs_rejected else [])]
-    table = examples.read(EXAMPLES, columns, [part])
+    table = training.examples.read(EXAMPLES, columns, [part])
     weights = table["weight"].to_numpy()
     for row in np.flatnonzero(~np.isfinite(weights) | (weights < 0))[:1]:
         name = table["question_id"][int(row)].as_py()
         raise InputError(f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0")
     if needs_rejected and table["rejected"].null_count:
         name = table["question_id"][pc.index(pc.is_null(table["rejected"]), True).as_py()]
-        raise InputError(
-            f"training.objective: {settings.objective} needs a rejected response, and {name} has none; weigh the "
-            "samples again with this objective"
-        )
+        needs = f"{training.settings.objective} needs a rejected response, and {name} has none"
+        raise InputError(f"training.objective: {needs}; weigh the samples again with this objective")
     return table
 
 
-def trainable_rows(
-    examples: Folder,
-    parts: Sequence[str],
-    settings: TrainingConfig,
-    objective: Objective,
-    responses_per_question: float = 1.0,
-) -> list[dict[str, Any]]:
+def _trainable_rows(training: Training, parts: Sequence[str], responses_per_question: float) -> Iterator[Row]:
     """A row per chosen response of the examples in some parts, in order of question_id.
 
     The responses of a question share its weight, times the mean number of responses over all questions, so that the
     mean weight stays. If the objective needs mismatched responses, a row also has the chosen one of the next question.
     """
-    rows: list[dict[str, Any]] = examples.read(EXAMPLES, _COLUMNS, parts).sort_by("question_id").to_pylist()
-    rows = [row for row in rows if row["weight"] or not settings.skip_zero_weight]
-    if "mismatched" in objective.required_responses:
+    rows: list[dict[str, Any]] = training.examples.read(EXAMPLES, _COLUMNS, parts).sort_by("question_id").to_pylist()
+    rows = [row for row in rows if row["weight"] or not training.settings.skip_zero_weight]
+    if "mismatched" in training.objective.required_responses:
         # The pairs are fixed, so that their reference log-probabilities are computed only once.
         for row, following in zip(rows, rows[1:] + rows[:1], strict=True):
             row |= {"mismatched": following["chosen"], "mismatched_finish_reason": following["chosen_finish_reason"]}
-    return [one for row in rows for one in _per_response(row, responses_per_question)]
+    for row in rows:
+        more = row["more_chosen"] or []
+        weight = row["weight"] * responses_per_question / (1 + len(more))
+        yield row | {"weight": weight}
+        for number, response in enumerate(more, start=1):
+            chosen = {"chosen": response["text"], "chosen_finish_reason": response["finish_reason"]}
+            yield row | chosen | {"weight": weight, "question_id": f"{row['question_id']}#{number}"}
 
 
-def _per_response(row: dict[str, Any], responses_per_question: float) -> Iterator[dict[str, Any]]:
-    responses = [{"text": row["chosen"], "finish_reason": row["chosen_finish_reason"]}, *(row["more_chosen"] or [])]
-    for number, response in enumerate(responses):
-        yield row | {
-            "question_id": f"{row['question_id']}#{number}" if number else row["question_id"],
-            "weight": row["weight"] * responses_per_question / len(responses),
-            "chosen": response["text"],
-            "chosen_finish_reason": response["finish_reason"],
-        }
+def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> dict[str, list[int]]:
+    """Token ids of an example's prompt and of the responses that it has.
+
+    Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
+    token. A response that was cut gets none: the model must not learn to end there.
+    """
+    ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
+    for name in RESPONSES:
+        if (text := row.get(name)) is not None:
+            end = end_of_turn(tokenizer) if row[f"{name}_finish_reason"] == "stop" else []
+            ids[name] = tokenize(tokenizer, text) + end
+    return ids
 
 
-def fitted(
-    tokenized: dict[str, list[int] | None], names: Sequence[str], settings: TrainingConfig
-) -> dict[str, Any] | None:
+def _fitted(ids: dict[str, list[int]], training: Training) -> dict[str, Any] | None:
     """A tokenized example within max_length, with `is_cut`; None if it is too long and to be discarded."""
-    room = settings.max_length - len(tokenized["prompt"] or [])
-    if all(len(tokenized[name] or []) <= room for name in names):
-        return {**tokenized, "is_cut": False}
-    if settings.too_long == "discard" or room < 1:
+    room = training.settings.max_length - len(ids["prompt"])
+    responses = {name: ids[name] for name in training.objective.required_responses}
+    if all(len(response) <= room for response in responses.values()):
+        return {**ids, "is_cut": False}
+    if training.settings.too_long == "discard" or room < 1:
         return None
-    return {**tokenized, **{name: (tokenized[name] or [])[:room] for name in names}, "is_cut": True}
+    return {**ids, **{name: response[:room] for name, response in responses.items()}, "is_cut": True}
 
 
-def _order(seed: int, epoch: int, question_id: str) -> str:
-    """Sorts the examples of an epoch: a random order that the seed fixes."""
-    return hashlib.blake2b(f"{seed}:{epoch}:{question_id}".encode(), digest_size=12).hexdigest()
-
-
-def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], list[Counts]]":
+def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Dataset], list[TrainingSummary]]":
     """The TOKENIZED rows of each training, of all its epochs in the order of training, and what was counted.
 
     Tasks read and tokenize the parts. Ray Data sorts the rows and spills to disk what the object store cannot hold, so
@@ -192,21 +200,20 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
     checked = []
     for training in trainings:
         with naming(training):
-            checked.append(checked_parts(training.examples, training.settings, training.objective))
+            checked.append(_checked_parts(training))
     tokenizers = {model: load_tokenizer(local_copy(model)) for model in {training.model for training in trainings}}
 
     def tokenize_parts(task: pa.Table) -> pa.Table:
         ((number, parts),) = zip(*(task[name].to_pylist() for name in ("training", "parts")), strict=True)
         training, every = trainings[number], checked[number]
-        settings, objective, tokenizer = training.settings, training.objective, tokenizers[training.model]
-        mean = every.num_responses / every.num_questions
         found: list[dict[str, Any]] = []
-        for row in trainable_rows(training.examples, parts, settings, objective, mean):
-            tokenized = tokenize_example(row, tokenizer, training.prompt)
-            if (ids := fitted(tokenized, objective.required_responses, settings)) is None:
+        for row in _trainable_rows(training, parts, every.num_responses / every.num_questions):
+            ids = _fitted(tokenize_example(row, tokenizers[training.model], training.prompt), training)
+            if ids is None:
                 continue
-            for epoch in range(settings.epochs):
-                order = _order(training.seed, epoch, row["question_id"])
+            for epoch in range(training.settings.epochs):
+                place = f"{training.seed}:{epoch}:{row['question_id']}".encode()
+                order = hashlib.blake2b(place, digest_size=12).hexdigest()
                 found.append({"training": number, "epoch": epoch, "order": order, **row, **ids})
         return pa.Table.from_pylist([{name: row.get(name) for name in _TO_SORT.names} for row in found], _TO_SORT)
 
@@ -232,17 +239,31 @@ def _count_rows(block: pa.Table) -> pa.Table:
     return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
 
 
-def _counted(settings: TrainingConfig, parts: Parts, num_rows: int, num_cut: int) -> Counts:
+def _counted(settings: TrainingConfig, parts: _Parts, num_rows: int, num_cut: int) -> TrainingSummary:
     """The counts of a training by its tokenized rows. Raises InputError if too few are left for its workers."""
-    num_examples = num_rows // settings.epochs
-    if num_examples == 0:
-        raise InputError(
-            f"training: none of the {parts.num_responses} examples fits in training.max_length "
-            f"{settings.max_length} tokens"
-        )
-    if num_examples < settings.num_workers:
-        raise InputError(
-            f"training.num_workers: {settings.num_workers} workers for {num_examples} examples; use fewer workers"
-        )
-    num_too_long = parts.num_responses - num_examples + num_cut // settings.epochs
-    return Counts(num_examples, num_too_long, parts.num_skipped)
+    num, workers = num_rows // settings.epochs, settings.num_workers
+    if num == 0:
+        fits = f"examples fits in training.max_length {settings.max_length} tokens"
+        raise InputError(f"training: none of the {parts.num_responses} {fits}")
+    if num < workers:
+        raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
+    return TrainingSummary(num, parts.num_responses - num + num_cut // settings.epochs, parts.num_skipped)
+
+
+def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
+    """The global optimizer steps of a stream of TOKENIZED rows. The last step of an epoch may be smaller."""
+    for _, epoch in itertools.groupby(rows, key=lambda row: row["epoch"]):
+        while step := list(itertools.islice(epoch, examples_per_step)):
+            yield step
+
+
+def micro_batches(step: Sequence[Row], rank: int, world_size: int, size: int) -> list[list[Row]]:
+    """The micro-batches of one worker. Every worker gets the same number, which a sharded engine needs; some are empty.
+
+    Examples are dealt to the workers in order of length, so that each worker has about as many tokens and each
+    micro-batch has rows of about the same length.
+    """
+    by_length = sorted(step, key=lambda row: len(row["prompt"]) + len(row["chosen"]), reverse=True)
+    own = by_length[rank::world_size]
+    num_batches = math.ceil(math.ceil(len(step) / world_size) / size)
+    return [own[i * size : (i + 1) * size] for i in range(num_batches)]

@@ -1,34 +1,168 @@
-"""The group of training workers under Ray Train, as the driver sees it: trainings in, metrics and models out."""
+"""The group of training workers under Ray Train: trainings in, metrics and models out. The driver comes last."""
 
+import contextlib
+import gc
 import itertools
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from east_ray.config import InputError, TrainingConfig
-from east_ray.storage import Folder
-from east_ray.training.checkpoints import prepare_checkpoints, shape
-from east_ray.training.compute import Metrics
-from east_ray.training.dataset import Training, tokenized_examples
-from east_ray.training.worker import Board, dataset_name, work
+import pyarrow.fs as pafs
 
-#: How often the driver looks for new metrics.
-_LOOK_INTERVAL_S = 0.5
+from east_ray.config import InputError, TrainingConfig
+from east_ray.questions.prompts import load_tokenizer
+from east_ray.storage import Folder, local_copy
+from east_ray.training.checkpoints import prepare_checkpoints, shape
+from east_ray.training.dataset import Metrics, Training, TrainingSummary, naming, tokenized_examples
+from east_ray.training.loop import Checkpointing, train
+
+#: How often the driver looks for new metrics, and a worker whether the training before is published.
+_DRIVER_LOOKS_EVERY_S, _WORKER_LOOKS_EVERY_S = 0.5, 0.2
 #: Settings that a group of workers is made for; trainings that differ in one of them cannot share a group.
 _SETTINGS_OF_A_GROUP = {
     *("num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"),
 }
 
 
-@dataclass(frozen=True)
-class TrainingSummary:
-    """What a training counted: examples trained on, examples left out, and the metrics of each step."""
+class _Board:
+    """An actor between workers and driver: the metrics of each step from rank 0, None for the end of each training, and
+    the reason why no worker can continue, if there is one.
+    """
 
-    num_examples: int
-    num_too_long: int
-    num_zero_weight: int
-    steps: list[Metrics]
+    def __init__(self) -> None:
+        self._events: list[Metrics | None] = []
+        self._refusal: str | None = None
+
+    def add(self, metrics: Metrics | None) -> None:
+        self._events.append(metrics)
+
+    def read(self, first: int) -> list[Metrics | None]:
+        return self._events[first:]
+
+    def num_done(self) -> int:
+        return self._events.count(None)
+
+    def refuse(self, reason: str) -> None:
+        self._refusal = reason
+
+    def refusal(self) -> str | None:
+        return self._refusal
+
+
+def work(config: Mapping[str, Any]) -> None:
+    """What each worker runs: the trainings that are not done yet, one after the other.
+
+    An error that only the user can mend goes to the board. Ray Train restarts a group after any error; the restarted
+    workers find the refusal there and return without an error, so that the group ends.
+    """
+    import ray
+
+    board, trainings = config["board"], config["trainings"]
+    if ray.get(board.refusal.remote()) is not None:
+        return
+    for number in range(ray.get(board.num_done.remote()), len(trainings)):
+        try:
+            with naming(trainings[number]):
+                _train_and_publish(trainings[number], str(number), config["num_examples"][number], board)
+        except InputError as error:
+            ray.get(board.refuse.remote(str(error)))
+            raise
+        _free_memory()
+        # A barrier would fail with a timeout while a large model is being published.
+        while ray.get(board.num_done.remote()) <= number:
+            time.sleep(_WORKER_LOOKS_EVERY_S)
+
+
+def _free_memory() -> None:
+    """Free what a training has held, and measure the peak of the next one from here."""
+    import torch
+
+    gc.collect()  # the engine is in reference cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # Linux
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
+    import ray
+    import ray.train
+
+    model_path = local_copy(training.model)
+    tokenizer = load_tokenizer(model_path)
+
+    def save(step: int, write: Callable[[str], None]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write(folder)
+            # Every worker reports its part of the sharded state; Ray Train joins the parts in one checkpoint.
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            checkpoint.set_metadata({"training": training.name})
+            ray.train.report({"step": step}, checkpoint=checkpoint)
+
+    with out_of_memory_as_input_error(), _restored(training.name) as restored, tempfile.TemporaryDirectory() as scratch:
+        export = train(
+            training.settings,
+            training.objective,
+            model_path,
+            ray.train.get_dataset_shard(dataset).iter_rows,
+            num_examples,
+            board.add.remote,
+            Checkpointing(save, restored),
+            tokenizer.pad_token_id or 0,
+            training.seed,
+            training.references,
+        )
+        folder = f"{scratch}/model"
+        export(folder)
+        if ray.train.get_context().get_world_rank() == 0:
+            tokenizer.save_pretrained(folder)
+            _publish(folder, model_path, training.target)
+            ray.get(board.add.remote(None))
+
+
+@contextlib.contextmanager
+def _restored(name: str) -> Iterator[str | None]:
+    """The folder of the newest checkpoint, if it belongs to the training of this name and not to the one before."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None or checkpoint.get_metadata().get("training") != name:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def out_of_memory_as_input_error() -> Iterator[None]:
+    """Turn a GPU's out-of-memory error into an InputError that names the settings to change."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"training: the GPU's memory is not sufficient ({str(error).splitlines()[0]}); lower "
+            "training.micro_batch_size or training.max_length, set training.gradient_checkpointing, raise "
+            "training.deepspeed.zero_stage or turn on its offload"
+        ) from None
+
+
+def _publish(folder: str, base: str, target: Folder) -> None:
+    """Move a finished model to its place, with the base model's generation settings."""
+    generation = Path(base) / "generation_config.json"
+    if generation.is_file():
+        shutil.copy(generation, folder)
+    target.clear()
+    target.filesystem.create_dir(target.path, recursive=True)
+    pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
 
 
 def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
@@ -74,11 +208,9 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
     prepare_checkpoints(checkpoints, shape(settings))
     datasets, counts = tokenized_examples(trainings)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()  # it must outlive the other nodes
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must outlive the other nodes
     config = {"trainings": trainings, "num_examples": [counted.num_examples for counted in counts], "board": board}
-    trainer = _trainer(
-        settings, config, checkpoints, {dataset_name(number): one for number, one in enumerate(datasets)}
-    )
+    trainer = _trainer(settings, config, checkpoints, {str(number): one for number, one in enumerate(datasets)})
     waiting = iter(counts)
     steps: dict[float, Metrics] = {}  # of a step that was repeated after a restart, the last metrics count
     for metrics in _on_board(board, trainer.fit):
@@ -86,10 +218,8 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
             steps[metrics["step"]] = metrics
             yield metrics
         else:
-            counted = next(waiting)
-            log = [steps[step] for step in sorted(steps)]
+            yield replace(next(waiting), steps=[steps[step] for step in sorted(steps)])
             steps = {}
-            yield TrainingSummary(counted.num_examples, counted.num_too_long, counted.num_zero_weight, log)
     assert next(waiting, None) is None, "the workers ended before the last training"
 
 
@@ -98,19 +228,14 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
     import ray.train
     import ray.train.torch
 
-    use_gpu = settings.num_gpus_per_worker > 0
+    use_gpu, num_gpus = settings.num_gpus_per_worker > 0, settings.num_gpus_per_worker
+    resources = {"CPU": settings.num_cpus_per_worker, **({"GPU": num_gpus} if use_gpu else {}), **settings.resources}
     return ray.train.torch.TorchTrainer(
         work,
         train_loop_config=config,
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=settings.num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker={
-                "CPU": settings.num_cpus_per_worker,
-                **({"GPU": settings.num_gpus_per_worker} if use_gpu else {}),
-                **settings.resources,
-            },
+            num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name=shape(settings),
@@ -134,7 +259,6 @@ def _on_board(board: Any, fit: Callable[[], Any]) -> "Iterator[Metrics | None]":
     """
     import ray
 
-    ended = threading.Event()
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -142,14 +266,14 @@ def _on_board(board: Any, fit: Callable[[], Any]) -> "Iterator[Metrics | None]":
             fit()
         except BaseException as error:  # raised below
             raised.append(error)
-        finally:
-            ended.set()
 
     # In a thread of its own: in the main thread Ray Train would install its handler of Ctrl-C and leave it there.
-    threading.Thread(target=run, daemon=True, name="training").start()
-    seen, last_look = 0, False
-    while not last_look:
-        last_look = ended.wait(_LOOK_INTERVAL_S)
+    thread = threading.Thread(target=run, daemon=True, name="training")
+    thread.start()
+    seen, is_running = 0, True
+    while is_running:
+        thread.join(_DRIVER_LOOKS_EVERY_S)
+        is_running = thread.is_alive()
         new = ray.get(board.read.remote(seen))
         seen += len(new)
         yield from new

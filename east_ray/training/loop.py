@@ -1,9 +1,8 @@
 """Weighted examples -> a better model: the training loop of one worker with its DeepSpeed engine.
 
-A plain function of settings, an iterator of tokenized examples and callbacks; it needs no Ray (group.py runs it in a
-group of Ray Train workers). Every worker reads the same stream of examples and takes its own share of each global step.
-So the steps, their denominators and their order follow from the seed alone: they are the same for any number of
-workers, any micro-batch size, with and without packing, and after any restart.
+It needs no Ray (group.py runs it in a group of Ray Train workers). Every worker reads the same stream of examples and
+takes its own share of each global step. So the steps, their denominators and their order follow from the seed alone:
+they are the same for any number of workers, any micro-batch size, with and without packing, and after any restart.
 """
 
 import functools
@@ -15,12 +14,11 @@ from typing import Any
 
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
-from east_ray.training.batches import Row, steps
-from east_ray.training.compute import Compute, Metrics
-from east_ray.training.export import export_and_end
-from east_ray.training.model import deepspeed_config, load_model
+from east_ray.training.compute import Compute
+from east_ray.training.dataset import Metrics, Row, steps
+from east_ray.training.model import deepspeed_config, export_and_end, load_model
 from east_ray.training.objectives import Objective
-from east_ray.training.reference_pass import reference_logprobs
+from east_ray.training.reference import reference_logprobs
 
 #: A prime above any number of steps times workers, so that no two seeds share a step's random numbers.
 _SEED_STRIDE = 1_000_003
@@ -37,8 +35,7 @@ def learning_rate(settings: TrainingConfig, step: int, num_steps: int) -> float:
             return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         case "linear":
             return settings.learning_rate * (1 - progress)
-        case "constant":
-            return settings.learning_rate
+    return settings.learning_rate
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def train(
     import torch
     import torch.distributed as dist
 
-    rank, world_size = dist.get_rank(), dist.get_world_size()
+    rank, world_size, every_minutes = dist.get_rank(), dist.get_world_size(), settings.checkpoint_every_minutes
     engine = _engine(settings, model_path, seed, world_size)
     compute = Compute(engine, settings, objective, pad_token_id, rank, world_size)
     if objective.reference_responses:
@@ -97,8 +94,7 @@ def train(
             group["lr"] = lr
         # Dropout draws from seed and step, so a restart draws the same numbers and no generator's state is kept.
         torch.manual_seed(seed * _SEED_STRIDE + index * world_size + rank)
-        minutes = settings.checkpoint_every_minutes
-        is_late = rank == 0 and minutes is not None and start - saved_at >= 60 * minutes
+        is_late = rank == 0 and every_minutes is not None and start - saved_at >= 60 * every_minutes
         metrics, some_is_late = compute.step(step, is_late)
         if rank == 0:
             place: Metrics = {"step": index + 1, "num_steps": num_steps, "epoch": step[0]["epoch"], "learning_rate": lr}
@@ -108,7 +104,8 @@ def train(
         if is_due and index + 1 < num_steps:
             saved_at = time.monotonic()
             state = {"next_step": index + 1, "history": history}
-            checkpointing.save(index + 1, functools.partial(_save, engine, state))
+            options = {"tag": "state", "client_state": state, "save_latest": False}
+            checkpointing.save(index + 1, functools.partial(engine.save_checkpoint, **options))
     return functools.partial(export_and_end, engine, compute.remove_head, settings, model_path)
 
 
@@ -117,6 +114,9 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     import deepspeed
     import torch
 
+    # None of its compiled operations is used here. On a CPU it would compile one at the first training, and where a
+    # process is killed meanwhile, its lock stays and every later training on the machine waits for it without end.
+    deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed()  # over the existing group; loading a sharded model needs it
     model = load_model(settings, model_path, seed, world_size)
     model.config.use_cache = False
@@ -130,12 +130,8 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     return engine
 
 
-def _save(engine: Any, state: dict[str, Any], folder: str) -> None:
-    engine.save_checkpoint(folder, tag="state", client_state=state, save_latest=False)
-
-
 def _restored(engine: Any, folder: str | None) -> tuple[int, list[Metrics]]:
-    """Load a checkpoint that `_save` wrote: the first step to compute, and the metrics of those before it."""
+    """Load a checkpoint: the first step to compute, and the metrics of those before it."""
     if folder is None:
         return 0, []
     _, state = engine.load_checkpoint(folder, tag="state")
@@ -144,7 +140,15 @@ def _restored(engine: Any, folder: str | None) -> tuple[int, list[Metrics]]:
 
 def _described(step: Sequence[Row], metrics: Metrics, seconds: float) -> Metrics:
     """The metrics of a step, with what its examples and this machine say."""
+    import resource
+
+    import torch
+
     weights = [row["weight"] for row in step]
+    if torch.cuda.is_available():  # the most memory held so far: of the GPU, or of this process
+        peak_bytes = torch.cuda.max_memory_allocated()
+    else:
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "num_examples": len(step),
         "weight_mean": sum(weights) / len(step),
@@ -152,16 +156,5 @@ def _described(step: Sequence[Row], metrics: Metrics, seconds: float) -> Metrics
         "weight_max": max(weights),
         **metrics,
         "tokens_per_s": metrics["num_tokens"] / seconds,
-        "memory_gib": _peak_memory_bytes() / 2**30,
+        "memory_gib": peak_bytes / 2**30,
     }
-
-
-def _peak_memory_bytes() -> int:
-    """The most memory that this worker has held so far: of the GPU if there is one, else of its process."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

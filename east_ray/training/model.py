@@ -1,8 +1,13 @@
-"""The model to train: loading, packed attention, adapters, and DeepSpeed's configuration."""
+"""The model to train: loading, packed attention, adapters, DeepSpeed's configuration, and writing the result."""
 
+from collections.abc import Callable
 from typing import Any
 
 from east_ray.config import InputError, LoraConfig, TrainingConfig
+
+#: How far the logits of the written model may differ from the trained one's, relative to the largest of them: another
+#: attention kernel rounds differently, and so does merging adapters.
+_TOLERANCE_FLOAT32, _TOLERANCE_BF16 = 1e-3, 0.1
 
 
 def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_over: int = 0) -> Any:
@@ -16,26 +21,22 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
 
     from east_ray.training import packing
 
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    attention = {}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if settings.precision == "bf16" else torch.float32}
     if settings.packing:
         packing.register_attention()
-        attention = {"attn_implementation": packing.PACKED_ATTENTION}
-    sharding = None
+        options["attn_implementation"] = packing.PACKED_ATTENTION
+    sharding = None  # takes effect while this object exists
     if sharded_over and settings.deepspeed.zero_stage == 3:
         from transformers.integrations import HfDeepSpeedConfig
 
-        sharding = HfDeepSpeedConfig(
-            deepspeed_config(settings, sharded_over, on_gpu=torch.cuda.is_available())
-        )  # it takes effect while this object exists
+        sharding = HfDeepSpeedConfig(deepspeed_config(settings, sharded_over, on_gpu=torch.cuda.is_available()))
     try:
-        model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, **attention)
+        model = AutoModelForCausalLM.from_pretrained(model_path, **options)
     except (ValueError, KeyError) as error:
         if not settings.packing:
             raise
-        raise InputError(
-            f"training.packing: this model's attention cannot be packed ({error}); set it to false"
-        ) from None
+        hint = f"training.packing: this model's attention cannot be packed ({error}); set it to false"
+        raise InputError(hint) from None
     del sharding
     if settings.packing and not packing.supports(model):
         raise InputError(
@@ -54,15 +55,10 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
 def _with_adapters(model: Any, lora: LoraConfig) -> Any:
     import peft
 
-    # Adapters of bf16 models stay in bf16, like all that DeepSpeed shards; its optimizer keeps float32 copies.
-    config = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
+    sizes: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    config = peft.LoraConfig(**sizes, target_modules=lora.target_modules, task_type="CAUSAL_LM")
     try:
+        # Adapters of bf16 models stay in bf16, like all that DeepSpeed shards; its optimizer keeps float32 copies.
         return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise InputError(f"training.lora.target_modules: {error}") from None
@@ -75,15 +71,16 @@ def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool)
     have the denominators of the global step, so DeepSpeed averages over the workers only. bf16 gradients accumulate in
     float32; otherwise the result would depend on the micro-batch size.
     """
-    is_bf16 = settings.precision == "bf16"
+    is_bf16, sharding = settings.precision == "bf16", settings.deepspeed
     # DeepSpeed's bf16 optimizer of stage 0 makes a step with zero gradients before the first; that of stage 1 does not.
-    zero: dict[str, Any] = {
-        "stage": max(1, settings.deepspeed.zero_stage) if is_bf16 else settings.deepspeed.zero_stage
-    }
-    if settings.deepspeed.offload_optimizer:
+    zero: dict[str, Any] = {"stage": max(1, sharding.zero_stage) if is_bf16 else sharding.zero_stage}
+    if sharding.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu"}
-    if settings.deepspeed.offload_parameters:
+    if sharding.offload_parameters:
         zero["offload_param"] = {"device": "cpu"}
+    adamw: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True}
+    if on_gpu and not sharding.offload_optimizer:
+        adamw["fused"] = True
     return {
         "train_batch_size": world_size,
         "train_micro_batch_size_per_gpu": 1,
@@ -93,15 +90,64 @@ def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool)
         **({"data_types": {"grad_accum_dtype": "fp32"}} if is_bf16 else {}),
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": settings.learning_rate,
-                "weight_decay": settings.weight_decay,
-                "torch_adam": True,
-                **({"fused": True} if on_gpu and not settings.deepspeed.offload_optimizer else {}),
-            },
-        },
+        "optimizer": {"type": "AdamW", "params": adamw},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def export_and_end(
+    engine: Any, remove_head: Callable[[], None], settings: TrainingConfig, model_path: str, folder: str
+) -> None:
+    """Write the model in Hugging Face format from rank 0, read it back, and compare parameters and some logits.
+
+    Must be called on every worker; ends the engine. `remove_head` makes the model give logits again. Adapters are
+    merged. Raises RuntimeError if what was written is not what was trained.
+    """
+    remove_head()
+    _export(engine, settings, model_path, folder)
+    engine.destroy()  # its hooks would keep the model's memory from the next training of this process
+
+
+def _export(engine: Any, settings: TrainingConfig, model_path: str, folder: str) -> None:
+    import torch
+    import torch.distributed as dist
+    from transformers import AutoModelForCausalLM
+
+    engine.eval()
+    # Any text serves: here the first tokens of the vocabulary.
+    ids = torch.arange(min(16, engine.module.config.vocab_size), device=engine.device)[None]
+    packed = {"segments": [ids.shape[1]]} if settings.packing else {}
+    with torch.no_grad():
+        expected = engine(input_ids=ids, use_cache=False, **packed).logits.float().cpu()
+    if engine.zero_optimization_partition_weights():
+        state = engine._zero3_consolidated_16bit_state_dict()
+    else:
+        state = engine.module.state_dict() if dist.get_rank() == 0 else None
+    if dist.get_rank() != 0:
+        return
+    assert state is not None
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    model = engine.module
+    if settings.lora is not None:
+        model = load_model(settings, model_path, seed=0)
+        model.load_state_dict(state)
+        model = model.merge_and_unload()
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    model.config.use_cache = True
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    dtype = next(iter(state.values())).dtype
+    read = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    written = read.state_dict()
+    differing = [name for name, tensor in state.items() if not torch.equal(written[name], tensor)]
+    if differing:
+        raise RuntimeError(f"{folder}: {len(differing)} parameters differ from the trained ones, first {differing[0]}")
+    with torch.no_grad():
+        found = read(input_ids=ids.cpu()).logits.float()
+    relative = _TOLERANCE_FLOAT32 if dtype == torch.float32 else _TOLERANCE_BF16
+    tolerance = relative * max(1.0, float(expected.abs().max()))
+    if not torch.allclose(found, expected, rtol=0, atol=tolerance):
+        difference = float((found - expected).abs().max())
+        raise RuntimeError(
+            f"{folder}: the written model's logits differ from the trained one's by up to {difference:g}"
+        )

@@ -1,15 +1,16 @@
-"""Packed sequences: a micro-batch as one row without padding.
+"""Log-probabilities of responses, from a padded batch or from packed sequences: one row without padding.
 
-A batch of (prompt, response) pairs is one row of T tokens; positions start from 0 in each sequence. Attention runs over
-each sequence alone (torch's own fused kernel), so no token attends to another example and no time goes into masked
-products. The head returns the log-probability of each label in place of V logits. It works chunk by chunk and computes
-a chunk again in the backward pass, so logits need memory for (chunk, V) values and not for (T, V).
+A packed batch of (prompt, response) pairs is one row of T tokens; positions start from 0 in each sequence. Attention
+runs over each sequence alone (torch's own fused kernel), so no token attends to another example and no time goes into
+masked products. The head returns the log-probability of each label in place of V logits. It works chunk by chunk and
+computes a chunk again in the backward pass, so logits need memory for (chunk, V) values and not for (T, V).
 
 This works with every transformers model that uses the attention interface and ``logits_to_keep``; see `supports`.
-Axes: T tokens, P positions that predict a response's token, D hidden size, V vocabulary.
+Axes: B or S sequences, T tokens, P positions that predict a response's token, D hidden size, V vocabulary.
 """
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +18,48 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from east_ray.training.logprobs import token_logprobs
-
+#: A (prompt, response) pair of token ids.
+Pair = tuple[Sequence[int], Sequence[int]]
+#: Positions with this label count nowhere: prompt and padding.
+IGNORED = -100
 #: The name under which this module registers its attention with transformers.
 PACKED_ATTENTION = "east_ray_packed"
 #: Most logits in a chunk of the head: 2^26 take 256 MiB in float32.
 MAX_CHUNK_LOGITS = 1 << 26
 #: Settings of models that transform their logits after the head. A head that returns no logits cannot do that.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
+
+
+def _token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
+    """(P, V) logits and (P,) labels -> (P,) log-probabilities in nats, float32 (float64 for float64 logits)."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return -nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def response_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of each response under the model, summed over its tokens.
+
+    logits (B, T, V); labels (B, T) with IGNORED where a token does not belong to the response. Position t of the logits
+    predicts token t + 1 of the labels. Returns (B,) in nats, float32 (float64 for float64 logits).
+    """
+    logits, labels = logits[:, :-1], labels[:, 1:]
+    counted = labels != IGNORED
+    logprobs = _token_logprobs(logits[counted], labels[counted])  # only the response's positions go through the softmax
+    rows = counted.nonzero(as_tuple=True)[0]
+    return torch.zeros(logits.shape[0], dtype=logprobs.dtype, device=logprobs.device).index_add(0, rows, logprobs)
+
+
+def padded_logprobs(model: Any, sequences: Sequence[Pair], pad: int, device: Any) -> Tensor:
+    """(S,) log-probability of the response of each pair, in one forward pass over rows padded to the longest."""
+    shape = (len(sequences), max(len(prompt) + len(response) for prompt, response in sequences))
+    ids, labels, mask = (torch.full(shape, value, dtype=torch.long) for value in (pad, IGNORED, 0))
+    for index, (prompt, response) in enumerate(sequences):
+        end = len(prompt) + len(response)
+        ids[index, :end] = torch.tensor([*prompt, *response])
+        labels[index, len(prompt) : end] = torch.tensor(list(response))
+        mask[index, :end] = 1
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+    return response_logprobs(logits, labels.to(device))
 
 
 def register_attention() -> None:
@@ -54,11 +89,8 @@ def packed_attention(
 
     assert attention_mask is None and sum(segments) == query.shape[2], (segments, query.shape)
     parts: list[Tensor] = []
-    start = 0
-    for length in segments:
-        here = slice(start, start + length)
-        start += length
-        mask = None
+    for end, length in zip(itertools.accumulate(segments), segments, strict=True):
+        here, mask = slice(end - length, end), None
         if sliding_window is not None and length > sliding_window:
             position = torch.arange(length, device=query.device)
             distance = position[:, None] - position[None, :]
@@ -78,19 +110,15 @@ def supports(model: Any) -> bool:
     """
     config, find_head = getattr(model, "config", None), getattr(model, "get_output_embeddings", lambda: None)
     layer_types = getattr(config, "layer_types", None) or []
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a model with adapters
     return (
         isinstance(find_head(), nn.Linear)
         and bool(getattr(model, "_supports_sdpa", False))
         and not getattr(model, "_is_stateful", False)
         and set(layer_types) <= {"full_attention", "sliding_attention"}
-        and "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
+        and "logits_to_keep" in inspect.signature(inner.forward).parameters
         and not any(getattr(config, name, None) for name in _CHANGED_LOGITS)
     )
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model inside a model with adapters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class LogprobHead:
@@ -118,23 +146,18 @@ class LogprobHead:
         return torch.cat(parts)[None, :, None]
 
     def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
+        return _token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
 
 
-def packed_logprobs(
-    model: Any, head: LogprobHead, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: Any
-) -> Tensor:
-    """(S,) log-probability of the response of each of S (prompt, response) pairs, token ids, in one forward pass."""
+def packed_logprobs(model: Any, head: LogprobHead, sequences: Sequence[Pair], device: Any) -> Tensor:
+    """(S,) log-probability of the response of each pair, in one forward pass."""
     ids = [token for prompt, response in sequences for token in (*prompt, *response)]
     segments = [len(prompt) + len(response) for prompt, response in sequences]
     positions = torch.cat([torch.arange(length) for length in segments])
     predicting: list[int] = []  # position t predicts token t + 1
-    owners: list[int] = []
-    start = 0
-    for number, ((prompt, response), length) in enumerate(zip(sequences, segments, strict=True)):
-        predicting += range(start + len(prompt) - 1, start + length - 1)
-        owners += [number] * len(response)
-        start += length
+    for end, (_, response) in zip(itertools.accumulate(segments), sequences, strict=True):
+        predicting += range(end - 1 - len(response), end - 1)
+    owners = [number for number, (_, response) in enumerate(sequences) for _ in response]
     head.labels = torch.tensor([token for _, response in sequences for token in response], device=device)
     logprobs = model(
         input_ids=torch.tensor([ids], device=device),

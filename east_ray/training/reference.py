@@ -1,18 +1,25 @@
 """Reference log-probabilities: what the initial model of a training gives each response, computed once.
 
-They lie in the run directory, a row per example, in a folder named by the model's fingerprint. A row is found by the
-token ids of its prompt and responses. So a training that continues after a crash computes nothing twice, and stored
-values are never used for other examples or another model.
+A folder named by the model's fingerprint has a row per example, which is found by the token ids of prompt and
+responses. So a training that continues computes nothing twice, and no value serves another example or model.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from east_ray.storage import Folder
+from east_ray.training.dataset import Row, steps
+
+if TYPE_CHECKING:
+    from east_ray.training.compute import Compute
+
+#: Rows of one file; what a worker that dies has to compute again.
+_ROWS_PER_PART = 4096
 
 #: Log-probabilities in nats, summed over a response's tokens; null where the objective does not need them.
 REFERENCE = pa.schema(
@@ -26,7 +33,7 @@ REFERENCE = pa.schema(
 )
 
 
-def key(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def key(row: Row, names: Sequence[str]) -> str:
     """The key of a TOKENIZED row's reference: a digest of the token ids of its prompt and of the named responses."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("prompt", *names):
@@ -64,7 +71,7 @@ class ReferenceLogprobs:
 
 
 def read(folder: Folder) -> ReferenceLogprobs:
-    """Everything that was computed with one model, from the folder of its fingerprint."""
+    """All that was computed with one model, from the folder of its fingerprint."""
     return ReferenceLogprobs(folder.read(REFERENCE))
 
 
@@ -72,3 +79,40 @@ def add(folder: Folder, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows of REFERENCE to the folder, as a new part."""
     complete = [{name: row.get(name) for name in REFERENCE.names} for row in rows]
     folder.write_part(pa.Table.from_pylist(complete, REFERENCE))
+
+
+def reference_logprobs(
+    compute: "Compute", rows: Callable[[], Iterable[Row]], num_examples: int, folder: Folder
+) -> ReferenceLogprobs:
+    """The reference log-probabilities of one epoch of rows; those that the folder lacks are computed and added to it.
+
+    The workers share the pass and write what they have computed, so that it continues after an interruption.
+    """
+    import torch
+    import torch.distributed as dist
+
+    engine, names = compute.engine, compute.objective.reference_responses
+    stored = read(folder)
+    # Every worker must compute the same batches, or one would wait for the others for ever.
+    found = torch.tensor([len(stored), -len(stored)], device=engine.device)
+    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    if found[0] != -found[1]:
+        stored = ReferenceLogprobs()
+    own: list[Row] = []
+    engine.eval()
+    with torch.no_grad():
+        for step in steps(itertools.islice(rows(), num_examples), compute.examples_at_once):
+            if all(key(row, names) in stored for row in step):
+                continue
+            for batch in compute.micro_batches(step):
+                values = [of_name.tolist() for of_name in compute.logprobs(batch, step, names).values()]
+                for row, *of_row in zip(batch, *values, strict=True):
+                    named = dict(zip(names, of_row, strict=True))
+                    own.append({"question_id": row["question_id"], "key": key(row, names)} | named)
+            if len(own) >= _ROWS_PER_PART:
+                add(folder, own)
+                own = []
+    if own:
+        add(folder, own)
+    dist.barrier()
+    return read(folder)

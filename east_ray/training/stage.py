@@ -1,18 +1,22 @@
-"""model/ of a round: its trainings, each followed while it runs."""
+"""model/ of a round: its trainings, each followed while it runs, by a tracker too if the settings name one."""
 
+import importlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
-from east_ray.config.files import flat
+from east_ray.config import InputError, flatten
 from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
 from east_ray.training.checkpoints import interrupted
-from east_ray.training.compute import Metrics
-from east_ray.training.dataset import Training
-from east_ray.training.group import TrainingSummary, train_models
-from east_ray.training.tracking import tracked
+from east_ray.training.dataset import Metrics, Training, TrainingSummary
+from east_ray.training.group import train_models
+
+Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
+Log = Callable[[Mapping[str, float]], None]
 
 
 def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
@@ -28,8 +32,7 @@ def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str
     for learner in todo:
         _follow(learner, events)
         ended(learner.name)
-    for _ in events:  # until the last group has ended
-        pass
+    list(events)  # waits until the last group has ended
     checkpoints.clear()
 
 
@@ -55,7 +58,7 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
     with (
         stages.recording("training") as record,
         learner.round.progress.stage(label(learner, "training"), None, "steps") as line,
-        tracked(tracker, title, tensorboard, flat(learner.settings)) as log,
+        tracked(tracker, title, tensorboard, dict(flatten(learner.settings.model_dump()))) as log,
     ):
 
         def show(metrics: Metrics) -> None:
@@ -89,3 +92,61 @@ def _local(folder: Folder) -> str:
     path = Path(folder.path) if folder.is_local else Path.home() / "east-ray" / folder.path
     path.mkdir(parents=True, exist_ok=True)
     return str(path)
+
+
+@contextmanager
+def tracked(tracker: Tracker, name: str, folder: str, settings: Mapping[str, Any]) -> Iterator[Log]:
+    """A function that logs a step's metrics while the block runs, and ignores a step that is already logged.
+
+    `name` is the run's, `folder` a local one for the library's files; `settings` are logged if the library can do it.
+    Each library reads its own environment variables (WANDB_MODE, MLFLOW_TRACKING_URI, …), so a configuration holds no
+    address and no secret. Raises InputError if the library is not installed.
+    """
+    last = 0.0
+    write, close = _opened(tracker, name, folder, settings)
+
+    def log(metrics: Mapping[str, float]) -> None:
+        nonlocal last
+        if metrics["step"] > last:  # a step that is repeated after a restart is already logged
+            last = metrics["step"]
+            write(int(last), {key: float(value) for key, value in metrics.items() if key not in ("step", "num_steps")})
+
+    try:
+        yield log
+    finally:
+        close()
+
+
+def _opened(
+    tracker: Tracker, name: str, folder: str, settings: Mapping[str, Any]
+) -> tuple[Callable[[int, dict[str, float]], None], Callable[[], None]]:
+    match tracker:
+        case "none":
+            return (lambda step, values: None), (lambda: None)
+        case "tensorboard":
+            _required("tensorboard", tracker)
+            writer = _required("torch.utils.tensorboard", tracker).SummaryWriter(folder)
+
+            def add(step: int, values: dict[str, float]) -> None:
+                for key, value in values.items():
+                    writer.add_scalar(key, value, step)
+
+            return add, writer.close
+        case "wandb":
+            wandb = _required("wandb", tracker)
+            # "create_new": this process may follow several trainings of a comparison at the same time
+            run = wandb.init(name=name, config=dict(settings), dir=folder, reinit="create_new")
+            return (lambda step, values: run.log(values, step=step)), run.finish
+        case "mlflow":
+            mlflow = _required("mlflow", tracker)
+            run = mlflow.start_run(run_name=name)  # active in this thread only, so metrics name the run
+            mlflow.log_params({key: str(value)[:250] for key, value in settings.items()})
+            return (lambda step, values: mlflow.log_metrics(values, step, run_id=run.info.run_id)), mlflow.end_run
+
+
+def _required(module: str, tracker: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = "mlflow-skinny" if tracker == "mlflow" else tracker
+        raise InputError(f"training.tracker: {tracker} is not installed; `pip install {package}`") from None

@@ -62,7 +62,7 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 def settings(arguments: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     from east_ray.config import PromptConfig
-    from east_ray.sampling.decoding import Decoding
+    from east_ray.sampling.backends import Decoding
 
     decoding = Decoding(arguments.n, temperature=1.0, max_tokens=arguments.max_tokens)
     engine_args = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": arguments.max_num_seqs,
@@ -122,9 +122,8 @@ def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
     from east_ray.config import ClusterConfig, EnginePoolConfig
     from east_ray.ray_cluster import connect
     from east_ray.records import QUESTIONS
-    from east_ray.sampling.actor import PoolSettings
     from east_ray.sampling.backends.vllm import VLLM
-    from east_ray.sampling.pool import requests, sample
+    from east_ray.sampling.pool import PoolSettings, requests, sample
     from east_ray.storage import Folder, locate
 
     decoding, prompt, engine_args = settings(arguments)

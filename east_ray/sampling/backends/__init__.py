@@ -1,6 +1,6 @@
 """What answers prompts: the interface of a backend, the built-in ones, and the door for a user's own.
 
-A backend is made in each actor of the pool (`sampling/actor.py`), which asks it from many threads. To add one, derive
+A backend is made in each actor of the pool (`sampling/pool.py`), which asks it from many threads. To add one, derive
 a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampling.backend: my_module:MyBackend`):
 
     class Server(Backend):
@@ -10,6 +10,7 @@ a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampli
             return self.threads.submit(complete, prompt, decoding)      # a Future of a list of Response
 """
 
+import hashlib
 import inspect
 import json
 import threading
@@ -21,19 +22,32 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from east_ray import doors
-from east_ray.config import EnginePoolConfig, InputError
-from east_ray.config.sampling import SamplingConfig
-from east_ray.sampling.decoding import Decoding
+from east_ray.config import EnginePoolConfig, InputError, SamplingConfig
 from east_ray.storage import local_copy, model_fingerprint
 
 #: The built-in backends: `module:name` of a class.
-BACKENDS = {
-    "vllm": "east_ray.sampling.backends.vllm:VLLM",
-    "scripted": "east_ray.sampling.backends.scripted:Scripted",
-}
+BACKENDS = {"vllm": f"{__name__}.vllm:VLLM", "scripted": f"{__name__}.scripted:Scripted"}
 
 #: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
 Prompt = list[dict[str, str]] | str | list[int]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How responses are drawn from the model's distribution. Temperature 0 is greedy; seed None is not reproducible."""
+
+    responses_per_question: int
+    temperature: float
+    max_tokens: int
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+    def seed_of(self, question_id: str) -> int | None:
+        """The seed of one question's request: the same whatever the order of questions and the number of engines."""
+        if self.seed is None or self.temperature == 0:
+            return None
+        return int.from_bytes(hashlib.blake2b(f"{self.seed}:{question_id}".encode(), digest_size=4).digest()) >> 1
 
 
 class EngineDiedError(RuntimeError):
@@ -62,12 +76,16 @@ class Response:
 class Alone:
     """Asks that a request be served while no other is in flight, because engines have died while it was.
 
-    The backend calls `begin` just before it serves the request, and serves no other until `settled` is set. So if the
-    engine dies in between, it was this request.
+    The backend calls `begin` just before it serves the request, and `wait` before it serves another. So if the engine
+    dies in between, it was this request.
     """
 
     begin: Callable[[], None]
     settled: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Return once the responses are durable, or after two minutes."""
+        self.settled.wait(120)
 
 
 class Backend(ABC):
@@ -77,6 +95,8 @@ class Backend(ABC):
     """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model."""
     environment: ClassVar[Mapping[str, str]] = {}
     """Environment variables of the actor's process, beneath those of `engines.env`."""
+    has_failed: bool = False
+    """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
 
     def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
         """`model` is a path or hub name, `settings` the section `engines`, `args` what `checked_args` returned."""
@@ -93,11 +113,6 @@ class Backend(ABC):
         question's own. `model` is one of the models of `groups`. The future fails with RequestRefusedError or
         EngineDiedError.
         """
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
-        return False
 
     @classmethod
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:

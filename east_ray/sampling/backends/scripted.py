@@ -28,26 +28,19 @@ Models share a pool: nothing depends on them. The length of prompts is not check
 import hashlib
 import json
 import os
-import queue
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from east_ray.config import EnginePoolConfig, InputError
-from east_ray.config.base import Section
-from east_ray.config.messages import sentences
-from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
-from east_ray.sampling.decoding import Decoding
+from east_ray.config.base import Section, sentences
+from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import Folder, locate, resolve_path
-
-#: Seconds for which the engine waits until the responses of a request that was served alone are durable.
-_SETTLE_S = 120.0
 
 
 class ScriptedResponse(Section):
@@ -82,10 +75,6 @@ class Args(Section):
     state: str | None = None
 
 
-#: The question, how and from which number on it is asked, whether alone, and its responses.
-_Request = tuple[str, Decoding, int, Alone | None, "Future[list[Response]]"]
-
-
 class Scripted(Backend):
     """Serves one request after the other."""
 
@@ -95,71 +84,40 @@ class Scripted(Backend):
         super().__init__(model, settings, args)
         self._args = Args.model_validate(args)
         self._scripts = _read(self._args)
-        self._failure: str | None = None
-        self._lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        threading.Thread(target=self._run, daemon=True, name="scripted").start()
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a question has made it fail."""
-        return self._failure is not None
+        self._failure = ""
+        self._alone_before: Alone | None = None
+        self._thread = ThreadPoolExecutor(1)
 
     def ask(
         self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
     ) -> "Future[list[Response]]":
         """As `Backend.ask`, of chat messages."""
         asked = next(one["content"] for one in reversed(prompt) if isinstance(one, dict) and one["role"] == "user")
-        future: Future[list[Response]] = Future()
-        with self._lock:
-            if self._failure is None:
-                self._waiting.put((asked, decoding, first, alone, future))
-            else:
-                future.set_exception(EngineDiedError(self._failure))
-        return future
+        return self._thread.submit(self._serve, asked, decoding, first, alone)
 
-    def _run(self) -> None:
-        while True:
-            asked, decoding, first, alone, future = self._waiting.get()
-            if alone:
-                alone.begin()
-            time.sleep(self._args.delay_s)
-            try:
-                future.set_result(self._responses(asked, decoding, first))
-            except EngineDiedError as error:
-                self._fail(error, future)
-                return
-            except Exception as error:  # refused, or the folder of deaths cannot be written
-                future.set_exception(error)
-            if alone:
-                alone.settled.wait(_SETTLE_S)
-
-    def _fail(self, error: EngineDiedError, future: "Future[list[Response]]") -> None:
-        with self._lock:
-            self._failure = str(error)
-            unserved = [future]
-            while not self._waiting.empty():
-                unserved.append(self._waiting.get()[-1])
-        for one in unserved:
-            one.set_exception(error)
-
-    def _responses(self, asked: str, decoding: Decoding, first: int) -> list[Response]:
+    def _serve(self, asked: str, decoding: Decoding, first: int, alone: Alone | None) -> list[Response]:
+        if self._alone_before:
+            self._alone_before.wait()
+        self._alone_before = alone
+        if self.has_failed:
+            raise EngineDiedError(self._failure)
+        if alone:
+            alone.begin()
+        time.sleep(self._args.delay_s)
         name = max((name for name in self._scripts if name in asked), key=len, default=None)
-        script = self._args.default if name is None else self._scripts[name]
-        if script is None:
+        if name is None:
             raise RequestRefusedError("the question is not in the table")
-        if script.dies and self._is_to_die(name or "", script):
+        script = self._scripts[name]
+        if script.dies and self._is_to_die(name, script):
             if script.dies == "process":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise EngineDiedError(f"the table makes it die of {asked!r}")
+            self._failure, self.has_failed = f"the table makes it die of {asked!r}", True
+            raise EngineDiedError(self._failure)
         if script.refuses or not script.responses:
             raise RequestRefusedError(script.refuses or "the table has no response")
         numbers = range(first, first + decoding.responses_per_question)
         chosen = [script.responses[number % len(script.responses) if decoding.temperature else 0] for number in numbers]
-        return [
-            Response(one, "stop") if isinstance(one, str) else Response(one.text, one.finish_reason, one.num_tokens)
-            for one in chosen
-        ]
+        return [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
 
     def _is_to_die(self, name: str, script: Script) -> bool:
         """Whether the engine is to die of this question once more; if so, counts this death."""
@@ -185,8 +143,7 @@ class Scripted(Backend):
     @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:
         """A hash of the table's responses, whatever the model."""
-        read = Args.model_validate(args)
-        scripts = {**_read(read), "": read.default or Script()}
+        scripts = {"": Script()} | _read(Args.model_validate(args))
         told = {name: script.model_dump(include={"responses"}) for name, script in scripts.items()}
         return "scripted " + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -197,14 +154,14 @@ class Scripted(Backend):
 
 
 def _read(args: Args) -> dict[str, Script]:
-    """The rows of the table, by question. Raises InputError naming the line."""
+    """The rows of the table, by question, and the default, by the empty text. Raises InputError naming the line."""
     filesystem, path = locate(args.table)
     try:
         with filesystem.open_input_stream(path) as stream:
             lines = bytes(stream.read()).decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sampling.backend_args.table: cannot read {args.table} ({error})") from error
-    rows: dict[str, Script] = {}
+    rows = {"": args.default} if args.default else {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
@@ -212,6 +169,6 @@ def _read(args: Args) -> dict[str, Script]:
             except ValidationError as error:
                 raise InputError(f"{args.table}, line {number}: {next(sentences(error, Row))}") from None
             rows[row.question] = row
-    if args.state is None and any(script.times for script in (*rows.values(), args.default) if script):
+    if args.state is None and any(script.times for script in rows.values()):
         raise InputError("sampling.backend_args.state: missing; rows with `times` need a folder to count deaths in")
     return rows

@@ -5,6 +5,7 @@ prompt's prefill. Requests of many tasks are in flight together, and each leaves
 never waits for the slowest response of a batch.
 """
 
+import itertools
 import json
 import queue
 import threading
@@ -15,18 +16,8 @@ from typing import Any, ClassVar
 
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.questions.prompts import load_tokenizer, pretrained
-from east_ray.sampling.backends import Alone, Backend, EngineDiedError, Prompt, RequestRefusedError, Response
-from east_ray.sampling.decoding import Decoding
+from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import local_copy, model_fingerprint
-
-#: Seconds for which the engine waits until the responses of a request that was served alone are durable.
-_SETTLE_S = 120.0
-#: Responses that an engine without and with a GPU computes at once, unless its arguments say otherwise.
-_MAX_NUM_SEQS, _MAX_NUM_SEQS_GPU = 256, 1024
-#: The context length of a model whose configuration has none.
-_UNBOUNDED = 2**31
-#: What a model's configuration says beside the shapes of its parameters and what is computed with them.
-_NOT_ARCHITECTURE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
 @dataclass
@@ -69,24 +60,18 @@ class VLLM(Backend):
         self._loaded = model
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._in_flight: dict[str, _Request] = {}
-        self._num_requests = 0
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         threading.Thread(target=self._run, daemon=True, name="engine").start()
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the engine has failed as a whole."""
-        return self._failure is not None
 
     def ask(
         self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
     ) -> "Future[list[Response]]":
         """As `Backend.ask`, of the prompt's token ids."""
         params = sampling_params(decoding, first)
+        request = _Request(f"request-{next(self._numbers)}", model, prompt, params, alone)
         with self._lock:
-            self._num_requests += 1
-            request = _Request(f"request-{self._num_requests}", model, prompt, params, alone)
             if self._failure is None:
                 self._waiting.put(request)
             else:
@@ -100,10 +85,11 @@ class VLLM(Backend):
                 held = self._admit(held)
                 for output in self._engine.step():
                     if output.finished:
-                        self._finish(self._in_flight.pop(_outer_id(output.request_id)), output)
+                        name = "-".join(output.request_id.split("-")[:2])  # vLLM may have added a suffix
+                        self._finish(self._in_flight.pop(name), output)
         except BaseException as error:  # whatever ends the thread must reach those who wait for it
             with self._lock:
-                self._failure = error
+                self._failure, self.has_failed = error, True
                 unserved = [*self._in_flight.values(), *([held] if held else [])]
                 while not self._waiting.empty():
                     unserved.append(self._waiting.get())
@@ -136,9 +122,13 @@ class VLLM(Backend):
         if unusual:
             request.future.set_exception(RequestRefusedError(f"vLLM ended a response with {unusual.pop()!r}"))
         else:
-            request.future.set_result([_response(one) for one in sorted(output.outputs, key=lambda one: one.index)])
+            responses = [
+                Response(one.text, str(one.finish_reason), len(one.token_ids), one.cumulative_logprob, one.token_ids)
+                for one in sorted(output.outputs, key=lambda one: one.index)
+            ]
+            request.future.set_result(responses)
         if request.alone:
-            request.alone.settled.wait(_SETTLE_S)
+            request.alone.wait()
 
     def _take_over(self, model: str) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": local_copy(model)})
@@ -168,7 +158,7 @@ class VLLM(Backend):
         if "max_model_len" in engine_args:
             return int(engine_args["max_model_len"])
         config = pretrained(transformers.AutoConfig, local_copy(model))
-        return int(getattr(config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED)
+        return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)  # or no limit
 
     @classmethod
     def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
@@ -181,8 +171,7 @@ class VLLM(Backend):
     @classmethod
     def responses_at_once(cls, settings: EnginePoolConfig) -> int:
         """The engine argument `max_num_seqs`, or its default here."""
-        default = _MAX_NUM_SEQS_GPU if settings.num_gpus_per_engine else _MAX_NUM_SEQS
-        return int(settings.engine_args.get("max_num_seqs", default))
+        return int(settings.engine_args.get("max_num_seqs", 1024 if settings.num_gpus_per_engine else 256))
 
     @classmethod
     def settings_for(cls, settings: EnginePoolConfig, decoding: Decoding) -> EnginePoolConfig:
@@ -190,7 +179,9 @@ class VLLM(Backend):
 
         There, a seeded request fails if its prompt is read in two steps ("CPU Generator does not use offset").
         """
-        if decoding.seed is None or _has_gpu():
+        import torch
+
+        if decoding.seed is None or torch.cuda.is_available():
             return settings
         return settings.model_copy(update={"engine_args": {"enable_chunked_prefill": False} | settings.engine_args})
 
@@ -215,38 +206,17 @@ def sampling_params(decoding: Decoding, first: int = 0) -> Any:
     )
 
 
-def _response(output: Any) -> Response:
-    """A response from a vllm.CompletionOutput."""
-    return Response(
-        text=output.text,
-        finish_reason=str(output.finish_reason),
-        num_tokens=len(output.token_ids),
-        logprob=output.cumulative_logprob,
-        token_ids=output.token_ids,
-    )
-
-
 def _architecture(model: str) -> str:
     import transformers
 
     config = pretrained(transformers.AutoConfig, model).to_dict()
-    told = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
+    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"):
+        config.pop(key, None)  # neither the shape of a parameter nor what is computed with it
     tokenizer = load_tokenizer(model)
-    return json.dumps([told, tokenizer.get_vocab(), tokenizer.chat_template], sort_keys=True, default=str)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    return json.dumps([config, tokenizer.get_vocab(), tokenizer.chat_template], sort_keys=True, default=str)
 
 
 def _first_line(error: BaseException) -> str:
     """An error as one line, with its type where the message alone says little."""
     message = (str(error).strip() or "no message").splitlines()[0]
     return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
-
-
-def _outer_id(request_id: str) -> str:
-    """Our name of a request, to which vLLM may have added a suffix."""
-    return "-".join(request_id.split("-")[:2])

@@ -1,4 +1,4 @@
-"""The settings with their documentation: as commented YAML of one run, and as Markdown tables of all settings."""
+"""All settings with their documentation as Markdown tables, for east_ray/README.md."""
 
 from collections.abc import Iterator, Sequence
 from types import NoneType
@@ -9,17 +9,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from east_ray.config.base import Part, section_type
-from east_ray.config.resuming import MayChange, mark_of
-from east_ray.config.settings import Config
+from east_ray.config import Config
+from east_ray.config.base import MayChange, Part, mark_of, section_type
 
 _TYPES = {str: "text", int: "integer", float: "number", bool: "true or false", dict: "mapping", Any: "any"}
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-
-
-def dump_documented(config: Config) -> str:
-    """The configuration as YAML with each field's documentation as a comment above it."""
-    return "\n".join(_documented_lines(config, "")) + "\n"
 
 
 def settings_tables(root: type[BaseModel] = Config) -> str:
@@ -27,47 +21,31 @@ def settings_tables(root: type[BaseModel] = Config) -> str:
     return "\n".join(_tables(root, root, "", {})).rstrip() + "\n"
 
 
-def _documented_lines(section: BaseModel, indent: str) -> Iterator[str]:
-    for name, field in type(section).model_fields.items():
-        for line in (field.description or "").splitlines():
-            yield f"{indent}# {line.strip()}"
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield f"{indent}{name}:"
-            yield from _documented_lines(value, indent + "  ")
-        else:
-            plain = section.model_dump(include={name})
-            shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
-            yield from (indent + line for line in shown.splitlines())
-
-
 def _tables(
     root: type[BaseModel], section: type[BaseModel], prefix: str, titles: dict[type[BaseModel], str]
 ) -> Iterator[str]:
     """The table of a section and those of the sections in it; one that occurs again is referred to by its title."""
-    with_marks = any(isinstance(mark, MayChange) for field in root.model_fields.values() for mark in field.metadata)
+    marked = any(isinstance(mark, MayChange) for field in root.model_fields.values() for mark in field.metadata)
     yield f"### {prefix.rstrip('.')}\n\n{section.__doc__}\n" if prefix else ""
-    yield "| setting | type | default | meaning |" + (" may change |" if with_marks else "")
-    yield "|---|---|---|---|" + ("---|" if with_marks else "")
-    inner = {f"{prefix}{name}": section_type(field.annotation) for name, field in section.model_fields.items()}
-    new = {key: found for key, found in inner.items() if found is not None and found not in titles}
-    titles |= {found: key for key, found in reversed(new.items())}
+    yield "| setting | type | default | meaning |" + (" may change |" if marked else "")
+    yield "|---|---|---|---|" + ("---|" if marked else "")
+    new = {}
     for name, field in section.model_fields.items():
-        found = inner[key := prefix + name]
+        key, found = prefix + name, section_type(field.annotation)
+        if found is not None and found not in titles:
+            new[key], titles[found] = found, key
         kind = _type(field.annotation, field.metadata) if found is None else f"section {titles[found]}"
         cells = [f"`{key}`", kind, _default(field), " ".join((field.description or "").split())]
-        cells += [_when(mark_of(root, key))] if with_marks else []
+        cells += [_when(mark_of(root, key))] if marked else []
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for key, found in new.items():
-        if titles[found] == key:
-            yield from _tables(root, found, f"{key}.", titles)
+        yield from _tables(root, found, f"{key}.", titles)
 
 
 def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    for mark in metadata:
-        if isinstance(mark, Part):
-            return ", ".join(f"`{name}`" for name in mark.names) + " or `module:name`"
+    if part := next((mark for mark in metadata if isinstance(mark, Part)), None):
+        return ", ".join(f"`{name}`" for name in part.names) + " or `module:name`"
     bounds = " and ".join(
         f"{sign} {getattr(mark, name):g}"
         for mark in metadata
@@ -75,8 +53,7 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         for name, sign in _BOUNDS.items()
         if hasattr(mark, name)
     )
-    arguments = get_args(annotation)
-    origin = get_origin(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         constraints = [part for mark in arguments[1:] for part in getattr(mark, "metadata", [mark])]
         kind = _type(arguments[0], constraints)
@@ -84,10 +61,8 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         kind = ", ".join(f"`{value}`" for value in arguments)
     elif origin is list:
         kind = f"list of {_type(arguments[0])}"
-    elif NoneType in arguments:
-        kind = " or ".join(_type(one) for one in arguments if one is not NoneType)
     elif origin is not dict and arguments:
-        kind = " or ".join(map(_type, arguments))
+        kind = " or ".join(_type(one) for one in arguments if one is not NoneType)
     else:
         kind = _TYPES.get(origin or annotation, "section")
     return f"{kind} {bounds}".rstrip()
@@ -105,9 +80,8 @@ def _default(field: FieldInfo) -> str:
 
 
 def _when(mark: MayChange) -> str:
-    """When a setting may change although the run has begun."""
-    if mark.always:
-        return "at any time"
     if mark.until:
         return "until " + " or ".join(f"`{stage}`" for stage in mark.until)
+    if mark.always:
+        return "at any time"
     return "if it was empty" if mark.if_empty else "speed and memory: at any time" if mark.keys else ""

@@ -10,8 +10,8 @@ micro-batch. Write a new one as a subclass of `Objective`, in one file:
             terms = batch.logprobs["rejected"].exp() - batch.logprobs["chosen"]
             return (batch.weights * terms).sum() / batch.num_step_examples
 
-Modules of this package import torch inside functions: the rooms that only ask which responses an objective needs run
-without it. Axes: B examples of a micro-batch.
+torch is imported inside functions, because rooms that only ask which responses an objective needs run without it.
+Axes: B examples of a micro-batch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,14 +24,13 @@ from east_ray.config import InputError, TrainingConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: The built-in objectives. The names are those that config knows.
 OBJECTIVES = {
-    "sft": "east_ray.training.objectives.sft:SFT",
-    "dpo": "east_ray.training.objectives.dpo:DPO",
-    "kto": "east_ray.training.objectives.kto:KTO",
+    "sft": "east_ray.training.objectives:SFT",
+    "dpo": "east_ray.training.objectives:DPO",
+    "kto": "east_ray.training.objectives:KTO",
 }
 
-#: Responses that an example has. `mismatched` is the chosen response of another question.
+#: Responses of an example. `mismatched` is the chosen response of another question.
 RESPONSES = ("chosen", "rejected", "mismatched")
 
 #: Settings of the training section that are refused unless the objective declares them in `Objective.reads`.
@@ -106,20 +105,121 @@ class Objective:
         raise NotImplementedError
 
 
+class SFT(Objective):
+    r"""Weighted supervised fine-tuning on the chosen responses.
+
+        L = sum_i w_i * sum_t nll(y+_it)  /  sum_i T_i
+
+    The denominator is the number of response tokens of the global step. With the mean loss of a micro-batch times the
+    mean of its weights, the weights would cancel inside the micro-batch. With w = 1 this is the unweighted loss to the
+    last digit.
+    """
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """The part of L that these examples contribute."""
+        return -(batch.weights * batch.logprobs["chosen"]).sum() / batch.num_step_tokens["chosen"]
+
+
+class _Preference(Objective):
+    responses = RESPONSES[:2]
+    reference_responses: tuple[str, ...] = RESPONSES[:2]
+
+    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """The implicit rewards beta * (log pi - log ref), and how often the chosen response has the larger one."""
+        chosen, rejected = (
+            (self.settings.beta * (batch.logprobs[name] - batch.references[name])).double() for name in self.responses
+        )
+        return {
+            "chosen_reward": chosen.sum(),
+            "rejected_reward": rejected.sum(),
+            "reward_margin": (chosen - rejected).sum(),
+            "reward_accuracy": (chosen > rejected).double().sum(),
+        }
+
+
+class DPO(_Preference):
+    r"""Weighted direct preference optimization (Rafailov et al., 2023, equation 7) on pairs of responses.
+
+        L = 1/N sum_i w_i * -log sigmoid(beta * [(logpi - logref)(y+_i) - (logpi - logref)(y-_i)])
+
+    N is the number of pairs of the global step; with `length_normalized`, log-probabilities are per token.
+    `label_smoothing` is the probability that a pair is labelled the wrong way round (Mitchell, 2023, "conservative
+    DPO").
+    """
+
+    reads = ("label_smoothing", "length_normalized")
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """The part of L that these examples contribute."""
+        import torch.nn.functional as F
+
+        logprobs, references = batch.logprobs, batch.references
+        if self.settings.length_normalized:
+            logprobs = {name: logprobs[name] / batch.num_tokens[name] for name in self.responses}
+            references = {name: references[name] / batch.num_tokens[name] for name in self.responses}
+        chosen, rejected = (logprobs[name] - references[name] for name in self.responses)
+        margins, beta, smoothing = chosen - rejected, self.settings.beta, self.settings.label_smoothing
+        as_labelled, otherwise = F.logsigmoid(beta * margins), F.logsigmoid(-beta * margins)
+        terms = (1 - smoothing) * as_labelled + smoothing * otherwise if smoothing else as_labelled
+        return -(batch.weights * terms).sum() / batch.num_step_examples
+
+
+class KTO(_Preference):
+    r"""Weighted Kahneman-Tversky optimization (Ethayarajh et al., 2024, equation 8).
+
+        L = 1/N sum_i w_i * v(y_i)
+
+    v(y) is factor * (1 - sigmoid(r)) of a chosen response and factor * (1 - sigmoid(-r)) of a rejected one, with
+    r = beta * (log pi(y) - log ref(y) - z0). N is the number of responses of the global step. z0, the reference point
+    in nats, estimates the KL divergence of the trained from the initial model: the mean of log pi - log ref over
+    mismatched pairs of prompt and response, at least 0. It is never weighted and never differentiated.
+    """
+
+    reference_responses = RESPONSES
+    measured_responses = ("mismatched",)
+    min_examples = 2  # a mismatched response is of another example
+
+    def loss(self, batch: MicroBatch) -> "Tensor":
+        """The part of L that these examples contribute."""
+        import torch
+
+        logprobs, references = (
+            torch.cat([values[name] for name in self.responses]) for values in (batch.logprobs, batch.references)
+        )
+        desirable = torch.tensor([True, False], device=logprobs.device).repeat_interleave(len(batch.weights))
+        rewards = self.settings.beta * (logprobs - references - _reference_point(batch).detach())
+        losses = torch.where(
+            desirable,
+            self.settings.desirable_factor * torch.sigmoid(-rewards),
+            self.settings.undesirable_factor * torch.sigmoid(rewards),
+        )
+        return (batch.weights.repeat(2) * losses).sum() / (2 * batch.num_step_examples)
+
+    def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """The rewards, and the reference point, which is the same for every example of the step."""
+        return super().metrics(batch) | {"kl": _reference_point(batch).double() * len(batch.weights)}
+
+    def measure(self, batch: MicroBatch) -> "dict[str, Tensor]":
+        """log pi - log ref of the mismatched responses."""
+        return {"divergence": (batch.logprobs["mismatched"] - batch.references["mismatched"]).double().sum()}
+
+
+def _reference_point(batch: MicroBatch) -> "Tensor":
+    return batch.measured["divergence"].clamp(min=0).float()
+
+
 def load(settings: TrainingConfig) -> Objective:
     """The objective that the settings name. Raises InputError if it cannot be loaded or cannot use these settings."""
-    found = doors.load("training.objective", settings.objective, OBJECTIVES)
+    found: type[Objective] = doors.load("training.objective", settings.objective, OBJECTIVES)
     for problem in _misfits(found):
         raise InputError(f"training.objective: {settings.objective} {problem}")
     try:
-        objective: Objective = found(settings)
+        return found(settings)
     except ValueError as error:
         raise InputError(f"training: {error}") from error
-    return objective
 
 
 def _misfits(found: Any) -> Iterator[str]:
-    """Why something cannot serve as an objective."""
     if not (isinstance(found, type) and issubclass(found, Objective)):
         yield f"is not a subclass of {__name__}.Objective"
         return

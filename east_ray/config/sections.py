@@ -1,0 +1,348 @@
+"""The sections of a run's settings, in the order of the stages."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Section
+
+SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
+MappingName = Annotated[str, Part("power", "sigmoid")]
+ObjectiveName = Annotated[str, Part("sft", "dpo", "kto")]
+
+
+class QuestionsConfig(Section):
+    """Where questions come from."""
+
+    path: str | None = None
+    """A .jsonl, .json, .csv or .parquet file of questions (local, s3:// or gs://). Either this or `hub`."""
+    hub: str | None = None
+    """Name of a data set on the Hugging Face hub, e.g. openai/gsm8k."""
+    hub_config: str | None = None
+    """Configuration of the hub data set, e.g. main."""
+    split: str = "train"
+    """Split of the hub data set."""
+    format: Annotated[str, Part("auto", "gsm8k", "math", "columns")] = "auto"
+    """How a row is read. gsm8k: {question, answer ending in "#### 72"}; math: {problem, solution, answer}; columns: the
+    columns named below; auto: one of these, by the first row; module:name: a function of your own."""
+    question_column: str = "question"
+    """With format columns: the column of the question's text."""
+    reference_answer_column: str = "reference_answer"
+    """With format columns: the column of the final answer."""
+    reference_solution_column: str | None = None
+    """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
+    id_column: str | None = None
+    """With format columns: a column of unique names; by default the file's name and the row's number."""
+    extra_columns: list[str] = []
+    """Further columns to keep. A grader of your own finds them in `question.extra`."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Leave out this many questions from the beginning."""
+    max_questions: Annotated[int, Field(ge=1)] | None = None
+    """Take at most this many questions after `skip`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of path and hub")
+        return self
+
+
+class SamplesConfig(Section):
+    """Responses from another sampler, which are clustered, weighted and trained on; nothing is sampled."""
+
+    path: str
+    """A .jsonl or .parquet file, or a folder of them such as another run's samples/ (local, s3:// or gs://); a row is a
+    question with its responses."""
+    question_column: str = "question"
+    """The column of the question's text."""
+    reference_answer_column: str = "reference_answer"
+    """The column of the final answer, e.g. 72, or of a worked solution that ends in #### 72 or \\boxed{72}."""
+    responses_column: str = "responses"
+    """The column of the list of responses: texts, or objects that contain a text."""
+    text_field: str = "text"
+    """If responses are objects: the field of the text. Dots lead into nested objects, e.g. message.content."""
+    finish_reason_field: str = "finish_reason"
+    """If responses are objects: the field that says stop or length. If it is missing, stop is assumed."""
+    num_tokens_field: str = "num_tokens"
+    """If responses are objects: the field of the number of tokens; it may be missing."""
+    id_column: str | None = None
+    """A column of unique names of the questions; by default the file's name and the row's number."""
+
+
+class PromptConfig(Section):
+    """How a question is put to the model."""
+
+    system: str | None = None
+    """System message. The paper's: "Please reason step by step, and put your final answer within \\boxed{}."."""
+    template: str = "{question}"
+    """The user's message; {question} stands for the question's text. The model's own chat template does the rest."""
+    template_variables: dict[str, Any] = {}
+    """Variables of the model's chat template, e.g. {enable_thinking: false}. Llama 3's template writes today's date
+    unless {date_string: ...} fixes it, and sampling and training may happen on different days."""
+
+    @model_validator(mode="after")
+    def _has_question(self) -> Self:
+        if "{question}" not in self.template:
+            raise ValueError("template must contain {question}")
+        return self
+
+
+#: vLLM engine arguments that decide about memory, devices and speed, but not about the distribution of responses.
+_FREE_ENGINE_ARGS = MayChange(
+    keys=frozenset(
+        {"max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes", "block_size"}
+        | {"tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend", "enforce_eager"}
+        | {"enable_prefix_caching", "enable_chunked_prefill", "disable_log_stats", "download_dir", "load_format"}
+        | {"swap_space", "cpu_offload_gb"}
+    )
+)
+
+
+class SamplingConfig(Section):
+    """How responses are drawn."""
+
+    backend: Annotated[str, Part("vllm", "scripted")] = "vllm"
+    """vllm: engines; scripted: a table of prepared responses, for tests; module:name: a class of your own."""
+    backend_args: dict[str, Any] = {}
+    """Arguments of the backend, e.g. {table: responses.jsonl} of scripted."""
+    responses_per_question: Annotated[int, Field(ge=1, le=16384)] = 128
+    """Responses sampled for each question, all in one request (n = 128 in the paper)."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the smallest set of tokens whose probability reaches this."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Sample among this many likeliest tokens; 0: among all."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Longest response, in tokens; a longer one is cut and marked finish_reason: length."""
+    seeded: bool = True
+    """Give each request its own seed, derived from `seed`, the round and the question, so that a repeated run samples
+    the same responses in any order of questions. On a GPU an unseeded sampler can be faster."""
+
+
+class EnginePoolConfig(Section):
+    """The engines that sample and evaluate."""
+
+    min_engines: Annotated[int, Field(ge=1), ANY_TIME] = 1
+    """Engines that the pool keeps while a stage runs."""
+    max_engines: Annotated[int, Field(ge=1), ANY_TIME] = 1
+    """Engines that the pool may grow to while questions wait."""
+    num_gpus_per_engine: Annotated[float, Field(ge=0), ANY_TIME] = 0
+    """GPUs that Ray reserves for an engine; a fraction lets engines share one. 0 runs on the CPU."""
+    num_cpus_per_engine: Annotated[float, Field(ge=0), ANY_TIME] = 1
+    """CPUs that Ray reserves for an engine."""
+    resources: Annotated[dict[str, Annotated[float, Field(gt=0)]], ANY_TIME] = {}
+    """Other resources that Ray reserves for an engine, e.g. {sampler: 1} for nodes that declare `sampler`."""
+    engine_args: Annotated[dict[str, Any], _FREE_ENGINE_ARGS] = {}
+    """vLLM engine arguments by name, e.g. {dtype: bfloat16, tensor_parallel_size: 2, max_model_len: 4096}."""
+    env: Annotated[dict[str, str], ANY_TIME] = {}
+    """Environment variables of the engine's process, e.g. {VLLM_CPU_KVCACHE_SPACE: "1"}. They are stored with the
+    run, so no secrets: a token belongs in the environment of the cluster's nodes."""
+    questions_per_task: Annotated[int, Field(ge=1), ANY_TIME] = 8
+    """Minimum number of questions in a task, which asks them together and writes each as soon as it is answered."""
+    max_deaths_per_question: Annotated[int, Field(ge=1), ANY_TIME] = 2
+    """Set a question aside after this many engines have died while it was the only question in flight."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_engines > self.max_engines:
+            raise ValueError(f"min_engines {self.min_engines} is greater than max_engines {self.max_engines}")
+        arguments, gpus = self.engine_args, self.num_gpus_per_engine
+        shards = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+        by_ray = arguments.get("distributed_executor_backend") == "ray"  # its workers ask for GPUs themselves
+        if shards > 1 and gpus not in (0, shards) and not by_ray:
+            raise ValueError(
+                f"num_gpus_per_engine {gpus:g}: tensor_parallel_size times pipeline_parallel_size in engine_args is "
+                f"{shards}, so an engine needs {shards} GPUs"
+            )
+        return self
+
+
+class AnswersConfig(Section):
+    """How final answers are found and compared."""
+
+    grader: Annotated[str, Part("math")] = "math"
+    """What reads an answer from a response and compares answers: math, or a class of your own (module:name)."""
+    grader_args: dict[str, Any] = {}
+    """Arguments of a grader of your own. The settings of math are `equivalence` and `last_number`."""
+    equivalence: Literal["math", "string"] = "math"
+    """math: mathematically equal answers share a cluster; string: only equal strings do, as in the authors' code."""
+    no_answer: Literal["cluster", "exclude"] = "cluster"
+    """Responses without an answer: one cluster of their own, as in the authors' code, or excluded from the entropy."""
+    last_number: bool = False
+    """Take the last number of a response that states no answer explicitly."""
+    responses: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first so many responses of each question; by default all."""
+
+
+class SelectionConfig(Section):
+    """Which questions become examples."""
+
+    all_correct: Literal["keep", "drop"] = "keep"
+    """Questions that every response answers correctly. SFT keeps them by default (entropy gives them weight 0);
+    DPO and KTO always drop them, because there is no wrong response."""
+    require_boxed: bool = True
+    """A chosen response must have its answer in \\boxed{}, as in the paper. false: any correct response can be chosen,
+    responses with a box first; for samples of models that were not asked for one."""
+    responses_per_question_trained: Annotated[int, Field(ge=1)] = 1
+    """At most this many correct responses of a question are trained on; they share the question's weight."""
+
+
+class WeightingConfig(Section):
+    """How an example's weight comes from its question's responses."""
+
+    signal: SignalName = "entropy"
+    """The weight grows with it: entropy of the answers, 1 - pass_rate (accuracy), share of the commonest wrong answer
+    (rejection), a constant (uniform), or a function of your own (module:name)."""
+    mapping: MappingName = "power"
+    """power: signal ** exponent, the paper's; sigmoid: 1 / (1 + exp(-exponent * (signal - mean) / std)), bounded;
+    module:name: a function of your own."""
+    exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+    """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
+
+
+class DeepSpeedConfig(Section):
+    """How the model is sharded over the workers."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What the workers shard: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in CPU memory (stages 1 to 3)."""
+    offload_parameters: bool = False
+    """Keep the parameters in CPU memory (stage 3)."""
+
+    @model_validator(mode="after")
+    def _offload_stage(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("offload_parameters needs zero_stage 3")
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters: only the adapters are trained; they are merged into the model when it is written."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank of the adapters."""
+    alpha: Annotated[int, Field(ge=1)] = 32
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters."""
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the modules that get adapters, e.g. [q_proj, v_proj]; by default every linear one but the head."""
+
+
+class TrainingConfig(Section):
+    """How the model is trained on the weighted examples."""
+
+    objective: ObjectiveName = "sft"
+    """sft: supervised fine-tuning on chosen responses; dpo, kto: preference objectives on chosen and rejected
+    responses; module:name: a class of your own."""
+    examples: Literal["selected", "reference_solutions"] = "selected"
+    """selected: the model's own responses, weighted. reference_solutions: no sampling; the questions' worked solutions
+    with weight 1, the usual supervised warm start (with objective sft)."""
+    epochs: Annotated[int, Field(ge=1)] = 3
+    """Passes over the examples."""
+    examples_per_step: Annotated[int, Field(ge=1)] = 16
+    """Examples in one optimizer step, over all workers."""
+    micro_batch_size: Annotated[int, Field(ge=1), ANY_TIME] = 4
+    """Examples that one worker computes at once. Memory and speed depend on it; the result does not."""
+    packing: Annotated[bool, ANY_TIME] = True
+    """Concatenate the sequences of a micro-batch without padding; each attends to itself alone. false pads them, for
+    models whose attention or head cannot work on packed sequences; the result is the same."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-6
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay of the learning rate after the warm-up, to 0 (constant: none)."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this global norm."""
+    max_length: Annotated[int, Field(ge=8)] = 2048
+    """Longest prompt and response together, in tokens."""
+    too_long: Literal["discard", "truncate"] = "discard"
+    """What happens to a longer example; both cases are counted. truncate cuts off the end of the response."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Arithmetic of the model; the optimizer's state is float32 in both."""
+    gradient_checkpointing: Annotated[bool, ANY_TIME] = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    skip_zero_weight: bool = False
+    """Leave examples of weight 0 out of the batches; they still count in the normalizer."""
+    beta: Annotated[float, Field(gt=0)] = 0.01
+    """DPO and KTO: how strongly the trained model is held close to its initial model."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """DPO: probability that chosen and rejected are interchanged in a pair (conservative DPO)."""
+    length_normalized: bool = False
+    """DPO: compare mean log-probabilities per token in place of sums over the response."""
+    desirable_factor: Annotated[float, Field(gt=0)] = 1.0
+    """KTO: factor of the chosen responses' losses."""
+    undesirable_factor: Annotated[float, Field(gt=0)] = 1.0
+    """KTO: factor of the rejected responses' losses."""
+    deepspeed: Annotated[DeepSpeedConfig, ANY_TIME] = DeepSpeedConfig()
+    """Sharding over the workers."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all parameters, e.g. {rank: 16, alpha: 32}."""
+    num_workers: Annotated[int, Field(ge=1), ANY_TIME] = 1
+    """Workers, each with a model replica or shard of it."""
+    num_gpus_per_worker: Annotated[float, Field(ge=0), ANY_TIME] = 0
+    """GPUs of a worker; 0 trains on the CPU."""
+    num_cpus_per_worker: Annotated[float, Field(ge=0), ANY_TIME] = 1
+    """CPUs of a worker."""
+    resources: Annotated[dict[str, Annotated[float, Field(gt=0)]], ANY_TIME] = {}
+    """Other resources of a worker, e.g. {trainer: 1} for nodes that declare `trainer`."""
+    max_failures: Annotated[int, Field(ge=0), ANY_TIME] = 8
+    """After the death of a worker or node a training resumes from its last checkpoint, at most this many times."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1), ANY_TIME] = 100
+    """Steps between checkpoints, from which an interrupted training resumes."""
+    checkpoint_every_minutes: Annotated[Annotated[float, Field(gt=0)] | None, ANY_TIME] = None
+    """Also write a checkpoint when this many minutes have passed since the last."""
+    tracker: Annotated[Literal["none", "tensorboard", "wandb", "mlflow"], ANY_TIME] = "none"
+    """Where each step's metrics go beside training.jsonl. The library must be installed; it reads its own environment
+    variables (WANDB_MODE, MLFLOW_TRACKING_URI, …). TensorBoard's files go to tensorboard/ in the run directory."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        examples, workers, gpus = self.examples_per_step, self.num_workers, self.num_gpus_per_worker
+        if examples < workers:
+            raise ValueError(f"examples_per_step {examples} is smaller than num_workers {workers}")
+        if gpus % 1 and workers > 1:
+            raise ValueError(f"num_gpus_per_worker {gpus:g}: workers cannot share a GPU")
+        return self
+
+
+class EvaluationConfig(Section):
+    """How models are measured."""
+
+    questions: QuestionsConfig | None = None
+    """Held-out questions; without them nothing is evaluated."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Longest response, in tokens. Accuracy is measured with greedy decoding."""
+    responses_per_question: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Also sample this many responses of each question, for pass@k and maj@k with k up to this; 0: none."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Sampling temperature of these responses."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling of these responses."""
+    models: dict[Name, str] = {}
+    """Other models to measure too: name -> folder or hub name. Their architectures may differ."""
+
+
+class StudiesConfig(Section):
+    """Further analyses of the samples, for the report."""
+
+    fewer_responses: list[Annotated[int, Field(ge=2)]] = []
+    """Measure how well entropies and weights from the first 8, 16, … responses agree with those from all responses."""
+    max_suspects: Annotated[int, Field(ge=1)] = 1000
+    """The audit of the reference answers lists at most this many questions."""
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A question is suspect if at least this share of its responses agrees on another answer than the reference."""
+
+
+class EarlyStoppingConfig(Section):
+    """Ends the run when further rounds no longer help."""
+
+    questions: QuestionsConfig
+    """A validation split, disjoint from the questions that are trained on and from those of `evaluation`."""
