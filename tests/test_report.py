@@ -26,9 +26,9 @@ from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
 from east_ray.report.plots import Series, Whisker, bars, curves, density, histogram, whiskers
 from east_ray.report.questions import positions_across, shown_questions
-from east_ray.report.sections.training import training_curves
 from east_ray.report.summary import describe
 from east_ray.report.terminal import print_summary, summarize
+from east_ray.report.training import training_curves
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import Round
 

@@ -10,8 +10,7 @@ from east_ray.config import BASE
 from east_ray.records import ArmComparison, EvaluationMetrics, SampledMetrics
 from east_ray.report.html import printable
 from east_ray.report.summary import BASE_LABEL, RoundSummary, arm_labels, labels, quantiles, summarize
-from east_ray.report.verdicts import verdicts
-from east_ray.report.wording import QUANTILES, difference_of, interval, percent, signed
+from east_ray.report.wording import QUANTILES, difference_of, interval, percent, signed, verdicts
 
 __all__ = ["print_summary", "summarize"]
 

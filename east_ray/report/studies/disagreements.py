@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from east_ray import weighting
 from east_ray.records import StudyBlock, StudyPage, StudyText
-from east_ray.report.responses import fetch_responses
+from east_ray.report.questions import fetch_responses
 from east_ray.report.studies.errors import ErrorKind, kind_of_errors
 from east_ray.report.studies.shares import number_words, only_sampled, rank_correlation
 from east_ray.storage import Folder

@@ -1,18 +1,26 @@
-"""Stubborn and diverse errors: are the wrong answers to a question one and the same?"""
+"""What entropy tells of errors: stubborn and diverse ones, right answers by wrong steps, wrong majority answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from east_ray.config import BASE, TRAINED
+from east_ray.evaluation.abstention import Selective, majority_answers, selective_prediction
 from east_ray.records import Reason, StudyPage
-from east_ray.report.studies.shares import ByEntropy, by_entropy, quartile_table
+from east_ray.report.studies.shares import ByEntropy, by_entropy, only_sampled, quartile_table
 from east_ray.storage import Folder, Stages
 
 ErrorKind = Literal["none", "few", "stubborn", "diverse"]
 
 _QUESTIONS_AT_ONCE = 1024
+#: Percent of the questions, surest first, whose share of wrong answers is in the table.
+_SUREST = (25, 50, 75)
+
+# -------------------------------------------------------------------------------------------- stubborn and diverse
 
 
 def kind_of_errors(clusters: Iterable[Mapping[str, Any]], min_wrong: int = 5) -> ErrorKind:
@@ -37,7 +45,7 @@ class ErrorStudy:
     stubborn: ByEntropy
 
 
-def errors_by_entropy(examples: Folder, discarded: Folder, min_wrong: int = 5) -> ErrorStudy:
+def errors_by_entropy(examples: Folder, discarded: Folder) -> ErrorStudy:
     """Stubborn against diverse errors: at equal pass rates, entropy is what tells them apart.
 
     Questions without a usable reference answer, or without samples, are left out.
@@ -51,7 +59,7 @@ def errors_by_entropy(examples: Folder, discarded: Folder, min_wrong: int = 5) -
             for row in batch.to_pylist():
                 if row["clusters"] is None or row.get("reason") == Reason.UNPARSABLE_REFERENCE:
                     continue
-                kind = kind_of_errors(row["clusters"], min_wrong)
+                kind = kind_of_errors(row["clusters"])
                 kinds[kind] += 1
                 if kind in ("stubborn", "diverse"):
                     entropies.append(row["entropy"])
@@ -78,3 +86,86 @@ def errors_page(weighed: Stages) -> StudyPage:
         "curves": [],
         "texts": [],
     }
+
+
+# ------------------------------------------------------------------------------------------------------ wrong steps
+
+
+def steps_by_entropy(examples: Folder, steps_are_right: Callable[[Mapping[str, Any]], bool | None]) -> ByEntropy:
+    """Among the chosen responses, which have the right answer, the share of those that reach it by wrong steps.
+
+    Args:
+        examples: rows of records.EXAMPLES; those without samples are left out.
+        steps_are_right: of a row's question_id, question, reference_answer and chosen; None if it cannot be told, e.g.
+            because the reference answer is known to be wrong: such rows are not counted.
+    """
+    columns = ["question_id", "question", "reference_answer", "entropy", "chosen"]
+    entropies: list[float] = []
+    is_wrong: list[bool] = []
+    for batch in examples.batches(columns, max_rows=_QUESTIONS_AT_ONCE):
+        for row in only_sampled(batch).to_pylist():
+            is_right = steps_are_right(row)
+            if is_right is not None:
+                entropies.append(row["entropy"])
+                is_wrong.append(not is_right)
+    return by_entropy(np.array(entropies, np.float64), np.array(is_wrong, np.bool_))
+
+
+# -------------------------------------------------------------------------------------------- wrong majority answers
+
+
+def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], seed: int) -> StudyPage:
+    """records.SAMPLED_ANSWERS of several models -> whether entropy tells their wrong majority answers from right ones.
+
+    It shows what a server gains that withholds answers (`abstain_above` of /v1/solve).
+    """
+    models = sorted(pc.unique(sampled["model"]).to_pylist(), key=lambda name: (name != BASE, name != TRAINED, name))
+    found = {
+        name: selective_prediction(
+            *majority_answers(sampled.filter(pc.equal(sampled["model"], name)), no_answer=no_answer), seed=seed
+        )
+        for name in models
+    }
+    surest = [f"wrong of the surest {share} %, % (95 % interval)" for share in _SUREST]
+    return {
+        "title": "Does entropy tell which answers are wrong",
+        "text": "The answer of most responses, against the entropy of all their answers, on held-out questions. AUROC "
+        "is the chance that a wrong answer has a higher entropy than a right one: 0.5 says nothing, 1 separates them "
+        "completely. The curve shows the share of wrong answers among the surest questions, if only these are "
+        "answered; no answer at all counts as wrong.",
+        "tables": [
+            {
+                "caption": "Entropy as a predictor of wrong answers",
+                "columns": ["model", "questions", "wrong, %", "AUROC (95 % interval)", *surest],
+                "rows": [_cells(name, one) for name, one in found.items()],
+            }
+        ],
+        "curves": [
+            {
+                "title": "Risk and coverage",
+                "x_label": "share of questions answered, surest first",
+                "y_label": "share of these answered wrongly",
+                "series": [
+                    {"label": name, "x": one.coverages, "y": one.risks, "low": one.risks_low, "high": one.risks_high}
+                    for name, one in found.items()
+                ],
+            }
+        ],
+        "texts": [],
+    }
+
+
+def _cells(name: str, one: Selective) -> list[str]:
+    wrong = f"{100 * one.num_wrong / one.num_questions:.1f}"
+    return [name, f"{one.num_questions:,}", wrong, _auroc(one), *(_risk(one, share / 100) for share in _SUREST)]
+
+
+def _auroc(one: Selective) -> str:
+    if one.auroc is None:
+        return "none: all alike"
+    return f"{one.auroc:.3f} ({one.auroc_low:.3f} to {one.auroc_high:.3f})"
+
+
+def _risk(one: Selective, coverage: float) -> str:
+    at = one.coverages.index(coverage)
+    return f"{100 * one.risks[at]:.1f} ({100 * one.risks_low[at]:.1f} to {100 * one.risks_high[at]:.1f})"
