@@ -44,7 +44,7 @@ from east_ray.storage.rounds import Round
 
 
 def test_shares_by_quartile_by_hand() -> None:
-    found = by_entropy(np.arange(8.0), np.array([True, True, True, False, True, False, False, False]))
+    found = by_entropy(list(enumerate([True, True, True, False, True, False, False, False])))
     assert found.overall == Share(8, 4, 0.5, *wilson_interval(4, 8))
     assert [(q.min_entropy, q.max_entropy, q.share.num_true) for q in found.quartiles] == [
         (0, 1, 2), (2, 3, 1), (4, 5, 1), (6, 7, 0)
@@ -54,12 +54,12 @@ def test_shares_by_quartile_by_hand() -> None:
 
 
 def test_no_questions_have_no_share() -> None:
-    assert by_entropy(np.empty(0), np.empty(0, np.bool_)) == ByEntropy(None, [])
+    assert by_entropy([]) == ByEntropy(None, [])
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.booleans()), min_size=1))
 def test_quartiles_split_all_questions_and_no_equal_entropies(rows: list[tuple[float, bool]]) -> None:
-    found = by_entropy(np.array([e for e, _ in rows]), np.array([t for _, t in rows]))
+    found = by_entropy(rows)
     assert found.overall is not None
     assert sum(q.share.num_questions for q in found.quartiles) == found.overall.num_questions == len(rows)
     assert sum(q.share.num_true for q in found.quartiles) == found.overall.num_true

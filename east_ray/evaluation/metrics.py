@@ -1,16 +1,18 @@
-"""Tables of judged answers -> ``evaluation/metrics.json``.
+"""Held-out responses -> judged answers, as training's responses are judged -> ``evaluation/metrics.json``.
 
 Axes in shapes: Q questions, K values of k.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from east_ray.answers.grading import Grader, clustered
 from east_ray.evaluation.estimators import (
     accuracy,
     bootstrap_means,
@@ -26,6 +28,7 @@ from east_ray.records import (
     EvaluationMetrics,
     GroupAccuracy,
     ModelDifference,
+    Question,
     SampledDifference,
     SampledMetrics,
     ValueAtK,
@@ -33,6 +36,36 @@ from east_ray.records import (
 
 #: Columns of a question by whose values accuracy is given.
 _GROUPS: tuple[Literal["level", "subject"], ...] = ("level", "subject")
+
+
+def judge_response(sample: Mapping[str, Any], grader: Grader, by_string: Grader) -> dict[str, Any]:
+    """A row of records.SAMPLES with one response -> a row of records.GREEDY_ANSWERS.
+
+    `grader` is the run's own; for `by_string` only equal texts are equal.
+    """
+    (response,) = sample["responses"]
+    question = Question.of(sample)
+    graded, as_text = (clustered([response["text"]], question, one) for one in (grader, by_string))
+    return {name: sample[name] for name in ("model", "question_id", "level", "subject", "reference_answer")} | {
+        "response": response["text"],
+        "finish_reason": response["finish_reason"],
+        "answer": graded.answers[0],
+        "is_correct": graded.clusters[0].is_correct,
+        "is_correct_by_string": as_text.clusters[0].is_correct,
+    }
+
+
+def judge_responses(sample: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
+    """A row of samples with several responses -> a row of records.SAMPLED_ANSWERS."""
+    responses = sample["responses"]
+    graded = clustered([response["text"] for response in responses], Question.of(sample), grader)
+    return {name: sample[name] for name in ("model", "question_id", "level", "subject")} | {
+        "num_responses": len(responses),
+        "num_correct": sum(cluster.num_responses for cluster in graded.clusters if cluster.is_correct),
+        "num_answerless": graded.answers.count(None),
+        "num_truncated": sum(response["finish_reason"] == "length" for response in responses),
+        "clusters": [asdict(cluster) for cluster in graded.clusters],
+    }
 
 
 def metrics(table: pa.Table, models: Sequence[str], seed: int, sampled: pa.Table | None = None) -> EvaluationMetrics:
@@ -95,16 +128,9 @@ def _groups(name: str, rows: pa.Table) -> list[GroupAccuracy]:
         for row in counted.to_pylist():
             num_correct, num_questions = row["is_correct_sum"], row["is_correct_count"]
             low, high = wilson_interval(num_correct, num_questions)
+            measured = {"accuracy": num_correct / num_questions, "low": low, "high": high}
             groups.append(
-                {
-                    "model": name,
-                    "column": column,
-                    "group": row[column],
-                    "num_questions": num_questions,
-                    "accuracy": num_correct / num_questions,
-                    "low": low,
-                    "high": high,
-                }
+                {"model": name, "column": column, "group": row[column], "num_questions": num_questions, **measured}
             )
     return groups
 

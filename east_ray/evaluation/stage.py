@@ -11,8 +11,7 @@ import pyarrow as pa
 from east_ray.answers import graders
 from east_ray.answers.grading import reference_check
 from east_ray.config import BASE, TRAINED, AnswersConfig, InputError, QuestionsConfig
-from east_ray.evaluation.judging import judge_response, judge_responses
-from east_ray.evaluation.metrics import metrics, model_differences
+from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
 from east_ray.questions.stage import askable_questions
 from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES, ModelDifference
 from east_ray.sampling.decoding import Decoding

@@ -1,12 +1,13 @@
 """Sections on accuracy: greedy decoding, sampled responses, the arms of a comparison, and one round after another."""
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 from east_ray.config import BASE
 from east_ray.records import (
     ArmComparison,
     ComparedArm,
+    Difference,
     EvaluationMetrics,
     GroupAccuracy,
     ModelDifference,
@@ -15,17 +16,8 @@ from east_ray.records import (
 )
 from east_ray.report.page import Block, Figure, Table, Text
 from east_ray.report.plots import MAX_CURVES, Series, Whisker, band, curves, whisker, whiskers
-from east_ray.report.summary import BASE_LABEL, RoundSummary, labels, quantiles
-from east_ray.report.wording import (
-    QUANTILES,
-    difference_of,
-    duration,
-    interval,
-    percent,
-    signed,
-    verdicts,
-    with_interval,
-)
+from east_ray.report.summary import BASE_LABEL, QUANTILES, RoundSummary, labels, quantiles
+from east_ray.report.wording import difference_of, duration, interval, percent, signed, verdicts, with_interval
 
 #: Most rows of a table that grows with the number of models.
 _MAX_ROWS = 40
@@ -41,7 +33,7 @@ def accuracy(summary: RoundSummary) -> Iterator[Block]:
     yield _greedy(metrics, shown_as)
     if summary.comparison is None:
         points = [whisker(shown_as[name], row, "accuracy") for name, row in metrics["accuracy"].items()]
-        yield _whiskers("Accuracy with 95 % intervals", {"": points})
+        yield _accuracies("Accuracy with 95 % intervals", {"": points})
         yield from (Text(line) for line in verdicts(summary))
         yield from _differences(metrics["differences"], shown_as)
     yield from _groups(metrics.get("groups", []), shown_as)
@@ -79,8 +71,7 @@ def _differences(differences: Sequence[ModelDifference], shown_as: Mapping[str, 
     caption = "Paired differences in points, with 95 % intervals and McNemar's exact test" + _left_out(differences)
     yield Table(caption, ["", "difference", "p"], rows)
     if len(named) <= _MAX_ROWS // 4:
-        points = [whisker(name, row, "difference") for name, row in named]
-        yield _whiskers("Paired differences with 95 % intervals", {"": points}, "difference (points)", 0)
+        yield _forest("Paired differences with 95 % intervals", named)
 
 
 def _pair(row: ModelDifference | SampledDifference, shown_as: Mapping[str, str]) -> str:
@@ -106,36 +97,27 @@ def _groups(groups: Sequence[GroupAccuracy], shown_as: Mapping[str, str]) -> Ite
                 model: [whisker(name, rows[name], "accuracy") for name in names if name in rows]
                 for model, rows in by_model.items()
             }
-            yield _whiskers(f"Accuracy by {column} with 95 % intervals", points)
+            yield _accuracies(f"Accuracy by {column} with 95 % intervals", points)
 
 
 def _sampled(sampled: Mapping[str, SampledMetrics], shown_as: Mapping[str, str]) -> Iterator[Block]:
-    at_k = {
-        "pass@k": {shown_as[model]: row["pass_at"] for model, row in sampled.items()},
-        "maj@k": {shown_as[model]: row["maj_at"] for model, row in sampled.items()},
-    }
-    for name, points in at_k.items():
+    pass_at = {shown_as[model]: row["pass_at"] for model, row in sampled.items()}
+    maj_at = {shown_as[model]: row["maj_at"] for model, row in sampled.items()}
+    for metric, at in {"pass@k": pass_at, "maj@k": maj_at}.items():
         by_model = {
-            model: {point["k"]: {**point, "accuracy": point["value"]} for point in of_model}
-            for model, of_model in points.items()
+            model: {one["k"]: {**one, "accuracy": one["value"]} for one in found} for model, found in at.items()
         }
-        yield _table(f"{name} in %, with 95 % intervals", "k =", by_model)
-        yield _curves(f"{name} with 95 % bands", by_model, "k (responses)", f"{name} (%)", is_log=True)
+        yield _table(f"{metric} in %, with 95 % intervals", "k =", by_model)
+        yield _curves(f"{metric} with 95 % bands", by_model, "k (responses)", f"{metric} (%)", is_log=True)
     rows = [
-        [
-            shown_as[model],
-            f"{row['num_responses']:,}",
-            percent(row["truncated_share"]),
-            percent(row["answerless_share"]),
-        ]
-        for model, row in sampled.items()
+        [shown_as[name], f"{row['num_responses']:,}", percent(row["truncated_share"]), percent(row["answerless_share"])]
+        for name, row in sampled.items()
     ]
     yield Table("Sampled responses", ["model", "responses", "truncated %", "no answer %"], rows)
 
 
 def _sampled_differences(differences: Sequence[SampledDifference], shown_as: Mapping[str, str]) -> Iterator[Block]:
-    rows = [[_pair(row, shown_as), row["metric"], signed(row)] for row in differences[:_MAX_ROWS]]
-    if rows:
+    if rows := [[_pair(row, shown_as), row["metric"], signed(row)] for row in differences[:_MAX_ROWS]]:
         caption = "Paired differences of sampled metrics in points, with 95 % intervals" + _left_out(differences)
         yield Table(caption, ["", "metric", "difference"], rows)
 
@@ -169,14 +151,13 @@ def _curves(title: str, by_model: _ByModel, x_label: str, y_label: str, *, is_lo
     return Figure(title, curves(title, series, x_label, y_label, x_ticks=x_ticks))
 
 
-def _whiskers(
-    title: str,
-    groups: Mapping[str, Sequence[Whisker]],
-    x_label: str = "accuracy (%)",
-    reference: float | None = None,
-    note: str = "",
-) -> Figure:
-    return Figure(title + note, whiskers(title, groups, x_label, reference=reference))
+def _accuracies(title: str, groups: Mapping[str, Sequence[Whisker]]) -> Figure:
+    return Figure(title, whiskers(title, groups, "accuracy (%)"))
+
+
+def _forest(title: str, differences: Iterable[tuple[str, Difference]]) -> Figure:
+    rows = [whisker(name, row, "difference") for name, row in differences]
+    return Figure(title, whiskers(title, {"": rows}, "difference (points)", reference=0))
 
 
 def over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
@@ -233,12 +214,11 @@ def _design(found: ArmComparison) -> str:
 
 def _arms(found: ArmComparison) -> Table:
     columns = ["arm", "accuracy %", "95 % interval", "difference", "p", "Holm p", "verdict"]
-    of_cost = ["examples", "effective", "tokens", "seconds"]
+    columns += ["examples", "effective", "tokens", "seconds"]
     rows = [_row(arm) for arm in found["arms"]]
     if base := found.get("base"):
-        empty = [""] * (len(columns) + len(of_cost) - 3)
-        rows.insert(0, [BASE_LABEL, percent(base["accuracy"]), interval(base), *empty])
-    return Table("Arms, with 95 % intervals; differences in points", [*columns, *of_cost], rows)
+        rows.insert(0, [BASE_LABEL, percent(base["accuracy"]), interval(base), *[""] * (len(columns) - 3)])
+    return Table("Arms, with 95 % intervals; differences in points", columns, rows)
 
 
 def _row(arm: ComparedArm) -> list[str]:
@@ -261,12 +241,12 @@ def _figures(found: ArmComparison) -> Iterator[Figure]:
     arms, base = found["arms"], found.get("base")
     differences = [(arm["label"], difference) for arm in arms if (difference := difference_of(arm))]
     if differences:
-        forest = [whisker(label, difference, "difference") for label, difference in differences]
-        yield _whiskers("Difference to the baseline", {"": forest}, "difference (points)", 0)
+        yield _forest("Difference to the baseline", differences)
     means = [whisker(arm["label"], arm, "mean", [100 * share for share in arm["accuracies"]]) for arm in arms]
     dashed = "; the dashed line is the model before training" if base else ""
     line = 100 * base["accuracy"] if base else None
-    yield _whiskers("Accuracy of each arm; faint dots are its seeds", {"": means}, reference=line, note=dashed)
+    title = "Accuracy of each arm; faint dots are its seeds"
+    yield Figure(title + dashed, whiskers(title, {"": means}, "accuracy (%)", reference=line))
     if families := _exponent_curves(arms):
         title = "Accuracy against exponent"
         yield Figure(title, curves(title, families, "exponent a", "accuracy (%)"))

@@ -34,10 +34,8 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     (w - r) / (n + 2) for n responses of which w give the commonest wrong answer and r the reference's: the margin of
     their shares, shrunk towards 0 for few responses (Laplace's rule), so that 1 of 1 counts less than 120 of 128.
 
-    Args:
-        row: of records.EXAMPLES or records.DISCARDED.
-        min_share: share of all responses that must give the commonest wrong answer. It must also be commoner than the
-            reference's answer and than having no answer.
+    `row` is of records.EXAMPLES or DISCARDED. At least `min_share` of all responses must give the commonest wrong
+    answer, which must also be commoner than the reference's answer and than having no answer.
     """
     if row.get("reason") == Reason.UNPARSABLE_REFERENCE or not row["clusters"]:
         return None  # there is nothing to contradict, or nothing was sampled
@@ -64,16 +62,13 @@ class Suspect:
     question: str
     reference_answer: str
     dominant_answer: str
-    score: float
-    """See `suspicion`."""
+    score: float  # see `suspicion`
     share: float
     reference_share: float
     entropy: float
     num_responses: int
-    dominant_response: str | None = None
-    """A response that gives the dominant answer."""
-    reference_response: str | None = None
-    """A response that gives the reference answer; None if there is none."""
+    dominant_response: str | None = None  # one that gives the dominant answer
+    reference_response: str | None = None  # one that gives the reference answer; None if there is none
 
 
 @dataclass(frozen=True)
@@ -102,11 +97,9 @@ def audit(
     min_share: float = 0.5,
     max_rows: int = 1000,
 ) -> Audit:
-    """The suspects among the kept and the discarded questions of a round.
+    """The suspects among the kept and the discarded questions of a round; at most `max_rows`, the most suspicious.
 
-    Args:
-        num_responses: `answers.responses` of the training whose examples these are.
-        max_rows: suspects with their responses; only the most suspicious are kept.
+    `num_responses` is `answers.responses` of the training whose examples these are.
     """
     counts = Counter[str]()
     found = (one for folder in (examples, discarded) for one in _suspects(folder, min_share, counts))
@@ -187,7 +180,6 @@ def audit_page(found: Audit) -> StudyPage:
         "reference is wrong, or the model makes the same mistake again and again; only a person can tell. All of these "
         "questions are in audit/.",
         "tables": [{"caption": caption, "columns": columns, "rows": rows}] if shown else [],
-        "curves": [],
         "texts": [_folded(one) for one in shown],
     }
 

@@ -78,19 +78,7 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
 
 
 def audit_round(stages: Stages, weighed: Stages, settings: Config) -> Audit:
-    """The questions of a round whose reference answer the responses contradict, most suspicious first.
-
-    Args:
-        stages: of the round, with its samples and their answers.
-        weighed: of one of its trainings, with its examples.
-        settings: of that training.
-    """
-    return audit(
-        stages / "samples",
-        stages / "answers",
-        weighed / "examples",
-        weighed / "discarded",
-        num_responses=settings.answers.responses,
-        min_share=settings.studies.min_share,
-        max_rows=settings.studies.max_suspects,
-    )
+    """The audit of a round's samples and answers in `stages`, by the examples and settings of one of its trainings."""
+    studies, num_responses = settings.studies, settings.answers.responses
+    folders = [stages / "samples", stages / "answers", weighed / "examples", weighed / "discarded"]
+    return audit(*folders, num_responses=num_responses, min_share=studies.min_share, max_rows=studies.max_suspects)

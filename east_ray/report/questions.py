@@ -20,10 +20,6 @@ from east_ray.storage import Folder
 
 #: Clusters of a question of which a response is shown, the largest ones.
 _SHOWN_CLUSTERS = 4
-#: Share of the questions that are shown which were discarded.
-_DISCARDED_SHARE = 0.3
-#: One of so many questions, at each end, has an extreme entropy.
-_EXTREMES = 7
 #: Compressed bytes of samples that are read for examples of responses. Of questions beyond it, only the chosen and the
 #: rejected response are shown, which are in ``examples/`` too.
 _MAX_SAMPLES_BYTES = 1 << 28
@@ -46,26 +42,19 @@ class ShownQuestion:
     pass_rate: float
     weight: float | None
     reason: str | None
-    clusters: list[dict[str, Any]]
-    """records.CLUSTER, largest first."""
-    responses: list[tuple[str, str]]
-    """What each is an example of, and its text."""
+    clusters: list[dict[str, Any]]  # records.CLUSTER, largest first
+    responses: list[tuple[str, str]]  # what each is an example of, and its text
 
 
 def shown_questions(
-    training: TrainingResults,
-    samples: Folder,
-    answers: Folder,
-    *,
-    num_responses: int | None = None,
-    max_questions: int = 200,
+    training: TrainingResults, samples: Folder, answers: Folder, *, num_responses: int | None, max_questions: int = 200
 ) -> list[ShownQuestion]:
     """Questions to look at: of those kept the extremes of entropy and a spread between them, and discarded ones.
 
     The same questions each time, greatest entropy first. The texts of these questions alone are read, part by part.
     `num_responses` is `answers.responses` of the training.
     """
-    num_discarded = int(max_questions * _DISCARDED_SHARE)
+    num_discarded = int(0.3 * max_questions)
     columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
     of_examples = [*columns, "weight", "chosen", "rejected"]
     rows = [
@@ -74,15 +63,10 @@ def shown_questions(
     ]
     wanted = {row["question_id"]: range(len((row["clusters"] or [])[:_SHOWN_CLUSTERS])) for row in rows}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses, max_bytes=_MAX_SAMPLES_BYTES)
-    shown = [
-        ShownQuestion(
-            **{name: row[name] for name in columns},
-            weight=row.get("weight"),
-            reason=row.get("reason"),
-            responses=_labelled(row, responses.get(row["question_id"], [])),
-        )
-        for row in rows
-    ]
+    shown = []
+    for row in rows:
+        values: dict[str, Any] = {name: row.get(name) for name in (*columns, "weight", "reason")}
+        shown.append(ShownQuestion(**values, responses=_labelled(row, responses.get(row["question_id"], []))))
     return sorted(shown, key=lambda question: (-question.entropy, question.question_id))
 
 
@@ -99,9 +83,7 @@ def _rows(folder: Folder, schema: pa.Schema, columns: Sequence[str], num: int) -
 
 
 def positions_across(values: NDArray[np.float64], num: int) -> NDArray[np.intp]:
-    """Positions, in order, of about `num` of (N,) values: some of the least and of the greatest, the rest in between.
-
-    Values that are NaN are left out.
+    """Positions, in order, of about `num` of (N,) values: some least and greatest, the rest in between; none is NaN.
 
     >>> positions_across(np.array([5.0, 1.0, np.nan, 3.0, 4.0, 2.0]), 3)
     array([0, 1, 3])
@@ -109,7 +91,7 @@ def positions_across(values: NDArray[np.float64], num: int) -> NDArray[np.intp]:
     order = np.argsort(values, kind="stable")[: int(np.sum(~np.isnan(values)))]
     if order.size <= num:
         return np.sort(order)
-    at_each_end = num // _EXTREMES
+    at_each_end = num // 7
     between = np.linspace(at_each_end, order.size - at_each_end - 1, num - 2 * at_each_end).round().astype(np.intp)
     ends = np.arange(at_each_end)
     return np.unique(order[np.concatenate([ends, between, order.size - 1 - ends])])
@@ -170,19 +152,14 @@ def first_responses(
 ) -> list[str | None]:
     """The text of the first response in each wanted cluster, of those that ended by themselves if there are any.
 
-    Args:
-        responses: of one question, each with text and finish_reason.
-        clusters: the number of each response's cluster.
-        wanted: places of clusters by size, the first of equal ones first. None gives None.
+    `clusters` has the number of each response's cluster; `wanted` are places of clusters by size, the first of equal
+    ones first. None gives None.
     """
-    numbers = [number for number, _ in Counter(clusters).most_common()]
-
-    def first(number: int) -> str:
-        members = [one for one, of_one in zip(responses, clusters, strict=True) if of_one == number]
-        ended = (one for one in members if one["finish_reason"] == "stop")
-        return str(next(ended, members[0])["text"])
-
-    return [None if place is None else first(numbers[place]) for place in wanted]
+    members: dict[int, list[Mapping[str, Any]]] = {number: [] for number, _ in Counter(clusters).most_common()}
+    for response, number in zip(responses, clusters, strict=True):
+        members[number].append(response)
+    by_size = [min(found, key=lambda one: one["finish_reason"] != "stop")["text"] for found in members.values()]
+    return [None if place is None else by_size[place] for place in wanted]
 
 
 def _parts_with(samples: Folder, answers: Folder, ids: pa.Array, max_bytes: int | None) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,8 @@ from east_ray.report import plots
 from east_ray.report.page import Block, Figure, Questions, Table, Text
 from east_ray.report.plots import MAX_CURVES, Series
 from east_ray.report.questions import shown_questions
-from east_ray.report.summary import RoundSummary, arm_labels, labels, quantiles
-from east_ray.report.wording import QUANTILES, percent_of
+from east_ray.report.summary import QUANTILES, RoundSummary, arm_labels, labels, quantiles
+from east_ray.report.wording import percent_of
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import listed
 
@@ -19,21 +19,14 @@ def funnel(summary: RoundSummary) -> Iterator[Block]:
     """What became of the questions that were asked."""
     if not summary.trainings:
         return
-    first = summary.trainings[0]
-    counts = (
-        {"asked": summary.asked}
-        | {f"set aside: {reason}": count for reason, count in summary.set_aside.items()}
-        | {"kept as examples": first.kept}
-        | {f"discarded: {reason}": count for reason, count in first.discarded.items()}
-    )
+    first, counts = summary.trainings[0], summary.outcomes
     rows = [[name, f"{count:,}", percent_of(count, summary.asked)] for name, count in counts.items()]
     yield Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
     yield Figure("From asked to kept", plots.bars("Questions asked, set aside, kept and discarded", counts))
     if first.num_responses:
         share = percent_of(first.num_truncated, first.num_responses)
         yield Text(f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated.")
-    differing = [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]
-    if differing:
+    if differing := [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]:
         shown_as = arm_labels(summary)
         rows = [[shown_as[one.arm], f"{one.kept:,}", listed(one.discarded)] for one in [first, *differing]]
         yield Table("Trainings that keep other questions", ["training", "kept", "discarded"], rows)
@@ -50,15 +43,12 @@ def weights(summary: RoundSummary) -> Iterator[Block]:
     yield Table("Over the kept questions", ["", *QUANTILES], rows)
     title = "Entropy of the answers to kept questions"
     yield Figure(title, plots.histogram(title, {"entropy": first.entropies}, "entropy (nats)"))
-    unequal = {label: array for label, array in weighted.items() if np.ptp(array) > 0}
-    if unequal:
+    if unequal := {label: array for label, array in weighted.items() if np.ptp(array) > 0}:
         title = "Weights" if len(unequal) > 1 else f"Weights: {next(iter(unequal))}"
         yield Figure(title, plots.histogram(title, unequal, "weight"))
     title = "Entropy against pass rate"
-    yield Figure(
-        f"{title}; a larger dot is more questions",
-        plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)"),
-    )
+    svg = plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)")
+    yield Figure(f"{title}; a larger dot is more questions", svg)
 
 
 def questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:

@@ -8,8 +8,6 @@ from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
 from east_ray.records import ArmComparison, ComparedArm, Difference, Interval, ModelDifference
 from east_ray.report.summary import RoundSummary, labels
 
-QUANTILES = ("min", "25 %", "50 %", "75 %", "max")
-
 
 def percent(share: float | None) -> str:
     """A share in percent, e.g. ``81.1``; empty for None."""

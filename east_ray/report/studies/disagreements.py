@@ -1,15 +1,13 @@
 """Where do weights by entropy and by accuracy differ most?"""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from east_ray import weighting
-from east_ray.records import StudyBlock, StudyPage, StudyText
+from east_ray.records import EXAMPLES, StudyBlock, StudyPage, StudyText
 from east_ray.report.questions import fetch_responses
 from east_ray.report.studies.errors import ErrorKind, kind_of_errors
 from east_ray.report.studies.shares import number_words, only_sampled, rank_correlation
@@ -42,8 +40,7 @@ class Disagreement:
     entropy_weight: float
     accuracy_weight: float
     errors: ErrorKind
-    clusters: list[ShownCluster]
-    """The largest ones, and that of the reference answer, largest first."""
+    clusters: list[ShownCluster]  # the largest ones, and that of the reference answer, largest first
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,7 @@ class Disagreements:
 
     num_questions: int
     rank_correlation: float | None
-    mean_difference: float
-    """Mean over the questions of the absolute difference of the two weights."""
+    mean_difference: float  # mean over the questions of the absolute difference of the two weights
     heavier_by_entropy: list[Disagreement]
     heavier_by_accuracy: list[Disagreement]
 
@@ -69,16 +65,12 @@ def disagreements(
 ) -> Disagreements:
     """Where entropy and 1 - pass rate weight the kept questions of a round most differently.
 
-    Args:
-        num_responses: `answers.responses` of the training whose examples these are.
-        max_questions: shown for each direction.
-        max_clusters: shown for each question, besides that of the reference answer.
-
-    Raises:
-        ValueError: as `weighting.weights`, if the questions have no weights, e.g. because all entropies are 0.
+    `num_responses` is `answers.responses` of their training. `max_questions` are shown for each direction, each with
+    `max_clusters` besides that of the reference answer. Raises ValueError, as `weighting.weights`, if the questions
+    have no weights, e.g. because all entropies are 0.
     """
-    columns = list(_columns(examples, ["entropy", "pass_rate"]))
-    entropies, pass_rates = (np.concatenate([np.empty(0), *(c[i] for c in columns)]) for i in (0, 1))
+    read = only_sampled(examples.read(EXAMPLES, ["entropy", "pass_rate"]))
+    entropies, pass_rates = read["entropy"].to_numpy(), read["pass_rate"].to_numpy()
     entropy_weights = weighting.weights(entropies.tolist(), 1)
     accuracy_weights = weighting.weights((1.0 - pass_rates).tolist(), 1)
     difference = entropy_weights - accuracy_weights
@@ -111,12 +103,6 @@ def disagreements(
     )
 
 
-def _columns(examples: Folder, names: Sequence[str]) -> Iterable[list[NDArray[np.float64]]]:
-    for batch in examples.batches(names, max_rows=_QUESTIONS_AT_ONCE):
-        sampled = only_sampled(batch)
-        yield [sampled[name].to_numpy() for name in names]
-
-
 def _rows_at(examples: Folder, positions: set[int], max_clusters: int) -> dict[int, dict[str, Any]]:
     """The rows at these positions among the sampled questions; `places` are those of the clusters to show."""
     names = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
@@ -142,15 +128,13 @@ def disagreements_page(
         found = disagreements(examples, samples, answers, num_responses=num_responses, max_questions=_SHOWN)
     except ValueError as error:  # e.g. every question has one answer only
         text = f"There are no two weightings to compare: {error}."
-        return {"title": title, "text": text, "tables": [], "curves": [], "texts": []}
+        return {"title": title, "text": text}
     correlation = number_words(found.rank_correlation, ".2f") or "none"
     return {
         "title": title,
         "text": f"Over {found.num_questions:,} kept questions the weights by entropy and by 1 - pass rate (exponent 1) "
         f"have a rank correlation of {correlation} and differ by {found.mean_difference:.2f} on average. The questions "
         "below are those where they differ most.",
-        "tables": [],
-        "curves": [],
         "texts": [
             *(_folded("heavier by entropy", one) for one in found.heavier_by_entropy),
             *(_folded("heavier by accuracy", one) for one in found.heavier_by_accuracy),

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -51,8 +50,7 @@ def errors_by_entropy(examples: Folder, discarded: Folder) -> ErrorStudy:
     Questions without a usable reference answer, or without samples, are left out.
     """
     kinds: dict[ErrorKind, int] = {"none": 0, "few": 0, "stubborn": 0, "diverse": 0}
-    entropies: list[float] = []
-    is_stubborn: list[bool] = []
+    found: list[tuple[float, bool]] = []
     for folder in (examples, discarded):
         # examples/ has no column `reason`; a column that is not there is not read
         for batch in folder.batches(["entropy", "clusters", "reason"], max_rows=_QUESTIONS_AT_ONCE):
@@ -62,9 +60,8 @@ def errors_by_entropy(examples: Folder, discarded: Folder) -> ErrorStudy:
                 kind = kind_of_errors(row["clusters"])
                 kinds[kind] += 1
                 if kind in ("stubborn", "diverse"):
-                    entropies.append(row["entropy"])
-                    is_stubborn.append(kind == "stubborn")
-    return ErrorStudy(kinds, by_entropy(np.array(entropies, np.float64), np.array(is_stubborn, np.bool_)))
+                    found.append((row["entropy"], kind == "stubborn"))
+    return ErrorStudy(kinds, by_entropy(found))
 
 
 def errors_page(weighed: Stages) -> StudyPage:
@@ -83,8 +80,6 @@ def errors_page(weighed: Stages) -> StudyPage:
             },
             quartile_table("Stubborn questions among those with wrong answers, by entropy", found.stubborn),
         ],
-        "curves": [],
-        "texts": [],
     }
 
 
@@ -94,21 +89,17 @@ def errors_page(weighed: Stages) -> StudyPage:
 def steps_by_entropy(examples: Folder, steps_are_right: Callable[[Mapping[str, Any]], bool | None]) -> ByEntropy:
     """Among the chosen responses, which have the right answer, the share of those that reach it by wrong steps.
 
-    Args:
-        examples: rows of records.EXAMPLES; those without samples are left out.
-        steps_are_right: of a row's question_id, question, reference_answer and chosen; None if it cannot be told, e.g.
-            because the reference answer is known to be wrong: such rows are not counted.
+    Rows of records.EXAMPLES without samples are left out. `steps_are_right` is given a row's question_id, question,
+    reference_answer and chosen; rows for which it gives None, because it cannot be told, are not counted.
     """
     columns = ["question_id", "question", "reference_answer", "entropy", "chosen"]
-    entropies: list[float] = []
-    is_wrong: list[bool] = []
-    for batch in examples.batches(columns, max_rows=_QUESTIONS_AT_ONCE):
-        for row in only_sampled(batch).to_pylist():
-            is_right = steps_are_right(row)
-            if is_right is not None:
-                entropies.append(row["entropy"])
-                is_wrong.append(not is_right)
-    return by_entropy(np.array(entropies, np.float64), np.array(is_wrong, np.bool_))
+    found = [
+        (row["entropy"], not is_right)
+        for batch in examples.batches(columns, max_rows=_QUESTIONS_AT_ONCE)
+        for row in only_sampled(batch).to_pylist()
+        if (is_right := steps_are_right(row)) is not None
+    ]
+    return by_entropy(found)
 
 
 # -------------------------------------------------------------------------------------------- wrong majority answers
@@ -151,7 +142,6 @@ def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], 
                 ],
             }
         ],
-        "texts": [],
     }
 
 

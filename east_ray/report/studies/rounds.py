@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.records import EXAMPLES, StudyPage, StudyTable
-from east_ray.report.studies.shares import Share, number_words, rank_correlation, share_of_any, share_words
-from east_ray.report.summary import quantiles
+from east_ray.report.studies.shares import Share, number_words, rank_correlation, share_of, share_words
+from east_ray.report.summary import QUANTILES, quantiles
 from east_ray.storage.rounds import Round
 
 
@@ -18,13 +18,9 @@ class Since:
     """What became of the questions that the round before kept."""
 
     num_kept_in_both: int
-    num_gone: int
-    """Kept in the round before and not in this one: discarded, or not asked again."""
-    rank_correlation: float | None
-    """Spearman's, of the weights of the questions kept in both."""
-    became_zero: Share | None
-    """The share with weight 0 now, of the questions kept in both whose weight was positive. With the entropy as the
-    signal the model has become sure of these questions, and right."""
+    num_gone: int  # kept in the round before and not in this one: discarded, or not asked again
+    rank_correlation: float | None  # Spearman's, of the weights of the questions kept in both
+    became_zero: Share | None  # the share with weight 0 now, of the questions kept in both whose weight was positive
 
 
 @dataclass(frozen=True)
@@ -32,11 +28,9 @@ class RoundWeights:
     """The weights of one round's examples."""
 
     num_questions: int
-    quantiles: list[float]
-    """Minimum, quartiles and maximum; empty without questions."""
+    quantiles: list[float]  # minimum, quartiles and maximum; empty without questions
     is_zero: Share | None
-    since_previous: Since | None
-    """None in the first round."""
+    since_previous: Since | None  # None in the first round
 
 
 def weights_over_rounds(rounds: Sequence[pa.Table]) -> list[RoundWeights]:
@@ -48,7 +42,7 @@ def weights_over_rounds(rounds: Sequence[pa.Table]) -> list[RoundWeights]:
             RoundWeights(
                 weights.size,
                 quantiles(weights) if weights.size else [],
-                share_of_any(weights == 0),
+                share_of(weights == 0) if weights.size else None,
                 _since(rounds[number - 1], table) if number else None,
             )
         )
@@ -60,7 +54,8 @@ def _since(before: pa.Table, now: pa.Table) -> Since:
     is_in_both = pc.is_valid(position)
     old = before["weight"].filter(is_in_both).to_numpy()
     new = now["weight"].take(position.filter(is_in_both)).to_numpy()
-    became_zero = share_of_any(np.asarray(new == 0)[old > 0])
+    is_zero = np.asarray(new == 0)[old > 0]
+    became_zero = share_of(is_zero) if is_zero.size else None
     return Since(old.size, before.num_rows - old.size, rank_correlation(old, new), became_zero)
 
 
@@ -76,15 +71,13 @@ def rounds_page(round_: Round) -> StudyPage:
         "text": "How the weights move from round to round. Where a weight falls to 0, all responses to the question "
         "now give the same answer.",
         "tables": [_table(round_, name, "" if compare is None else f": {name}") for name in names],
-        "curves": [],
-        "texts": [],
     }
 
 
 def _table(round_: Round, name: str, suffix: str) -> StudyTable:
     folders = [round_.directory.round(number).learner(name) / "examples" for number in range(round_.number + 1)]
     studied = weights_over_rounds([folder.read(EXAMPLES, ["question_id", "weight"]) for folder in folders])
-    columns = ["round", "questions", "min", "25 %", "50 %", "75 %", "max", "weight 0, %"]
+    columns = ["round", "questions", *QUANTILES, "weight 0, %"]
     return {
         "caption": f"Weights of each round{suffix}",
         "columns": [*columns, "also in the round before", "rank correlation with it", "fell to 0, %"],

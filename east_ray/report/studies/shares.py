@@ -1,6 +1,8 @@
 """Shares of questions, over all of them and by quartile of their entropy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import StudyTable
+
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,14 @@ class ByEntropy:
     quartiles: list[Quartile]
 
 
-def by_entropy(entropies: NDArray[np.float64], is_true: NDArray[np.bool_]) -> ByEntropy:
-    """(Q,) entropies in nats, and for which of the questions something is true -> shares.
+def by_entropy(questions: Sequence[tuple[float, bool]]) -> ByEntropy:
+    """The entropy of each question in nats, and whether something is true of it -> shares.
 
     Equal entropies stay in one quartile, so quartiles differ in size where many are equal, and there may be fewer.
     """
-    if entropies.size == 0:
+    if not questions:
         return ByEntropy(None, [])
+    entropies, is_true = (np.array(column) for column in zip(*questions, strict=True))
     quartile = np.searchsorted(np.quantile(entropies, [0.25, 0.5, 0.75]), entropies)
     groups = [quartile == number for number in np.unique(quartile)]
     return ByEntropy(
@@ -61,11 +66,6 @@ def share_of(is_true: NDArray[np.bool_]) -> Share:
     return Share(is_true.size, num_true, num_true / is_true.size, low, high)
 
 
-def share_of_any(is_true: NDArray[np.bool_]) -> Share | None:
-    """As `share_of`; None without questions."""
-    return share_of(is_true) if is_true.size else None
-
-
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
     """Spearman's; None if either is constant."""
     from scipy.stats import spearmanr
@@ -75,7 +75,7 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     return float(spearmanr(first, second).statistic)
 
 
-def only_sampled(batch: pa.RecordBatch) -> pa.RecordBatch:
+def only_sampled(batch: Rows) -> Rows:
     """The rows of ``examples/`` whose questions were sampled."""
     return batch.filter(pc.is_valid(batch["entropy"]))
 
