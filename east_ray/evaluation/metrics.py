@@ -103,9 +103,7 @@ def _is_correct(rows: pa.Table) -> NDArray[np.bool_]:
 
 def _accuracy(rows: pa.Table) -> Accuracy:
     num_truncated = pc.sum(pc.equal(rows["finish_reason"], "length")).as_py()
-    found = estimators.accuracy(
-        _is_correct(rows), num_unanswered=rows["answer"].null_count, num_truncated=num_truncated
-    )
+    found = estimators.accuracy(_is_correct(rows), rows["answer"].null_count, num_truncated)
     return {**found, "accuracy_by_string": pc.mean(rows["is_correct_by_string"]).as_py()}
 
 

@@ -18,8 +18,6 @@ from east_ray.report.training import funnel, questions, steps, weights
 from east_ray.report.wording import duration, verdicts
 from east_ray.storage import Folder, RunDirectory, locate
 
-_MAX_TITLE_CHARS, _MAX_CONFIG_CHARS = 100, 1 << 18
-
 
 def write_report(directory: RunDirectory) -> str:
     """Write ``report.html`` into the run directory; returns its path."""
@@ -50,22 +48,22 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> list[Section]
         found += [Section(f"Round {summary.number}", title, list(blocks)) for title, blocks in parts.items()]
     found.append(Section("Over the rounds", "Accuracy and weights from round to round", list(over_rounds(rounds))))
     if in_full:
-        fold = Fold("config.yaml", [("", dump(config))], max_chars=_MAX_CONFIG_CHARS)
+        fold = Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)
         found.append(Section("Configuration", "Every setting", [fold]))
     return [section for section in found if section.blocks]
 
 
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
-    parts = {"Questions asked and kept": funnel(summary), "Entropy and weights": weights(summary)}
-    if in_full:
-        parts["Questions to look at"] = questions(directory, summary)
-    parts |= {
+    parts = {
+        "Questions asked and kept": funnel(summary),
+        "Entropy and weights": weights(summary),
+        **({"Questions to look at": questions(directory, summary)} if in_full else {}),
         "Training": steps(summary),
         "Accuracy on held-out questions": accuracy(summary),
         "Comparison": comparison(summary),
         "Time and tokens": _cost(summary),
     }
-    return parts | {shown(study["title"], _MAX_TITLE_CHARS): _study(study) for study in summary.studies}
+    return parts | {shown(study["title"], 100): _study(study) for study in summary.studies}
 
 
 def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:

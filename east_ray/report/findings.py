@@ -68,7 +68,7 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
     samples, answers = round_.stages / "samples", round_.stages / "answers"
     yield "1_errors", errors_page(weighed)
     examples = weighed / "examples"
-    yield "2_disagreements", disagreements_page(examples, samples, answers, num_responses=num_responses)
+    yield "2_disagreements", disagreements_page(examples, samples, answers, num_responses)
     audited = audit_round(round_.stages, weighed, first.settings)
     write_audit(audited, round_.stages / "audit")
     yield "3_audit", audit_page(audited)

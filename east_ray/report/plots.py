@@ -105,12 +105,12 @@ def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: st
 
 def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> str:
     """The density of (Q,) points: in each cell of a grid a dot that grows with their number."""
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=(24, 18))
+    counts, *edges = np.histogram2d(x, y, bins=(24, 18))
     columns, rows = np.nonzero(counts)
     inside = counts[columns, rows]
 
     def draw(axes: Any) -> None:
-        x_middles, y_middles = (x_edges[:-1] + x_edges[1:]) / 2, (y_edges[:-1] + y_edges[1:]) / 2
+        x_middles, y_middles = ((ends[:-1] + ends[1:]) / 2 for ends in edges)
         sizes = 4 + 150 * np.sqrt(inside / inside.max())  # areas; in proportion, single questions would be invisible
         axes.scatter(x_middles[columns], y_middles[rows], s=sizes, color=_PALETTE[0], alpha=0.7, linewidths=0)
 
@@ -173,11 +173,8 @@ def whiskers(
         axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
 
-    words = "; ".join(
-        f"{label} {one.label} {one.value:.1f} ({one.low:.1f} to {one.high:.1f})".strip()
-        for label, group in groups.items()
-        for one in group
-    )
+    said = ((label, one) for label, group in groups.items() for one in group)
+    words = "; ".join(f"{g} {one.label} {one.value:.1f} ({one.low:.1f} to {one.high:.1f})".strip() for g, one in said)
     height = 0.9 + len(rows) * max(0.32, 0.13 * len(groups))
     return _figure(title, words, draw, x_label, "", height=height, legend=len(groups))
 

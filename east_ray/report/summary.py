@@ -5,6 +5,7 @@ Axes in names: Q kept questions, S optimizer steps.
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,9 +34,8 @@ _STEP_METRICS = ("step", "loss", "unweighted_loss", "gradient_norm", "learning_r
 class TrainingResults:
     """One training of a round: what it was given, what it counted and how its steps went.
 
-    `entropies`, `weights` and `pass_rates` are (Q,). Trainings of one `arm`, which differ in their seed alone, share
-    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds`, of its steps, is None before the
-    training is done.
+    `entropies`, `weights` and `pass_rates` are (Q,); trainings of one `arm`, which differ in their seed alone, share
+    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds`, of its steps, is None till it is done.
     """
 
     name: str
@@ -123,13 +123,11 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
 
 def _trainings(config: Config, stages: Stages, *, share: bool) -> list[TrainingResults]:
     """A round's trainings; with `share`, as in the first round, those of one arm have the same examples, read once."""
-    trainings: list[TrainingResults] = []
-    firsts: dict[str, TrainingResults] = {}
+    found: dict[str, TrainingResults] = {}
     for name, settings in config.learners().items():
-        training = _results(name, settings, stages.learner(name), firsts.get(arm_of(name)) if share else None)
-        firsts.setdefault(training.arm, training)
-        trainings.append(training)
-    return trainings
+        sibling = next((one for one in found.values() if share and one.arm == arm_of(name)), None)
+        found[name] = _results(name, settings, stages.learner(name), sibling)
+    return list(found.values())
 
 
 def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults | None) -> TrainingResults:
@@ -191,8 +189,7 @@ def describe(config: Config) -> str:
     weighting = config.weighting
     words: list[str] = [weighting.signal]
     if weighting.signal != "uniform":
-        words.append(f"a = {weighting.exponent:g}")
-        words += [weighting.mapping] if weighting.mapping != "power" else []
+        words += [f"a = {weighting.exponent:g}", *([weighting.mapping] if weighting.mapping != "power" else [])]
     words += [config.training.objective.upper()] if config.training.objective != "sft" else []
     described = ", ".join(words)
     return f"EAST ({described})" if weighting.signal == "entropy" else described
@@ -213,5 +210,5 @@ def arm_labels(summary: RoundSummary) -> dict[str, str]:
 
 def _told_apart(labels_: dict[str, str]) -> dict[str, str]:
     """Labels by name, with the name before each label that several have."""
-    every = list(labels_.values())
-    return {name: label if every.count(label) == 1 else f"{name}: {label}" for name, label in labels_.items()}
+    times = Counter(labels_.values())
+    return {name: label if times[label] == 1 else f"{name}: {label}" for name, label in labels_.items()}

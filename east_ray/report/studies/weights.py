@@ -110,8 +110,7 @@ def disagreements(
 def _rows_at(examples: Folder, positions: set[int], max_clusters: int) -> dict[int, dict[str, Any]]:
     """The rows at these positions among the sampled questions; `places` are those of the clusters to show."""
     names = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
-    rows: dict[int, dict[str, Any]] = {}
-    begin = 0
+    rows, begin = dict[int, dict[str, Any]](), 0
     for batch in examples.batches(names, max_rows=_QUESTIONS_AT_ONCE):
         sampled = only_sampled(batch)
         inside = sorted(position for position in positions if begin <= position < begin + sampled.num_rows)
@@ -123,16 +122,13 @@ def _rows_at(examples: Folder, positions: set[int], max_clusters: int) -> dict[i
     return rows
 
 
-def disagreements_page(
-    examples: Folder, samples: Folder, answers: Folder, *, num_responses: int | None = None
-) -> StudyPage:
+def disagreements_page(examples: Folder, samples: Folder, answers: Folder, num_responses: int | None) -> StudyPage:
     """How far the two weightings agree, and the questions where they differ most."""
     title = "Entropy against accuracy"
     try:
         found = disagreements(examples, samples, answers, num_responses=num_responses, max_questions=_SHOWN)
     except ValueError as error:  # e.g. every question has one answer only
-        text = f"There are no two weightings to compare: {error}."
-        return {"title": title, "text": text}
+        return {"title": title, "text": f"There are no two weightings to compare: {error}."}
     correlation = number_words(found.rank_correlation, ".2f") or "none"
     return {
         "title": title,
@@ -188,14 +184,9 @@ def weights_over_rounds(rounds: Sequence[pa.Table]) -> list[RoundWeights]:
     studied = []
     for number, table in enumerate(rounds):
         weights = table["weight"].to_numpy()
-        studied.append(
-            RoundWeights(
-                weights.size,
-                quantiles(weights) if weights.size else [],
-                share_of(weights == 0) if weights.size else None,
-                _since(rounds[number - 1], table) if number else None,
-            )
-        )
+        spread, is_zero = (quantiles(weights), share_of(weights == 0)) if weights.size else ([], None)
+        since = _since(rounds[number - 1], table) if number else None
+        studied.append(RoundWeights(weights.size, spread, is_zero, since))
     return studied
 
 
