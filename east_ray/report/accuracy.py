@@ -53,7 +53,7 @@ def _greedy(metrics: EvaluationMetrics, shown_as: Mapping[str, str]) -> Table:
             f"{row['num_questions']:,}",
             percent(row["accuracy"]),
             interval(row),
-            signed(against_base[name]) if name in against_base else "",
+            signed(against_base.get(name)),
             f"{row['num_unanswered']:,}",
             f"{row['num_truncated']:,}",
             *([percent(row.get("accuracy_by_string"))] if by_string else []),
@@ -104,9 +104,7 @@ def _sampled(sampled: Mapping[str, SampledMetrics], shown_as: Mapping[str, str])
     pass_at = {shown_as[model]: row["pass_at"] for model, row in sampled.items()}
     maj_at = {shown_as[model]: row["maj_at"] for model, row in sampled.items()}
     for metric, at in {"pass@k": pass_at, "maj@k": maj_at}.items():
-        by_model = {
-            model: {one["k"]: {**one, "accuracy": one["value"]} for one in found} for model, found in at.items()
-        }
+        by_model = {name: {one["k"]: {**one, "accuracy": one["value"]} for one in row} for name, row in at.items()}
         yield _table(f"{metric} in %, with 95 % intervals", "k =", by_model)
         yield _curves(f"{metric} with 95 % bands", by_model, "k (responses)", f"{metric} (%)", is_log=True)
     rows = [
@@ -222,12 +220,11 @@ def _arms(found: ArmComparison) -> Table:
 
 
 def _row(arm: ComparedArm) -> list[str]:
-    difference = difference_of(arm)
     return [
         arm["label"],
         percent(arm["mean"]),
         interval(arm),
-        signed(difference) if difference else "",
+        signed(difference_of(arm)),
         *("" if p is None else f"{p:.2g}" for p in (arm["p_value"], arm["p_adjusted"])),
         arm["verdict"],
         f"{arm['num_examples']:,}",
@@ -239,8 +236,7 @@ def _row(arm: ComparedArm) -> list[str]:
 
 def _figures(found: ArmComparison) -> Iterator[Figure]:
     arms, base = found["arms"], found.get("base")
-    differences = [(arm["label"], difference) for arm in arms if (difference := difference_of(arm))]
-    if differences:
+    if differences := [(arm["label"], row) for arm in arms if (row := difference_of(arm))]:
         yield _forest("Difference to the baseline", differences)
     means = [whisker(arm["label"], arm, "mean", [100 * share for share in arm["accuracies"]]) for arm in arms]
     dashed = "; the dashed line is the model before training" if base else ""

@@ -54,8 +54,7 @@ def _accuracy_table(summary: RoundSummary, metrics: EvaluationMetrics) -> Table:
     num_questions = next(iter(accuracies.values()))["num_questions"]
     gains = {row["first"]: signed(row) for row in metrics["differences"] if row["second"] == BASE}
     rows = [
-        [shown_as[name], percent(row["accuracy"]), interval(row), gains.get(name, "")]
-        for name, row in accuracies.items()
+        [shown_as[one], percent(row["accuracy"]), interval(row), gains.get(one, "")] for one, row in accuracies.items()
     ]
     return _table([f"{num_questions:,} held-out questions", "accuracy %", "95 % interval", "against base"], rows)
 
@@ -78,9 +77,7 @@ def _comparison_table(comparison: ArmComparison) -> Table:
     base = comparison.get("base")
     rows = [[BASE_LABEL, percent(base["accuracy"]), interval(base), "", ""]] if base else []
     for arm in comparison["arms"]:
-        difference = difference_of(arm)
-        gain = signed(difference) if difference else ""
-        rows.append([arm["label"], percent(arm["mean"]), interval(arm), gain, arm["verdict"]])
+        rows.append([arm["label"], percent(arm["mean"]), interval(arm), signed(difference_of(arm)), arm["verdict"]])
     return _table(columns, rows)
 
 

@@ -34,9 +34,9 @@ def points(difference: float) -> str:
     return f"{100 * difference:+z.1f}"
 
 
-def signed(row: Difference) -> str:
-    """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``."""
-    return f"{points(row['difference'])} ({points(row['low'])}, {points(row['high'])})"
+def signed(row: Difference | None) -> str:
+    """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``; empty for None."""
+    return "" if row is None else f"{points(row['difference'])} ({points(row['low'])}, {points(row['high'])})"
 
 
 def difference_of(arm: ComparedArm) -> Difference | None:

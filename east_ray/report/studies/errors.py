@@ -118,19 +118,15 @@ def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], 
         for name in models
     }
     surest = [f"wrong of the surest {share} %, % (95 % interval)" for share in _SUREST]
+    columns = ["model", "questions", "wrong, %", "AUROC (95 % interval)", *surest]
+    rows = [_cells(name, one) for name, one in found.items()]
     return {
         "title": "Does entropy tell which answers are wrong",
         "text": "The answer of most responses, against the entropy of all their answers, on held-out questions. AUROC "
         "is the chance that a wrong answer has a higher entropy than a right one: 0.5 says nothing, 1 separates them "
         "completely. The curve shows the share of wrong answers among the surest questions, if only these are "
         "answered; no answer at all counts as wrong.",
-        "tables": [
-            {
-                "caption": "Entropy as a predictor of wrong answers",
-                "columns": ["model", "questions", "wrong, %", "AUROC (95 % interval)", *surest],
-                "rows": [_cells(name, one) for name, one in found.items()],
-            }
-        ],
+        "tables": [{"caption": "Entropy as a predictor of wrong answers", "columns": columns, "rows": rows}],
         "curves": [
             {
                 "title": "Risk and coverage",

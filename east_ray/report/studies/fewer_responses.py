@@ -116,11 +116,8 @@ def measure_prefixes(samples: Folder, answers: Folder, sizes: Sequence[int], rul
 
     rows = list(run_tasks(work, part_groups(samples)))
     values = np.concatenate([np.empty(0), *(np.asarray(row["values"], np.float64) for row in rows)])
-    return Prefixes(
-        list(sizes),
-        values.reshape(-1, len(sizes), len(Prefix._fields)),
-        sum(int(row["num_too_few"]) for row in rows),
-    )
+    num_too_few = sum(int(row["num_too_few"]) for row in rows)
+    return Prefixes(list(sizes), values.reshape(-1, len(sizes), len(Prefix._fields)), num_too_few)
 
 
 @dataclass(frozen=True)
@@ -172,6 +169,7 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     sizes = sorted({*(size for size in wanted if size < most), most})
     summaries = fewer_responses(measure_prefixes(samples, answers, sizes, rules))
     columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
+    columns.append("kept or not differs, % (95 % interval)")
     x = [one.num_responses for one in summaries]
     series: list[StudySeries] = [
         {"label": "plain", "x": x, "y": [one.mean_entropy for one in summaries]},
@@ -182,13 +180,7 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
         "text": "Entropies and weights from the first responses to each question against those from all. The plain "
         "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
         "(2013).",
-        "tables": [
-            {
-                "caption": "From the first responses",
-                "columns": [*columns, "kept or not differs, % (95 % interval)"],
-                "rows": [_cells(one) for one in summaries],
-            }
-        ],
+        "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
         "curves": [
             {
                 "title": "Mean entropy from the first responses",

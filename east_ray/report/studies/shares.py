@@ -53,10 +53,8 @@ def by_entropy(questions: Sequence[tuple[float, bool]]) -> ByEntropy:
     entropies, is_true = (np.array(column) for column in zip(*questions, strict=True))
     quartile = np.searchsorted(np.quantile(entropies, [0.25, 0.5, 0.75]), entropies)
     groups = [quartile == number for number in np.unique(quartile)]
-    return ByEntropy(
-        share_of(is_true),
-        [Quartile(float(entropies[g].min()), float(entropies[g].max()), share_of(is_true[g])) for g in groups],
-    )
+    parts = [Quartile(float(entropies[g].min()), float(entropies[g].max()), share_of(is_true[g])) for g in groups]
+    return ByEntropy(share_of(is_true), parts)
 
 
 def share_of(is_true: NDArray[np.bool_]) -> Share:
