@@ -24,7 +24,6 @@ from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, StudyPage
 from east_ray.report.findings import write_findings
-from east_ray.report.studies.errors import errors_by_entropy, kind_of_errors, steps_by_entropy
 from east_ray.report.studies.fewer_responses import (
     Prefix,
     Prefixes,
@@ -33,7 +32,14 @@ from east_ray.report.studies.fewer_responses import (
     fewer_responses,
     measure_prefixes,
 )
-from east_ray.report.studies.shares import ByEntropy, Share, by_entropy
+from east_ray.report.studies.shares import (
+    ByEntropy,
+    Share,
+    by_entropy,
+    errors_by_entropy,
+    kind_of_errors,
+    steps_by_entropy,
+)
 from east_ray.report.studies.weights import Disagreements, disagreements, weights_over_rounds
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate

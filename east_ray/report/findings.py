@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from east_ray.config import Config
 from east_ray.records import SAMPLED_ANSWERS, StudyPage
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
-from east_ray.report.studies.errors import errors_page, selective_page
 from east_ray.report.studies.fewer_responses import fewer_responses_page
+from east_ray.report.studies.shares import errors_page, selective_page
 from east_ray.report.studies.weights import disagreements_page, rounds_page
 from east_ray.selection import SelectionRules
 from east_ray.storage import Stages

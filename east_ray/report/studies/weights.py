@@ -11,8 +11,16 @@ import pyarrow.compute as pc
 from east_ray import weighting
 from east_ray.records import EXAMPLES, StudyBlock, StudyPage, StudyTable, StudyText
 from east_ray.report.questions import fetch_responses
-from east_ray.report.studies.errors import ErrorKind, kind_of_errors
-from east_ray.report.studies.shares import Share, number_words, only_sampled, rank_correlation, share_of, share_words
+from east_ray.report.studies.shares import (
+    ErrorKind,
+    Share,
+    kind_of_errors,
+    number_words,
+    only_sampled,
+    rank_correlation,
+    share_of,
+    share_words,
+)
 from east_ray.report.summary import QUANTILES, quantiles
 from east_ray.storage import Folder
 from east_ray.storage.rounds import Round
