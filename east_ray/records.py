@@ -163,10 +163,7 @@ ANSWERS = pa.schema(
 )
 
 CHOSEN = pa.struct(
-    [
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("finish_reason", pa.string(), nullable=False),
-    ]
+    [pa.field("text", pa.string(), nullable=False), pa.field("finish_reason", pa.string(), nullable=False)]
 )
 
 _JUDGED = [
@@ -250,8 +247,7 @@ SAMPLED_ANSWERS = pa.schema(
 
 
 # -------------------------------------------------------------------------------------------------------- JSON records
-# Shares and accuracies lie in [0, 1]; `low` and `high` bound 95 % intervals. NotRequired: older runs may lack the
-# field.
+# Shares and accuracies lie in [0, 1]; `low` and `high` bound 95 % intervals. NotRequired: older runs may lack it.
 
 
 class Interval(TypedDict):

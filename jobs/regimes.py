@@ -34,8 +34,7 @@ from rich.table import Table
 from east_ray.answers.graders import MathGrader
 from east_ray.answers.grading import clustered
 from east_ray.records import Question
-from east_ray.report.studies.shares import ByEntropy
-from east_ray.report.studies.steps import steps_by_entropy
+from east_ray.report.studies.shares import ByEntropy, steps_by_entropy
 from east_ray.storage import Folder, locate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "quickstart"))

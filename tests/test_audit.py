@@ -13,7 +13,7 @@ from rounds import judged as judged_row
 from rounds import sample, write_round
 
 from east_ray.report.audit import Audit, Suspect, audit, suspicion, write_audit
-from east_ray.report.responses import fetch_responses, first_responses
+from east_ray.report.questions import fetch_responses, first_responses
 from east_ray.storage import Folder, locate
 
 

@@ -26,9 +26,9 @@ from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
 from east_ray.report.plots import Series, Whisker, bars, curves, density, histogram, whiskers
 from east_ray.report.questions import positions_across, shown_questions
-from east_ray.report.sections.training import training_curves
 from east_ray.report.summary import describe
 from east_ray.report.terminal import print_summary, summarize
+from east_ray.report.training import training_curves
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import Round
 
@@ -182,8 +182,8 @@ def test_every_name_that_is_referred_to_is_there_once(html: str) -> None:
 def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
     (summary,) = summarize(directory)
     folders = summary.trainings[0], directory.round(0) / "samples", directory.round(0) / "answers"
-    questions = shown_questions(*folders, max_questions=20)
-    assert questions == shown_questions(*folders, max_questions=20)
+    questions = shown_questions(*folders, num_responses=None, max_questions=20)
+    assert questions == shown_questions(*folders, num_responses=None, max_questions=20)
     kept = [question for question in questions if question.reason is None]
     assert len(kept) == 14 and len(questions) == 20
     assert {questions[0].question_id, kept[-1].question_id} == {"q000", "q049"}  # greatest and least entropy
@@ -197,7 +197,9 @@ def test_a_round_without_answers_shows_chosen_and_rejected_responses(tmp_path: P
     (directory.round(0) / "answers").clear()
     (summary,) = summarize(directory)
     stages = directory.round(0)
-    questions = shown_questions(summary.trainings[0], stages / "samples", stages / "answers", max_questions=20)
+    questions = shown_questions(
+        summary.trainings[0], stages / "samples", stages / "answers", num_responses=None, max_questions=20
+    )
     assert questions[1].responses == [("chosen", r"It is \boxed{72}."), ("rejected", r"So \boxed{71}.")]
 
 

@@ -24,8 +24,6 @@ from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, StudyPage
 from east_ray.report.findings import write_findings
-from east_ray.report.studies.disagreements import Disagreements, disagreements
-from east_ray.report.studies.errors import errors_by_entropy, kind_of_errors
 from east_ray.report.studies.fewer_responses import (
     Prefix,
     Prefixes,
@@ -34,9 +32,15 @@ from east_ray.report.studies.fewer_responses import (
     fewer_responses,
     measure_prefixes,
 )
-from east_ray.report.studies.rounds import weights_over_rounds
-from east_ray.report.studies.shares import ByEntropy, Share, by_entropy
-from east_ray.report.studies.steps import steps_by_entropy
+from east_ray.report.studies.shares import (
+    ByEntropy,
+    Share,
+    by_entropy,
+    errors_by_entropy,
+    kind_of_errors,
+    steps_by_entropy,
+)
+from east_ray.report.studies.weights import Disagreements, disagreements, weights_over_rounds
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.storage.rounds import Round
@@ -45,7 +49,7 @@ from east_ray.storage.rounds import Round
 
 
 def test_shares_by_quartile_by_hand() -> None:
-    found = by_entropy(np.arange(8.0), np.array([True, True, True, False, True, False, False, False]))
+    found = by_entropy(list(enumerate([True, True, True, False, True, False, False, False])))
     assert found.overall == Share(8, 4, 0.5, *wilson_interval(4, 8))
     assert [(q.min_entropy, q.max_entropy, q.share.num_true) for q in found.quartiles] == [
         (0, 1, 2), (2, 3, 1), (4, 5, 1), (6, 7, 0)
@@ -55,12 +59,12 @@ def test_shares_by_quartile_by_hand() -> None:
 
 
 def test_no_questions_have_no_share() -> None:
-    assert by_entropy(np.empty(0), np.empty(0, np.bool_)) == ByEntropy(None, [])
+    assert by_entropy([]) == ByEntropy(None, [])
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.booleans()), min_size=1))
 def test_quartiles_split_all_questions_and_no_equal_entropies(rows: list[tuple[float, bool]]) -> None:
-    found = by_entropy(np.array([e for e, _ in rows]), np.array([t for _, t in rows]))
+    found = by_entropy(rows)
     assert found.overall is not None
     assert sum(q.share.num_questions for q in found.quartiles) == found.overall.num_questions == len(rows)
     assert sum(q.share.num_true for q in found.quartiles) == found.overall.num_true

@@ -23,8 +23,6 @@ from east_ray.evaluation.estimators import PERCENTILES, wilson_interval
 
 #: Shares of the questions at which the curve is given.
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-#: Entropies that agree to so many decimals are equal.
-_DECIMALS = 12
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,10 @@ class Selective:
     num_questions: int
     num_wrong: int
     coverages: tuple[float, ...]
-    risks: tuple[float, ...]
-    """Share of wrong answers among the questions of lowest entropy, at each coverage."""
+    risks: tuple[float, ...]  # share of wrong answers among the questions of lowest entropy, at each coverage
     risks_low: tuple[float, ...]
     risks_high: tuple[float, ...]
-    auroc: float | None
-    """None if all answers are right, or all are wrong."""
+    auroc: float | None  # None if all answers are right, or all are wrong
     auroc_low: float | None
     auroc_high: float | None
 
@@ -84,13 +80,12 @@ def selective_prediction(
     (1.0, 0.0, 0.5)
     """
     if entropies.shape != is_wrong.shape or entropies.ndim != 1 or entropies.size == 0:
-        raise ValueError(
-            f"expected two equally long arrays of at least one question, got {entropies.shape}, {is_wrong.shape}"
-        )
+        shapes = f"{entropies.shape}, {is_wrong.shape}"
+        raise ValueError(f"expected two equally long arrays of at least one question, got {shapes}")
     if not all(0 < coverage <= 1 for coverage in coverages):
         raise ValueError(f"coverages must be above 0 and at most 1, found {list(coverages)}")
     # Entropies of equal cluster sizes in another order may differ in their last digits.
-    _, group = np.unique(np.round(entropies, _DECIMALS), return_inverse=True)
+    _, group = np.unique(np.round(entropies, 12), return_inverse=True)
     num_groups = int(group.max()) + 1
     counts = np.bincount(2 * group + is_wrong, minlength=2 * num_groups)  # for each entropy right, then wrong
     drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=num_resamples)
@@ -100,7 +95,7 @@ def selective_prediction(
         num_answered = max(1, int(coverages[at] * entropies.size))
         low[at], high[at] = wilson_interval(int(risks[at]) * num_answered, num_answered)
     has_auroc = not np.isnan(auroc)
-    auroc_low, auroc_high = np.nanpercentile(_auroc(drawn), PERCENTILES) if has_auroc else (None, None)
+    ends = np.nanpercentile(_auroc(drawn), PERCENTILES).tolist() if has_auroc else (None, None)
     return Selective(
         num_questions=entropies.size,
         num_wrong=int(is_wrong.sum()),
@@ -109,8 +104,8 @@ def selective_prediction(
         risks_low=tuple(low.tolist()),
         risks_high=tuple(high.tolist()),
         auroc=float(auroc) if has_auroc else None,
-        auroc_low=None if auroc_low is None else float(auroc_low),
-        auroc_high=None if auroc_high is None else float(auroc_high),
+        auroc_low=ends[0],
+        auroc_high=ends[1],
     )
 
 

@@ -20,10 +20,6 @@ from east_ray.records import Accuracy, PairedDifference
 
 #: Ends of a 95 % interval among resamples, in percent.
 PERCENTILES = (2.5, 97.5)
-#: The 97.5 % quantile of the normal distribution.
-_Z_975 = 1.959963984540054
-#: Below this p (1 - p) is rounding error: all values are 0, or all are 1.
-_LEAST_VARIANCE = 1e-9
 #: Counts of questions in memory at a time, over all resamples of a part.
 _MAX_COUNTS = 1 << 22
 #: Beyond this many responses 2**-n leaves floating point.
@@ -151,9 +147,8 @@ def paired_difference(
     from scipy.stats import binomtest
 
     if first.shape != second.shape or first.size == 0:
-        raise ValueError(
-            f"expected two equally long arrays of at least one question, got {first.shape}, {second.shape}"
-        )
+        shapes = f"{first.shape}, {second.shape}"
+        raise ValueError(f"expected two equally long arrays of at least one question, got {shapes}")
     size = first.size
     only_first = int(np.sum(first & ~second))
     only_second = int(np.sum(second & ~first))
@@ -183,9 +178,9 @@ def mean_interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     mean = values.mean(axis=0)
     binary_variance = mean * (1 - mean)
-    is_known = binary_variance > _LEAST_VARIANCE
+    is_known = binary_variance > 1e-9  # below it is rounding error: all values are 0, or all are 1
     variance_ratio = np.divide(values.var(axis=0), binary_variance, out=np.ones_like(mean), where=is_known)
-    room = _Z_975**2 * variance_ratio / len(values)
+    room = 1.959963984540054**2 * variance_ratio / len(values)  # the normal distribution's 97.5 % quantile, squared
     half_width = np.sqrt(room * (binary_variance + room / 4))
     centre = mean + room / 2
     return np.asarray(np.clip(np.stack([centre - half_width, centre + half_width]) / (1 + room), 0, 1))

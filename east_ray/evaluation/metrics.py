@@ -1,38 +1,59 @@
-"""Tables of judged answers -> ``evaluation/metrics.json``.
+"""Held-out responses -> judged answers, as training's responses are judged -> ``evaluation/metrics.json``.
 
 Axes in shapes: Q questions, K values of k.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from east_ray.evaluation.estimators import (
-    accuracy,
-    bootstrap_means,
-    maj_at_k,
-    mean_interval,
-    paired_difference,
-    pass_at_k,
-    percentile_interval,
-    wilson_interval,
-)
+from east_ray.answers.grading import Grader, clustered
+from east_ray.evaluation import estimators
 from east_ray.records import (
     Accuracy,
     EvaluationMetrics,
     GroupAccuracy,
     ModelDifference,
+    Question,
     SampledDifference,
     SampledMetrics,
     ValueAtK,
 )
 
-#: Columns of a question by whose values accuracy is given.
-_GROUPS: tuple[Literal["level", "subject"], ...] = ("level", "subject")
+
+def judge_response(sample: Mapping[str, Any], grader: Grader, by_string: Grader) -> dict[str, Any]:
+    """A row of records.SAMPLES with one response -> a row of records.GREEDY_ANSWERS.
+
+    `grader` is the run's own; for `by_string` only equal texts are equal.
+    """
+    (response,) = sample["responses"]
+    question = Question.of(sample)
+    graded, as_text = (clustered([response["text"]], question, one) for one in (grader, by_string))
+    return {name: sample[name] for name in ("model", "question_id", "level", "subject", "reference_answer")} | {
+        "response": response["text"],
+        "finish_reason": response["finish_reason"],
+        "answer": graded.answers[0],
+        "is_correct": graded.clusters[0].is_correct,
+        "is_correct_by_string": as_text.clusters[0].is_correct,
+    }
+
+
+def judge_responses(sample: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
+    """A row of samples with several responses -> a row of records.SAMPLED_ANSWERS."""
+    responses = sample["responses"]
+    graded = clustered([response["text"] for response in responses], Question.of(sample), grader)
+    return {name: sample[name] for name in ("model", "question_id", "level", "subject")} | {
+        "num_responses": len(responses),
+        "num_correct": sum(cluster.num_responses for cluster in graded.clusters if cluster.is_correct),
+        "num_answerless": graded.answers.count(None),
+        "num_truncated": sum(response["finish_reason"] == "length" for response in responses),
+        "clusters": [asdict(cluster) for cluster in graded.clusters],
+    }
 
 
 def metrics(table: pa.Table, models: Sequence[str], seed: int, sampled: pa.Table | None = None) -> EvaluationMetrics:
@@ -58,7 +79,7 @@ def model_differences(table: pa.Table, models: Sequence[str], seed: int) -> list
     """records.GREEDY_ANSWERS -> the paired difference of each later model minus each earlier one."""
     correct = {name: _is_correct(rows) for name, rows in _by_model(table, models).items()}
     return [
-        {"first": later, "second": earlier, **paired_difference(correct[later], correct[earlier], seed=seed)}
+        {"first": later, "second": earlier, **estimators.paired_difference(correct[later], correct[earlier], seed=seed)}
         for later, earlier in _pairs(models)
     ]
 
@@ -82,19 +103,19 @@ def _is_correct(rows: pa.Table) -> NDArray[np.bool_]:
 
 def _accuracy(rows: pa.Table) -> Accuracy:
     num_truncated = pc.sum(pc.equal(rows["finish_reason"], "length")).as_py()
-    found = accuracy(_is_correct(rows), num_unanswered=rows["answer"].null_count, num_truncated=num_truncated)
+    found = estimators.accuracy(_is_correct(rows), rows["answer"].null_count, num_truncated)
     return {**found, "accuracy_by_string": pc.mean(rows["is_correct_by_string"]).as_py()}
 
 
 def _groups(name: str, rows: pa.Table) -> list[GroupAccuracy]:
     """Accuracy of a model on the questions of each level and each subject, where the source has them."""
     groups: list[GroupAccuracy] = []
-    for column in _GROUPS:
+    for column in ("level", "subject"):
         counted = rows.filter(pc.is_valid(rows[column])).group_by(column)
         counted = counted.aggregate([("is_correct", "sum"), ("is_correct", "count")]).sort_by(column)
         for row in counted.to_pylist():
             num_correct, num_questions = row["is_correct_sum"], row["is_correct_count"]
-            low, high = wilson_interval(num_correct, num_questions)
+            low, high = estimators.wilson_interval(num_correct, num_questions)
             groups.append(
                 {
                     "model": name,
@@ -120,8 +141,7 @@ class _ValuesAtK:
     def __init__(self, table: pa.Table, models: Sequence[str]) -> None:
         self._by_model, self._models = _by_model(table, models), models
         self._num_responses = pc.min(table["num_responses"]).as_py()
-        powers = [2**power for power in range(self._num_responses.bit_length())]
-        self._k = [*(drawn for drawn in powers if drawn < self._num_responses), self._num_responses]
+        self._k = sorted({*(2**power for power in range(self._num_responses.bit_length())), self._num_responses})
         self._values = {
             name: np.hstack([_pass_at(rows, self._k), _maj_at(rows, self._k)]) for name, rows in self._by_model.items()
         }
@@ -130,7 +150,7 @@ class _ValuesAtK:
     def of_model(self, name: str) -> SampledMetrics:
         """The metrics of a model, with intervals."""
         rows, values = self._by_model[name], self._values[name]
-        low, high = mean_interval(values)
+        low, high = estimators.mean_interval(values)
         at: list[ValueAtK] = [
             {"k": drawn, "value": float(value), "low": float(bottom), "high": float(top)}
             for drawn, value, bottom, top in zip(self._k * 2, values.mean(axis=0), low, high, strict=True)
@@ -148,25 +168,16 @@ class _ValuesAtK:
         """Of each later model minus each earlier one; all of them from the same resamples of questions."""
         if not (pairs := _pairs(self._models)):
             return []
-        resampled = bootstrap_means(np.hstack(list(self._values.values())), seed=seed)
+        resampled = estimators.bootstrap_means(np.hstack(list(self._values.values())), seed=seed)
         means = dict(zip(self._models, np.hsplit(resampled, len(self._models)), strict=True))
         return [row for pair in pairs for row in self._difference(*pair, means)]
 
-    def _difference(
-        self, later: str, earlier: str, means: Mapping[str, NDArray[np.float64]]
-    ) -> list[SampledDifference]:
-        low, high = percentile_interval(means[later] - means[earlier])
-        difference = (self._values[later] - self._values[earlier]).mean(axis=0)
+    def _difference(self, later: str, earlier: str, means: Mapping[str, NDArray[Any]]) -> list[SampledDifference]:
+        low, high = estimators.percentile_interval(means[later] - means[earlier]).tolist()
+        difference = (self._values[later] - self._values[earlier]).mean(axis=0).tolist()
         names = [f"{metric}@{drawn}" for metric in ("pass", "maj") for drawn in self._k]
         return [
-            {
-                "first": later,
-                "second": earlier,
-                "metric": name,
-                "difference": float(value),
-                "low": float(bottom),
-                "high": float(top),
-            }
+            {"first": later, "second": earlier, "metric": name, "difference": value, "low": bottom, "high": top}
             for name, value, bottom, top in zip(names, difference, low, high, strict=True)
         ]
 
@@ -174,7 +185,7 @@ class _ValuesAtK:
 def _pass_at(rows: pa.Table, k: Sequence[int]) -> NDArray[np.float64]:
     """records.SAMPLED_ANSWERS of one model -> (Q, K) pass@k."""
     num_responses, num_correct = (rows[name].to_numpy() for name in ("num_responses", "num_correct"))
-    return np.stack([pass_at_k(num_responses, num_correct, drawn) for drawn in k], axis=1)
+    return np.stack([estimators.pass_at_k(num_responses, num_correct, drawn) for drawn in k], axis=1)
 
 
 def _maj_at(rows: pa.Table, k: Sequence[int]) -> NDArray[np.float64]:
@@ -191,6 +202,6 @@ def _maj_at(rows: pa.Table, k: Sequence[int]) -> NDArray[np.float64]:
         correct = np.flatnonzero(is_correct[index][answered[index]]).tolist()
         profile = (voting, correct[0] if correct else None, num_answerless)
         if profile not in known:
-            known[profile] = maj_at_k(*profile[:2], k, num_answerless)
+            known[profile] = estimators.maj_at_k(*profile[:2], k, num_answerless)
         values.append(known[profile])
     return np.stack(values)

@@ -33,8 +33,7 @@ class CrossedMean:
     p_value: float
     num_seeds: int
     num_questions: int
-    over_seeds: bool
-    """False with one seed: the interval then accounts for the questions drawn, not for what another seed would give."""
+    over_seeds: bool  # False with one seed: the interval then says nothing of what another seed would give
 
 
 Verdict = Literal["better", "worse", "not shown"]
@@ -49,12 +48,9 @@ class ArmResult:
     accuracy_per_seed: list[float]
     difference: CrossedMean | None
     """This arm minus the baseline, paired by seed and question. Its interval is not widened for the number of arms."""
-    adjusted_p_value: float | None
-    """The p-value of the difference after Holm's correction for all arms that are not the baseline."""
-    minimal_detectable_difference: float | None
-    """The true difference that a single comparison with this standard error shows in 80 % of cases, uncorrected."""
-    verdict: Verdict | None
-    """"better" or "worse" if the adjusted p-value is below 0.05, which implies that the interval excludes 0."""
+    adjusted_p_value: float | None  # of the difference, after Holm's correction for all arms with a baseline
+    minimal_detectable_difference: float | None  # what a single comparison shows in 80 % of cases, uncorrected
+    verdict: Verdict | None  # "better" or "worse" if the adjusted p-value is below 0.05; the interval then excludes 0
 
 
 def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
@@ -92,15 +88,11 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
         mean_square, df = _combined(ms_seeds, ms_questions, ms_residual, seed_df, question_df)
     standard_error = float(np.sqrt(mean_square / values.size))
     reach = float(stdtrit(df, 1 - SIGNIFICANCE_LEVEL / 2)) * standard_error
+    p_value = float(mean == 0)  # without any spread
     if standard_error > 0:
         p_value = 2 * float(stdtr(df, -abs(mean) / standard_error))
-    elif mean == 0:
-        p_value = 1.0
-    else:
-        p_value = 0.0
-    return CrossedMean(
-        mean, mean - reach, mean + reach, standard_error, df, p_value, num_seeds, num_questions, num_seeds > 1
-    )
+    low, high = mean - reach, mean + reach
+    return CrossedMean(mean, low, high, standard_error, df, p_value, num_seeds, num_questions, num_seeds > 1)
 
 
 def _combined(
@@ -133,9 +125,8 @@ def minimal_detectable_difference(standard_error: float, degrees_of_freedom: flo
     """
     from scipy.special import stdtrit
 
-    return float(
-        (stdtrit(degrees_of_freedom, 1 - SIGNIFICANCE_LEVEL / 2) + stdtrit(degrees_of_freedom, power)) * standard_error
-    )
+    reach = stdtrit(degrees_of_freedom, 1 - SIGNIFICANCE_LEVEL / 2) + stdtrit(degrees_of_freedom, power)
+    return float(reach * standard_error)
 
 
 def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, str | None]) -> list[ArmResult]:

@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from east_ray.answers import graders
 from east_ray.answers.grading import reference_check
-from east_ray.config import BASE, TRAINED, AnswersConfig, InputError, QuestionsConfig
-from east_ray.evaluation.judging import judge_response, judge_responses
-from east_ray.evaluation.metrics import metrics, model_differences
+from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
+from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
 from east_ray.questions.stage import askable_questions
 from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, SAMPLES, ModelDifference
 from east_ray.sampling.backends import Decoding
@@ -80,8 +79,7 @@ def has_gained(round_: Round) -> bool:
 class HeldOut:
     """Held-out questions: those that can be asked, and how many there are with those set aside."""
 
-    questions: pa.Table
-    """records.QUESTIONS"""
+    questions: pa.Table  # records.QUESTIONS
     num_questions: int
 
 
@@ -108,14 +106,10 @@ def held_out_answers(
     settings = round_.config.answers
     decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=round_.config.evaluation.max_tokens)
     responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record.counts)
-    grader, by_string = graders.load(settings), graders.load(_by_string(settings))
+    only_text = {"grader": "math", "grader_args": {}, "equivalence": "string"}
+    grader, by_string = graders.load(settings), graders.load(settings.model_copy(update=only_text))
     rows = [judge_response(row, grader, by_string) for row in responses]
     return pa.Table.from_pylist(rows, schema=GREEDY_ANSWERS).sort_by(_ORDER)
-
-
-def _by_string(settings: AnswersConfig) -> AnswersConfig:
-    """The settings of the built-in grader for which only equal texts are equal."""
-    return settings.model_copy(update={"grader": "math", "grader_args": {}, "equivalence": "string"})
 
 
 def sampled_answers(round_: Round, held_out: HeldOut, models: Mapping[str, str], record: StageRecord) -> pa.Table:
@@ -136,12 +130,7 @@ def sampled_answers(round_: Round, held_out: HeldOut, models: Mapping[str, str],
 
 
 def _responses(
-    round_: Round,
-    held_out: HeldOut,
-    models: Mapping[str, str],
-    folder: str,
-    decoding: Decoding,
-    counts: dict[str, Any],
+    round_: Round, held_out: HeldOut, models: Mapping[str, str], folder: str, decoding: Decoding, counts: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
     samples, label = round_.stages / folder, folder.partition("/")[0]

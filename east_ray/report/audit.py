@@ -20,9 +20,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from east_ray.records import Reason
+from east_ray.records import Reason, StudyPage, StudyText
 from east_ray.report.html import templates
-from east_ray.report.responses import fetch_responses
+from east_ray.report.questions import fetch_responses
 from east_ray.storage import Folder
 
 # ----------------------------------------------------------------------------------------------------- one question
@@ -34,10 +34,8 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     (w - r) / (n + 2) for n responses of which w give the commonest wrong answer and r the reference's: the margin of
     their shares, shrunk towards 0 for few responses (Laplace's rule), so that 1 of 1 counts less than 120 of 128.
 
-    Args:
-        row: of records.EXAMPLES or records.DISCARDED.
-        min_share: share of all responses that must give the commonest wrong answer. It must also be commoner than the
-            reference's answer and than having no answer.
+    `row` is of records.EXAMPLES or DISCARDED. At least `min_share` of all responses must give the commonest wrong
+    answer, which must also be commoner than the reference's answer and than having no answer.
     """
     if row.get("reason") == Reason.UNPARSABLE_REFERENCE or not row["clusters"]:
         return None  # there is nothing to contradict, or nothing was sampled
@@ -64,16 +62,13 @@ class Suspect:
     question: str
     reference_answer: str
     dominant_answer: str
-    score: float
-    """See `suspicion`."""
+    score: float  # see `suspicion`
     share: float
     reference_share: float
     entropy: float
     num_responses: int
-    dominant_response: str | None = None
-    """A response that gives the dominant answer."""
-    reference_response: str | None = None
-    """A response that gives the reference answer; None if there is none."""
+    dominant_response: str | None = None  # one that gives the dominant answer
+    reference_response: str | None = None  # one that gives the reference answer; None if there is none
 
 
 @dataclass(frozen=True)
@@ -102,11 +97,9 @@ def audit(
     min_share: float = 0.5,
     max_rows: int = 1000,
 ) -> Audit:
-    """The suspects among the kept and the discarded questions of a round.
+    """The suspects among the kept and the discarded questions of a round; at most `max_rows`, the most suspicious.
 
-    Args:
-        num_responses: `answers.responses` of the training whose examples these are.
-        max_rows: suspects with their responses; only the most suspicious are kept.
+    `num_responses` is `answers.responses` of the training whose examples these are.
     """
     counts = Counter[str]()
     found = (one for folder in (examples, discarded) for one in _suspects(folder, min_share, counts))
@@ -128,11 +121,9 @@ def _suspects(
         counts["questions"] += batch.num_rows - batch["rejected_rate"].null_count
         # The rate alone excludes most questions; it is null where nothing was sampled.
         for row in batch.filter(pc.greater_equal(batch["rejected_rate"], min_share)).to_pylist():
-            score = suspicion(row, min_share)
-            if score is None:
-                continue
-            counts["suspicious"] += 1
-            yield _suspect(row, score)
+            if (score := suspicion(row, min_share)) is not None:
+                counts["suspicious"] += 1
+                yield _suspect(row, score)
 
 
 def _suspect(row: Mapping[str, Any], score: float) -> tuple[Suspect, tuple[int, int | None]]:
@@ -152,16 +143,17 @@ def _suspect(row: Mapping[str, Any], score: float) -> tuple[Suspect, tuple[int, 
     return suspect, (wrong, correct)
 
 
-# -------------------------------------------------------------------------------------------------------- two files
+# --------------------------------------------------------------------------------------------- two files and a page
 
 _MAX_SHOWN_CHARS = 4000
+#: Questions on the page of studies/; ``audit/`` has all of them.
+_SHOWN = 20
 #: Not allowed in UTF-8 files or HTML pages: halves of surrogate pairs, control characters.
 _UNSHOWABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def write_audit(audited: Audit, folder: Folder) -> str:
     """Write ``audit.jsonl``, a line per suspect, and ``audit.html``, the same to read; returns the page's path."""
-
     suspects = [
         {name: _UNSHOWABLE.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
         for row in map(asdict, audited.suspects)
@@ -170,3 +162,41 @@ def write_audit(audited: Audit, folder: Folder) -> str:
     template = templates("east_ray.report").get_template("audit.html.jinja")
     html = template.render(audit=audited, suspects=suspects, max_chars=_MAX_SHOWN_CHARS)
     return folder.write_text("audit.html", html)
+
+
+def audit_page(found: Audit) -> StudyPage:
+    """The most suspicious reference answers, with responses for and against them."""
+    shown = found.suspects[:_SHOWN]
+    rows = [
+        [one.question_id, one.reference_answer, one.dominant_answer, _percent(one.share), _percent(one.reference_share)]
+        for one in shown
+    ]
+    columns = ["question", "reference", "most responses say", "share, %", "reference's share, %"]
+    caption = f"The {len(shown)} most suspicious"
+    return {
+        "title": "Reference answers that may be wrong",
+        "text": f"In {found.num_suspicious:,} of {found.num_questions:,} questions at least "
+        f"{_percent(found.min_share)} % of the responses agree on an answer that is not the reference. Either the "
+        "reference is wrong, or the model makes the same mistake again and again; only a person can tell. All of these "
+        "questions are in audit/.",
+        "tables": [{"caption": caption, "columns": columns, "rows": rows}] if shown else [],
+        "texts": [_folded(one) for one in shown],
+    }
+
+
+def _folded(one: Suspect) -> StudyText:
+    return {
+        "title": f"{one.question_id}: {one.dominant_answer} or {one.reference_answer}?",
+        "blocks": [
+            {"label": "question", "text": one.question},
+            {"label": f"{one.dominant_answer}, {_percent(one.share)} %", "text": one.dominant_response or ""},
+            {
+                "label": f"reference {one.reference_answer}, {_percent(one.reference_share)} %",
+                "text": one.reference_response or "(no response gives it)",
+            },
+        ],
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"

@@ -13,7 +13,7 @@ from east_ray.report.wording import interval, percent
 from east_ray.storage.rounds import Learner, Round
 
 #: The file of a card, where the Hugging Face hub looks for it.
-CARD = "README.md"
+_CARD = "README.md"
 
 
 def write_cards(round_: Round) -> None:
@@ -25,9 +25,9 @@ def write_cards(round_: Round) -> None:
         if learner.stages.record("training") is None or not model.exists:
             continue
         measured = _measured(learner, metrics)
-        card = model.read_text(CARD)
+        card = model.read_text(_CARD)
         if card is None or measured not in card:
-            model.write_text(CARD, _card(learner, measured))
+            model.write_text(_CARD, _card(learner, measured))
 
 
 def _measured(learner: Learner, metrics: EvaluationMetrics | None) -> str:
@@ -47,10 +47,9 @@ def _measured(learner: Learner, metrics: EvaluationMetrics | None) -> str:
 def _card(learner: Learner, measured: str) -> str:
     import jinja2
 
+    loader = jinja2.PackageLoader("east_ray.report", ".")
     environment = jinja2.Environment(  # noqa: S701 - Markdown
-        loader=jinja2.PackageLoader("east_ray.report", "."),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     config, record = learner.settings, learner.stages.record("examples")
     num_responses = config.sampling.responses_per_question

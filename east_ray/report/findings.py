@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterator
 
 from east_ray.config import Config
 from east_ray.records import SAMPLED_ANSWERS, StudyPage
-from east_ray.report.audit import Audit, audit, write_audit
-from east_ray.report.studies.disagreements import disagreements_page
-from east_ray.report.studies.errors import errors_page
+from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.studies.fewer_responses import fewer_responses_page
-from east_ray.report.studies.rounds import rounds_page
-from east_ray.report.studies.selective import selective_page
-from east_ray.report.studies.suspects import audit_page
+from east_ray.report.studies.shares import errors_page, selective_page
+from east_ray.report.studies.weights import disagreements_page, rounds_page
 from east_ray.selection import SelectionRules
 from east_ray.storage import Stages
 from east_ray.storage.rounds import Round, is_done
@@ -71,7 +68,7 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
     samples, answers = round_.stages / "samples", round_.stages / "answers"
     yield "1_errors", errors_page(weighed)
     examples = weighed / "examples"
-    yield "2_disagreements", disagreements_page(examples, samples, answers, num_responses=num_responses)
+    yield "2_disagreements", disagreements_page(examples, samples, answers, num_responses)
     audited = audit_round(round_.stages, weighed, first.settings)
     write_audit(audited, round_.stages / "audit")
     yield "3_audit", audit_page(audited)
@@ -80,19 +77,7 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
 
 
 def audit_round(stages: Stages, weighed: Stages, settings: Config) -> Audit:
-    """The questions of a round whose reference answer the responses contradict, most suspicious first.
-
-    Args:
-        stages: of the round, with its samples and their answers.
-        weighed: of one of its trainings, with its examples.
-        settings: of that training.
-    """
-    return audit(
-        stages / "samples",
-        stages / "answers",
-        weighed / "examples",
-        weighed / "discarded",
-        num_responses=settings.answers.responses,
-        min_share=settings.studies.min_share,
-        max_rows=settings.studies.max_suspects,
-    )
+    """The audit of a round's samples and answers in `stages`, by the examples and settings of one of its trainings."""
+    studies, num_responses = settings.studies, settings.answers.responses
+    folders = [stages / "samples", stages / "answers", weighed / "examples", weighed / "discarded"]
+    return audit(*folders, num_responses=num_responses, min_share=studies.min_share, max_rows=studies.max_suspects)

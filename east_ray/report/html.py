@@ -39,15 +39,11 @@ def printable(text: str) -> str:
     >>> printable("a\\x00b\\u202ec\\ud800")
     'a␀b⟨U+202E⟩c�'
     """
-    text = re.sub(
-        r"[\x00-\x08\x0b\x0c\x0e-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text.replace("\r\n", "\n")
-    )
-    text = re.sub(r"[\r\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", _code_point, text)
+    text = text.replace("\r\n", "\n")
+    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", lambda match: chr(0x2400 + ord(match[0])), text)
+    reordering = r"[\r\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    text = re.sub(reordering, lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
     return re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
-
-
-def _code_point(match: re.Match[str]) -> str:
-    return f"⟨U+{ord(match[0]):04X}⟩"
 
 
 def shown(text: str, max_chars: int = _MAX_SHOWN_CHARS) -> str:

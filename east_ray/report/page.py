@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import ClassVar
 
-import markupsafe
-
 from east_ray.report.html import templates
 from east_ray.report.questions import ShownQuestion, cluster_words
 
@@ -33,29 +31,23 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Of each column, whether every cell begins like a number or is empty."""
-        cells = [[row[index] for row in self.rows] for index in range(len(self.columns))]
-        return [all(re.match(r"[-+−<]?\s?[\d.]|$", cell) for cell in column) for column in cells]
+        number = re.compile(r"[-+−<]?\s?[\d.]|$")
+        return [all(number.match(row[index]) for row in self.rows) for index in range(len(self.columns))]
 
     @property
     def is_wide(self) -> bool:
         """Whether it needs the whole width of the page."""
-        return (
-            sum(max(map(len, column)) for column in zip(*self.rows, strict=True)) + 2 * len(self.columns) > _WIDE_CHARS
-        )
+        widths = [max(map(len, column)) + 2 for column in zip(*self.rows, strict=True)]
+        return sum(widths) > _WIDE_CHARS
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its caption."""
+    """A figure with its caption; plots.py has escaped what is in it."""
 
     kind: ClassVar[str] = "figure"
     caption: str
     svg: str
-
-    @property
-    def markup(self) -> markupsafe.Markup:
-        """The SVG as it goes into the page; plots.py has escaped it."""
-        return markupsafe.Markup(self.svg)  # noqa: S704
 
 
 @dataclass(frozen=True)

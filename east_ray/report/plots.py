@@ -25,8 +25,12 @@ _MARKERS = "os^Dvp"
 
 #: Characters of the longest name of a series or row, and series with an entry in the legend.
 _MAX_LABEL, _MAX_LEGEND = 34, 12
+#: Characters of the text alternative.
+_MAX_DESCRIPTION = 1500
 #: Points of the longest curve that has them marked.
 _MAX_MARKED = 16
+#: Most curves of a figure that grows with the number of models.
+MAX_CURVES = 6
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,17 @@ class Whisker:
     dots: Sequence[float] = ()
 
 
+def band(label: str, x: Sequence[float], rows: Sequence[Mapping[str, Any]], key: str) -> Series:
+    """Shares with their intervals as a curve, in percent."""
+    y, low, high = ([100 * row[name] for row in rows] for name in (key, "low", "high"))
+    return Series(label, x, y, low, high)
+
+
+def whisker(label: str, row: Mapping[str, Any], key: str, dots: Sequence[float] = ()) -> Whisker:
+    """A share with its interval, in percent."""
+    return Whisker(label, 100 * row[key], 100 * row["low"], 100 * row["high"], dots)
+
+
 def bars(title: str, counts: Mapping[str, int]) -> str:
     """Horizontal bars of counts, the first on top."""
     names, values = [_short(name) for name in counts], list(counts.values())
@@ -68,18 +83,17 @@ def bars(title: str, counts: Mapping[str, int]) -> str:
     return _figure(title, words, draw, "questions", "", height=0.8 + 0.3 * len(names))
 
 
-def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: str, *, num_bins: int = 30) -> str:
+def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: str) -> str:
     """Outlines of the histograms of one or several (Q,) arrays over the same bins; none may be empty."""
     every = np.concatenate(list(values.values()))
-    edges = np.histogram_bin_edges(every, num_bins)
+    edges = np.histogram_bin_edges(every, 30)
 
     def draw(axes: Any) -> None:
         for index, (label, array) in enumerate(values.items()):
             heights = np.histogram(array, edges)[0]
-            style = {"color": _colour(index), "linestyle": _dash(index), "label": _short(label)}
-            axes.stairs(heights, edges, linewidth=1.5, **style)
+            axes.stairs(heights, edges, linewidth=1.5, label=_short(label), **_style(index))
             if len(values) == 1:
-                axes.stairs(heights, edges, fill=True, color=_colour(0), alpha=0.3)
+                axes.stairs(heights, edges, fill=True, color=_PALETTE[0], alpha=0.3)
         axes.set_ylim(bottom=0)
 
     words = "; ".join(
@@ -91,12 +105,12 @@ def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: st
 
 def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> str:
     """The density of (Q,) points: in each cell of a grid a dot that grows with their number."""
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=(24, 18))
+    counts, *edges = np.histogram2d(x, y, bins=(24, 18))
     columns, rows = np.nonzero(counts)
     inside = counts[columns, rows]
 
     def draw(axes: Any) -> None:
-        x_middles, y_middles = (x_edges[:-1] + x_edges[1:]) / 2, (y_edges[:-1] + y_edges[1:]) / 2
+        x_middles, y_middles = ((ends[:-1] + ends[1:]) / 2 for ends in edges)
         sizes = 4 + 150 * np.sqrt(inside / inside.max())  # areas; in proportion, single questions would be invisible
         axes.scatter(x_middles[columns], y_middles[rows], s=sizes, color=_PALETTE[0], alpha=0.7, linewidths=0)
 
@@ -115,10 +129,10 @@ def curves(
     def draw(axes: Any) -> None:
         for index, one in enumerate(series):
             marker = _MARKERS[index % len(_MARKERS)] if len(one.x) <= _MAX_MARKED else None
-            style = {"color": _colour(index), "linestyle": _dash(index), "marker": marker, "markersize": 4}
+            style = _style(index) | {"marker": marker, "markersize": 4}
             axes.plot(one.x, one.y, linewidth=1.5, label=_short(one.label), **style)
             if one.low is not None and one.high is not None:
-                axes.fill_between(one.x, one.low, one.high, color=_colour(index), alpha=0.15, linewidth=0)
+                axes.fill_between(one.x, one.low, one.high, color=style["color"], alpha=0.15, linewidth=0)
         if x_ticks is not None:
             axes.set_xscale("log")
             axes.set_xticks(x_ticks, [f"{tick:g}" for tick in x_ticks])
@@ -154,16 +168,13 @@ def whiskers(
             values = np.array([[one.value, one.low, one.high] for one in group]).reshape(-1, 3)
             # A bootstrap interval may exclude its own value by a rounding error.
             errors = np.maximum([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0)
-            style = {"color": _colour(index), "marker": _MARKERS[index % len(_MARKERS)], "markersize": 5}
-            axes.errorbar(values[:, 0], heights, xerr=errors, linestyle="", capsize=2, label=_short(label), **style)
+            style = _style(index) | {"linestyle": "", "marker": _MARKERS[index % len(_MARKERS)], "markersize": 5}
+            axes.errorbar(values[:, 0], heights, xerr=errors, capsize=2, label=_short(label), **style)
         axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
 
-    words = "; ".join(
-        f"{label} {one.label} {one.value:.1f} ({one.low:.1f} to {one.high:.1f})".strip()
-        for label, group in groups.items()
-        for one in group
-    )
+    said = ((label, one) for label, group in groups.items() for one in group)
+    words = "; ".join(f"{g} {one.label} {one.value:.1f} ({one.low:.1f} to {one.high:.1f})".strip() for g, one in said)
     height = 0.9 + len(rows) * max(0.32, 0.13 * len(groups))
     return _figure(title, words, draw, x_label, "", height=height, legend=len(groups))
 
@@ -174,23 +185,13 @@ def _short(label: str) -> str:
     return label if len(label) <= _MAX_LABEL else label[: _MAX_LABEL - 1] + "…"
 
 
-def _colour(index: int) -> str:
-    return _PALETTE[index % len(_PALETTE)]
-
-
-def _dash(index: int) -> Any:
-    return _DASHES[index % len(_DASHES)]
+def _style(index: int) -> dict[str, Any]:
+    """The colour and dash of a curve."""
+    return {"color": _PALETTE[index % len(_PALETTE)], "linestyle": _DASHES[index % len(_DASHES)]}
 
 
 def _figure(
-    title: str,
-    words: str,
-    draw: Callable[[Any], None],
-    x_label: str,
-    y_label: str,
-    *,
-    height: float = 2.8,
-    legend: int = 1,
+    title: str, words: str, draw: Callable[[Any], None], x: str, y: str, *, height: float = 2.8, legend: int = 1
 ) -> str:
     """The SVG of what `draw` draws on a pair of axes; `height` in inches, `legend` the number of named series."""
     import matplotlib
@@ -198,39 +199,34 @@ def _figure(
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    x_label, y_label = printable(x_label[:80]), printable(y_label[:40])
+    x, y = printable(x[:80]), printable(y[:40])
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "east-ray",
         "font.size": 10.5,
         "font.sans-serif": ["DejaVu Sans"],  # for matplotlib's measures; the page has its own font
         "text.parse_math": False,  # a $ in a label is a dollar
-        "axes.grid": True,
-        "axes.labelpad": 6,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": _LINE,
-        "grid.linewidth": 0.6,
         "legend.frameon": False,
+        **{"axes.grid": True, "axes.axisbelow": True, "grid.color": _LINE, "grid.linewidth": 0.6},
+        **{"axes.labelpad": 6, "axes.spines.top": False, "axes.spines.right": False},
     }
     inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     with matplotlib.rc_context(style | dict.fromkeys(inks, _INK)):
         figure, axes = pyplot.subplots(figsize=(4.6, height + 0.22 * (legend + 1 if legend > 1 else 0)))
         figure.set_layout_engine("constrained")
         draw(axes)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
         if legend > 1:
             handles, names = axes.get_legend_handles_labels()
             figure.legend(handles[:_MAX_LEGEND], names[:_MAX_LEGEND], loc="outside lower left", fontsize=9.5)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
         pyplot.close(figure)
-    return _inline(buffer.getvalue(), f"{title}. {x_label}{' against ' + y_label if y_label else ''}. {words}.")
+    return _inline(buffer.getvalue(), f"{title}. {x}{' against ' + y if y else ''}. {words}.")
 
 
-def _inline(svg: str, description: str, max_chars: int = 1500) -> str:
+def _inline(svg: str, description: str) -> str:
     """A file's SVG for use inside a page: with a description, without its own style and unused ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
@@ -239,5 +235,5 @@ def _inline(svg: str, description: str, max_chars: int = 1500) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*"', lambda match: match[1] or "", svg, count=2)
     for hex_, css in _CSS.items():
         svg = svg.replace(f": {hex_}", f": {css}")
-    label = escape(printable(description)[:max_chars], quote=True)
+    label = escape(printable(description)[:_MAX_DESCRIPTION], quote=True)
     return svg.replace("<svg ", f'<svg class="plot" role="img" aria-label="{label}" ', 1)

@@ -1,27 +1,34 @@
-"""Questions of a round to look at in the report, each with examples of its responses."""
+"""Questions of a round to look at in the report, and the text of one response for each wanted cluster of a question.
 
+Which cluster a response belongs to stands in ``answers/``; nothing is read or compared again.
+"""
+
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from east_ray.records import DISCARDED, EXAMPLES
-from east_ray.report.responses import fetch_responses
+from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
 from east_ray.report.summary import TrainingResults
 from east_ray.storage import Folder
 
 #: Clusters of a question of which a response is shown, the largest ones.
 _SHOWN_CLUSTERS = 4
-#: Share of the questions that are shown which were discarded.
-_DISCARDED_SHARE = 0.3
-#: One of so many questions, at each end, has an extreme entropy.
-_EXTREMES = 7
 #: Compressed bytes of samples that are read for examples of responses. Of questions beyond it, only the chosen and the
 #: rejected response are shown, which are in ``examples/`` too.
 _MAX_SAMPLES_BYTES = 1 << 28
+_RESPONSES = ["question_id", "responses.list.element.text", "responses.list.element.finish_reason"]
+_CLUSTERS = ["question_id", "responses.list.element.cluster"]
+#: Questions in memory at a time, with all their responses and without.
+_SAMPLES_AT_ONCE, _QUESTIONS_AT_ONCE = 16, 1024
+#: Parts read at a time: a round on an object store has thousands of them.
+_NUM_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -35,26 +42,19 @@ class ShownQuestion:
     pass_rate: float
     weight: float | None
     reason: str | None
-    clusters: list[dict[str, Any]]
-    """records.CLUSTER, largest first."""
-    responses: list[tuple[str, str]]
-    """What each is an example of, and its text."""
+    clusters: list[dict[str, Any]]  # records.CLUSTER, largest first
+    responses: list[tuple[str, str]]  # what each is an example of, and its text
 
 
 def shown_questions(
-    training: TrainingResults,
-    samples: Folder,
-    answers: Folder,
-    *,
-    num_responses: int | None = None,
-    max_questions: int = 200,
+    training: TrainingResults, samples: Folder, answers: Folder, *, num_responses: int | None, max_questions: int = 200
 ) -> list[ShownQuestion]:
     """Questions to look at: of those kept the extremes of entropy and a spread between them, and discarded ones.
 
     The same questions each time, greatest entropy first. The texts of these questions alone are read, part by part.
     `num_responses` is `answers.responses` of the training.
     """
-    num_discarded = int(max_questions * _DISCARDED_SHARE)
+    num_discarded = int(0.3 * max_questions)
     columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
     of_examples = [*columns, "weight", "chosen", "rejected"]
     rows = [
@@ -63,15 +63,10 @@ def shown_questions(
     ]
     wanted = {row["question_id"]: range(len((row["clusters"] or [])[:_SHOWN_CLUSTERS])) for row in rows}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses, max_bytes=_MAX_SAMPLES_BYTES)
-    shown = [
-        ShownQuestion(
-            **{name: row[name] for name in columns},
-            weight=row.get("weight"),
-            reason=row.get("reason"),
-            responses=_labelled(row, responses.get(row["question_id"], [])),
-        )
-        for row in rows
-    ]
+    shown = []
+    for row in rows:
+        values: dict[str, Any] = {name: row.get(name) for name in (*columns, "weight", "reason")}
+        shown.append(ShownQuestion(**values, responses=_labelled(row, responses.get(row["question_id"], []))))
     return sorted(shown, key=lambda question: (-question.entropy, question.question_id))
 
 
@@ -88,9 +83,7 @@ def _rows(folder: Folder, schema: pa.Schema, columns: Sequence[str], num: int) -
 
 
 def positions_across(values: NDArray[np.float64], num: int) -> NDArray[np.intp]:
-    """Positions, in order, of about `num` of (N,) values: some of the least and of the greatest, the rest in between.
-
-    Values that are NaN are left out.
+    """Positions, in order, of about `num` of (N,) values: some least and greatest, the rest in between; none is NaN.
 
     >>> positions_across(np.array([5.0, 1.0, np.nan, 3.0, 4.0, 2.0]), 3)
     array([0, 1, 3])
@@ -98,7 +91,7 @@ def positions_across(values: NDArray[np.float64], num: int) -> NDArray[np.intp]:
     order = np.argsort(values, kind="stable")[: int(np.sum(~np.isnan(values)))]
     if order.size <= num:
         return np.sort(order)
-    at_each_end = num // _EXTREMES
+    at_each_end = num // 7
     between = np.linspace(at_each_end, order.size - at_each_end - 1, num - 2 * at_each_end).round().astype(np.intp)
     ends = np.arange(at_each_end)
     return np.unique(order[np.concatenate([ends, between, order.size - 1 - ends])])
@@ -120,3 +113,77 @@ def cluster_words(cluster: Mapping[str, Any]) -> str:
     """A cluster in a few words, e.g. ``64 × 72, correct``: the answer, and how many responses give it."""
     answer = "no answer" if cluster["answer"] is None else cluster["answer"]
     return f"{answer} × {cluster['num_responses']}" + (", correct" if cluster["is_correct"] else "")
+
+
+# --------------------------------------------------------------------------------------------------------- responses
+
+
+def fetch_responses(
+    samples: Folder,
+    answers: Folder,
+    wanted: Mapping[str, Sequence[int | None]],
+    *,
+    num_responses: int | None = None,
+    max_bytes: int | None = None,
+) -> dict[str, list[str | None]]:
+    """question_id -> the first response of each wanted cluster, as `first_responses` has it.
+
+    A question is left out if it has no samples, or if its responses have no answers yet.
+
+    Args:
+        wanted: question_id -> places among the clusters of a question, as ``examples/`` and ``discarded/`` list them.
+        num_responses: only the first so many responses of a question count (`answers.responses`).
+        max_bytes: compressed bytes of samples that may be read; questions beyond are left out.
+    """
+    ids = pa.array(list(wanted), pa.string())
+    found: dict[str, list[str | None]] = {}
+    for part, graded_part in _parts_with(samples, answers, ids, max_bytes):
+        graded = _rows_of(answers, graded_part, _CLUSTERS, ids, _QUESTIONS_AT_ONCE)
+        clusters = {row["question_id"]: row["responses"] for row in graded}
+        for row in _rows_of(samples, part, _RESPONSES, ids, _SAMPLES_AT_ONCE):
+            name = row["question_id"]
+            numbers = [response["cluster"] for response in clusters[name][:num_responses]]
+            found[name] = first_responses(row["responses"][:num_responses], numbers, wanted[name])
+    return found
+
+
+def first_responses(
+    responses: Sequence[Mapping[str, Any]], clusters: Sequence[int], wanted: Sequence[int | None]
+) -> list[str | None]:
+    """The text of the first response in each wanted cluster, of those that ended by themselves if there are any.
+
+    `clusters` has the number of each response's cluster; `wanted` are places of clusters by size, the first of equal
+    ones first. None gives None.
+    """
+    members: dict[int, list[Mapping[str, Any]]] = {number: [] for number, _ in Counter(clusters).most_common()}
+    for response, number in zip(responses, clusters, strict=True):
+        members[number].append(response)
+    by_size = [min(found, key=lambda one: one["finish_reason"] != "stop")["text"] for found in members.values()]
+    return [None if place is None else by_size[place] for place in wanted]
+
+
+def _parts_with(samples: Folder, answers: Folder, ids: pa.Array, max_bytes: int | None) -> Iterator[tuple[str, str]]:
+    """Parts of the samples that hold one of these questions, each with its part of the answers."""
+    graded = {part.rpartition("/")[2]: part for part in answers.parts()}
+    sizes = {part: size for part, size in samples.part_sizes().items() if part.rpartition("/")[2] in graded}
+
+    def is_needed(part: str) -> bool:
+        in_part = samples.read(SAMPLES, ["question_id"], [part])["question_id"]
+        return bool(pc.any(pc.is_in(in_part, ids)).as_py())
+
+    parts = list(sizes) if len(ids) else []
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        needed = [part for part, is_one in zip(parts, pool.map(is_needed, parts), strict=True) if is_one]
+    for part in needed:
+        if max_bytes is not None:
+            if sizes[part] > max_bytes:
+                continue
+            max_bytes -= sizes[part]
+        yield part, graded[part.rpartition("/")[2]]
+
+
+def _rows_of(
+    folder: Folder, part: str, columns: Sequence[str], ids: pa.Array, at_once: int
+) -> Iterator[dict[str, Any]]:
+    for batch in folder.batches(columns, [part], max_rows=at_once):
+        yield from batch.filter(pc.is_in(batch["question_id"], ids)).to_pylist()

@@ -5,12 +5,11 @@ Axes in names: Q kept questions, S optimizer steps.
 
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -23,6 +22,8 @@ Numbers = NDArray[np.float64]
 #: How the model that a round starts from is shown.
 BASE_LABEL = "base (before training)"
 
+#: Names of `quantiles`.
+QUANTILES = ("min", "25 %", "50 %", "75 %", "max")
 #: Stages whose records a report tells of.
 _STAGES = ("questions", "sampling", "answers", "examples", "training", "evaluation")
 #: Metrics of each step that are read, where they are there.
@@ -33,9 +34,8 @@ _STEP_METRICS = ("step", "loss", "unweighted_loss", "gradient_norm", "learning_r
 class TrainingResults:
     """One training of a round: what it was given, what it counted and how its steps went.
 
-    `entropies`, `weights` and `pass_rates` are (Q,). Trainings of one `arm`, which differ in their seed alone, share
-    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds`, of its steps, is None before the
-    training is done.
+    `entropies`, `weights` and `pass_rates` are (Q,); trainings of one `arm`, which differ in their seed alone, share
+    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds`, of its steps, is None till it is done.
     """
 
     name: str
@@ -83,6 +83,17 @@ class RoundSummary:
             firsts.setdefault(training.arm, training)
         return list(firsts.values())
 
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many questions were asked, set aside, kept by the first training and discarded by it."""
+        first = self.trainings[0]
+        return (
+            {"asked": self.asked}
+            | {f"set aside: {reason}": count for reason, count in self.set_aside.items()}
+            | {"kept as examples": first.kept}
+            | {f"discarded: {reason}": count for reason, count in first.discarded.items()}
+        )
+
 
 def summarize(directory: RunDirectory) -> list[RoundSummary]:
     """The rounds of a run that have started, as far as they have got."""
@@ -111,30 +122,25 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
 
 
 def _trainings(config: Config, stages: Stages, *, share: bool) -> list[TrainingResults]:
-    """The trainings of a round: the run's own and its variants, or a comparison's.
-
-    With `share`, as in the first round, those of one arm have the same examples, which are read once.
-    """
-    trainings: list[TrainingResults] = []
-    firsts: dict[str, TrainingResults] = {}
+    """A round's trainings; with `share`, as in the first round, those of one arm have the same examples, read once."""
+    found: dict[str, TrainingResults] = {}
     for name, settings in config.learners().items():
-        training = _results(name, settings, stages.learner(name), firsts.get(arm_of(name)) if share else None)
-        firsts.setdefault(training.arm, training)
-        trainings.append(training)
-    return trainings
+        sibling = next((one for one in found.values() if share and one.arm == arm_of(name)), None)
+        found[name] = _results(name, settings, stages.learner(name), sibling)
+    return list(found.values())
 
 
 def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults | None) -> TrainingResults:
     """A training as its files tell; its examples are those of its `sibling`, if there is one of the same arm."""
     record, training = stages.record("examples"), stages.record("training")
-    steps, seconds = _steps(stages.folder), None
-    if training is not None:
-        seconds = training.counts.get("seconds_in_steps", training.seconds)
+    seconds = training.counts.get("seconds_in_steps", training.seconds) if training else None
+    steps = _steps(stages.folder)
     if sibling is not None:
         return replace(sibling, name=name, stages=stages, steps=steps, seconds=seconds)
-    columns = ["entropy", "pass_rate", "weight", "num_truncated", "num_responses"]
-    examples = (stages / "examples").read(EXAMPLES, columns)
-    tables = examples, (stages / "discarded").read(DISCARDED, ["num_truncated", "num_responses"])
+    counts, numbers = ["num_truncated", "num_responses"], ["entropy", "weight", "pass_rate"]
+    examples = (stages / "examples").read(EXAMPLES, [*counts, *numbers])
+    discarded = (stages / "discarded").read(DISCARDED, counts)
+    of_examples = {name: np.asarray(examples[name].drop_null().to_numpy(), np.float64) for name in numbers}
     return TrainingResults(
         name=name,
         arm=arm_of(name),
@@ -143,11 +149,10 @@ def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults
         stages=stages,
         kept=examples.num_rows,
         discarded=record.counts["discarded"] if record else {},
-        entropies=_known(examples, "entropy"),
-        weights=_known(examples, "weight"),
-        pass_rates=_known(examples, "pass_rate"),
-        num_truncated=_total(tables, "num_truncated"),
-        num_responses=_total(tables, "num_responses"),
+        entropies=of_examples["entropy"],
+        weights=of_examples["weight"],
+        pass_rates=of_examples["pass_rate"],
+        **{name: sum(pc.sum(table[name]).as_py() or 0 for table in (examples, discarded)) for name in counts},
         steps=steps,
         seconds=seconds,
     )
@@ -159,15 +164,6 @@ def _steps(folder: Folder) -> dict[str, Numbers]:
     return {metric: np.array([step[metric] for step in steps], dtype=np.float64) for metric in metrics}
 
 
-def _total(tables: Sequence[pa.Table], column: str) -> int:
-    return sum(pc.sum(table[column]).as_py() or 0 for table in tables)
-
-
-def _known(table: pa.Table, column: str) -> Numbers:
-    """The values of a column that are not null."""
-    return np.asarray(table[column].drop_null().to_numpy(), dtype=np.float64)
-
-
 def _json(folder: Folder, name: str) -> Any:
     text = folder.read_text(name)
     return json.loads(text) if text else None
@@ -175,18 +171,14 @@ def _json(folder: Folder, name: str) -> Any:
 
 def quantiles(values: Numbers) -> list[float]:
     """Least value, quartiles and greatest value."""
-    return [float(value) for value in np.quantile(values, [0, 0.25, 0.5, 0.75, 1])]
+    return list(map(float, np.quantile(values, [0, 0.25, 0.5, 0.75, 1])))
 
 
 # --------------------------------------------------------------------------------------------------------------- names
 
 
 def arm_of(name: str) -> str:
-    """The arm of a training: its name without the seed.
-
-    >>> arm_of("entropy-seed-3"), arm_of("uniform")
-    ('entropy', 'uniform')
-    """
+    """The arm of a training: its name without the seed, e.g. ``entropy`` of ``entropy-seed-3``."""
     return re.sub(r"-seed-\d+$", "", name)
 
 
@@ -197,8 +189,7 @@ def describe(config: Config) -> str:
     weighting = config.weighting
     words: list[str] = [weighting.signal]
     if weighting.signal != "uniform":
-        words.append(f"a = {weighting.exponent:g}")
-        words += [weighting.mapping] if weighting.mapping != "power" else []
+        words += [f"a = {weighting.exponent:g}", *([weighting.mapping] if weighting.mapping != "power" else [])]
     words += [config.training.objective.upper()] if config.training.objective != "sft" else []
     described = ", ".join(words)
     return f"EAST ({described})" if weighting.signal == "entropy" else described
@@ -219,5 +210,5 @@ def arm_labels(summary: RoundSummary) -> dict[str, str]:
 
 def _told_apart(labels_: dict[str, str]) -> dict[str, str]:
     """Labels by name, with the name before each label that several have."""
-    every = list(labels_.values())
-    return {name: label if every.count(label) == 1 else f"{name}: {label}" for name, label in labels_.items()}
+    times = Counter(labels_.values())
+    return {name: label if times[label] == 1 else f"{name}: {label}" for name, label in labels_.items()}

@@ -9,9 +9,8 @@ from rich.table import Table
 from east_ray.config import BASE
 from east_ray.records import ArmComparison, EvaluationMetrics, SampledMetrics
 from east_ray.report.html import printable
-from east_ray.report.summary import BASE_LABEL, RoundSummary, arm_labels, labels, quantiles, summarize
-from east_ray.report.verdicts import verdicts
-from east_ray.report.wording import QUANTILES, difference_of, interval, percent, signed
+from east_ray.report.summary import BASE_LABEL, QUANTILES, RoundSummary, arm_labels, labels, quantiles, summarize
+from east_ray.report.wording import difference_of, interval, percent, signed, verdicts
 
 __all__ = ["print_summary", "summarize"]
 
@@ -39,47 +38,25 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
 
 
 def _questions_table(summary: RoundSummary, title: str | None) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("questions")
-    table.add_column("", justify="right")
-    table.add_row("asked", f"{summary.asked:,}")
-    for reason, count in summary.set_aside.items():
-        table.add_row(_plain(f"set aside: {reason}"), f"{count:,}")
-    first = summary.trainings[0]
-    table.add_row("kept as examples", f"{first.kept:,}")
-    for reason, count in first.discarded.items():
-        table.add_row(f"discarded: {reason}", f"{count:,}")
-    return table
+    return _table(["questions", ""], [[name, f"{count:,}"] for name, count in summary.outcomes.items()], title)
 
 
 def _weights_table(summary: RoundSummary) -> Table:
-    table = Table(header_style="bold")
-    table.add_column("over the kept questions")
-    for name in QUANTILES:
-        table.add_column(name, justify="right")
     shown_as = arm_labels(summary)
-    arrays = {"entropy (nats)": summary.trainings[0].entropies} | {
-        f"weight: {shown_as[training.arm]}": training.weights for training in summary.arms
-    }
-    for name, array in arrays.items():
-        if array.size:
-            table.add_row(_plain(name), *(f"{value:.2f}" for value in quantiles(array)))
-    return table
+    arrays = {"entropy (nats)": summary.trainings[0].entropies}
+    arrays |= {f"weight: {shown_as[training.arm]}": training.weights for training in summary.arms}
+    rows = [[name, *(f"{value:.2f}" for value in quantiles(array))] for name, array in arrays.items() if array.size]
+    return _table(["over the kept questions", *QUANTILES], rows)
 
 
 def _accuracy_table(summary: RoundSummary, metrics: EvaluationMetrics) -> Table:
     shown_as, accuracies = labels(summary), metrics["accuracy"]
     num_questions = next(iter(accuracies.values()))["num_questions"]
-    table = Table(header_style="bold")
-    table.add_column(f"{num_questions:,} held-out questions", no_wrap=True)
-    table.add_column("accuracy %", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("against base", justify="right")
-    against_base = {row["first"]: row for row in metrics["differences"] if row["second"] == BASE}
-    for name, row in accuracies.items():
-        gain = against_base.get(name)
-        table.add_row(shown_as[name], percent(row["accuracy"]), interval(row), signed(gain) if gain else "")
-    return table
+    gains = {row["first"]: signed(row) for row in metrics["differences"] if row["second"] == BASE}
+    rows = [
+        [shown_as[one], percent(row["accuracy"]), interval(row), gains.get(one, "")] for one, row in accuracies.items()
+    ]
+    return _table([f"{num_questions:,} held-out questions", "accuracy %", "95 % interval", "against base"], rows)
 
 
 def _sampled_table(summary: RoundSummary, sampled: Mapping[str, SampledMetrics]) -> Table:
@@ -87,32 +64,29 @@ def _sampled_table(summary: RoundSummary, sampled: Mapping[str, SampledMetrics])
     shown_as = labels(summary)
     every = [point["k"] for point in next(iter(sampled.values()))["pass_at"]]
     ks = sorted({every[0], every[len(every) // 2], every[-1]})
-    table = Table(header_style="bold")
-    table.add_column("sampled responses, %")
-    for name in ("pass", "maj"):
-        for k in ks:
-            table.add_column(f"{name}@{k}", justify="right", no_wrap=True)
+    rows = []
     for model, row in list(sampled.items())[:_MAX_SAMPLED]:
         of_metrics = [{point["k"]: point["value"] for point in row[name]} for name in ("pass_at", "maj_at")]
-        table.add_row(shown_as[model], *(percent(values.get(k)) for values in of_metrics for k in ks))
-    return table
+        rows.append([shown_as[model], *(percent(values.get(k)) for values in of_metrics for k in ks)])
+    return _table(["sampled responses, %", *(f"{name}@{k}" for name in ("pass", "maj") for k in ks)], rows)
 
 
 def _comparison_table(comparison: ArmComparison) -> Table:
-    table = Table(header_style="bold")
-    table.add_column(f"{len(comparison['seeds'])} seeds, {comparison['num_questions']:,} questions", overflow="fold")
-    for name in ("accuracy %", "95 % interval", "against baseline"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    if base := comparison.get("base"):
-        table.add_row(BASE_LABEL, percent(base["accuracy"]), interval(base), "", "")
+    columns = [f"{len(comparison['seeds'])} seeds, {comparison['num_questions']:,} questions"]
+    columns += ["accuracy %", "95 % interval", "against baseline", "verdict"]
+    base = comparison.get("base")
+    rows = [[BASE_LABEL, percent(base["accuracy"]), interval(base), "", ""]] if base else []
     for arm in comparison["arms"]:
-        difference = difference_of(arm)
-        gain = signed(difference) if difference else ""
-        table.add_row(_plain(arm["label"]), percent(arm["mean"]), interval(arm), gain, arm["verdict"])
+        rows.append([arm["label"], percent(arm["mean"]), interval(arm), signed(difference_of(arm)), arm["verdict"]])
+    return _table(columns, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    """Text of any origin in columns; the first gives way where the terminal is narrow, the numbers do not."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, name in enumerate(columns):
+        is_text = index == 0 or name == "verdict"
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=index > 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
     return table
-
-
-def _plain(text: str) -> str:
-    """Text of any origin as a table shows it."""
-    return escape(printable(text))

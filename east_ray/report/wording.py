@@ -1,11 +1,12 @@
-"""Numbers as people read them: shares in percent, differences in points, both with their intervals."""
+"""Numbers as people read them, and verdicts: sentences on trained models that say no more than the numbers do."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from east_ray.records import ComparedArm, Difference, Interval
-
-QUANTILES = ("min", "25 %", "50 %", "75 %", "max")
+from east_ray.config import BASE
+from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
+from east_ray.records import ArmComparison, ComparedArm, Difference, Interval, ModelDifference
+from east_ray.report.summary import RoundSummary, labels
 
 
 def percent(share: float | None) -> str:
@@ -33,9 +34,9 @@ def points(difference: float) -> str:
     return f"{100 * difference:+z.1f}"
 
 
-def signed(row: Difference) -> str:
-    """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``."""
-    return f"{points(row['difference'])} ({points(row['low'])}, {points(row['high'])})"
+def signed(row: Difference | None) -> str:
+    """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``; empty for None."""
+    return "" if row is None else f"{points(row['difference'])} ({points(row['low'])}, {points(row['high'])})"
 
 
 def difference_of(arm: ComparedArm) -> Difference | None:
@@ -55,3 +56,52 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def verdicts(summary: RoundSummary) -> list[str]:
+    """Of a comparison, every arm against its baseline; else every training against the run's own."""
+    if summary.comparison is not None:
+        return _of_arms(summary.comparison)
+    if summary.metrics is None:
+        return []
+    shown_as = labels(summary)
+    # The run's own weighting comes first, its variants after it: say it from the run's point of view.
+    return [
+        _of_models(shown_as[row["second"]], shown_as[row["first"]], row)
+        for row in summary.metrics["differences"]
+        if BASE not in (row["first"], row["second"])
+    ]
+
+
+def _of_models(first: str, second: str, reverse: ModelDifference) -> str:
+    """One sentence on the first model minus the second; `reverse` is the second minus the first."""
+    difference, low, high = -reverse["difference"], -reverse["high"], -reverse["low"]
+    # The interval is approximate where few answers differ, so a verdict needs the exact test as well.
+    is_decided = (low > 0 or high < 0) and reverse["p_value"] < SIGNIFICANCE_LEVEL
+    better = first if difference > 0 else second
+    return (
+        f"{first} minus {second}: {points(difference)} points, paired 95 % interval {points(low)} to {points(high)}, "
+        f"exact p = {reverse['p_value']:.2g}: "
+        + (f"{better} answers more of these questions" if is_decided else "no difference is shown")
+        + " (one training of each: what another seed would change is not in the interval)."
+    )
+
+
+def _of_arms(comparison: ArmComparison) -> list[str]:
+    arms = {arm["name"]: arm for arm in comparison["arms"]}
+    one_seed = "" if comparison["over_seeds"] else " (what another seed would change is not in the interval)"
+    return [f"{_of_arm(arm, arms[arm['baseline']])}{one_seed}." for arm in arms.values() if arm["baseline"] is not None]
+
+
+def _of_arm(arm: ComparedArm, baseline: ComparedArm) -> str:
+    found, detectable = difference_of(arm), arm.get("detectable")
+    assert found is not None
+    said = "no difference is shown"
+    if arm["verdict"] in ("better", "worse"):
+        said = f"{arm['label']} is {arm['verdict']}"
+    elif detectable is not None:
+        said += f" (80 % power for a difference of {100 * detectable:.1f} points)"
+    return (
+        f"{arm['label']} minus {baseline['label']}: {points(found['difference'])} points, 95 % interval "
+        f"{points(found['low'])} to {points(found['high'])}, Holm-adjusted p = {arm['p_adjusted']:.2g}: {said}"
+    )

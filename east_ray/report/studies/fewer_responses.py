@@ -20,19 +20,14 @@ from east_ray.storage import Folder
 from east_ray.storage.tasks import part_groups, run_tasks
 
 _QUESTIONS_AT_ONCE = 64
-#: Where (1 - a)^n is so small that the closed form of the correction loses its digits, by n a.
-_MAX_CLOSED_FORM = 10
-#: The series of the correction needs about so many / a terms for full precision.
-_SERIES_TERMS = 40
 
 
 def corrected_entropy(counts: Sequence[int]) -> float:
     """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
 
     The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
-    answers are still unseen, as with few responses of an unsure model. Chao, Wang and Jost (2013, Methods in Ecology
-    and Evolution 4, 1091-1100) estimate the unseen part from the answers seen once and twice. Unlike Miller and
-    Madow's, their correction does not stop at 1/n, and it is 0 for one cluster. It may exceed ln(clusters).
+    answers are still unseen. Chao, Wang and Jost (2013, Methods in Ecology and Evolution 4, 1091-1100) estimate the
+    unseen part from the answers seen once and twice. It is 0 for one cluster, and may exceed ln(clusters).
     """
     from scipy.special import digamma
 
@@ -48,11 +43,11 @@ def corrected_entropy(counts: Sequence[int]) -> float:
     a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
     # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
     # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
-    if n * a < _MAX_CLOSED_FORM:
+    if n * a < 10:
         r = np.arange(1, n)
         tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
     else:
-        j = np.arange(1, _SERIES_TERMS / a)
+        j = np.arange(1, 40 / a)
         tail = np.sum((1 - a) ** j / (n + j - 1))
     return seen + once / n * float(tail)
 
@@ -64,36 +59,28 @@ class Prefix(NamedTuple):
     corrected_entropy: float
     pass_rate: float
     is_kept: bool
-    num_tokens: float
-    """Of all these responses; NaN if whoever sampled did not say."""
+    num_tokens: float  # of all these responses; NaN if whoever sampled did not say
 
 
 def entropies_of_first(
     question_id: str, graded: Graded, num_tokens: Sequence[int | None], sizes: Sequence[int], rules: SelectionRules
 ) -> list[Prefix]:
-    """For each size what `selection.judge` would give for that many first responses.
+    """For each size what `selection.judge` would give for that many first responses, of all those in `graded`.
 
-    Clusters are those of all responses, so two rounded decimals may be equal because of a later response.
-
-    Args:
-        graded: all responses to the question.
-        num_tokens: of each response.
-
-    Raises:
-        ValueError: if there are fewer responses than the largest size.
+    Clusters are those of all responses, so two rounded decimals may be equal because of a later response. Raises
+    ValueError if there are fewer responses than the largest size.
     """
     if len(graded.cluster) < max(sizes):
         raise ValueError(f"{question_id}: expected {max(sizes)} responses, found {len(graded.cluster)}")
     tokens = [np.nan if count is None else float(count) for count in num_tokens]
-
-    def prefix(size: int) -> Prefix:
+    prefixes = []
+    for size in sizes:
         first = graded.first(size)
         seen = measured(question_id, first.clusters, rules.no_answer)
         counts = [one.num_responses for one in first.clusters if rules.no_answer == "cluster" or one.answer is not None]
         is_kept = reason_to_discard(first, rules) is None
-        return Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size]))
-
-    return [prefix(size) for size in sizes]
+        prefixes.append(Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size])))
+    return prefixes
 
 
 @dataclass(frozen=True)
@@ -101,10 +88,8 @@ class Prefixes:
     """`entropies_of_first` of a round's questions, those with enough responses."""
 
     sizes: list[int]
-    values: NDArray[np.float64]
-    """(Q, S, fields of Prefix)"""
-    num_too_few: int
-    """Questions with fewer responses than the largest size: not among the Q."""
+    values: NDArray[np.float64]  # (Q, S, fields of Prefix)
+    num_too_few: int  # questions with fewer responses than the largest size, not among the Q
 
 
 def measure_prefixes(samples: Folder, answers: Folder, sizes: Sequence[int], rules: SelectionRules) -> Prefixes:
@@ -131,11 +116,8 @@ def measure_prefixes(samples: Folder, answers: Folder, sizes: Sequence[int], rul
 
     rows = list(run_tasks(work, part_groups(samples)))
     values = np.concatenate([np.empty(0), *(np.asarray(row["values"], np.float64) for row in rows)])
-    return Prefixes(
-        list(sizes),
-        values.reshape(-1, len(sizes), len(Prefix._fields)),
-        sum(int(row["num_too_few"]) for row in rows),
-    )
+    num_too_few = sum(int(row["num_too_few"]) for row in rows)
+    return Prefixes(list(sizes), values.reshape(-1, len(sizes), len(Prefix._fields)), num_too_few)
 
 
 @dataclass(frozen=True)
@@ -145,15 +127,11 @@ class SizeSummary:
     num_responses: int
     mean_entropy: float
     mean_corrected_entropy: float
-    rank_correlation: float | None
-    """Spearman's, of the entropies with those of the largest number."""
+    rank_correlation: float | None  # Spearman's, of the entropies with those of the largest number
     num_kept_at_both: int
-    mean_weight_difference: float | None
-    """Mean absolute difference of the weights (entropy, exponent 1, mean 1 over the questions kept at both)."""
-    decision_changes: Share
-    """Questions that the largest number keeps and this one discards, or the other way round."""
-    num_tokens: int | None
-    """Tokens of these responses of all questions; None if not all are known."""
+    mean_weight_difference: float | None  # absolute; of weights by entropy with mean 1 over the questions kept at both
+    decision_changes: Share  # questions that only one of the two numbers keeps
+    num_tokens: int | None  # of these responses of all questions; None if not all are known
 
 
 def fewer_responses(measured_: Prefixes) -> list[SizeSummary]:
@@ -191,22 +169,18 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     sizes = sorted({*(size for size in wanted if size < most), most})
     summaries = fewer_responses(measure_prefixes(samples, answers, sizes, rules))
     columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
-    series = [
-        _series("plain", summaries, [one.mean_entropy for one in summaries]),
-        _series("corrected", summaries, [one.mean_corrected_entropy for one in summaries]),
+    columns.append("kept or not differs, % (95 % interval)")
+    x = [one.num_responses for one in summaries]
+    series: list[StudySeries] = [
+        {"label": "plain", "x": x, "y": [one.mean_entropy for one in summaries]},
+        {"label": "corrected", "x": x, "y": [one.mean_corrected_entropy for one in summaries]},
     ]
     return {
         "title": "How many responses are enough",
         "text": "Entropies and weights from the first responses to each question against those from all. The plain "
         "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
         "(2013).",
-        "tables": [
-            {
-                "caption": "From the first responses",
-                "columns": [*columns, "kept or not differs, % (95 % interval)"],
-                "rows": [_cells(one) for one in summaries],
-            }
-        ],
+        "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
         "curves": [
             {
                 "title": "Mean entropy from the first responses",
@@ -215,7 +189,6 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
                 "series": series,
             }
         ],
-        "texts": [],
     }
 
 
@@ -236,7 +209,3 @@ def _cells(one: SizeSummary) -> list[str]:
         number_words(one.mean_weight_difference, ".3f"),
         share_words(one.decision_changes),
     ]
-
-
-def _series(label: str, summaries: Sequence[SizeSummary], values: list[float]) -> StudySeries:
-    return {"label": label, "x": [one.num_responses for one in summaries], "y": values, "low": None, "high": None}

@@ -1,14 +1,16 @@
-"""The questions of a round: how many were asked and kept, their entropies and weights, and some of them to look at."""
+"""Sections on training: questions asked and kept, their entropies and weights, some to look at; the steps."""
 
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from east_ray.report import plots
 from east_ray.report.page import Block, Figure, Questions, Table, Text
+from east_ray.report.plots import MAX_CURVES, Series
 from east_ray.report.questions import shown_questions
-from east_ray.report.summary import RoundSummary, arm_labels, quantiles
-from east_ray.report.wording import QUANTILES, percent_of
+from east_ray.report.summary import QUANTILES, RoundSummary, arm_labels, labels, quantiles
+from east_ray.report.wording import percent_of
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import listed
 
@@ -17,21 +19,14 @@ def funnel(summary: RoundSummary) -> Iterator[Block]:
     """What became of the questions that were asked."""
     if not summary.trainings:
         return
-    first = summary.trainings[0]
-    counts = (
-        {"asked": summary.asked}
-        | {f"set aside: {reason}": count for reason, count in summary.set_aside.items()}
-        | {"kept as examples": first.kept}
-        | {f"discarded: {reason}": count for reason, count in first.discarded.items()}
-    )
+    first, counts = summary.trainings[0], summary.outcomes
     rows = [[name, f"{count:,}", percent_of(count, summary.asked)] for name, count in counts.items()]
     yield Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
     yield Figure("From asked to kept", plots.bars("Questions asked, set aside, kept and discarded", counts))
     if first.num_responses:
         share = percent_of(first.num_truncated, first.num_responses)
         yield Text(f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated.")
-    differing = [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]
-    if differing:
+    if differing := [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]:
         shown_as = arm_labels(summary)
         rows = [[shown_as[one.arm], f"{one.kept:,}", listed(one.discarded)] for one in [first, *differing]]
         yield Table("Trainings that keep other questions", ["training", "kept", "discarded"], rows)
@@ -48,15 +43,12 @@ def weights(summary: RoundSummary) -> Iterator[Block]:
     yield Table("Over the kept questions", ["", *QUANTILES], rows)
     title = "Entropy of the answers to kept questions"
     yield Figure(title, plots.histogram(title, {"entropy": first.entropies}, "entropy (nats)"))
-    unequal = {label: array for label, array in weighted.items() if np.ptp(array) > 0}
-    if unequal:
+    if unequal := {label: array for label, array in weighted.items() if np.ptp(array) > 0}:
         title = "Weights" if len(unequal) > 1 else f"Weights: {next(iter(unequal))}"
         yield Figure(title, plots.histogram(title, unequal, "weight"))
     title = "Entropy against pass rate"
-    yield Figure(
-        f"{title}; a larger dot is more questions",
-        plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)"),
-    )
+    svg = plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)")
+    yield Figure(f"{title}; a larger dot is more questions", svg)
 
 
 def questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
@@ -75,3 +67,45 @@ def questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]
             "spread between them, and discarded ones. Open a question to read its responses.",
             found,
         )
+
+
+def steps(summary: RoundSummary) -> Iterator[Block]:
+    """Loss, learning rate, gradient norm and speed by step."""
+    trained = [one for one in summary.trainings if one.steps.get("loss") is not None]
+    if not trained:
+        return
+    unit = "loss (nats/token)" if all(one.objective == "sft" for one in trained) else "loss"
+    metrics = {
+        "loss": ("Loss, weighted", unit),
+        "unweighted_loss": ("Loss, without weights", unit),
+        "learning_rate": ("Learning rate", "learning rate"),
+        "gradient_norm": ("Gradient norm", "norm before clipping"),
+        "tokens_per_s": ("Training speed", "tokens/s"),
+    }
+    if all(np.array_equal(one.steps["loss"], one.steps.get("unweighted_loss", np.empty(0))) for one in trained):
+        del metrics["unweighted_loss"]  # all weights are 1
+    for metric, (title, y_label) in metrics.items():
+        if curves := training_curves(summary, metric):
+            is_every = len(trained) <= MAX_CURVES
+            caption = title if is_every else f"{title}: mean of each arm, band from least to greatest"
+            yield Figure(caption, plots.curves(title, curves, "step", y_label))
+
+
+def training_curves(summary: RoundSummary, metric: str) -> list[Series]:
+    """A metric of the steps of each training; of more than six, of each arm: the mean over its seeds and their range.
+
+    The curve of an arm that is still in training is as long as its shortest training.
+    """
+    trained = [one for one in summary.trainings if metric in one.steps]
+    by_arm = len(trained) > MAX_CURVES
+    steps: dict[str, list[NDArray[np.float64]]] = {}
+    for one in trained:
+        steps.setdefault(one.arm if by_arm else one.name, []).append(one.steps[metric])
+    shown_as = arm_labels(summary) if by_arm else labels(summary)
+    series = []
+    for name, arrays in steps.items():
+        length = min(len(array) for array in arrays)
+        stacked = np.stack([array[:length] for array in arrays])
+        bounds = (stacked.min(0).tolist(), stacked.max(0).tolist()) if len(arrays) > 1 else (None, None)
+        series.append(Series(shown_as[name], list(range(1, length + 1)), stacked.mean(0).tolist(), *bounds))
+    return series
