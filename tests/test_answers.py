@@ -369,6 +369,7 @@ EQUAL = [
     (r"(1,3)\cap(2,4)", "(2,3)"),
     (r"A\cap B", r"B\cap A"),
     (r"(x^2)^{\sqrt2}", r"|x|^{2\sqrt2}"),
+    (r"(x^3)^{\sqrt2}", r"x^{3\sqrt2}"),
     (r"\lceil\sqrt2\rceil", "2"),
     (r"\lfloor-\pi\rfloor", "-4"),
     (r"x > -\infty", r"\mathbb{R}"),
@@ -489,6 +490,7 @@ DIFFERENT = [
     ("10:20", "1/2"),
     ("twenty twelve", "32"),
     ("xy=6", "6"),
+    ("|x+1|=5", "5"),
 ]
 
 
