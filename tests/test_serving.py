@@ -186,7 +186,7 @@ def test_a_question_is_solved(service: Service) -> None:
 
 def test_a_stream_arrives_in_parts(service: Service) -> None:
     with service.client.stream(
-        "POST", "/v1/solve", json={"question": QUESTION, "responses": 16, "stream": True}
+        "POST", "/v1/solve", json={"question": QUESTION, "responses": 16, "stream": True, "temperature": 2}
     ) as got:
         events = [json.loads(line.removeprefix("data: ")) for line in got.iter_lines() if line]
     assert len(events) > 1 and events[-1]["done"]
