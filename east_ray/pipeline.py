@@ -61,12 +61,12 @@ def prepare(round_: Round) -> None:
 def weigh(round_: Round) -> None:
     """``answers/``, then ``examples/`` with weights and ``discarded/`` with reasons, of each training of the round."""
     todo = [one for one in round_.learners() if not is_done(round_, one.stages, "examples", label(one, "examples"))]
-    judge(round_, todo)
+    judge_round(round_, todo)
     for learner in todo:
         make_examples(learner)
 
 
-def judge(round_: Round, learners: Sequence[Learner]) -> None:
+def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
     """``answers/`` of the round, and of each training a folder of questions that are judged by its rules."""
     chosen = [learner for learner in learners if learner.settings.training.examples == "selected"]
     if learns_from_responses(round_):

@@ -14,7 +14,7 @@ import pytest
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
 from east_ray.sampling import given
-from east_ray.sampling.given import check_columns, given_sample, set_aside_reason, take_samples
+from east_ray.sampling.given import check_columns, given_sample, why_set_aside, write_samples
 from east_ray.storage import Folder, Stages, locate
 
 ROOT = Path(__file__).parent.parent
@@ -120,9 +120,9 @@ def test_a_missing_column_names_those_there_are() -> None:
 )
 def test_what_cannot_be_judged_has_a_reason(changes: dict[str, Any], reason: SetAside | None) -> None:
     sample = given_sample(row(**changes), PLAIN, "q")
-    assert set_aside_reason(sample) == reason
+    assert why_set_aside(sample) == reason
     if reason == SetAside.UNPARSABLE_REFERENCE:
-        assert set_aside_reason(sample, can_use=lambda reference: True) is None
+        assert why_set_aside(sample, can_use=lambda reference: True) is None
 
 
 # ---------------------------------------------------------------------------------------------------------- the stage
@@ -135,7 +135,7 @@ def folder(path: Path) -> Folder:
 def taken(path: Path, out: Path, **columns: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Counter[str]]:
     """Rows of samples/ and set_aside/, by name, and the summed counts."""
     stages, sums = Stages(folder(out)), Counter[str]()
-    for counts in take_samples(SamplesConfig(path=str(path), **columns), stages):
+    for counts in write_samples(SamplesConfig(path=str(path), **columns), stages):
         sums.update({name: count for name, count in counts.items() if name != "set_aside"})
         sums.update(counts["set_aside"])
     rows = (stages / "samples").read(SAMPLES).sort_by("question_id")

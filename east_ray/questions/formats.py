@@ -104,7 +104,7 @@ def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any
     # Without the calculator annotations, <<48/2=24>>, which no model should learn to write.
     worked = _boxed_solution(re.sub(r"<<[^<>]*>>", "", solution).strip(), reference)
     asked = {"question": _text(row, "question"), "reference_answer": reference, "reference_solution": worked}
-    return asked | labels(row)
+    return asked | level_and_subject(row)
 
 
 def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]
         "reference_answer": str(given) if given is not None else answers.extract_answer(solution),
         "reference_solution": solution or None,
         "question_id": _label(row.get("unique_id")),
-        **labels(row),
+        **level_and_subject(row),
     }
 
 
@@ -126,7 +126,7 @@ def columns(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, A
     column = settings.reference_solution_column
     worked = _boxed_solution(_text(row, column) or "", reference) if column else None
     question = _text(row, settings.question_column)
-    return {"question": question, "reference_answer": reference, "reference_solution": worked} | labels(row)
+    return {"question": question, "reference_answer": reference, "reference_solution": worked} | level_and_subject(row)
 
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
@@ -134,7 +134,7 @@ def _text(row: Mapping[str, Any], column: str) -> str | None:
     return None if value is None else str(value).strip()
 
 
-def labels(row: Mapping[str, Any]) -> dict[str, str | None]:
+def level_and_subject(row: Mapping[str, Any]) -> dict[str, str | None]:
     """`level` and `subject` of a row, in the columns that MATH and this package name them by."""
     return {"level": _label(row.get("level")), "subject": _label(row.get("subject", row.get("type")))}
 

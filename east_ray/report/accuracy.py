@@ -14,7 +14,7 @@ from east_ray.records import (
     SampledDifference,
     SampledMetrics,
 )
-from east_ray.report.page import Block, Figure, Table, Text
+from east_ray.report.page import Block, Figure, Paragraph, Table
 from east_ray.report.plots import MAX_CURVES, Series, Whisker, band, curves, whisker, whiskers
 from east_ray.report.summary import BASE_LABEL, QUANTILES, RoundSummary, labels, quantiles
 from east_ray.report.wording import difference_of, duration, interval, percent, signed, verdicts, with_interval
@@ -25,7 +25,7 @@ _MAX_ROWS = 40
 _MIN_EXPONENTS = 3
 
 
-def accuracy(summary: RoundSummary) -> Iterator[Block]:
+def accuracy_blocks(summary: RoundSummary) -> Iterator[Block]:
     """Everything that evaluation/metrics.json has."""
     if summary.metrics is None:
         return
@@ -34,7 +34,7 @@ def accuracy(summary: RoundSummary) -> Iterator[Block]:
     if summary.comparison is None:
         points = [whisker(shown_as[name], row, "accuracy") for name, row in metrics["accuracy"].items()]
         yield _accuracies("Accuracy with 95 % intervals", {"": points})
-        yield from (Text(line) for line in verdicts(summary))
+        yield from (Paragraph(line) for line in verdicts(summary))
         yield from _differences(metrics["differences"], shown_as)
     yield from _groups(metrics.get("groups", []), shown_as)
     if sampled := metrics.get("sampled"):
@@ -158,7 +158,7 @@ def _forest(title: str, differences: Iterable[tuple[str, Difference]]) -> Figure
     return Figure(title, whiskers(title, {"": rows}, "difference (points)", reference=0))
 
 
-def over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
+def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     """How accuracies and weights move from round to round; nothing for a run of one round."""
     if len(rounds) < 2:
         return
@@ -183,18 +183,18 @@ def over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
 # --------------------------------------------------------------------------------------------------- the arms compared
 
 
-def comparison(summary: RoundSummary) -> Iterator[Block]:
+def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
     """Everything that comparison.json has."""
     if summary.comparison is None:
         return
     found = summary.comparison
-    yield Text(_design(found))
-    yield from (Text(line) for line in verdicts(summary))
+    yield Paragraph(_design(found))
+    yield from (Paragraph(line) for line in verdicts(summary))
     yield _arms(found)
-    yield Text("Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w².")
+    yield Paragraph("Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w².")
     yield from _figures(found)
     if sampling := found.get("sampling"):
-        yield Text(
+        yield Paragraph(
             f"All arms learn from the same responses: {sampling['num_tokens']:,} tokens, sampled once in "
             f"{duration(sampling['seconds'])}."
         )

@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 from east_ray.config import Config, InputError
 from east_ray.config.files import dump
 from east_ray.records import StudyPage
-from east_ray.report.accuracy import accuracy, comparison, over_rounds
+from east_ray.report.accuracy import accuracy_blocks, blocks_over_rounds, comparison_blocks
 from east_ray.report.html import shown
-from east_ray.report.page import Block, Figure, Fold, Section, Table, Text, render
+from east_ray.report.page import Block, Figure, Fold, PageSection, Paragraph, Table, render
 from east_ray.report.plots import Series, curves
 from east_ray.report.summary import RoundSummary, TrainingResults, arm_labels, summarize
-from east_ray.report.training import funnel, questions, steps, weights
+from east_ray.report.training import funnel_blocks, question_blocks, step_blocks, weight_blocks
 from east_ray.report.wording import duration, verdicts
 from east_ray.storage import Folder, RunDirectory, locate
 
@@ -39,28 +39,30 @@ def write_side_by_side(directories: Sequence[RunDirectory], path: str) -> str:
     return Folder(filesystem, str(file.parent)).write_text(file.name, page)
 
 
-def _sections(directory: RunDirectory, *, in_full: bool = True) -> list[Section]:
+def _sections(directory: RunDirectory, *, in_full: bool = True) -> list[PageSection]:
     """The sections of a run, as far as it has got; not `in_full` leaves out its questions and its configuration."""
     config, rounds = directory.config, summarize(directory)
-    found = [Section("The run", "What was run", list(_what_was_run(config, rounds)))]
+    found = [PageSection("The run", "What was run", list(_what_was_run(config, rounds)))]
     for summary in rounds:
         parts = _of_round(directory, summary, in_full=in_full)
-        found += [Section(f"Round {summary.number}", title, list(blocks)) for title, blocks in parts.items()]
-    found.append(Section("Over the rounds", "Accuracy and weights from round to round", list(over_rounds(rounds))))
+        found += [PageSection(f"Round {summary.number}", title, list(blocks)) for title, blocks in parts.items()]
+    found.append(
+        PageSection("Over the rounds", "Accuracy and weights from round to round", list(blocks_over_rounds(rounds)))
+    )
     if in_full:
         fold = Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)
-        found.append(Section("Configuration", "Every setting", [fold]))
+        found.append(PageSection("Configuration", "Every setting", [fold]))
     return [section for section in found if section.blocks]
 
 
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
     parts = {
-        "Questions asked and kept": funnel(summary),
-        "Entropy and weights": weights(summary),
-        **({"Questions to look at": questions(directory, summary)} if in_full else {}),
-        "Training": steps(summary),
-        "Accuracy on held-out questions": accuracy(summary),
-        "Comparison": comparison(summary),
+        "Questions asked and kept": funnel_blocks(summary),
+        "Entropy and weights": weight_blocks(summary),
+        **({"Questions to look at": question_blocks(directory, summary)} if in_full else {}),
+        "Training": step_blocks(summary),
+        "Accuracy on held-out questions": accuracy_blocks(summary),
+        "Comparison": comparison_blocks(summary),
         "Time and tokens": _cost(summary),
     }
     return parts | {shown(study["title"], 100): _study(study) for study in summary.studies}
@@ -69,7 +71,7 @@ def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) 
 def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     """The description, a table of settings and the verdicts of the last round."""
     if config.description:
-        yield Text(config.description)
+        yield Paragraph(config.description)
     training, weighting = config.training, config.weighting
     source, held_out = config.questions or config.samples, config.evaluation.questions
     seconds = sum(record.seconds for summary in rounds for record in summary.records.values())
@@ -92,7 +94,7 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
     ]
     yield Table("", ["setting", "value"], rows)
     for summary in rounds[-1:]:
-        yield from (Text(line) for line in verdicts(summary))
+        yield from (Paragraph(line) for line in verdicts(summary))
 
 
 def _responses(config: Config) -> str:
@@ -135,7 +137,7 @@ def _row(name: str, seconds: float, num_responses: int | None, num_tokens: int |
 def _study(page: StudyPage) -> Iterator[Block]:
     """Its text, tables, curves and folded texts, as far as it has them."""
     if text := page.get("text"):
-        yield Text(text)
+        yield Paragraph(text)
     for table in page.get("tables", []):
         rows = [[_cell(value) for value in row] for row in table["rows"]]
         yield Table(table["caption"], [str(column) for column in table["columns"]], rows)

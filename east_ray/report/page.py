@@ -51,7 +51,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Text:
+class Paragraph:
     """A paragraph."""
 
     kind: ClassVar[str] = "text"
@@ -77,11 +77,11 @@ class Questions:
     questions: Sequence[ShownQuestion]
 
 
-Block = Table | Figure | Text | Fold | Questions
+Block = Table | Figure | Paragraph | Fold | Questions
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """The blocks under one title of a chapter."""
 
     chapter: str
@@ -89,7 +89,7 @@ class Section:
     blocks: list[Block]
 
 
-def render(runs: Mapping[str, Sequence[Section]]) -> str:
+def render(runs: Mapping[str, Sequence[PageSection]]) -> str:
     """The page of one run, or of several with each section's blocks side by side; run's title -> its sections."""
     chapters: dict[str, list[tuple[str, list[list[Block]]]]] = {}
     for chapter, title in _contents(runs):
@@ -106,7 +106,7 @@ def render(runs: Mapping[str, Sequence[Section]]) -> str:
     return str(page.render(runs=list(runs), chapters=chapters, written=written, versions=versions))
 
 
-def _contents(runs: Mapping[str, Sequence[Section]]) -> list[tuple[str, str]]:
+def _contents(runs: Mapping[str, Sequence[PageSection]]) -> list[tuple[str, str]]:
     """Chapter and title of every section; one that only some runs have comes after the section it follows there."""
     contents: list[tuple[str, str]] = []
     for sections in runs.values():

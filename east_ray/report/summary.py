@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from east_ray.config import BASE, Config
+from east_ray.config import BASE, Config, TrainingConfig
 from east_ray.records import DISCARDED, EXAMPLES, ArmComparison, EvaluationMetrics, StudyPage
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages
 
@@ -22,6 +22,8 @@ Numbers = NDArray[np.float64]
 #: How the model that a round starts from is shown.
 BASE_LABEL = "base (before training)"
 
+#: Trainings with another objective are described with its name.
+_DEFAULT_OBJECTIVE = TrainingConfig().objective
 #: Names of `quantiles`.
 QUANTILES = ("min", "25 %", "50 %", "75 %", "max")
 #: Stages whose records a report tells of.
@@ -190,7 +192,7 @@ def describe(config: Config) -> str:
     words: list[str] = [weighting.signal]
     if weighting.signal != "uniform":
         words += [f"a = {weighting.exponent:g}", *([weighting.mapping] if weighting.mapping != "power" else [])]
-    words += [config.training.objective.upper()] if config.training.objective != "sft" else []
+    words += [config.training.objective.upper()] if config.training.objective != _DEFAULT_OBJECTIVE else []
     described = ", ".join(words)
     return f"EAST ({described})" if weighting.signal == "entropy" else described
 

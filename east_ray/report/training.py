@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from east_ray.report import plots
-from east_ray.report.page import Block, Figure, Questions, Table, Text
+from east_ray.report.page import Block, Figure, Paragraph, Questions, Table
 from east_ray.report.plots import MAX_CURVES, Series
 from east_ray.report.questions import shown_questions
 from east_ray.report.summary import QUANTILES, RoundSummary, arm_labels, labels, quantiles
@@ -15,7 +15,7 @@ from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import listed
 
 
-def funnel(summary: RoundSummary) -> Iterator[Block]:
+def funnel_blocks(summary: RoundSummary) -> Iterator[Block]:
     """What became of the questions that were asked."""
     if not summary.trainings:
         return
@@ -25,14 +25,16 @@ def funnel(summary: RoundSummary) -> Iterator[Block]:
     yield Figure("From asked to kept", plots.bars("Questions asked, set aside, kept and discarded", counts))
     if first.num_responses:
         share = percent_of(first.num_truncated, first.num_responses)
-        yield Text(f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated.")
+        yield Paragraph(
+            f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated."
+        )
     if differing := [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]:
         shown_as = arm_labels(summary)
         rows = [[shown_as[one.arm], f"{one.kept:,}", listed(one.discarded)] for one in [first, *differing]]
         yield Table("Trainings that keep other questions", ["training", "kept", "discarded"], rows)
 
 
-def weights(summary: RoundSummary) -> Iterator[Block]:
+def weight_blocks(summary: RoundSummary) -> Iterator[Block]:
     """Entropies and weights of the kept questions."""
     if not summary.trainings or not summary.trainings[0].entropies.size:
         return
@@ -51,7 +53,7 @@ def weights(summary: RoundSummary) -> Iterator[Block]:
     yield Figure(f"{title}; a larger dot is more questions", svg)
 
 
-def questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
+def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
     """A table of some questions with examples of their responses."""
     if not summary.trainings:
         return
@@ -69,15 +71,14 @@ def questions(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]
         )
 
 
-def steps(summary: RoundSummary) -> Iterator[Block]:
+def step_blocks(summary: RoundSummary) -> Iterator[Block]:
     """Loss, learning rate, gradient norm and speed by step."""
     trained = [one for one in summary.trainings if one.steps.get("loss") is not None]
     if not trained:
         return
-    unit = "loss (nats/token)" if all(one.objective == "sft" for one in trained) else "loss"
     metrics = {
-        "loss": ("Loss, weighted", unit),
-        "unweighted_loss": ("Loss, without weights", unit),
+        "loss": ("Loss, weighted", "loss"),
+        "unweighted_loss": ("Loss, without weights", "loss"),
         "learning_rate": ("Learning rate", "learning rate"),
         "gradient_norm": ("Gradient norm", "norm before clipping"),
         "tokens_per_s": ("Training speed", "tokens/s"),

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
 from east_ray.questions import stage as questions
-from east_ray.questions.formats import cell, labels
+from east_ray.questions.formats import cell, level_and_subject
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
 from east_ray.storage import Stages, locate
 
@@ -69,7 +69,7 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
         "question_id": question_id,
         "question": (question or "").strip(),
         "reference_answer": _reference_answer(reference),
-        **labels(row),
+        **level_and_subject(row),
     }
     found = [_response(value, columns, number) for number, value in enumerate(responses or [], start=1)]
     texts = [*asked.values(), *(response[name] for response in found for name in ("text", "finish_reason"))]
@@ -80,7 +80,7 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
     return asked | {"extra": _extra(row.get("extra")), "model": "given", "responses": found}
 
 
-def set_aside_reason(sample: Row, can_use: questions.CanUse = answers.is_parsable_reference) -> SetAside | None:
+def why_set_aside(sample: Row, can_use: questions.CanUse = answers.is_parsable_reference) -> SetAside | None:
     """Why the responses to a question cannot be graded; None if they can. `can_use` takes the reference answer."""
     return questions.set_aside_reason(sample, can_use) or (None if sample["responses"] else SetAside.NO_RESPONSES)
 
@@ -138,7 +138,7 @@ def _field(response: Row, path: str, where: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Piece:
+class FilePiece:
     """What one task reads: lines that begin in bytes [start, stop) of a JSONL file, or row groups of a Parquet file."""
 
     path: str
@@ -195,11 +195,11 @@ def check_columns(config: SamplesConfig) -> None:
     raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
 
 
-def pieces_of(filesystem: pa.fs.FileSystem, file: pa.fs.FileInfo, prefix: str) -> Iterator[Piece]:
+def pieces_of(filesystem: pa.fs.FileSystem, file: pa.fs.FileInfo, prefix: str) -> Iterator[FilePiece]:
     """The pieces of a file. The `first_row` of a JSONL file's pieces is not known yet, and is 1 in all of them."""
     if not file.path.endswith(".parquet"):
         for start in range(0, file.size, PIECE_BYTES):
-            yield Piece(file.path, prefix, start, min(start + PIECE_BYTES, file.size), 1)
+            yield FilePiece(file.path, prefix, start, min(start + PIECE_BYTES, file.size), 1)
         return
     try:
         metadata = pq.read_metadata(file.path, filesystem=filesystem)
@@ -210,11 +210,11 @@ def pieces_of(filesystem: pa.fs.FileSystem, file: pa.fs.FileInfo, prefix: str) -
         num_rows += metadata.row_group(group).num_rows
         num_bytes += metadata.row_group(group).total_byte_size
         if num_bytes >= PIECE_BYTES or group == metadata.num_row_groups - 1:
-            yield Piece(file.path, prefix, start, group + 1, first_row)
+            yield FilePiece(file.path, prefix, start, group + 1, first_row)
             start, first_row, num_rows, num_bytes = group + 1, first_row + num_rows, 0, 0
 
 
-def lines_of(filesystem: pa.fs.FileSystem, piece: Piece) -> Iterator[bytes | None]:
+def lines_of(filesystem: pa.fs.FileSystem, piece: FilePiece) -> Iterator[bytes | None]:
     """The lines that begin in the piece, without their ends; None in place of a line of more than _MAX_ROW_BYTES."""
     with io.BufferedReader(filesystem.open_input_file(piece.path), 1 << 20) as file:
         if piece.start:
@@ -234,7 +234,7 @@ def _skip_line(file: io.BufferedReader) -> None:
 
 
 def _rows(
-    filesystem: pa.fs.FileSystem, piece: Piece, columns: SamplesConfig
+    filesystem: pa.fs.FileSystem, piece: FilePiece, columns: SamplesConfig
 ) -> Iterator[tuple[int, Row | bytes | None]]:
     """(number, row) of a piece, of a JSONL file as `lines_of` yields it and without empty lines.
 
@@ -283,7 +283,7 @@ def _parsed(row: Row | bytes | None) -> Row:
 # ---------------------------------------------------------------------------------------------------------- the tasks
 
 
-def take_samples(
+def write_samples(
     config: SamplesConfig, stages: Stages, can_use: questions.CanUse = answers.is_parsable_reference
 ) -> Iterator[dict[str, Any]]:
     """Write ``samples/``, ``questions/`` and ``set_aside/`` of a round from given files.
@@ -295,7 +295,7 @@ def take_samples(
 
     filesystem, files = find_files(config)
     stems = Counter(PurePosixPath(file.path).stem for file in files)
-    pieces: list[Piece] = []
+    pieces: list[FilePiece] = []
     for file in files:  # its questions are named after its stem, or, if another file has the same, its name
         path = PurePosixPath(file.path)
         pieces += pieces_of(filesystem, file, path.stem if stems[path.stem] == 1 else path.name)
@@ -306,7 +306,7 @@ def take_samples(
     _clear(stages)
 
     def take(piece: dict[str, Any]) -> dict[str, str]:
-        return {"counts": json.dumps(_take_piece(Piece(**piece), filesystem, config, stages, can_use))}
+        return {"counts": json.dumps(_take_piece(FilePiece(**piece), filesystem, config, stages, can_use))}
 
     tasks = ray.data.from_items([vars(piece) for piece in pieces], override_num_blocks=len(pieces))
     for row in tasks.map(take).iter_rows():
@@ -315,7 +315,7 @@ def take_samples(
         _check_unique(stages)
 
 
-def _numbered(pieces: list[Piece], filesystem: pa.fs.FileSystem) -> list[Piece]:
+def _numbered(pieces: list[FilePiece], filesystem: pa.fs.FileSystem) -> list[FilePiece]:
     """The pieces with their first rows. To know them, tasks count the lines of JSONL files of several pieces."""
     import ray.data
 
@@ -325,7 +325,7 @@ def _numbered(pieces: list[Piece], filesystem: pa.fs.FileSystem) -> list[Piece]:
         return pieces
 
     def count(piece: dict[str, Any]) -> dict[str, Any]:
-        return piece | {"num_lines": sum(1 for _ in lines_of(filesystem, Piece(**piece)))}
+        return piece | {"num_lines": sum(1 for _ in lines_of(filesystem, FilePiece(**piece)))}
 
     tasks = ray.data.from_items(uncounted, override_num_blocks=len(uncounted)).map(count)
     num_lines = {(row["path"], row["start"]): row["num_lines"] for row in tasks.iter_rows()}
@@ -337,7 +337,7 @@ def _numbered(pieces: list[Piece], filesystem: pa.fs.FileSystem) -> list[Piece]:
 
 
 def _take_piece(
-    piece: Piece, filesystem: pa.fs.FileSystem, config: SamplesConfig, stages: Stages, can_use: questions.CanUse
+    piece: FilePiece, filesystem: pa.fs.FileSystem, config: SamplesConfig, stages: Stages, can_use: questions.CanUse
 ) -> dict[str, Any]:
     """Write the parts of a piece, and return its numbers."""
     name = hashlib.blake2b(f"{piece.path}:{piece.start}".encode(), digest_size=16).hexdigest()
@@ -368,7 +368,7 @@ def _take_piece(
 
 
 def _taken(
-    row: Row | bytes | None, number: int, piece: Piece, config: SamplesConfig, can_use: questions.CanUse
+    row: Row | bytes | None, number: int, piece: FilePiece, config: SamplesConfig, can_use: questions.CanUse
 ) -> dict[str, Any]:
     """A row of records.SAMPLES; or, if it cannot be used, of records.SET_ASIDE, with the key `reason`."""
     question_id, detail = f"{piece.prefix}-{number:06d}", f"row {number}"
@@ -376,7 +376,7 @@ def _taken(
         sample = given_sample(_parsed(row), config, question_id)
     except InputError as error:
         return {"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": f"{detail}: {error}"}
-    reason = set_aside_reason(sample, can_use)
+    reason = why_set_aside(sample, can_use)
     return sample if reason is None else sample | {"reason": reason, "detail": detail}
 
 

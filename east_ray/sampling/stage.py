@@ -46,7 +46,7 @@ def take_samples(round_: Round, can_use: CanUse) -> None:
         stages.recording("questions") as questions,
         round_.progress.stage("samples", None, "questions") as line,
     ):
-        for part in given.take_samples(config.samples, stages, can_use):
+        for part in given.write_samples(config.samples, stages, can_use):
             aside.update(part.pop("set_aside"))
             sums.update(part)
             note = f"{sums['num_responses']:,} responses" + (f" · {aside.total():,} set aside" if aside else "")

@@ -60,7 +60,7 @@ class Script(Section):
     times: int | None = Field(default=None, ge=1)
 
 
-class Row(Script):
+class ScriptedQuestion(Script):
     """A row of the table."""
 
     question: str = Field(min_length=1)
@@ -165,9 +165,9 @@ def _read(args: Args) -> dict[str, Script]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                row = Row.model_validate_json(line)
+                row = ScriptedQuestion.model_validate_json(line)
             except ValidationError as error:
-                raise InputError(f"{args.table}, line {number}: {next(sentences(error, Row))}") from None
+                raise InputError(f"{args.table}, line {number}: {next(sentences(error, ScriptedQuestion))}") from None
             rows[row.question] = row
     if args.state is None and any(script.times for script in rows.values()):
         raise InputError("sampling.backend_args.state: missing; rows with `times` need a folder to count deaths in")
