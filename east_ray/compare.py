@@ -24,7 +24,7 @@ from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples
 from east_ray.evaluation.stage import HeldOut, held_out_answers, held_out_questions
-from east_ray.pipeline import judge_round, make_examples, open_round, open_run, prepare, rules_of
+from east_ray.pipeline import grade, judge_round, make_examples, open_round, open_run, prepare, rules_of
 from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
 from east_ray.report.cards import write_cards
 from east_ray.report.files import write_report
@@ -92,12 +92,14 @@ def _make_all_examples(round_: Round, rounds: Mapping[str, Round]) -> None:
     for learner in todo:
         learner.stages.folder.write_text("config.yaml", dump(learner.settings))
     if round_.number == 0:
+        grade(round_)
         judge_round(round_, todo)
     with round_.progress.stage("examples", len(todo), "trainings") as line:
         for learner in todo:
             mine = replace(learner, round=_silent(rounds[learner.name]))
             try:
                 if round_.number > 0:  # from here on each training has samples of its own
+                    grade(mine.round)
                     judge_round(mine.round, [mine])
                 make_examples(mine)
             except InputError as error:

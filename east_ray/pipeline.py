@@ -60,20 +60,25 @@ def prepare(round_: Round) -> None:
 
 def weigh(round_: Round) -> None:
     """``answers/``, then ``examples/`` with weights and ``discarded/`` with reasons, of each training of the round."""
+    grade(round_)
     todo = [one for one in round_.learners() if not is_done(round_, one.stages, "examples", label(one, "examples"))]
     judge_round(round_, todo)
     for learner in todo:
         make_examples(learner)
 
 
-def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
-    """``answers/`` of the round, and of each training a folder of questions that are judged by its rules."""
-    chosen = [learner for learner in learners if learner.settings.training.examples == "selected"]
+def grade(round_: Round) -> None:
+    """``answers/``: the answer and the cluster of every response, for all trainings of the round."""
     if learns_from_responses(round_):
         grade_responses(round_)
-        signals = [weighting.load_signal(learner.settings.weighting) for learner in chosen]
-        rules = [rules_of(learner.settings) for learner in chosen]
-        judge_questions(round_, list(zip(rules, signals, (learner.stages for learner in chosen), strict=True)))
+
+
+def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
+    """Of each training that learns from responses, a folder of questions that are judged by its rules."""
+    chosen = [learner for learner in learners if learner.settings.training.examples == "selected"]
+    signals = [weighting.load_signal(learner.settings.weighting) for learner in chosen]
+    rules = [rules_of(learner.settings) for learner in chosen]
+    judge_questions(round_, list(zip(rules, signals, (learner.stages for learner in chosen), strict=True)))
 
 
 def make_examples(learner: Learner) -> None:

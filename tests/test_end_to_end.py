@@ -242,7 +242,7 @@ def test_a_second_run_says_what_exists_and_does_nothing_again(
     before = stamps()
     result = east_ray("run", *arguments)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("done before, in") == 8
+    assert result.stdout.count("done before, in") == 9
     assert stamps() == before
     assert result.stdout.splitlines()[-20:-2] == finished.stdout.splitlines()[-20:-2]
 
