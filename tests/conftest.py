@@ -74,6 +74,7 @@ def browser() -> "Iterator[Browser]":
     chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
     if chromium is None:
         pytest.skip("there is no Chromium or Chrome on this machine")
+    sync_api.expect.set_options(timeout=30_000)  # a busy machine takes its time; five seconds are the default
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
