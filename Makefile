@@ -8,7 +8,7 @@ TORCH  := torch==2.13.0+cpu
 quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, with every real part
 	$(BIN)/east-ray run jobs/quickstart.yaml
 
-test: $(VENV)/.installed  ## the test suite (within 12 minutes on two cores)
+test: $(VENV)/.installed  ## the test suite (the goal is 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not drill"
 
 drills: $(VENV)/.installed  ## the long tests that `make test` leaves out
