@@ -303,6 +303,8 @@ def main() -> None:
     # A worker that waits for another should sleep and leave the core to it; machines are often shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Ray prints the death of every actor that it ends itself when a run is stopped.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", r"killed by `ray\.kill`")
     log = _native_messages_to_file()
     signal.signal(signal.SIGTERM, terminate)  # of `ray job stop`, or of a machine that shuts down
     try:

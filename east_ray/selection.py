@@ -143,9 +143,11 @@ def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
     """Why these rules drop a question, or None."""
     if not graded.can_use_reference:
         return Reason.UNPARSABLE_REFERENCE
-    if graded.correct_cluster is None:
+    correct = graded.correct_cluster
+    if correct is None:
         return Reason.ALL_WRONG
-    if not _trainable(graded, rules):
+    boxed = zip(graded.cluster, graded.is_boxed, strict=True)
+    if rules.require_boxed and (correct, True) not in boxed:
         return Reason.NO_BOXED_CORRECT
     if rules.needs_rejected and _commonest_wrong(graded) is None:
         return Reason.NO_WRONG_ANSWER
@@ -213,7 +215,9 @@ def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[st
     """Of each row: its question, the finish reasons of its responses, and what gives the text of one of them."""
     responses = batch["responses"]
     texts, finish_reasons = (responses.flatten().field(name) for name in ("text", "finish_reason"))
-    reasons, ends = finish_reasons.to_pylist(), [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
+    encoded = finish_reasons.dictionary_encode()  # a few words, many times: a string made for each takes longer
+    reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
+    ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
 
     def text_at(begin: int, place: int) -> str:
         return str(texts[begin + place].as_py())

@@ -268,6 +268,11 @@ def test_hundreds_of_requests_good_and_bad_are_all_answered_and_memory_stays(ser
                 service.client.post(path, json=body | {"responses": 64, "temperature": 2}, timeout=0.02)
             return expected, expected, ""
         answer = service.client.post(path, json=body)
+        for _ in range(10):  # the queue may be full for a while on a slow machine; clients are told when to try again
+            if answer.status_code != 429:
+                break
+            time.sleep(float(answer.headers["Retry-After"]))
+            answer = service.client.post(path, json=body)
         return expected, answer.status_code, answer.text
 
     def memory() -> int:

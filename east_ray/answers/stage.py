@@ -136,7 +136,7 @@ def graded_rows(table: pa.Table) -> list[Graded]:
     of_responses, of_clusters = (one.flatten() for one in lists)
     found = [of_responses.field(name) for name in ("answer", "is_boxed", "cluster")]
     answers, is_boxed, places = (one.to_numpy(zero_copy_only=False).tolist() for one in found)
-    clusters = [Cluster(**row) for row in of_clusters.to_pylist()]
+    clusters = list(map(Cluster, *(of_clusters.field(name).to_pylist() for name in CLUSTER.names)))
     ends = [np.concatenate([[0], np.cumsum(one.value_lengths().to_numpy(zero_copy_only=False))]) for one in lists]
     spans = [[slice(*pair) for pair in itertools.pairwise(end.tolist())] for end in ends]
     return [
