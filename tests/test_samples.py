@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from east_ray import cli
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
 from east_ray.sampling import given
@@ -274,26 +275,30 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(tm
         assert refused.returncode == 1 and message in refused.stderr and refused.stderr.count("\n") == 1
 
 
-@pytest.mark.drill
-def test_a_mistake_in_the_configuration_can_be_mended(tmp_path: Path) -> None:
+def test_a_mistake_in_the_configuration_can_be_mended(tmp_path: Path, local_ray: None) -> None:
     rows = [row(name="twice", responses=["\\boxed{4}"] * 2), row(name="twice", responses=["\\boxed{4}", "\\boxed{5}"])]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    arguments = tmp_path / "run", tmp_path / "s.jsonl"
-    result = weigh(*arguments, "samples.id_column=name")
-    assert result.returncode == 1 and "2 questions have the name 'twice'; expected a name of its own" in result.stderr
-    result = weigh(*arguments, "weighting.exponent=-1")
-    assert result.returncode == 1 and "exponent -1 is not defined for the 1 of 2 kept questions" in result.stderr
-    result = weigh(*arguments, "weighting.exponent=2")
-    assert result.returncode == 0, result.stderr
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps({"run_dir": str(tmp_path / "run"), "samples": {"path": str(tmp_path / "s.jsonl")}}))
+
+    def weigh(*overrides: str) -> None:
+        cli.app(["weigh", str(config), *overrides], standalone_mode=False)
+
+    with pytest.raises(InputError, match="2 questions have the name 'twice'; expected a name of its own"):
+        weigh("samples.id_column=name")
+    with pytest.raises(InputError, match="exponent -1 is not defined for the 1 of 2 kept questions"):
+        weigh("weighting.exponent=-1")
+    weigh("weighting.exponent=2")
     # Once weighed it stays; but a model may be named to train on it, and then the files may not have changed.
-    refused = weigh(*arguments, "weighting.exponent=1")
-    assert refused.returncode == 1 and "weighting.exponent: 2.0 there, 1.0 now" in refused.stderr
-    assert weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model").returncode == 0
+    with pytest.raises(InputError, match=r"weighting.exponent: 2.0 there, 1.0 now"):
+        weigh("weighting.exponent=1")
+    with_model = ["weighting.exponent=2", f"model={ROOT / 'jobs/quickstart/model'}"]
+    weigh(*with_model)
     (tmp_path / "s.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    changed = weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model")
-    assert changed.returncode == 1 and "has changed since it was read" in changed.stderr
+    with pytest.raises(InputError, match="has changed since it was read"):
+        weigh(*with_model)
     (tmp_path / "s.jsonl").unlink()
-    assert weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model").returncode == 0
+    weigh(*with_model)
 
 
 def test_what_breaks_in_a_task_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from east_ray.records import (
     EXAMPLES,
     GREEDY_ANSWERS,
     QUESTIONS,
+    SAMPLED_ANSWERS,
     SAMPLES,
     ArmComparison,
     EvaluationMetrics,
@@ -160,6 +161,27 @@ def test_the_loop_runs_on_a_table(tmp_path: Path, quickstart: Path, local_ray: N
     assert directory.folder.has("report.html")
     again = run(tmp_path, values)  # everything is there already
     assert rows(again, "examples", EXAMPLES) == kept
+
+
+def test_a_second_round_asks_fresh_questions_of_the_first_rounds_model(
+    tmp_path: Path, quickstart: Path, local_ray: None
+) -> None:
+    """The run directory is given as an address, so the second round's model is fetched as from remote storage."""
+    source = {"path": str(tmp_path / "questions.jsonl"), "max_questions": 3}
+    values = configuration(tmp_path, quickstart / "model", questions=source, rounds=2, questions_per_round="fresh")
+    values["evaluation"] |= {"responses_per_question": 4}
+    directory = run(tmp_path, values | {"run_dir": f"file://{tmp_path / 'run'}"})
+    rounds = [directory.round(number) for number in (0, 1)]
+    samples = [(round_ / "samples").read(SAMPLES).to_pylist() for round_ in rounds]
+    assert [{row["model"] for row in found} for found in samples] == [{"base"}, {"trained"}]
+    asked = [{row["question_id"] for row in found} for found in samples]
+    assert [len(ids) for ids in asked] == [3, 3] and not asked[0] & asked[1]
+    models = [tmp_path / "run" / f"round_{number}" / "model" / "model.safetensors" for number in (0, 1)]
+    assert models[0].read_bytes() != models[1].read_bytes()
+    metrics = checked(EvaluationMetrics, (rounds[1] / "evaluation").read_text("metrics.json"))
+    assert [row["k"] for row in metrics["sampled"]["trained"]["pass_at"]] == [1, 2, 4]
+    for row in (rounds[1] / "evaluation" / "sampled_answers").read(SAMPLED_ANSWERS).to_pylist():
+        assert row["num_responses"] == 4 == sum(cluster["num_responses"] for cluster in row["clusters"])
 
 
 def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
