@@ -32,7 +32,7 @@ from east_ray.report.findings import write_findings
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
 from east_ray.storage.rounds import Learner, Round
-from east_ray.training.checkpoints import interrupted
+from east_ray.training.group import interrupted
 from east_ray.training.stage import train
 
 

@@ -37,10 +37,8 @@ TOKENIZED = pa.schema(
     ]
 )
 #: Columns of examples/ that are trained on.
-_COLUMNS = [
-    *("question_id", "question", "weight"),
-    *("chosen", "chosen_finish_reason", "more_chosen", "rejected", "rejected_finish_reason"),
-]
+_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "more_chosen", "rejected"]
+_COLUMNS += ["rejected_finish_reason"]
 #: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
 Row = Mapping[str, Any]
@@ -194,6 +192,7 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
 
     Tasks read and tokenize the parts. Ray Data sorts the rows and spills to disk what the object store cannot hold, so
     this process never has the examples in memory. All trainings share one pass, since each pass has its own cost.
+    Raises InputError if there is nothing to train on, or too little for the workers.
     """
     import ray.data
 
@@ -227,8 +226,15 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
         cut[found["training"]] += found["cut"]
     counts = []
     for number, (training, one) in enumerate(zip(trainings, checked, strict=True)):
+        settings = training.settings
+        num, num_cut, workers = rows[number] // settings.epochs, cut[number] // settings.epochs, settings.num_workers
         with naming(training):
-            counts.append(_counted(training.settings, one, rows[number], cut[number]))
+            if num == 0:
+                fits = f"examples fits in training.max_length {settings.max_length} tokens"
+                raise InputError(f"training: none of the {one.num_responses} {fits}")
+            if num < workers:
+                raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
+        counts.append(TrainingSummary(num, one.num_responses - num + num_cut, one.num_skipped))
     ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
     return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
 
@@ -237,17 +243,6 @@ def _count_rows(block: pa.Table) -> pa.Table:
     """Rows of each training in a block, and how many of them were cut."""
     counted = block.group_by("training").aggregate([("is_cut", "count"), ("is_cut", "sum")])
     return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
-
-
-def _counted(settings: TrainingConfig, parts: _Parts, num_rows: int, num_cut: int) -> TrainingSummary:
-    """The counts of a training by its tokenized rows. Raises InputError if too few are left for its workers."""
-    num, workers = num_rows // settings.epochs, settings.num_workers
-    if num == 0:
-        fits = f"examples fits in training.max_length {settings.max_length} tokens"
-        raise InputError(f"training: none of the {parts.num_responses} {fits}")
-    if num < workers:
-        raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
-    return TrainingSummary(num, parts.num_responses - num + num_cut // settings.epochs, parts.num_skipped)
 
 
 def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
