@@ -125,14 +125,15 @@ def accuracy(is_correct: NDArray[np.bool_], num_unanswered: int, num_truncated: 
     if is_correct.size == 0:
         raise ValueError("accuracy needs at least one question")
     low, high = wilson_interval(int(is_correct.sum()), is_correct.size)
-    return {
-        "num_questions": is_correct.size,
-        "accuracy": float(is_correct.mean()),
-        "low": low,
-        "high": high,
-        "num_unanswered": num_unanswered,
-        "num_truncated": num_truncated,
-    }
+    size, share = is_correct.size, float(is_correct.mean())
+    return Accuracy(
+        num_questions=size,
+        accuracy=share,
+        low=low,
+        high=high,
+        num_unanswered=num_unanswered,
+        num_truncated=num_truncated,
+    )
 
 
 def paired_difference(
@@ -149,22 +150,15 @@ def paired_difference(
     if first.shape != second.shape or first.size == 0:
         shapes = f"{first.shape}, {second.shape}"
         raise ValueError(f"expected two equally long arrays of at least one question, got {shapes}")
-    size = first.size
-    only_first = int(np.sum(first & ~second))
-    only_second = int(np.sum(second & ~first))
+    size, only_first, only_second = first.size, int(np.sum(first & ~second)), int(np.sum(second & ~first))
     shares = np.array([only_first, only_second, size - only_first - only_second]) / size
     draws = np.random.default_rng(seed).multinomial(size, shares, size=num_resamples)
-    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / size, PERCENTILES)
-    discordant = only_first + only_second
-    p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-    return {
-        "difference": (only_first - only_second) / size,
-        "low": float(low),
-        "high": float(high),
-        "p_value": p_value,
-        "num_only_first": only_first,
-        "num_only_second": only_second,
-    }
+    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / size, PERCENTILES).tolist()
+    discordant, difference = only_first + only_second, (only_first - only_second) / size
+    p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return PairedDifference(
+        difference=difference, low=low, high=high, p_value=p, num_only_first=only_first, num_only_second=only_second
+    )
 
 
 def mean_interval(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -85,7 +85,9 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
         residual = values - mean - by_seed[:, None] - by_question
         ms_seeds = num_questions * float(by_seed @ by_seed) / seed_df
         ms_residual = float(np.sum(residual**2)) / (seed_df * question_df)
-        mean_square, df = _combined(ms_seeds, ms_questions, ms_residual, seed_df, question_df)
+        mean_square = max(ms_seeds + ms_questions - ms_residual, ms_seeds, ms_questions, ms_residual)
+        variance = ms_seeds**2 / seed_df + ms_questions**2 / question_df + ms_residual**2 / (seed_df * question_df)
+        df = mean_square**2 / variance if variance > 0 else float(question_df)
     standard_error = float(np.sqrt(mean_square / values.size))
     reach = float(stdtrit(df, 1 - SIGNIFICANCE_LEVEL / 2)) * standard_error
     p_value = float(mean == 0)  # without any spread
@@ -93,15 +95,6 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
         p_value = 2 * float(stdtr(df, -abs(mean) / standard_error))
     low, high = mean - reach, mean + reach
     return CrossedMean(mean, low, high, standard_error, df, p_value, num_seeds, num_questions, num_seeds > 1)
-
-
-def _combined(
-    ms_seeds: float, ms_questions: float, ms_residual: float, seed_df: int, question_df: int
-) -> tuple[float, float]:
-    """The mean square of the grand mean and its degrees of freedom (Satterthwaite, 1946)."""
-    mean_square = max(ms_seeds + ms_questions - ms_residual, ms_seeds, ms_questions, ms_residual)
-    variance = ms_seeds**2 / seed_df + ms_questions**2 / question_df + ms_residual**2 / (seed_df * question_df)
-    return mean_square, mean_square**2 / variance if variance > 0 else float(question_df)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

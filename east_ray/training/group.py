@@ -24,13 +24,11 @@ from east_ray.training.loop import train
 #: How often the driver looks for new metrics, and a worker whether the training before is published.
 _DRIVER_LOOKS_EVERY_S, _WORKER_LOOKS_EVERY_S = 0.5, 0.2
 #: Settings that a group of workers is made for; trainings that differ in one of them cannot share a group.
-_SETTINGS_OF_A_GROUP = {
-    *("num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"),
-}
+_OF_A_GROUP = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"}
 
 
 class _Board:
-    """An actor between workers and driver: the metrics of each step from rank 0, None for the end of each training, and
+    """An actor between workers and driver: of rank 0 the metrics of each step and None at the end of each training; and
     the reason why no worker can continue, if there is one.
     """
 
@@ -92,6 +90,7 @@ def _free_memory() -> None:
 
 
 def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
+    """Train, and let rank 0 move the finished model to its place, with the base model's generation settings."""
     import ray
     import ray.train
 
@@ -130,7 +129,13 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
         export(folder)
         if ray.train.get_context().get_world_rank() == 0:
             tokenizer.save_pretrained(folder)
-            _publish(folder, model_path, training.target)
+            generation = Path(model_path, "generation_config.json")
+            if generation.is_file():
+                shutil.copy(generation, folder)
+            target = training.target
+            target.clear()
+            target.filesystem.create_dir(target.path, recursive=True)
+            pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
             ray.get(board.add.remote(None))
 
 
@@ -147,16 +152,6 @@ def out_of_memory_as_input_error() -> Iterator[None]:
             "training.micro_batch_size or training.max_length, set training.gradient_checkpointing, raise "
             "training.deepspeed.zero_stage or turn on its offload"
         ) from None
-
-
-def _publish(folder: str, base: str, target: Folder) -> None:
-    """Move a finished model to its place, with the base model's generation settings."""
-    generation = Path(base) / "generation_config.json"
-    if generation.is_file():
-        shutil.copy(generation, folder)
-    target.clear()
-    target.filesystem.create_dir(target.path, recursive=True)
-    pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
 
 
 def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
@@ -188,7 +183,7 @@ def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
 
 def _workers_of(training: Training) -> str:
     """Equal for trainings that can share a group of workers."""
-    alike = training.settings.model_dump_json(include=_SETTINGS_OF_A_GROUP)
+    alike = training.settings.model_dump_json(include=_OF_A_GROUP)
     # DeepSpeed's ZeRO-3 holds every model of a process in globals (FWD_MODULE_STACK, a cached method) until it ends.
     return alike + (training.name if training.settings.deepspeed.zero_stage == 3 else "")
 
@@ -247,10 +242,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
 
 
 def _on_board(board: Any, fit: Callable[[], Any]) -> "Iterator[Metrics | None]":
-    """What the workers put on the board while `fit` runs: the metrics of a step, or None at a training's end.
-
-    Raises what `fit` raises, or an InputError with the refusal on the board.
-    """
+    """What the workers put on the board while `fit` runs. Raises what `fit` raises, or an InputError of the refusal."""
     import ray
 
     raised: list[BaseException] = []

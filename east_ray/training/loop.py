@@ -53,11 +53,10 @@ def train(
 ) -> Callable[[str], None]:
     """Train on this worker, one of a torch.distributed group; returns the function that exports the model to a folder.
 
-    `rows` starts the stream of TOKENIZED rows anew, `num_examples` is the length of one epoch of it, and `report`
-    gets the metrics of each step on rank 0. `save(step, write)` calls write(folder) on every worker; `restored` is a
-    folder that was written so. `references` is the folder of the reference log-probabilities, if the objective needs
-    any. The returned function must be called on every worker, once; it ends the engine, and raises RuntimeError if what
-    was written is not what was trained.
+    `rows` starts the stream of TOKENIZED rows anew, of which `num_examples` are an epoch; `report` gets the metrics of
+    each step on rank 0. `save(step, write)` calls write(folder) on every worker; `restored` is a folder that was
+    written so. `references` is the folder of the reference log-probabilities, if the objective needs any. The returned
+    function must be called on every worker, once; it raises RuntimeError if what it wrote is not what was trained.
     """
     import torch
     import torch.distributed as dist
@@ -69,22 +68,19 @@ def train(
         assert references is not None, f"{settings.objective} needs a folder for its reference log-probabilities"
         folder = references / f"{model_fingerprint(model_path)}-{settings.precision}"
         compute.references = reference_logprobs(compute, rows, num_examples, folder)
-
     num_steps = math.ceil(num_examples / settings.examples_per_step) * settings.epochs
-    state: dict[str, Any] = {"next_step": 0, "history": []}
+    begin: dict[str, Any] = {"next_step": 0, "history": []}
     if restored is not None:
-        _, state = engine.load_checkpoint(restored, tag="state")
-    first_step = int(state["next_step"])
-    history: list[Metrics] = list(state["history"]) if rank == 0 else []  # so the log of a resumed training is complete
+        _, begin = engine.load_checkpoint(restored, tag="state")
+    history: list[Metrics] = [*begin["history"]] if rank == 0 else []  # saved too, so a resumed log is complete
     for metrics in history:
         report(metrics)
     engine.train()
     saved_at = time.monotonic()
     for index, step in enumerate(steps(rows(), settings.examples_per_step)):
-        if index < first_step:
+        if index < begin["next_step"]:
             continue
-        start = time.monotonic()
-        lr = learning_rate(settings, index, num_steps)
+        start, lr = time.monotonic(), learning_rate(settings, index, num_steps)
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
         # Dropout draws from seed and step, so a restart draws the same numbers and no generator's state is kept.
@@ -99,15 +95,9 @@ def train(
         if is_due and index + 1 < num_steps:
             saved_at = time.monotonic()
             state = {"next_step": index + 1, "history": history}
-            options = {"tag": "state", "client_state": state, "save_latest": False}
-            save(index + 1, functools.partial(engine.save_checkpoint, **options))
-
-    def export(folder: str) -> None:
-        compute.remove_head()
-        _export(engine, settings, model_path, folder)
-        engine.destroy()  # its hooks would keep the model's memory from the next training of this process
-
-    return export
+            write = functools.partial(engine.save_checkpoint, tag="state", client_state=state, save_latest=False)
+            save(index + 1, write)
+    return functools.partial(_export_and_end, engine, compute, settings, model_path)
 
 
 def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: int) -> Any:
@@ -237,6 +227,12 @@ def _described(step: Sequence[Row], metrics: Metrics, seconds: float) -> Metrics
         "tokens_per_s": metrics["num_tokens"] / seconds,
         "memory_gib": peak_bytes / 2**30,
     }
+
+
+def _export_and_end(engine: Any, compute: Compute, settings: TrainingConfig, model_path: str, folder: str) -> None:
+    compute.remove_head()
+    _export(engine, settings, model_path, folder)
+    engine.destroy()  # its hooks would keep the model's memory from the next training of this process
 
 
 def _export(engine: Any, settings: TrainingConfig, model_path: str, folder: str) -> None:

@@ -1,6 +1,6 @@
 """What answers prompts: the interface of a backend, the built-in ones, and the door for a user's own.
 
-A backend is made in each actor of the pool (`sampling/pool.py`), which asks it from many threads. To add one, derive
+A backend is made in each actor of the pool (`sampling/stage.py`), which asks it from many threads. To add one, derive
 a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampling.backend: my_module:MyBackend`):
 
     class Server(Backend):
