@@ -2,8 +2,7 @@
 
 A format is a function of a row and the `questions` section. It returns a mapping with `question` and
 `reference_answer`, and optionally `reference_solution`, `level`, `subject` and `question_id`; None stands for what the
-row does not have. To add one, write such a function and name it in `FORMATS`, or in a configuration
-(`questions.format: my_module:my_format`).
+row does not have. A user's own is named in a configuration (`questions.format: my_module:my_format`).
 
 >>> def quiz(row: Mapping[str, Any], settings: QuestionsConfig) -> dict[str, Any]:
 ...     return {"question": row["ask"], "reference_answer": str(row["key"]), "level": row["stars"]}

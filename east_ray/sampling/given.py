@@ -140,11 +140,6 @@ class FilePiece:
     stop: int
     first_row: int  # number of its first line or row in the file, from 1
 
-    @property
-    def is_parquet(self) -> bool:
-        """Whether `start` and `stop` count row groups."""
-        return self.path.endswith(".parquet")
-
 
 def find_files(config: SamplesConfig) -> tuple[pa.fs.FileSystem, list[pa.fs.FileInfo]]:
     """The file system and the files of given samples, by name. Raises InputError if there is none or it is empty."""
@@ -231,7 +226,7 @@ def _rows(
 
     Raises InputError if a Parquet file cannot be read or lacks a column.
     """
-    if not piece.is_parquet:
+    if not piece.path.endswith(".parquet"):
         lines = enumerate(lines_of(filesystem, piece), start=piece.first_row)
         yield from ((number, line) for number, line in lines if line is None or line.strip())
         return
@@ -320,7 +315,7 @@ def _numbered(pieces: list[FilePiece], filesystem: pa.fs.FileSystem) -> list[Fil
         return piece | {"num_lines": sum(1 for _ in lines_of(filesystem, FilePiece(**piece)))}
 
     num_pieces = Counter(piece.path for piece in pieces)
-    uncounted = [vars(piece) for piece in pieces if not piece.is_parquet and num_pieces[piece.path] > 1]
+    uncounted = [vars(piece) for piece in pieces if not piece.path.endswith(".parquet") and num_pieces[piece.path] > 1]
     num_lines = {(row["path"], row["start"]): row["num_lines"] for row in run_tasks(count, uncounted)}
     numbered, lines_before = [], Counter[str]()
     for piece in pieces:
