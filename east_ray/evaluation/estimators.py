@@ -33,16 +33,13 @@ MAX_RESPONSES_VOTING = 1000
 #: Shares of the questions at which the curve is given.
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
-# ------------------------------------------------------------------------------------------------------- one question
-
 
 def pass_at_k(num_responses: NDArray[np.int64], num_correct: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     """(Q,) responses n and correct ones c -> (Q,) unbiased estimates of pass@k.
 
     1 - C(n - c, k) / C(n, k): the share of all draws of k from the n responses that hold a correct one (Chen et al.,
-    2021, arXiv 2107.03374, equation 1). Computed as a product of k factors of at most 1, which neither overflows nor
-    loses digits.
-    Raises ValueError if k is not between 1 and every n.
+    2021, equation 1), as a product of k factors of at most 1, which neither overflows nor loses digits. Raises
+    ValueError if k is not between 1 and every n.
 
     >>> pass_at_k(np.array([4, 4]), np.array([1, 3]), k=2)
     array([0.5, 1. ])
@@ -75,17 +72,15 @@ def maj_at_k(
 ) -> NDArray[np.float64]:
     """Clusters of one question's n answers -> (K,) estimates of maj@k, one for each k.
 
-    The chance that the majority vote of k responses, drawn without replacement from the n, is correct: each draw of k
-    counts 1 if the correct cluster alone has the most votes and 1 / num_tied if it shares them. Responses without an
-    answer (`num_answerless`, in no cluster) may be drawn and do not vote. Without a correct cluster every value is 0.
-    The mean over all draws is an unbiased estimate of the vote of k fresh responses; k = 1 gives the pass rate, k = n
-    the vote of all responses.
+    The mean over all draws of k of the n responses, an unbiased estimate of the vote of k fresh ones: a draw counts 1
+    if the correct cluster alone has the most votes and 1 / num_tied if it shares them. Responses without an answer
+    (`num_answerless`, in no cluster) may be drawn and do not vote. Without a correct cluster every value is 0. k = 1
+    gives the pass rate, k = n the vote of all responses.
 
     The result is exact up to rounding (below 1e-12), for all k in one pass. Suppose that the correct cluster has v
     votes. The number of ways in which no rival has more, by responses drawn and rivals tied, is a product of
-    polynomials. Clusters of fewer than v responses are no rivals; they count as one cluster with the answerless
-    responses (Vandermonde). All terms are positive, so no digits are lost. Raises ValueError if a k is not from 1 to n,
-    or n is over MAX_RESPONSES_VOTING.
+    polynomials. Clusters of fewer than v responses are no rivals; they count as one with the answerless responses
+    (Vandermonde). Raises ValueError if a k is not from 1 to n, or n is over MAX_RESPONSES_VOTING.
 
     >>> maj_at_k([2, 1, 1], 0, k=[1, 2, 4])
     array([0.5, 0.5, 1. ])
@@ -115,9 +110,6 @@ def maj_at_k(
             ways[tie:] += tied
         won += np.sum(ways.reshape(-1, total + 1) / np.arange(1, len(rivals) + 2)[:, None], axis=0)
     return np.asarray(won[list(k)] / binomials[total, list(k)])
-
-
-# ---------------------------------------------------------------------------------------------------- many questions
 
 
 def wilson_interval(num_correct: int, num_questions: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -173,9 +165,8 @@ def mean_interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(Q, V) values in [0, 1] of questions -> (2, V) low and high ends of the 95 % intervals of their means.
 
     Wilson's interval for as many questions as would tell as much if each value were 0 or 1: Q p (1 - p) / variance, the
-    effective sample size of survey statistics (Kish, 1965). For values of 0 and 1 it is `wilson_interval`. Near 0 and
-    1, where pass@k often is, it covers better than the percentile bootstrap, and it does not shrink to a point where
-    all questions are solved. Known limit: it is too narrow where the whole distance from 0 or 1 is due to a few
+    effective sample size of survey statistics (Kish, 1965). Near 0 and 1, where pass@k often is, it covers better than
+    the percentile bootstrap. Known limit: it is too narrow where the whole distance from 0 or 1 is due to a few
     questions that the sample may miss (86 % in a simulation of pass@8 = 0.994 with 200 questions).
     """
     mean = values.mean(axis=0)
@@ -194,9 +185,7 @@ def bootstrap_means(values: NDArray[np.float64], *, seed: int = 0, num_resamples
     All columns share the draws, so the difference of two columns is that of a paired bootstrap. A resample is a row of
     counts, and the means of many resamples are one matrix product, in parts of bounded memory.
     """
-    size = len(values)
-    rng = np.random.default_rng(seed)
-    parts = []
+    size, rng, parts = len(values), np.random.default_rng(seed), []
     rows_per_part = max(1, _MAX_COUNTS // size)
     for start in range(0, num_resamples, rows_per_part):
         rows = min(rows_per_part, num_resamples - start)
@@ -273,10 +262,10 @@ def selective_prediction(
 ) -> Selective:
     """(Q,) entropies and whether the answers are wrong -> risk-coverage curve and AUROC, with bootstrap intervals.
 
-    A risk is the mean over all orders of the questions with equal entropy. A resample of Q questions is drawn from the
-    multinomial distribution of the counts of right and wrong answers at each distinct entropy: the exact bootstrap
-    distribution. Resamples without both kinds of answers have no AUROC; its interval leaves them out. Raises ValueError
-    for arrays that differ in length or are empty, and for coverages outside (0, 1].
+    A risk is the mean over all orders of the questions with equal entropy. Resamples are drawn as by
+    `paired_difference`, from the counts of right and wrong answers at each distinct entropy; the interval of the AUROC
+    leaves out those without both kinds of answers. Raises ValueError for arrays that differ in length or are empty, and
+    for coverages outside (0, 1].
 
     >>> found = selective_prediction(np.array([0.0, 0.5, 1.0, 1.5]), np.array([False, False, True, True]))
     >>> found.auroc, found.risks[9], found.risks[-1]  # half of the questions; all of them

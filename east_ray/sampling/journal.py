@@ -6,11 +6,10 @@
     samples/pending/TASK/died-*.json       keys of those in flight when the engine failed, with the engine's error
     samples/part-*.parquet                 all samples, once the stage has ended; later stages read nothing else
 
-A task is attempted again after its actor, engine or node has died. A node that was cut off may still be working on the
-first attempt. So every file of an attempt has a unique name, and only the part of a finished task is named after the
-task: two attempts write the same questions there, and the last one to write wins. What an attempt writes after the
-stage has ended is ignored. A row is found by its key, which covers all that its responses depend on; `tidy` keeps one
-row of each key.
+A task is attempted again after its actor, engine or node has died, and a node that was cut off may still be at work on
+the first attempt. So every file of an attempt has a unique name, but for the part of a finished task, which is named
+after the task: two attempts write the same questions there, and the last to write wins. What is written after the stage
+has ended is ignored. A row is found by its key, which covers all that its responses depend on.
 """
 
 import contextlib

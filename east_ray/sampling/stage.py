@@ -50,10 +50,7 @@ def max_prompt_tokens(config: Config, model: str) -> int | None:
 
 
 def take_samples(round_: Round, can_use: CanUse) -> None:
-    """``samples/``, ``questions/`` and ``set_aside/`` from responses that another sampler made.
-
-    A question is set aside if `can_use` refuses its reference answer.
-    """
+    """``samples/``, ``questions/`` and ``set_aside/`` from another sampler's; `can_use` takes a reference answer."""
     config, stages = round_.config, round_.stages
     assert config.samples is not None
     if (record := stages.record("sampling")) is not None:
@@ -251,8 +248,7 @@ class Sampler:
     def __call__(self, questions: pa.Table) -> pa.Table:
         """Questions with their key and the name of the model to ask -> one row of numbers, once all is durable.
 
-        Raises RuntimeError if engines have died of several of these questions, each asked alone: then the engine is at
-        fault, not the questions.
+        Raises RuntimeError if engines have died of several of these, each asked alone: then the engine is at fault.
         """
         with self._end_of_process_if_the_engine_dies():
             answered, aside = self._work(questions.to_pylist())

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -73,8 +73,7 @@ class TrainingSummary:
     steps: Sequence[Metrics] = ()
 
 
-@dataclass(frozen=True)
-class _Parts:
+class _Parts(NamedTuple):
     num_questions: int  # trained on, as the responses
     num_responses: int
     num_skipped: int  # questions left out for their weight of 0
@@ -166,7 +165,7 @@ def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: Pro
     """Token ids of an example's prompt and of the responses that it has.
 
     Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
-    token. A response that was cut gets none: the model must not learn to end there.
+    token; one that was cut gets none, so that the model does not learn to end there.
     """
     ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
     for name in RESPONSES:

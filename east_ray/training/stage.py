@@ -21,32 +21,31 @@ Log = Callable[[Mapping[str, float]], None]
 def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step; of each in turn.
 
-    `ended` gets the name of each training when it ends. `checkpoints` is for these trainings alone, and is empty
-    afterwards.
+    `ended` gets the name of each when it ends. `checkpoints` is for these trainings alone, and is empty afterwards.
     """
     todo = [one for one in learners if not is_done(one.round, one.stages, "training", label(one, "training"))]
     if interrupted(checkpoints) not in {learner.name for learner in todo}:
         checkpoints.clear()
-    events = train_models([_training(learner) for learner in todo], checkpoints)
+    trainings = [
+        Training(
+            name=learner.name,
+            examples=learner.stages / "examples",
+            model=learner.round.initial_model,
+            target=learner.stages / "model",
+            references=learner.round.stages / "reference",
+            settings=learner.settings.training,
+            objective=objectives.load(learner.settings.training),
+            prompt=learner.settings.prompt,
+            seed=learner.settings.seed,
+        )
+        for learner in todo
+    ]
+    events = train_models(trainings, checkpoints)
     for learner in todo:
         _follow(learner, events)
         ended(learner.name)
     list(events)  # waits until the last group has ended
     checkpoints.clear()
-
-
-def _training(learner: Learner) -> Training:
-    return Training(
-        name=learner.name,
-        examples=learner.stages / "examples",
-        model=learner.round.initial_model,
-        target=learner.stages / "model",
-        references=learner.round.stages / "reference",
-        settings=learner.settings.training,
-        objective=objectives.load(learner.settings.training),
-        prompt=learner.settings.prompt,
-        seed=learner.settings.seed,
-    )
 
 
 def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> None:

@@ -76,8 +76,7 @@ class Response:
 class Alone:
     """Asks that a request be served while no other is in flight, because engines have died while it was.
 
-    The backend calls `begin` just before it serves the request, and `wait` before it serves another. So if the engine
-    dies in between, it was this request.
+    The backend calls `begin` just before it serves the request, and `wait` before another: a death between is its own.
     """
 
     begin: Callable[[], None]
