@@ -286,19 +286,12 @@ def selective_prediction(
     for at in np.flatnonzero((risks == 0) | (risks == 1)):
         num_answered = max(1, int(coverages[at] * entropies.size))
         low[at], high[at] = wilson_interval(int(risks[at]) * num_answered, num_answered)
-    has_auroc = not np.isnan(auroc)
-    ends = np.nanpercentile(_auroc(drawn), PERCENTILES).tolist() if has_auroc else (None, None)
-    return Selective(
-        num_questions=entropies.size,
-        num_wrong=int(is_wrong.sum()),
-        coverages=tuple(coverages),
-        risks=tuple(risks.tolist()),
-        risks_low=tuple(low.tolist()),
-        risks_high=tuple(high.tolist()),
-        auroc=float(auroc) if has_auroc else None,
-        auroc_low=ends[0],
-        auroc_high=ends[1],
-    )
+    curve, lows, highs = (tuple(values.tolist()) for values in (risks, low, high))
+    area: tuple[float | None, float | None, float | None] = (None, None, None)
+    if not np.isnan(auroc):
+        bottom, top = np.nanpercentile(_auroc(drawn), PERCENTILES).tolist()
+        area = (float(auroc), bottom, top)
+    return Selective(entropies.size, int(is_wrong.sum()), tuple(coverages), curve, lows, highs, *area)
 
 
 def _risks(counts: NDArray[np.int64], coverages: Sequence[float]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 Answers are judged as training's responses are. Axes in shapes: Q questions, K values of k.
 """
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -291,18 +292,11 @@ def _pass_at(rows: pa.Table, k: Sequence[int]) -> NDArray[np.float64]:
 
 def _maj_at(rows: pa.Table, k: Sequence[int]) -> NDArray[np.float64]:
     """records.SAMPLED_ANSWERS of one model -> (Q, K) maj@k, computed once for questions whose clusters are alike."""
-    ends = np.cumsum(pc.list_value_length(rows["clusters"]).to_numpy())[:-1]
-    clusters = pc.list_flatten(rows["clusters"])
-    sizes = np.split(pc.struct_field(clusters, "num_responses").to_numpy(), ends)
-    answered = np.split(pc.struct_field(clusters, "answer").is_valid().to_numpy(zero_copy_only=False), ends)
-    is_correct = np.split(pc.struct_field(clusters, "is_correct").to_numpy(zero_copy_only=False), ends)
-    known: dict[tuple[tuple[int, ...], int | None, int], NDArray[np.float64]] = {}
+    vote = functools.cache(functools.partial(estimators.maj_at_k, k=k))
     values = []
-    for index, num_answerless in enumerate(rows["num_answerless"].to_pylist()):
-        voting = tuple(sizes[index][answered[index]].tolist())
-        correct = np.flatnonzero(is_correct[index][answered[index]]).tolist()
-        profile = (voting, correct[0] if correct else None, num_answerless)
-        if profile not in known:
-            known[profile] = estimators.maj_at_k(*profile[:2], k, num_answerless)
-        values.append(known[profile])
+    for row in rows.select(["clusters", "num_answerless"]).to_pylist():
+        voting = [cluster for cluster in row["clusters"] if cluster["answer"] is not None]
+        correct = next((place for place, cluster in enumerate(voting) if cluster["is_correct"]), None)
+        sizes = tuple(cluster["num_responses"] for cluster in voting)
+        values.append(vote(sizes, correct, num_answerless=row["num_answerless"]))
     return np.stack(values)

@@ -44,8 +44,7 @@ Row = Mapping[str, Any]
 def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
     """A row of a file, with the columns that the configuration names -> a row of records.SAMPLES.
 
-    A response that is null has no text; a missing number of tokens stays null. Raises InputError, which says what was
-    expected, if the row cannot be read.
+    A null response has no text. Raises InputError, which says what was expected, if the row cannot be read.
     """
     named = (columns.question_column, columns.reference_answer_column, columns.responses_column)
     question, reference, responses = (cell(row, name) for name in named)
@@ -107,10 +106,10 @@ def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]
         value = _field(value, columns.text_field, where)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{where}: expected text, found {_kind(value)}")
-    is_known = isinstance(num_tokens, int) and not isinstance(num_tokens, bool) and 0 <= num_tokens < 1 << 31
+    if not isinstance(num_tokens, int) or isinstance(num_tokens, bool) or not 0 <= num_tokens < 1 << 31:
+        num_tokens = None
     reason = finish_reason if isinstance(finish_reason, str) else "stop"
     reason = _FINISH_REASONS.get(reason.casefold(), reason)
-    num_tokens = num_tokens if is_known else None
     return {"text": value or "", "num_tokens": num_tokens, "finish_reason": reason, "logprob": None}
 
 

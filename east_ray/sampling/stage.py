@@ -32,8 +32,8 @@ from east_ray.storage.rounds import Round, is_done, listed
 #: The seeds of two rounds differ by this, so that no round repeats the random numbers of another round, even where the
 #: seeds of runs are neighbours. A prime.
 _ROUND_SEEDS_APART = 1_000_003
-#: Responses that a backend holds, running, waiting or finished, over those that it computes at once. A task lasts as
-#: long as its longest response, so by Little's law the engine stays full if this is above longest over mean length.
+#: Responses that a backend holds over those that it computes at once. A task lasts as long as its longest response, so
+#: by Little's law the engine stays full if this is above longest over mean length.
 _FILLS = 8
 #: What is known of an engine that died without an error.
 _NO_ERROR = "its process was killed"
@@ -155,8 +155,7 @@ def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple
     sums = Counter[str]()
     for part in tidy(folder, wanted, found):
         sums.update(part)
-    missing = wanted - distinct(found)
-    aside = set_aside.read(SET_ASIDE)
+    missing, aside = wanted - distinct(found), set_aside.read(SET_ASIDE)
     aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
     if missing - set(aside["key"].to_pylist()) or sums["num_questions"] != len(wanted - missing):
         raise InputError(f"{folder}: samples have gone while they were written; run the same command again")
@@ -168,8 +167,7 @@ class PoolSettings:
     """What a pool needs to know beside the questions and the models."""
 
     backend: type[Backend]
-    args: Mapping[str, Any]
-    """As `Backend.checked_args` returned them."""
+    args: Mapping[str, Any]  # as `Backend.checked_args` returned them
     engines: EnginePoolConfig
     prompt: PromptConfig
     decoding: Decoding
@@ -242,8 +240,7 @@ class Sampler:
         self._models, self._settings, self._folder, self._set_aside = models, settings, folder, set_aside
         self._tokenizer = None if kind.prompt_form == "messages" else load_tokenizer(local_copy(first))
         self._backend = kind(first, kind.settings_for(settings.engines, settings.decoding), settings.args)
-        self._asking, self._lock = threading.Lock(), threading.Lock()
-        self._num_tasks = 0
+        self._asking, self._lock, self._num_tasks = threading.Lock(), threading.Lock(), 0
 
     def __call__(self, questions: pa.Table) -> pa.Table:
         """Questions with their key and the name of the model to ask -> one row of numbers, once all is durable.

@@ -17,7 +17,7 @@ import pyarrow as pa
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder
 from east_ray.training.dataset import Metrics, Row, micro_batches, steps
-from east_ray.training.objectives import MicroBatch, Objective
+from east_ray.training.objectives import RESPONSES, MicroBatch, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,15 +28,10 @@ if TYPE_CHECKING:
 #: Rows of one file; what a worker that dies has to compute again.
 _ROWS_PER_PART = 4096
 
-#: Log-probabilities in nats, summed over a response's tokens; null where the objective does not need them.
+#: Log-probabilities in nats, summed over a response's tokens; null where the objective does not need them. The key is
+#: that of the token ids, see `reference_key`.
 REFERENCE = pa.schema(
-    [
-        pa.field("question_id", pa.string()),
-        pa.field("key", pa.string()),  # of the token ids, see `reference_key`
-        pa.field("chosen", pa.float64()),
-        pa.field("rejected", pa.float64()),
-        pa.field("mismatched", pa.float64()),
-    ]
+    [("question_id", pa.string()), ("key", pa.string()), *((name, pa.float64()) for name in RESPONSES)]
 )
 
 
@@ -58,7 +53,7 @@ class ReferenceLogprobs:
         table = REFERENCE.empty_table() if table is None else table
         keys = np.asarray(table["key"].to_numpy(zero_copy_only=False), dtype="S32")
         self._keys, first = np.unique(keys, return_index=True)
-        self._values = {name: table[name].to_numpy().astype(float)[first] for name in REFERENCE.names[2:]}
+        self._values = {name: table[name].to_numpy().astype(float)[first] for name in RESPONSES}
 
     @classmethod
     def read(cls, folder: Folder) -> "ReferenceLogprobs":
@@ -75,8 +70,7 @@ class ReferenceLogprobs:
         """Log-probability of the chosen, rejected and mismatched response; NaN where none. Raises KeyError."""
         if wanted not in self:
             raise KeyError(wanted)
-        place = self._place(wanted)
-        return {name: float(values[place]) for name, values in self._values.items()}
+        return {name: float(values[self._place(wanted)]) for name, values in self._values.items()}
 
     def _place(self, wanted: str) -> int:
         return min(int(np.searchsorted(self._keys, wanted.encode())), len(self._keys) - 1)

@@ -157,11 +157,10 @@ def out_of_memory_as_input_error() -> Iterator[None]:
 def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
     """Train one after the other: of each in turn the metrics of its steps, as they come, then its summary.
 
-    Trainings in a row that need the same workers share one group of Ray Train workers, because starting a group takes
-    as long as a small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this
-    process, if the interrupted training (`checkpoints.interrupted`) is the first. The caller clears it after the last
-    event. Raises InputError if there is nothing to train on, an example cannot be used, the group had another shape
-    when it was interrupted, or memory is not sufficient.
+    Trainings in a row that need the same workers share one group of them, because starting a group takes as long as a
+    small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this process, if the
+    `interrupted` training is the first; the caller clears it after the last event. Raises InputError if there is
+    nothing to train on, an example cannot be used, the interrupted group had another shape, or memory does not suffice.
     """
     import ray.train
 

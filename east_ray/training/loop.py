@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from east_ray.config import InputError, LoraConfig, TrainingConfig
+from east_ray.config import InputError, TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.compute import Compute, reference_logprobs
 from east_ray.training.dataset import Metrics, Row, steps
@@ -154,25 +154,21 @@ def _load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ov
             "training.packing: this model has layers that would see the previous example, or transforms its logits "
             "after the head; set packing to false"
         )
-    if settings.lora is None:
+    if (lora := settings.lora) is None:
         return model
+    import peft
+
     torch.manual_seed(seed)
-    model = _with_adapters(model, settings.lora)
+    sizes: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    adapters = peft.LoraConfig(**sizes, target_modules=lora.target_modules, task_type="CAUSAL_LM")
+    try:
+        # Adapters of bf16 models stay in bf16, like all that DeepSpeed shards; its optimizer keeps float32 copies.
+        model = peft.get_peft_model(model, adapters, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise InputError(f"training.lora.target_modules: {error}") from None
     if settings.packing and not packing.supports(model):
         raise InputError("training.lora.target_modules: adapters on the head need training.packing: false")
     return model
-
-
-def _with_adapters(model: Any, lora: LoraConfig) -> Any:
-    import peft
-
-    sizes: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-    config = peft.LoraConfig(**sizes, target_modules=lora.target_modules, task_type="CAUSAL_LM")
-    try:
-        # Adapters of bf16 models stay in bf16, like all that DeepSpeed shards; its optimizer keeps float32 copies.
-        return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
-    except ValueError as error:
-        raise InputError(f"training.lora.target_modules: {error}") from None
 
 
 def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
