@@ -231,7 +231,6 @@ def _rows(
         return
     required = (columns.question_column, columns.reference_answer_column, columns.responses_column)
     wanted = {*required, columns.id_column, "level", "subject", "type", "extra"}
-    numbers, groups = itertools.count(piece.first_row), list(range(piece.start, piece.stop))
     try:
         with filesystem.open_input_file(piece.path) as file:
             # Buffered, a row group is read page by page; many writers put a whole file into one.
@@ -239,10 +238,10 @@ def _rows(
             found = dict.fromkeys(parquet.schema_arrow.names)
             for column in required:
                 cell(found, column)
-            there = [name for name in found if name in wanted]
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=there):
-                # The rows come first: a `zip` that asks for a number first loses one at the end of each batch.
-                yield from ((number, row) for row, number in zip(batch.to_pylist(), numbers, strict=False))
+            there, groups = [name for name in found if name in wanted], list(range(piece.start, piece.stop))
+            batches = parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=there)
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            yield from enumerate(rows, start=piece.first_row)
     except InputError as error:
         raise InputError(f"samples.path: {piece.path}: {error}") from None
     except (pa.ArrowException, OSError) as error:

@@ -107,15 +107,13 @@ def _checked_parts(training: Training) -> _Parts:
         num_trained, num_skipped = num_trained + trained, num_skipped + len(weights) - trained
         more = pc.fill_null(pc.list_value_length(table["more_chosen"]), 0).to_numpy()
         num_responses += int((1 + more)[is_trained].sum())
-        if groups and num_in_group < 2:
-            groups[-1].append(part)
-            num_in_group += trained
-        else:
-            groups.append([part])
-            num_in_group = trained
+        if not groups or num_in_group >= 2:
+            groups.append([])
+            num_in_group = 0
+        groups[-1].append(part)
+        num_in_group += trained
     if len(groups) > 1 and num_in_group < 2:
-        last = groups.pop()
-        groups[-1] += last
+        groups[-2:] = [groups[-2] + groups[-1]]
     if num_trained == 0:
         raise InputError("training: there is no example to train on" + (" with a weight" if num_skipped else ""))
     if num_trained < objective.min_examples:
