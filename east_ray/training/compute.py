@@ -70,7 +70,8 @@ class ReferenceLogprobs:
         """Log-probability of the chosen, rejected and mismatched response; NaN where none. Raises KeyError."""
         if wanted not in self:
             raise KeyError(wanted)
-        return {name: float(values[self._place(wanted)]) for name, values in self._values.items()}
+        place = self._place(wanted)
+        return {name: float(values[place]) for name, values in self._values.items()}
 
     def _place(self, wanted: str) -> int:
         return min(int(np.searchsorted(self._keys, wanted.encode())), len(self._keys) - 1)
