@@ -15,7 +15,7 @@ from east_ray.config import Config, files
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import distinct, keys_by_part, tidy
-from east_ray.sampling.pool import pool_settings, requests, sample
+from east_ray.sampling.stage import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from east_ray import compare as comparing
 from east_ray.config import CompareConfig, InputError
 from east_ray.config.files import resolve
 from east_ray.storage import Folder, RunDirectory, locate
-from east_ray.training.checkpoints import interrupted
+from east_ray.training.group import interrupted
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}

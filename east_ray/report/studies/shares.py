@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from east_ray.config import BASE, TRAINED
-from east_ray.evaluation.abstention import Selective, majority_answers, selective_prediction
-from east_ray.evaluation.estimators import wilson_interval
+from east_ray.evaluation.estimators import Selective, majority_answers, selective_prediction, wilson_interval
 from east_ray.records import Reason, StudyPage, StudyTable
 from east_ray.storage import Folder, Stages
 
