@@ -7,11 +7,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from east_ray.config import ClusterConfig, Config, EnginePoolConfig, InputError, TrainingConfig
+from east_ray.config import ClusterConfig, Config, InputError
 from east_ray.storage import resolve_model
 
 #: Measured memory of an engine's process besides parameters and key-value cache: code and buffers of the libraries.
@@ -112,38 +113,40 @@ def _check_reachable(address: str) -> None:
 
 
 def check_resources(config: Config, say: Callable[[str], None]) -> None:
-    """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change.
-
-    Nodes may still join a cluster, so there what is missing is only reported.
-    """
+    """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change."""
     import ray
 
     is_cluster, have, engines = is_joined(config.cluster), ray.cluster_resources(), config.engines
     trainings = [learner.training for learner in config.learners().values()]
     samples_itself = config.samples is None and any(training.examples == "selected" for training in trainings)
     engines_run = samples_itself or config.evaluation.questions is not None
-    demands = list(_demands("engines", "engine", engines, engines.min_engines)) if engines_run else []
+    wanted = list(demands("engines", engines, engines.min_engines, "_per_engine")) if engines_run else []
     for training in trainings:
-        demands += _demands("training", "worker", training, training.num_workers)
-    for key, wanted, resource in dict.fromkeys(demands):
-        found = have.get(resource, 0)
-        if wanted > found and is_cluster:
-            say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {found:g} now")
-        elif wanted > found:
-            raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {found:g}")
+        wanted += demands("training", training, training.num_workers, "_per_worker")
+    require(wanted, have, is_cluster, say)
     if engines_run and not is_cluster and config.sampling.backend == "vllm" and engines.num_gpus_per_engine == 0:
         _check_memory(config)
 
 
-def _demands(
-    section: str, unit: str, settings: EnginePoolConfig | TrainingConfig, count: int
-) -> Iterator[tuple[str, float, str]]:
-    """(key, amount in all, resource) of everything that Ray reserves for `count` engines or workers."""
+def demands(section: str, settings: Any, count: int, per_unit: str = "") -> Iterator[tuple[str, float, str]]:
+    """(key, amount in all, resource) of everything that Ray reserves for `count` engines, workers or replicas."""
     for device in ("gpu", "cpu"):
-        name = f"num_{device}s_per_{unit}"
-        yield f"{section}.{name}", getattr(settings, name) * count, device.upper()
-    for resource, amount in settings.resources.items():
+        name = f"num_{device}s{per_unit}"
+        yield f"{section}.{name}", (getattr(settings, name) or 0) * count, device.upper()
+    for resource, amount in (settings.resources or {}).items():
         yield f"{section}.resources", amount * count, resource
+
+
+def require(
+    wanted: Iterable[tuple[str, float, str]], have: Mapping[str, float], is_cluster: bool, say: Callable[[str], None]
+) -> None:
+    """Refuse `demands` that this machine cannot meet. Nodes may join a cluster, so there they are only reported."""
+    for key, amount, resource in dict.fromkeys(wanted):
+        found = have.get(resource, 0)
+        if amount > found and is_cluster:
+            say(f"waiting for nodes: {key} needs {amount:g} {resource}s in all, and the cluster has {found:g} now")
+        elif amount > found:
+            raise InputError(f"{key}: {amount:g} {resource}s are needed in all, and this machine has {found:g}")
 
 
 def _check_memory(config: Config) -> None:

@@ -8,9 +8,10 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 
@@ -61,6 +62,15 @@ def section_type(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := section_type(inner))), None)
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """(dotted key, field, value) of each setting in a section and in the sections inside it."""
+    for name, field in type(section).model_fields.items():
+        if isinstance(value := getattr(section, name), BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field, value
 
 
 def _check_name(name: str) -> str:
@@ -144,21 +154,30 @@ def may_change(mark: MayChange, before: object, is_done: Callable[[str], bool]) 
     return mark.always or (mark.if_empty and not before) or (bool(mark.until) and not any(map(is_done, mark.until)))
 
 
-def _results_keys(section: BaseModel, prefix: str = "", inherited: MayChange = _FIXED) -> Iterator[tuple[str, Any]]:
+def _results_keys(root: BaseModel) -> Iterator[tuple[str, Any]]:
     """The settings that results depend on, by dotted key; a dictionary with free keys is taken apart."""
-    for name, field in type(section).model_fields.items():
-        mark = next((one for one in field.metadata if isinstance(one, MayChange)), inherited)
-        if isinstance(value := getattr(section, name), BaseModel):
-            yield from _results_keys(value, f"{prefix}{name}.", mark)
-        elif mark.keys:
-            yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in mark.keys)
+    for key, _, value in leaves(root):
+        mark = mark_of(type(root), key)
+        if mark.keys:
+            yield from ((f"{key}.{inner}", value[inner]) for inner in value if inner not in mark.keys)
         elif not mark.always:
-            yield f"{prefix}{name}", value
+            yield key, value
 
 
 def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     """``key: what is wrong`` for each error of a model of type `root`."""
     return (_sentence(details, root) for details in error.errors())
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(root: type[_Model], values: Any, source: str = "") -> _Model:
+    """The checked values. Raises InputError, each sentence with `source` before it."""
+    try:
+        return root.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(source + said for said in sentences(error, root))) from None
 
 
 def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from east_ray.config.base import InputError, set_dotted
-from east_ray.config.settings import Config, validate
+from east_ray.config.base import InputError, set_dotted, validated
+from east_ray.config.settings import Config
 
 #: The folder of the YAML file that was read last, where `doors` looks for a user's modules; empty: none was read.
 MODULE_FOLDERS: list[Path] = []
@@ -56,7 +56,7 @@ def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
 
 def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
     """A checked configuration from plain values and dotted overrides; raises InputError."""
-    return validate(merge(values, overrides), source)
+    return validated(Config, merge(values, overrides), source)
 
 
 def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The sections of a run's settings, in the order of the stages."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -120,6 +122,11 @@ class SamplingConfig(Section):
     the same responses in any order of questions. On a GPU an unseeded sampler can be faster."""
 
 
+def num_shards(engine_args: Mapping[str, Any]) -> int:
+    """Tensor parallel times pipeline parallel size of an engine with these vLLM arguments."""
+    return math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+
+
 class EnginePoolConfig(Section):
     """The engines that sample and evaluate."""
 
@@ -147,9 +154,8 @@ class EnginePoolConfig(Section):
     def _ordered(self) -> Self:
         if self.min_engines > self.max_engines:
             raise ValueError(f"min_engines {self.min_engines} is greater than max_engines {self.max_engines}")
-        arguments, gpus = self.engine_args, self.num_gpus_per_engine
-        shards = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
-        by_ray = arguments.get("distributed_executor_backend") == "ray"  # its workers ask for GPUs themselves
+        shards, gpus = num_shards(self.engine_args), self.num_gpus_per_engine
+        by_ray = self.engine_args.get("distributed_executor_backend") == "ray"  # its workers ask for GPUs themselves
         if shards > 1 and gpus not in (0, shards) and not by_ray:
             raise ValueError(
                 f"num_gpus_per_engine {gpus:g}: tensor_parallel_size times pipeline_parallel_size in engine_args is "

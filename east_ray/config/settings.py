@@ -3,14 +3,14 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from east_ray.config import sections
-from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, sentences, set_dotted
+from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
@@ -220,12 +220,4 @@ class Config(Section):
                     f"{where}.{key}: only selection, weighting, training, seed and answers.responses may differ here"
                 )
             set_dotted(values, key, value)
-        return validate(values, f"{where}.")
-
-
-def validate(values: Mapping[str, Any], source: str) -> Config:
-    """A checked configuration; raises InputError, each sentence with `source` before it."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError("; ".join(source + said for said in sentences(error, Config))) from None
+        return validated(Config, values, f"{where}.")

@@ -1,11 +1,14 @@
-"""Folders on any file system: a path is local or an address that pyarrow or fsspec knows (s3://, gs://, …)."""
+"""Folders on any file system, and work on their parts as Ray tasks.
+
+A path is local or an address that pyarrow or fsspec knows (s3://, gs://, …).
+"""
 
 import functools
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,3 +233,40 @@ class Folder:
 def counts_by(table: pa.Table, column: str) -> dict[str, int]:
     """Value of a column -> number of rows with it, sorted by value."""
     return dict(sorted((str(row["values"]), int(row["counts"])) for row in table[column].value_counts().to_pylist()))
+
+
+#: Compressed bytes that one task reads: enough that its start does not count, and up to 256 tasks for a folder.
+_MIN_TASK_BYTES, _MAX_TASK_BYTES, _NUM_TASKS = 1 << 18, 32 << 20, 256
+
+
+def part_groups(folder: Folder) -> list[list[str]]:
+    """The folder's parts, some for each task; the same groups on every machine."""
+    sizes = folder.part_sizes()
+    wanted = num_bytes = min(_MAX_TASK_BYTES, max(_MIN_TASK_BYTES, sum(sizes.values()) // _NUM_TASKS))
+    groups: list[list[str]] = []
+    for part, size in sizes.items():
+        if num_bytes >= wanted:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(part)
+        num_bytes += size
+    return groups
+
+
+def run_tasks(work: Callable[[Any], Mapping[str, Any]], tasks: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Call `work` on each task, a JSON-like value, and yield the row of numbers that it gives, as tasks end.
+
+    One task alone runs in this process: to start Ray's workers would take longer than most such tasks do.
+    """
+    if len(tasks) == 1:
+        yield dict(work(tasks[0]))
+    elif tasks:
+        import ray.data
+
+        rows = [{"task": task} for task in tasks]
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            lambda batch: pa.Table.from_pylist([dict(work(row["task"])) for row in batch.to_pylist()]),
+            batch_size=1,
+            batch_format="pyarrow",
+        )
+        yield from results.iter_rows()
