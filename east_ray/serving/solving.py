@@ -234,30 +234,20 @@ class Solver:
 
     async def solve(self, asked: EngineRequest) -> SolveResult:
         """The result of all responses. Raises HTTPException 500 if the grader fails."""
-        solving = self._solving(asked)
         try:
-            async with contextlib.aclosing(self._finished(asked)) as parts:
-                async for finished in parts:
-                    await asyncio.to_thread(solving.add, finished)
-            solution = await asyncio.to_thread(solving.solution)
+            *_, (_, solution) = [part async for part in self._parts(asked)]
         except InputError as error:
             raise HTTPException(500, _explained(error)) from error
-        self._count(solution)
         return self._result(solution, asked)
 
     async def events(self, asked: EngineRequest) -> AsyncIterator[str]:
         """Server-sent events, see `SolveRequest.stream`. If an error ends the stream, its last event says so."""
-        solving = self._solving(asked)
         try:
-            async with contextlib.aclosing(self._finished(asked)) as parts:
-                async for finished in parts:
-                    await asyncio.to_thread(solving.add, finished)
-                    solution = await asyncio.to_thread(solving.solution)
+            async with contextlib.aclosing(self._parts(asked)) as parts:
+                async for finished, solution in parts:
                     is_done = solution.num_responses == asked.params.n
                     shown = asdict(self._result(solution, asked))
-                    if is_done:
-                        self._count(solution)
-                    else:  # repeated in every event, the texts would be most of the stream
+                    if not is_done:  # repeated in every event, the texts would be most of the stream
                         shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
                     yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
         except Exception as error:  # the status line has been sent, so the error can only be an event
@@ -265,21 +255,23 @@ class Solver:
                 end_replica("/v1/solve", error)
             yield _event({"error": {"message": _explained(error), "type": "InternalServerError", "code": 500}})
 
-    def _solving(self, asked: EngineRequest) -> Solving:
+    async def _parts(self, asked: EngineRequest) -> AsyncGenerator[tuple[list[ServedResponse], Solution], None]:
+        """Responses that finish together, and the solution by all so far; the complete one is counted."""
         question = Question(question_id="", question=asked.question)
-        return Solving(question, self._grader, no_answer=self._no_answer, abstain_above=asked.abstain_above)
-
-    async def _finished(self, asked: EngineRequest) -> AsyncGenerator[list[ServedResponse], None]:
+        solving = Solving(question, self._grader, no_answer=self._no_answer, abstain_above=asked.abstain_above)
         prompt = {"prompt_token_ids": asked.token_ids}
         async with contextlib.aclosing(self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}")) as outputs:
             async for output in outputs:
-                finished = [one for one in output.outputs if one.finish_reason is not None]
-                if any(one.finish_reason not in ("stop", "length") for one in finished):
+                ended = [one for one in output.outputs if one.finish_reason is not None]
+                if any(one.finish_reason not in ("stop", "length") for one in ended):
                     raise RuntimeError("the engine aborted a response")
-                if finished:
-                    yield [
-                        ServedResponse(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
-                    ]
+                if ended:
+                    finished = [ServedResponse(x.text, len(x.token_ids), x.finish_reason == "length") for x in ended]
+                    await asyncio.to_thread(solving.add, finished)
+                    solution = await asyncio.to_thread(solving.solution)
+                    if solution.num_responses == asked.params.n:
+                        self._count(solution)
+                    yield finished, solution
 
     def _result(self, solution: Solution, asked: EngineRequest) -> SolveResult:
         return SolveResult(**vars(solution), model=self._name, num_prompt_tokens=len(asked.token_ids))
