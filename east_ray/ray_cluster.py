@@ -21,6 +21,18 @@ _ENGINE_BASE_GIB = 1.2
 _HEAD_GONE_S, _CHECK_S = 30.0, 3.0
 
 
+@contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block: Ray installs one that ends the process without a message."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@_sigterm_handler_kept()
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or that of RAY_ADDRESS, or start a local Ray that ends with this process.
 
@@ -35,13 +47,11 @@ def connect(cluster: ClusterConfig) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # Not "auto": Ray would trust the address file of a cluster that has died.
-        with _sigterm_handler_kept():
-            ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
         try:
             _check_reachable(address)
-            with _sigterm_handler_kept():
-                ray.init(address=address, **quiet)
+            ray.init(address=address, **quiet)
             _watch_head(ray.get_runtime_context().gcs_address)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -58,17 +68,6 @@ def connect(cluster: ClusterConfig) -> None:
     # Errors are raised and shown by whoever catches them; Ray's loggers would print them a second time.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM after the block: Ray installs one that ends the process without a message."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _watch_head(address: str) -> None:
