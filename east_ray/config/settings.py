@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from east_ray.config import sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
@@ -85,22 +85,20 @@ class CompareConfig(Section):
     keep_models: bool = False
     """Keep the models after their evaluation."""
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         decided_by_lists = ("training.objective", "weighting")
         keys = [key for grid in self.grids for key, _ in flatten(grid.overrides)]
         if mine := [key for key in keys if key.startswith(decided_by_lists)]:
-            raise ValueError(f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides")
+            yield f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides"
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each may be given once")
+            yield "seeds: each may be given once"
         names = Counter(name for grid in self.grids for name, _ in grid.arms())
         name, times = names.most_common(1)[0]
         if times > 1:
-            raise ValueError(f"grids: two trainings are called {name}; give one grid a suffix")
+            yield f"grids: two trainings are called {name}; give one grid a suffix"
         if self.baseline is not None and self.baseline not in names:
             near = hint(self.baseline, list(names))
-            raise ValueError(f"baseline: no training is called {self.baseline}{near or '; known: ' + ', '.join(names)}")
-        return self
+            yield f"baseline: no training is called {self.baseline}{near or '; known: ' + ', '.join(names)}"
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Name -> overrides of everything that is compared."""
@@ -174,40 +172,37 @@ class Config(Section):
     cluster: Annotated[ClusterConfig, ANY_TIME] = ClusterConfig()
     """Where the run takes place."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if self.questions is not None and self.samples is not None:
-            raise ValueError("questions: give one of questions and samples, not both")
+            yield "questions: give one of questions and samples, not both"
         if self.samples is None:
             if self.questions is None and self.evaluation.questions is None:
-                raise ValueError("questions: give questions to learn from, samples, or evaluation.questions")
+                yield "questions: give questions to learn from, samples, or evaluation.questions"
             if not self.model:
-                raise ValueError("model: missing; this key is required")
+                yield "model: missing; this key is required"
         elif self.rounds > 1:
-            raise ValueError("rounds: given samples are one round; a second would need sampling")
+            yield "rounds: given samples are one round; a second would need sampling"
         elif self.training.examples == "reference_solutions":
-            raise ValueError("training.examples: reference_solutions needs questions, not samples")
+            yield "training.examples: reference_solutions needs questions, not samples"
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
-            raise ValueError("questions_per_round: fresh needs questions.max_questions, the number of each round")
-        return self
+            yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
+        yield from self._problems_of_models()
 
-    @model_validator(mode="after")
-    def _variants_resolve(self) -> Self:
+    def _problems_of_models(self) -> Iterator[str]:
         for name in self.variants:
             self.variant(name)
         taken = {BASE, TRAINED}
         for key, names in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
             if twice := taken.intersection(names):
-                raise ValueError(f"{key}: another model is called {twice.pop()}; choose another name")
+                yield f"{key}: another model is called {twice.pop()}; choose another name"
             taken.update(names)
         if self.compare:
             if self.evaluation.models or self.evaluation.responses_per_question:
-                raise ValueError("compare: cannot be combined with evaluation.models and sampled responses")
+                yield "compare: cannot be combined with evaluation.models and sampled responses"
             if self.variants or self.early_stopping or self.training.examples == "reference_solutions":
-                raise ValueError("compare: cannot be combined with variants, early_stopping and reference_solutions")
+                yield "compare: cannot be combined with variants, early_stopping and reference_solutions"
             for name in self.compare.arms():
                 self.variant(f"{name}-seed-{self.compare.seeds[0]}")
-        return self
 
     def learners(self) -> "dict[str, Config]":
         """Name -> configuration of each training of a round: the run's own and its variants, or a comparison's."""

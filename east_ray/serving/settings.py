@@ -7,11 +7,11 @@ import hashlib
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from east_ray.config import AnswersConfig, Config, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.base import Section, validated
@@ -67,11 +67,9 @@ class ReplicasConfig(Section):
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Other resources of a replica, e.g. {sampler: 1}. Default: in a cluster, those of an engine of the run."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is greater than max_replicas {self.max_replicas}")
-        return self
+            yield f"min_replicas {self.min_replicas} is greater than max_replicas {self.max_replicas}"
 
 
 class LimitsConfig(Section):
@@ -123,16 +121,14 @@ class ServingConfig(Section):
     address: str | None = None
     """Ray cluster to join, e.g. auto. Default: RAY_ADDRESS if it is set, else a Ray of this process's own."""
 
-    @model_validator(mode="after")
-    def _allowed(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         for name, instead in (("model", "model"), ("served_model_name", "name")):
             if name in self.engine_args:
-                raise ValueError(f"engine_args.{name}: not allowed; set `{instead}` of the service instead")
+                yield f"engine_args.{name}: not allowed; set `{instead}` of the service instead"
         has_token = self.token_file is not None or bool(os.environ.get(TOKEN_VARIABLE))
         if not (is_loopback(self.http.host) or has_token or self.allow_without_token):
             instead = f"set {TOKEN_VARIABLE} or token_file, or allow_without_token: true"
-            raise ValueError(f"http.host: {self.http.host} can be reached from other machines; {instead}")
-        return self
+            yield f"http.host: {self.http.host} can be reached from other machines; {instead}"
 
 
 def is_loopback(host: str) -> bool:
