@@ -43,7 +43,7 @@ def connect(cluster: ClusterConfig) -> None:
 
     if ray.is_initialized():
         return
-    address = _address(cluster)
+    address = address_of(cluster)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # Not "auto": Ray would trust the address file of a cluster that has died.
@@ -93,13 +93,8 @@ def _watch_head(address: str) -> None:
     threading.Thread(target=watch, daemon=True, name="head").start()
 
 
-def is_joined(cluster: ClusterConfig) -> bool:
-    """Whether the cluster exists without this process."""
-    return _address(cluster) is not None
-
-
-def _address(cluster: ClusterConfig) -> str | None:
-    """The address of the cluster to join; None for a local Ray."""
+def address_of(cluster: ClusterConfig) -> str | None:
+    """The address of the cluster to join; None for a local Ray, which ends with this process."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     return None if address == "local" else address
 
@@ -115,7 +110,7 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
     """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change."""
     import ray
 
-    is_cluster, have, engines = is_joined(config.cluster), ray.cluster_resources(), config.engines
+    is_cluster, have, engines = address_of(config.cluster) is not None, ray.cluster_resources(), config.engines
     trainings = [learner.training for learner in config.learners().values()]
     samples_itself = config.samples is None and any(training.examples == "selected" for training in trainings)
     engines_run = samples_itself or config.evaluation.questions is not None

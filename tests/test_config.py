@@ -96,6 +96,11 @@ def test_bad_settings_are_refused_in_one_sentence(override: str, message: str) -
     assert "\n" not in str(error.value)
 
 
+def test_a_comparison_has_no_variants() -> None:
+    with pytest.raises(InputError, match="compare: cannot be combined with variants"):
+        resolve(MINIMAL, ["compare={}", "variants.a.weighting.signal=uniform"])
+
+
 def test_missing_keys_are_named() -> None:
     with pytest.raises(InputError, match="model: missing; this key is required"):
         resolve({"run_dir": "r", "questions": {"path": "q"}})

@@ -36,10 +36,7 @@ class Section(BaseModel):
 
 
 class Part:
-    """Marks a string that names a built-in part, or a user's own as ``package.module:name``; checks the spelling.
-
-    The room that the part belongs to loads it with `doors.load`.
-    """
+    """Marks a string that names a built-in part or a user's own ``package.module:name``, which `doors.load` loads."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -148,10 +145,7 @@ def changes(stored: BaseModel, given: BaseModel) -> dict[str, tuple[Any, Any]]:
 
 
 def differences(stored: BaseModel, given: BaseModel, is_done: Callable[[str], bool] = lambda stage: True) -> list[str]:
-    """What forbids that a stored run goes on with the given settings, as ``key: 1 there, 2 now``.
-
-    `is_done` says whether a stage is done; by default all are.
-    """
+    """What forbids that a stored run goes on, as ``key: 1 there, 2 now``. `is_done`: of a stage; by default all are."""
     return [
         f"{key}: {before!r} there, {now!r} now"
         for key, (before, now) in changes(stored, given).items()

@@ -189,20 +189,20 @@ class Config(Section):
         yield from self._problems_of_models()
 
     def _problems_of_models(self) -> Iterator[str]:
-        for name in self.variants:
-            self.variant(name)
-        taken = {BASE, TRAINED}
-        for key, names in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
-            if twice := taken.intersection(names):
-                yield f"{key}: another model is called {twice.pop()}; choose another name"
-            taken.update(names)
+        names = list(self.variants)
         if self.compare:
             if self.evaluation.models or self.evaluation.responses_per_question:
                 yield "compare: cannot be combined with evaluation.models and sampled responses"
             if self.variants or self.early_stopping or self.training.examples == "reference_solutions":
                 yield "compare: cannot be combined with variants, early_stopping and reference_solutions"
-            for name in self.compare.arms():
-                self.variant(f"{name}-seed-{self.compare.seeds[0]}")
+            names = [f"{name}-seed-{self.compare.seeds[0]}" for name in self.compare.arms()]
+        for name in names:
+            self.variant(name)
+        taken = {BASE, TRAINED}
+        for key, models in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
+            if twice := taken.intersection(models):
+                yield f"{key}: another model is called {twice.pop()}; choose another name"
+            taken.update(models)
 
     def learners(self) -> "dict[str, Config]":
         """Name -> configuration of each training of a round: the run's own and its variants, or a comparison's."""
@@ -210,10 +210,7 @@ class Config(Section):
         return ({} if self.compare else {TRAINED: self}) | {name: self.variant(name) for name in names}
 
     def variant(self, name: str) -> "Config":
-        """The configuration of a variant or of a comparison's training: this one with the overrides of that name.
-
-        Raises InputError if a setting cannot be overridden or its value is refused.
-        """
+        """The configuration of a variant or of a comparison's training. Raises InputError if an override is refused."""
         values = self.model_dump() | {"variants": {}, "compare": None}
         where = "compare" if self.compare else f"variants.{name}"
         for key, value in flatten(self.compare.trainings()[name] if self.compare else self.variants[name]):
@@ -241,10 +238,7 @@ _Loader.add_implicit_resolver(
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML file, with dotted overrides (``key.path=value``, the value read as YAML).
-
-    Raises InputError that names the file, the key, the value and what was expected.
-    """
+    """The configuration in a YAML file with overrides (``key.path=value``, the value as YAML). Raises InputError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:

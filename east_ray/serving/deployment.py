@@ -23,7 +23,7 @@ from east_ray.answers.grading import Grader
 from east_ray.config import ClusterConfig, InputError
 from east_ray.config.base import validated
 from east_ray.questions.prompts import load_tokenizer
-from east_ray.ray_cluster import connect, demands, is_joined, require
+from east_ray.ray_cluster import address_of, connect, demands, require
 from east_ray.serving.application import build_application
 from east_ray.serving.settings import TOKEN_VARIABLE, HttpConfig, ServingConfig, resolve, token_digest, with_gpus
 from east_ray.storage import local_copy
@@ -146,7 +146,8 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     from ray import serve
 
     digest, cluster, http = token_digest(settings), ClusterConfig(address=settings.address), settings.http
-    if settings.replicas.resources is None and not is_joined(cluster):
+    is_joined = address_of(cluster) is not None
+    if settings.replicas.resources is None and not is_joined:
         # The run's custom resources belong to the run's cluster; a Ray of this process's own has none of them.
         replicas = settings.replicas.model_copy(update={"resources": {}})
         settings = settings.model_copy(update={"replicas": replicas})
@@ -158,7 +159,7 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # in this process only; replicas log to files
     _start_proxies(http)
     wanted = demands("replicas", settings.replicas, settings.replicas.min_replicas)
-    require(wanted, ray.cluster_resources(), is_joined(cluster), say)
+    require(wanted, ray.cluster_resources(), is_joined, say)
     target = serve.RunTarget(app, name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     _wait_until_it_runs(settings.model, say)
@@ -166,7 +167,7 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     say(f"serving {settings.name} at http://{host}:{http.port}")
     for node in ray.nodes():
         say(f"metrics of {node['NodeManagerAddress']}: port {node['MetricsExportPort']}")
-    if not is_joined(cluster):
+    if not is_joined:
         _serve_until_interrupted(settings.replicas.drain_s, say)
 
 

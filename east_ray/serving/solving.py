@@ -165,10 +165,9 @@ class SolveResult(Solution):
 class EngineRequest:
     """A question as the engine gets it."""
 
-    question: str
+    request: SolveRequest
     token_ids: list[int]
     params: Any  # vllm.SamplingParams
-    abstain_above: float | None
 
 
 def count_in_metrics(solution: Solution) -> None:
@@ -190,10 +189,7 @@ class Solver:
         grader: Grader,
         count: Callable[[Solution], None] = count_in_metrics,
     ) -> None:
-        """`engine` is a vllm AsyncLLM, or anything with its `generate`, `errored` and `model_config.max_model_len`.
-
-        `settings` are resolved. `count` is called once for each complete solution.
-        """
+        """`engine` is like vLLM's AsyncLLM, `settings` are resolved, `count` is called for each complete solution."""
         assert settings.prompt is not None and settings.answers is not None, "the settings are not resolved"
         self._engine, self._tokenizer, self._grader, self._count = engine, tokenizer, grader, count
         self._name, self._limits, self._prompt = settings.name, settings.limits, settings.prompt
@@ -225,7 +221,7 @@ class Solver:
             seed=request.seed,
             output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
         )
-        return EngineRequest(request.question, token_ids, params, request.abstain_above)
+        return EngineRequest(request, token_ids, params)
 
     def require_engine(self) -> None:
         """Raise the error of a dead engine while the request can still be given to another replica."""
@@ -257,8 +253,8 @@ class Solver:
 
     async def _parts(self, asked: EngineRequest) -> AsyncGenerator[tuple[list[ServedResponse], Solution], None]:
         """Responses that finish together, and the solution by all so far; the complete one is counted."""
-        question = Question(question_id="", question=asked.question)
-        solving = Solving(question, self._grader, no_answer=self._no_answer, abstain_above=asked.abstain_above)
+        question, abstain_above = Question("", asked.request.question), asked.request.abstain_above
+        solving = Solving(question, self._grader, no_answer=self._no_answer, abstain_above=abstain_above)
         prompt = {"prompt_token_ids": asked.token_ids}
         async with contextlib.aclosing(self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}")) as outputs:
             async for output in outputs:

@@ -201,10 +201,7 @@ class Folder:
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:
-        """A function that adds lines to a new text file while the block runs.
-
-        Remote file systems cannot append: there the file is written again every half minute and at the end.
-        """
+        """A function that adds lines to a new text file; a remote one cannot grow, so it is rewritten at times."""
         self.write_text(name, "")
         if self.is_local:
             with Path(self.path, name).open("a", encoding="utf-8", buffering=1) as file:
@@ -253,11 +250,8 @@ def part_groups(folder: Folder) -> list[list[str]]:
 
 
 def run_tasks(work: Callable[[Any], Mapping[str, Any]], tasks: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Call `work` on each task, a JSON-like value, and yield the row of numbers that it gives, as tasks end.
-
-    One task alone runs in this process: to start Ray's workers would take longer than most such tasks do.
-    """
-    if len(tasks) == 1:
+    """Call `work` on each task, a JSON-like value, and yield the row of numbers that it gives, as tasks end."""
+    if len(tasks) == 1:  # in this process: Ray's workers would take longer to start than most tasks take
         yield dict(work(tasks[0]))
     elif tasks:
         import ray.data
@@ -278,10 +272,7 @@ def resolve_model(model: str) -> str:
 
 
 def local_copy(path: str) -> str:
-    """A local copy of a remote model folder; hub names and local folders are returned unchanged.
-
-    Engines and workers read models from a local disk, so a model in s3:// or gs:// is fetched once for each machine.
-    """
+    """A copy of a remote model folder, fetched once for each machine; hub names and local folders are unchanged."""
     if "://" not in path:
         return path
     filesystem, inner = locate(path)
