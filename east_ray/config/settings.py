@@ -51,8 +51,7 @@ class GridConfig(Section):
     mappings: Annotated[list[sections.MappingName], Field(min_length=1)] = ["power"]
     """Mappings of every signal but uniform."""
     overrides: dict[str, Any] = {}
-    """Settings of selection, weighting and training, and answers.responses, for all of them, e.g.
-    {training.learning_rate: 2.0e-7}."""
+    """Settings of selection, weighting, training and answers.responses for all of them, e.g. {training.beta: 0.1}."""
     suffix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+)?$")] = ""
     """Added to the names, e.g. -lr1, to tell apart grids that differ only in their overrides."""
 
@@ -128,8 +127,7 @@ class Config(Section):
     run_dir: Annotated[str, ANY_TIME]
     """Where everything is written: a local folder, s3://… or gs://…"""
     model: Annotated[str, MayChange(if_empty=True)] = ""
-    """The model to improve: a folder in Hugging Face format or a hub name. Only `east-ray weigh` on given `samples`
-    works without one."""
+    """The model to improve: a folder in Hugging Face format or a hub name. Only `weigh` of given samples needs none."""
     description: Annotated[str, ANY_TIME] = ""
     """A description of the run, in your own words."""
     seed: int = 0

@@ -139,8 +139,7 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
 
     In a joined cluster the service stays and this returns; a service that runs there already has its replicas replaced
     one after another, without a failed request. Otherwise this process has a Ray of its own and serves until SIGINT or
-    SIGTERM, and then finishes the requests in progress. Raises InputError if the settings cannot be used or no replica
-    can start.
+    SIGTERM, and then finishes the requests in progress. Raises InputError if this cannot be done.
     """
     import ray
     from ray import serve

@@ -92,8 +92,7 @@ class ServingConfig(Section):
     """A served model."""
 
     model: str
-    """A run (its directory or its YAML file), whose newest trained model is served; or a folder in Hugging Face format,
-    or a hub name."""
+    """A run (its directory or YAML file), whose newest trained model is served; or a model's folder or hub name."""
     round: Annotated[int, Field(ge=0)] | None = None
     """With a run: the round whose model is served. Default: the last round that has a trained model."""
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_./-]*)?$")] = ""
@@ -106,8 +105,7 @@ class ServingConfig(Section):
     """vLLM engine arguments, in addition to those of the run and with precedence over them, e.g. {max_model_len: 4096}.
     `model` and `served_model_name` are not allowed."""
     env: dict[str, str] = {}
-    """Environment variables of the replicas, in addition to those of the run. Ray shows them, so they are no place for
-    secrets."""
+    """Environment variables of the replicas beside those of the run. No secrets: Ray shows them."""
     limits: LimitsConfig = LimitsConfig()
     """Limits of one request."""
     replicas: ReplicasConfig = ReplicasConfig()

@@ -81,20 +81,18 @@ class Solution:
     """Largest first; of equal size, the one whose first response came first."""
 
 
+@dataclass
 class Solving:
     """The responses to one question as they arrive, and the solution so far. Each response is read once."""
 
-    def __init__(
-        self,
-        question: Question,
-        grader: Grader,
-        *,
-        no_answer: Literal["cluster", "exclude"] = "cluster",
-        abstain_above: float | None = None,
-    ) -> None:
-        """`abstain_above` is the largest entropy, in nats, with which an answer is given; None: always."""
-        self._tally = Tally(question, grader)
-        self._no_answer, self._abstain_above = no_answer, abstain_above
+    question: Question
+    grader: Grader
+    no_answer: Literal["cluster", "exclude"] = "cluster"
+    abstain_above: float | None = None
+    """The largest entropy, in nats, with which an answer is given; None: always."""
+
+    def __post_init__(self) -> None:
+        self._tally = Tally(self.question, self.grader)
         self._responses: list[ServedResponse] = []
 
     def add(self, responses: Sequence[ServedResponse]) -> None:
@@ -106,9 +104,9 @@ class Solving:
         """The solution by all responses so far; without responses, no answer and entropy 0."""
         graded, num_responses = self._tally.graded(), len(self._responses)
         answered = [cluster for cluster in graded.clusters if cluster.answer is not None]
-        entropy = measured("", graded.clusters, self._no_answer).entropy
+        entropy = measured("", graded.clusters, self.no_answer).entropy
         majority = answered[0] if answered else None
-        abstained = majority is not None and self._abstain_above is not None and entropy > self._abstain_above
+        abstained = majority is not None and self.abstain_above is not None and entropy > self.abstain_above
         first = {place: index for index, place in reversed(list(enumerate(graded.cluster)))}
         return Solution(
             answer=majority.answer if majority and not abstained else None,
@@ -136,8 +134,7 @@ class SolveRequest(BaseModel):
     question: Annotated[str, Field(min_length=1)]
     """The question's text; the server renders the prompt as in training."""
     responses: Annotated[int, Field(ge=1)] | None = None
-    """Number of responses to sample, by default 16 or the server's limit. More responses give better estimates of the
-    entropy and the majority answer."""
+    """Number of responses, by default 16 or the server's limit. More give better estimates of entropy and answer."""
     temperature: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

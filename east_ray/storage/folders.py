@@ -277,7 +277,6 @@ def local_copy(path: str) -> str:
         return path
     filesystem, inner = locate(path)
     infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
-    files = sorted(info.path for info in infos if info.type == pafs.FileType.File)
     # The model card (.md) is written again after the evaluation; the model stays the same.
     identity = [(info.path, info.size, info.mtime_ns) for info in infos if not info.path.endswith(".md")]
     stamp = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
@@ -285,7 +284,7 @@ def local_copy(path: str) -> str:
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.stat().st_uid != os.getuid():
         raise InputError(f"{cache} belongs to another user; models cannot be fetched into it")
-    if not files:
+    if not any(info.type == pafs.FileType.File for info in infos):
         raise InputError(f"model: {path} does not exist or is empty")
     target = cache / stamp
     with (cache / f"{stamp}.lock").open("w") as lock:
@@ -294,10 +293,7 @@ def local_copy(path: str) -> str:
             _remove_unused(cache)
             # Fetched into another folder and renamed: a killed process leaves no incomplete copy.
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                for file in files:
-                    destination = Path(scratch, "model", os.path.relpath(file, inner))
-                    destination.parent.mkdir(parents=True, exist_ok=True)
-                    pafs.copy_files(file, str(destination), source_filesystem=filesystem)
+                pafs.copy_files(inner, f"{scratch}/model", source_filesystem=filesystem)
                 Path(scratch, "model").rename(target)
         os.utime(target)
     return str(target)
@@ -329,12 +325,11 @@ def model_fingerprint(path: str) -> str:
     for file in sorted(file for file in Path(path).iterdir() if file.is_file() and file.suffix not in (".md", "")):
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
+        stride, probe = (_STRIDE_BYTES, _PROBE_BYTES) if size > WHOLE_BYTES else (WHOLE_BYTES, WHOLE_BYTES)
         with file.open("rb") as content:
-            if size <= WHOLE_BYTES:
-                digest.update(content.read())
-            for begin in range(0, size if size > WHOLE_BYTES else 0, _STRIDE_BYTES):
+            for begin in range(0, size, stride):
                 content.seek(begin)
-                digest.update(content.read(_PROBE_BYTES))
+                digest.update(content.read(probe))
     return digest.hexdigest()
 
 

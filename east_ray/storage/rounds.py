@@ -73,10 +73,9 @@ class RunDirectory:
             doors.leave_out(Path(path))
         self._sources = {} if only_read else doors.sources(config)
         try:
-            stored = self.folder.read_text("config.yaml")
             has_begun = any((self.round(0) / name).exists for name in ("stages", "samples"))
-            if stored is None or not has_begun:  # until then every setting may change
-                stored = None
+            stored = self.folder.read_text("config.yaml") if has_begun else None  # until then every setting may change
+            if stored is None:
                 self.store(config)
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
