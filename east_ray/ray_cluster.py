@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from east_ray.config import ClusterConfig, Config, InputError
+from east_ray.config.base import Section
 from east_ray.storage import resolve_model
 
 #: Measured memory of an engine's process besides parameters and key-value cache: code and buffers of the libraries.
@@ -122,12 +122,13 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
         _check_memory(config)
 
 
-def demands(section: str, settings: Any, count: int, per_unit: str = "") -> Iterator[tuple[str, float, str]]:
+def demands(section: str, settings: Section, count: int, per_unit: str = "") -> Iterator[tuple[str, float, str]]:
     """(key, amount in all, resource) of everything that Ray reserves for `count` engines, workers or replicas."""
+    values = dict(settings)
     for device in ("gpu", "cpu"):
         name = f"num_{device}s{per_unit}"
-        yield f"{section}.{name}", (getattr(settings, name) or 0) * count, device.upper()
-    for resource, amount in (settings.resources or {}).items():
+        yield f"{section}.{name}", (values[name] or 0) * count, device.upper()
+    for resource, amount in (values["resources"] or {}).items():
         yield f"{section}.resources", amount * count, resource
 
 

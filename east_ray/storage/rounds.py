@@ -94,6 +94,7 @@ class RunDirectory:
         self.__dict__.pop("config", None)
 
     def _stored_sources(self) -> dict[str, str]:
+        """Dotted key -> hash of the user's module there, of every module that the run has named."""
         return dict(json.loads(self.folder.read_text("doors.json") or "{}"))
 
     def _is_done(self, stage: str) -> bool:
