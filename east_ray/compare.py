@@ -20,7 +20,7 @@ from rich.console import Console
 
 from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config.base import differences
-from east_ray.config.files import dump, parse
+from east_ray.config.settings import dump, parse
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples

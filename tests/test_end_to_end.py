@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from east_ray.config.files import load
+from east_ray.config.settings import load
 from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import tidy

@@ -74,7 +74,7 @@ def test_a_fingerprint_is_of_content_and_not_of_place(quickstart: Path, tmp_path
 
 
 def test_a_large_file_is_probed_all_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("east_ray.storage.models.WHOLE_BYTES", 1 << 20)
+    monkeypatch.setattr("east_ray.storage.folders.WHOLE_BYTES", 1 << 20)
     file = tmp_path / "model.safetensors"
     file.write_bytes(bytes(5 << 20))
     seen = {model_fingerprint(str(tmp_path))}

@@ -19,7 +19,7 @@ from rounds import RULES, graded, judged, sample, write_round
 
 from east_ray import weighting
 from east_ray.answers.graders import MathGrader
-from east_ray.config.files import resolve
+from east_ray.config.settings import resolve
 from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, StudyPage

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from east_ray.config import BASE
-from east_ray.config.files import dump
+from east_ray.config.settings import dump
 from east_ray.records import EvaluationMetrics
 from east_ray.report.summary import describe
 from east_ray.report.wording import interval, percent

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from east_ray.config import Config, InputError
-from east_ray.config.files import dump
+from east_ray.config.settings import dump
 from east_ray.records import StudyPage
 from east_ray.report.accuracy import accuracy_blocks, blocks_over_rounds, comparison_blocks
 from east_ray.report.html import shown

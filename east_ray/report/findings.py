@@ -39,7 +39,7 @@ def write_findings(round_: Round, rules_of: RulesOf) -> None:
         for name, page in _pages(round_, rules_of):
             (round_.stages / "studies").write_text(f"{name}.json", json.dumps(page, indent=1) + "\n")
             line.advance(1, page["title"].lower())
-        line.update(line.done, "")
+        line.advance(0)
 
 
 def _is_weighed(round_: Round) -> bool:

@@ -17,7 +17,7 @@ from east_ray.records import SAMPLES, StudyPage, StudySeries
 from east_ray.report.studies.shares import Share, number_words, rank_correlation, share_of, share_words
 from east_ray.selection import SelectionRules, reason_to_discard
 from east_ray.storage import Folder
-from east_ray.storage.tasks import part_groups, run_tasks
+from east_ray.storage.folders import part_groups, run_tasks
 
 _QUESTIONS_AT_ONCE = 64
 
