@@ -243,10 +243,11 @@ def doctor(
 
 def _show(directory: RunDirectory, last_line: str = "") -> None:
     """Show the tables of a run, and then a line."""
-    from east_ray.report import terminal
+    from east_ray.report.summary import summarize
+    from east_ray.report.terminal import print_summary
 
     console = _console()
-    terminal.print_summary(terminal.summarize(directory), console)
+    print_summary(summarize(directory), console)
     if last_line:
         console.print(f"\n{last_line}", soft_wrap=True)
 

@@ -8,8 +8,7 @@ from typing import Any
 from east_ray.config import BASE
 from east_ray.config.files import dump
 from east_ray.records import EvaluationMetrics
-from east_ray.report.summary import describe
-from east_ray.report.wording import interval, percent
+from east_ray.report.summary import describe, interval, percent
 from east_ray.storage.rounds import Learner, Round
 
 #: The file of a card, where the Hugging Face hub looks for it.

@@ -9,13 +9,19 @@ from pathlib import PurePosixPath
 from east_ray.config import Config, InputError
 from east_ray.config.files import dump
 from east_ray.records import StudyPage
-from east_ray.report.accuracy import accuracy_blocks, blocks_over_rounds, comparison_blocks
 from east_ray.report.html import shown
-from east_ray.report.page import Block, Figure, Fold, PageSection, Paragraph, Table, render
-from east_ray.report.plots import Series, curves
-from east_ray.report.summary import RoundSummary, TrainingResults, arm_labels, summarize
-from east_ray.report.training import funnel_blocks, question_blocks, step_blocks, weight_blocks
-from east_ray.report.wording import duration, verdicts
+from east_ray.report.page import Block, Fold, PageSection, Table, render
+from east_ray.report.plots import curves
+from east_ray.report.sections import (
+    accuracy_blocks,
+    blocks_over_rounds,
+    comparison_blocks,
+    funnel_blocks,
+    question_blocks,
+    step_blocks,
+    weight_blocks,
+)
+from east_ray.report.summary import RoundSummary, TrainingResults, arm_labels, duration, summarize, verdicts
 from east_ray.storage import Folder, RunDirectory, locate
 
 
@@ -71,7 +77,7 @@ def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) 
 def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     """The description, a table of settings and the verdicts of the last round."""
     if config.description:
-        yield Paragraph(config.description)
+        yield config.description
     training, weighting = config.training, config.weighting
     source, held_out = config.questions or config.samples, config.evaluation.questions
     seconds = sum(record.seconds for summary in rounds for record in summary.records.values())
@@ -94,7 +100,7 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
     ]
     yield Table("", ["setting", "value"], rows)
     for summary in rounds[-1:]:
-        yield from (Paragraph(line) for line in verdicts(summary))
+        yield from verdicts(summary)
 
 
 def _responses(config: Config) -> str:
@@ -137,13 +143,12 @@ def _row(name: str, seconds: float, num_responses: int | None, num_tokens: int |
 def _study(page: StudyPage) -> Iterator[Block]:
     """Its text, tables, curves and folded texts, as far as it has them."""
     if text := page.get("text"):
-        yield Paragraph(text)
+        yield text
     for table in page.get("tables", []):
         rows = [[_cell(value) for value in row] for row in table["rows"]]
         yield Table(table["caption"], [str(column) for column in table["columns"]], rows)
     for figure in page.get("curves", []):
-        series = [Series(one["label"], one["x"], one["y"], one.get("low"), one.get("high")) for one in figure["series"]]
-        yield Figure(figure["title"], curves(figure["title"], series, figure["x_label"], figure["y_label"]))
+        yield curves(figure["title"], figure["series"], figure["x_label"], figure["y_label"])
     for folded in page.get("texts", []):
         yield Fold(folded["title"], [(block["label"], block["text"]) for block in folded["blocks"]])
 

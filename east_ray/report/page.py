@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import ClassVar
 
 from east_ray.report.html import templates
+from east_ray.report.plots import Figure
 from east_ray.report.questions import ShownQuestion, cluster_words
 
 #: Packages whose versions the page names.
@@ -23,7 +23,6 @@ _WIDE_CHARS = 70
 class Table:
     """Cells are text. Columns of numbers are aligned to the right."""
 
-    kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -42,27 +41,9 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure with its caption; plots.py has escaped what is in it."""
-
-    kind: ClassVar[str] = "figure"
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A paragraph."""
-
-    kind: ClassVar[str] = "text"
-    text: str
-
-
-@dataclass(frozen=True)
 class Fold:
     """Texts that are shown when their title is opened; each with a label, which may be empty."""
 
-    kind: ClassVar[str] = "fold"
     title: str
     texts: Sequence[tuple[str, str]]
     max_chars: int = 4000
@@ -72,12 +53,12 @@ class Fold:
 class Questions:
     """A table of questions that a reader can search and sort."""
 
-    kind: ClassVar[str] = "questions"
     caption: str
     questions: Sequence[ShownQuestion]
 
 
-Block = Table | Figure | Paragraph | Fold | Questions
+#: A text is a paragraph.
+Block = str | Table | Figure | Fold | Questions
 
 
 @dataclass(frozen=True)

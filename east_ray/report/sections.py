@@ -1,7 +1,11 @@
-"""Sections on accuracy: greedy decoding, sampled responses, the arms of a comparison, and one round after another."""
+"""The sections of a round: its questions, weights and training, the accuracies of its models, the arms compared."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from east_ray.config import BASE
 from east_ray.records import (
@@ -13,11 +17,30 @@ from east_ray.records import (
     ModelDifference,
     SampledDifference,
     SampledMetrics,
+    StudySeries,
 )
-from east_ray.report.page import Block, Figure, Paragraph, Table
-from east_ray.report.plots import MAX_CURVES, Series, Whisker, band, curves, whisker, whiskers
-from east_ray.report.summary import BASE_LABEL, QUANTILES, RoundSummary, labels, quantiles
-from east_ray.report.wording import difference_of, duration, interval, percent, signed, verdicts, with_interval
+from east_ray.report import plots
+from east_ray.report.page import Block, Questions, Table
+from east_ray.report.plots import MAX_CURVES, Figure, band, whisker
+from east_ray.report.questions import shown_questions
+from east_ray.report.summary import (
+    BASE_LABEL,
+    QUANTILES,
+    RoundSummary,
+    arm_labels,
+    difference_of,
+    duration,
+    interval,
+    labels,
+    percent,
+    percent_of,
+    quantiles,
+    signed,
+    verdicts,
+    with_interval,
+)
+from east_ray.storage import RunDirectory
+from east_ray.storage.rounds import listed
 
 #: Most rows of a table that grows with the number of models.
 _MAX_ROWS = 40
@@ -25,16 +48,130 @@ _MAX_ROWS = 40
 _MIN_EXPONENTS = 3
 
 
+# ---------------------------------------------------------------------------------------------- questions and training
+
+
+def funnel_blocks(summary: RoundSummary) -> Iterator[Block]:
+    """What became of the questions that were asked."""
+    if not summary.trainings:
+        return
+    first = summary.trainings[0]
+    yield outcomes_table(summary)
+    bars = plots.bars("Questions asked, set aside, kept and discarded", summary.outcomes)
+    yield replace(bars, caption="From asked to kept")
+    if first.num_responses:
+        share = percent_of(first.num_truncated, first.num_responses)
+        yield f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated."
+    if differing := [one for one in summary.arms if (one.kept, one.discarded) != (first.kept, first.discarded)]:
+        shown_as = arm_labels(summary)
+        rows = [[shown_as[one.arm], f"{one.kept:,}", listed(one.discarded)] for one in [first, *differing]]
+        yield Table("Trainings that keep other questions", ["training", "kept", "discarded"], rows)
+
+
+def outcomes_table(summary: RoundSummary) -> Table:
+    """How many questions had which outcome."""
+    rows = [[name, f"{count:,}", percent_of(count, summary.asked)] for name, count in summary.outcomes.items()]
+    return Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
+
+
+def weight_blocks(summary: RoundSummary) -> Iterator[Block]:
+    """Entropies and weights of the kept questions."""
+    if not summary.trainings or not summary.trainings[0].entropies.size:
+        return
+    first, shown_as = summary.trainings[0], arm_labels(summary)
+    yield weights_table(summary)
+    entropies = {"entropy": first.entropies}
+    yield plots.histogram("Entropy of the answers to kept questions", entropies, "entropy (nats)")
+    if unequal := {shown_as[one.arm]: one.weights for one in summary.arms if np.unique(one.weights).size > 1}:
+        title = "Weights" if len(unequal) > 1 else f"Weights: {next(iter(unequal))}"
+        yield plots.histogram(title, unequal, "weight")
+    title = "Entropy against pass rate"
+    density = plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)")
+    yield replace(density, caption=f"{title}; a larger dot is more questions")
+
+
+def weights_table(summary: RoundSummary) -> Table:
+    """How the entropies and the weights of the kept questions spread."""
+    shown_as, arrays = arm_labels(summary), {"entropy (nats)": summary.trainings[0].entropies}
+    arrays |= {f"weight: {shown_as[one.arm]}": one.weights for one in summary.arms}
+    rows = [[name, *(f"{value:.2f}" for value in quantiles(array))] for name, array in arrays.items() if array.size]
+    return Table("Over the kept questions", ["", *QUANTILES], rows)
+
+
+def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
+    """A table of some questions with examples of their responses."""
+    if not summary.trainings:
+        return
+    first, config = summary.trainings[0], directory.config
+    # From the second round on, each training of a comparison has samples of its own.
+    has_own = config.compare is not None and summary.number > 0
+    stages = first.stages if has_own else directory.round(summary.number)
+    num_responses = config.learners()[first.name].answers.responses
+    found = shown_questions(first, stages / "samples", stages / "answers", num_responses=num_responses)
+    if found:
+        yield Questions(
+            f"{len(found):,} of {summary.asked:,} questions: kept ones with the least and the greatest entropies and a "
+            "spread between them, and discarded ones. Open a question to read its responses.",
+            found,
+        )
+
+
+def step_blocks(summary: RoundSummary) -> Iterator[Block]:
+    """Loss, learning rate, gradient norm and speed by step."""
+    trained = [one for one in summary.trainings if one.steps.get("loss") is not None]
+    if not trained:
+        return
+    metrics = {
+        "loss": ("Loss, weighted", "loss"),
+        "unweighted_loss": ("Loss, without weights", "loss"),
+        "learning_rate": ("Learning rate", "learning rate"),
+        "gradient_norm": ("Gradient norm", "norm before clipping"),
+        "tokens_per_s": ("Training speed", "tokens/s"),
+    }
+    if all(np.array_equal(one.steps["loss"], one.steps.get("unweighted_loss", np.empty(0))) for one in trained):
+        del metrics["unweighted_loss"]  # all weights are 1
+    for metric, (title, y_label) in metrics.items():
+        if curves := training_curves(summary, metric):
+            figure = plots.curves(title, curves, "step", y_label)
+            by_arm = f"{title}: mean of each arm, band from least to greatest"
+            yield figure if len(trained) <= MAX_CURVES else replace(figure, caption=by_arm)
+
+
+def training_curves(summary: RoundSummary, metric: str) -> list[StudySeries]:
+    """A metric of the steps of each training; of more than six, of each arm: the mean over its seeds and their range.
+
+    The curve of an arm that is still in training is as long as its shortest training.
+    """
+    trained = [one for one in summary.trainings if metric in one.steps]
+    by_arm = len(trained) > MAX_CURVES
+    steps: dict[str, list[NDArray[np.float64]]] = {}
+    for one in trained:
+        steps.setdefault(one.arm if by_arm else one.name, []).append(one.steps[metric])
+    shown_as = arm_labels(summary) if by_arm else labels(summary)
+    series = []
+    for name, arrays in steps.items():
+        length = min(len(array) for array in arrays)
+        stacked = np.stack([array[:length] for array in arrays])
+        curve: StudySeries = {"label": shown_as[name], "x": range(1, length + 1), "y": stacked.mean(0).tolist()}
+        if len(arrays) > 1:
+            curve |= {"low": stacked.min(0).tolist(), "high": stacked.max(0).tolist()}
+        series.append(curve)
+    return series
+
+
+# ------------------------------------------------------------------------------------------ accuracies of the models
+
+
 def accuracy_blocks(summary: RoundSummary) -> Iterator[Block]:
     """Everything that evaluation/metrics.json has."""
     if summary.metrics is None:
         return
     metrics, shown_as = summary.metrics, labels(summary)
-    yield _greedy(metrics, shown_as)
+    yield greedy_table(metrics, shown_as)
     if summary.comparison is None:
         points = [whisker(shown_as[name], row, "accuracy") for name, row in metrics["accuracy"].items()]
-        yield _accuracies("Accuracy with 95 % intervals", {"": points})
-        yield from (Paragraph(line) for line in verdicts(summary))
+        yield plots.whiskers("Accuracy with 95 % intervals", {"": points}, "accuracy (%)")
+        yield from verdicts(summary)
         yield from _differences(metrics["differences"], shown_as)
     yield from _groups(metrics.get("groups", []), shown_as)
     if sampled := metrics.get("sampled"):
@@ -42,7 +179,8 @@ def accuracy_blocks(summary: RoundSummary) -> Iterator[Block]:
         yield from _sampled_differences(metrics.get("sampled_differences", []), shown_as)
 
 
-def _greedy(metrics: EvaluationMetrics, shown_as: Mapping[str, str]) -> Table:
+def greedy_table(metrics: EvaluationMetrics, shown_as: Mapping[str, str]) -> Table:
+    """Every model's accuracy at temperature 0; `shown_as` has the label of each."""
     accuracies = metrics["accuracy"]
     by_string = any(row.get("accuracy_by_string") is not None for row in accuracies.values())
     against_base = {row["first"]: row for row in metrics["differences"] if row["second"] == BASE}
@@ -97,7 +235,7 @@ def _groups(groups: Sequence[GroupAccuracy], shown_as: Mapping[str, str]) -> Ite
                 model: [whisker(name, rows[name], "accuracy") for name in names if name in rows]
                 for model, rows in by_model.items()
             }
-            yield _accuracies(f"Accuracy by {column} with 95 % intervals", points)
+            yield plots.whiskers(f"Accuracy by {column} with 95 % intervals", points, "accuracy (%)")
 
 
 def _sampled(sampled: Mapping[str, SampledMetrics], shown_as: Mapping[str, str]) -> Iterator[Block]:
@@ -146,16 +284,12 @@ def _curves(title: str, by_model: _ByModel, x_label: str, y_label: str, *, is_lo
     title += f", of the first {len(drawn)} of {len(by_model)} models" if len(drawn) < len(by_model) else ""
     series = [band(model, list(rows), list(rows.values()), "accuracy") for model, rows in drawn]
     x_ticks = sorted({x for rows in by_model.values() for x in rows}) if is_log else None
-    return Figure(title, curves(title, series, x_label, y_label, x_ticks=x_ticks))
-
-
-def _accuracies(title: str, groups: Mapping[str, Sequence[Whisker]]) -> Figure:
-    return Figure(title, whiskers(title, groups, "accuracy (%)"))
+    return plots.curves(title, series, x_label, y_label, x_ticks=x_ticks)
 
 
 def _forest(title: str, differences: Iterable[tuple[str, Difference]]) -> Figure:
     rows = [whisker(name, row, "difference") for name, row in differences]
-    return Figure(title, whiskers(title, {"": rows}, "difference (points)", reference=0))
+    return plots.whiskers(title, {"": rows}, "difference (points)", reference=0)
 
 
 def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
@@ -175,9 +309,10 @@ def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     if len(weighed) > 1:
         numbers = [summary.number for summary in weighed]
         of_rounds = zip(*(quantiles(summary.trainings[0].weights) for summary in weighed), strict=True)
-        title = "Quantiles of the weights over the rounds"
-        series = [Series(name, numbers, row) for name, row in zip(QUANTILES, of_rounds, strict=True)]
-        yield Figure(title, curves(title, series, "round", "weight"))
+        series: list[StudySeries] = [
+            {"label": name, "x": numbers, "y": row} for name, row in zip(QUANTILES, of_rounds, strict=True)
+        ]
+        yield plots.curves("Quantiles of the weights over the rounds", series, "round", "weight")
 
 
 # --------------------------------------------------------------------------------------------------- the arms compared
@@ -188,16 +323,14 @@ def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
     if summary.comparison is None:
         return
     found = summary.comparison
-    yield Paragraph(_design(found))
-    yield from (Paragraph(line) for line in verdicts(summary))
-    yield _arms(found)
-    yield Paragraph("Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w².")
+    yield _design(found)
+    yield from verdicts(summary)
+    yield arms_table(found)
+    yield "Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w²."
     yield from _figures(found)
     if sampling := found.get("sampling"):
-        yield Paragraph(
-            f"All arms learn from the same responses: {sampling['num_tokens']:,} tokens, sampled once in "
-            f"{duration(sampling['seconds'])}."
-        )
+        num_tokens, seconds = f"{sampling['num_tokens']:,}", duration(sampling["seconds"])
+        yield f"All arms learn from the same responses: {num_tokens} tokens, sampled once in {seconds}."
 
 
 def _design(found: ArmComparison) -> str:
@@ -210,7 +343,8 @@ def _design(found: ArmComparison) -> str:
     )
 
 
-def _arms(found: ArmComparison) -> Table:
+def arms_table(found: ArmComparison) -> Table:
+    """The model before training and every arm, with what its trainings cost."""
     columns = ["arm", "accuracy %", "95 % interval", "difference", "p", "Holm p", "verdict"]
     columns += ["examples", "effective", "tokens", "seconds"]
     rows = [_row(arm) for arm in found["arms"]]
@@ -242,13 +376,12 @@ def _figures(found: ArmComparison) -> Iterator[Figure]:
     dashed = "; the dashed line is the model before training" if base else ""
     line = 100 * base["accuracy"] if base else None
     title = "Accuracy of each arm; faint dots are its seeds"
-    yield Figure(title + dashed, whiskers(title, {"": means}, "accuracy (%)", reference=line))
+    yield replace(plots.whiskers(title, {"": means}, "accuracy (%)", reference=line), caption=title + dashed)
     if families := _exponent_curves(arms):
-        title = "Accuracy against exponent"
-        yield Figure(title, curves(title, families, "exponent a", "accuracy (%)"))
+        yield plots.curves("Accuracy against exponent", families, "exponent a", "accuracy (%)")
 
 
-def _exponent_curves(arms: Sequence[ComparedArm]) -> list[Series]:
+def _exponent_curves(arms: Sequence[ComparedArm]) -> list[StudySeries]:
     """Accuracy by exponent for each kind of weighting that occurs with enough exponents."""
     families: dict[str, dict[float, ComparedArm]] = {}
     for arm in arms:
