@@ -177,7 +177,7 @@ def write_report(
 @app.command()
 def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """List the questions whose reference answer the responses contradict: audit/, as JSONL and HTML."""
-    from east_ray.report import findings
+    from east_ray.report import files
     from east_ray.report.audit import write_audit
 
     settings = load_run(config_file, overrides or [])
@@ -189,7 +189,7 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     for stages, stage in ((weighed, "examples"), (round_, "answers")):
         if stages.record(stage) is None:
             raise InputError(f"round {round_number} of {directory.uri} has no {stage} yet: run `east-ray weigh` first")
-    found = findings.audit_round(round_, weighed, learner)
+    found = files.audit_round(round_, weighed, learner)
     path = write_audit(found, round_ / "audit")
     _console().print(
         f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "

@@ -20,8 +20,7 @@ from east_ray.config import InputError
 from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.records import ArmComparison, EvaluationMetrics, StudyPage, StudySeries
-from east_ray.report.cards import write_cards
-from east_ray.report.files import write_report, write_side_by_side
+from east_ray.report.files import write_cards, write_report, write_side_by_side
 from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
 from east_ray.report.plots import Whisker, bars, curves, density, histogram, whiskers

@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -103,35 +103,36 @@ def audit(
     """
     counts = Counter[str]()
     found = (one for folder in (examples, discarded) for one in _suspects(folder, min_share, counts))
-    ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one[0].score, one[0].question_id))
-    wanted = {suspect.question_id: places for suspect, places in ranked}
+    ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one[0], one[1]["question_id"]))
+    wanted = {row["question_id"]: _places(row) for _, row in ranked}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses)
-    suspects = []
-    for suspect, _ in ranked:
-        dominant, reference = responses.get(suspect.question_id, (None, None))
-        suspects.append(replace(suspect, dominant_response=dominant, reference_response=reference))
+    suspects = [
+        _suspect(row, score, *wanted[row["question_id"]], *responses.get(row["question_id"], (None, None)))
+        for score, row in ranked
+    ]
     return Audit(min_share, counts["questions"], counts["suspicious"], suspects)
 
 
-def _suspects(
-    folder: Folder, min_share: float, counts: Counter[str]
-) -> Iterator[tuple[Suspect, tuple[int, int | None]]]:
-    """Suspects, each with the places of the commonest wrong answer and of the reference among its clusters."""
+def _suspects(folder: Folder, min_share: float, counts: Counter[str]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Suspects, each a score with its row."""
     for batch in folder.batches(_COLUMNS, max_rows=_QUESTIONS_AT_ONCE):
         counts["questions"] += batch.num_rows - batch["rejected_rate"].null_count
         # The rate alone excludes most questions; it is null where nothing was sampled.
         for row in batch.filter(pc.greater_equal(batch["rejected_rate"], min_share)).to_pylist():
             if (score := suspicion(row, min_share)) is not None:
                 counts["suspicious"] += 1
-                yield _suspect(row, score)
+                yield score, row
 
 
-def _suspect(row: Mapping[str, Any], score: float) -> tuple[Suspect, tuple[int, int | None]]:
+def _places(row: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The places of the commonest wrong answer, which is the largest, and of the reference among the clusters."""
+    wrong = (p for p, one in enumerate(row["clusters"]) if not one["is_correct"] and one["answer"] is not None)
+    return next(wrong), next((p for p, one in enumerate(row["clusters"]) if one["is_correct"]), None)
+
+
+def _suspect(row: Mapping[str, Any], score: float, wrong: int, correct: int | None, *responses: str | None) -> Suspect:
     clusters, num_responses = row["clusters"], row["num_responses"]
-    correct = next((place for place, one in enumerate(clusters) if one["is_correct"]), None)
-    # The largest cluster of a wrong answer comes first.
-    wrong = next(p for p, one in enumerate(clusters) if not one["is_correct"] and one["answer"] is not None)
-    suspect = Suspect(
+    return Suspect(
         **{name: row[name] for name in _QUESTION},
         dominant_answer=clusters[wrong]["answer"],
         score=score,
@@ -139,8 +140,9 @@ def _suspect(row: Mapping[str, Any], score: float) -> tuple[Suspect, tuple[int, 
         reference_share=0.0 if correct is None else _size(clusters[correct]) / num_responses,
         entropy=row["entropy"],
         num_responses=num_responses,
+        dominant_response=responses[0],
+        reference_response=responses[1],
     )
-    return suspect, (wrong, correct)
 
 
 # --------------------------------------------------------------------------------------------- two files and a page

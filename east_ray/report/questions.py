@@ -56,11 +56,14 @@ def shown_questions(
     """
     num_discarded = int(0.3 * max_questions)
     columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
-    of_examples = [*columns, "weight", "chosen", "rejected"]
-    rows = [
-        *_rows(training.stages / "examples", EXAMPLES, of_examples, max_questions - num_discarded),
-        *_rows(training.stages / "discarded", DISCARDED, [*columns, "reason"], num_discarded),
-    ]
+    of_examples, of_discarded = [*columns, "weight", "chosen", "rejected"], [*columns, "reason"]
+    rows: list[dict[str, Any]] = []
+    for folder, schema, names, num in (
+        (training.stages / "examples", EXAMPLES, of_examples, max_questions - num_discarded),
+        (training.stages / "discarded", DISCARDED, of_discarded, num_discarded),
+    ):
+        entropies = folder.read(schema, ["entropy"])["entropy"].to_numpy()  # null -> NaN
+        rows += rows_at(folder, schema, names, positions_across(entropies.astype(np.float64), num))
     wanted = {row["question_id"]: range(len((row["clusters"] or [])[:_SHOWN_CLUSTERS])) for row in rows}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses, max_bytes=_MAX_SAMPLES_BYTES)
     shown = []
@@ -70,10 +73,11 @@ def shown_questions(
     return sorted(shown, key=lambda question: (-question.entropy, question.question_id))
 
 
-def _rows(folder: Folder, schema: pa.Schema, columns: Sequence[str], num: int) -> Iterator[dict[str, Any]]:
-    """About `num` rows of a table, spread over its entropies; one part is in memory at a time."""
-    entropies = folder.read(schema, ["entropy"])["entropy"].to_numpy().astype(np.float64)  # null -> NaN
-    positions, begin = positions_across(entropies, num), 0
+def rows_at(
+    folder: Folder, schema: pa.Schema, columns: Sequence[str], positions: NDArray[np.intp]
+) -> Iterator[dict[str, Any]]:
+    """The rows of ``examples/`` or ``discarded/`` at these rising positions; one part is in memory at a time."""
+    begin = 0
     for part in folder.parts():
         num_rows = folder.read(schema, ["entropy"], [part]).num_rows
         inside = positions[(positions >= begin) & (positions < begin + num_rows)] - begin

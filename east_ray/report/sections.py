@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from east_ray import records
 from east_ray.config import BASE
-from east_ray.records import (
-    ArmComparison,
-    ComparedArm,
-    Difference,
-    EvaluationMetrics,
-    GroupAccuracy,
-    ModelDifference,
-    SampledDifference,
-    SampledMetrics,
-    StudySeries,
-)
 from east_ray.report import plots
 from east_ray.report.page import Block, Questions, Table
 from east_ray.report.plots import MAX_CURVES, Figure, band, whisker
@@ -48,7 +38,7 @@ _MAX_ROWS = 40
 _MIN_EXPONENTS = 3
 
 
-# ---------------------------------------------------------------------------------------------- questions and training
+# ----------------------------------------------------------------------------------------------- questions and training
 
 
 def funnel_blocks(summary: RoundSummary) -> Iterator[Block]:
@@ -137,7 +127,7 @@ def step_blocks(summary: RoundSummary) -> Iterator[Block]:
             yield figure if len(trained) <= MAX_CURVES else replace(figure, caption=by_arm)
 
 
-def training_curves(summary: RoundSummary, metric: str) -> list[StudySeries]:
+def training_curves(summary: RoundSummary, metric: str) -> list[records.StudySeries]:
     """A metric of the steps of each training; of more than six, of each arm: the mean over its seeds and their range.
 
     The curve of an arm that is still in training is as long as its shortest training.
@@ -152,14 +142,14 @@ def training_curves(summary: RoundSummary, metric: str) -> list[StudySeries]:
     for name, arrays in steps.items():
         length = min(len(array) for array in arrays)
         stacked = np.stack([array[:length] for array in arrays])
-        curve: StudySeries = {"label": shown_as[name], "x": range(1, length + 1), "y": stacked.mean(0).tolist()}
+        curve: records.StudySeries = {"label": shown_as[name], "x": range(1, length + 1), "y": stacked.mean(0).tolist()}
         if len(arrays) > 1:
             curve |= {"low": stacked.min(0).tolist(), "high": stacked.max(0).tolist()}
         series.append(curve)
     return series
 
 
-# ------------------------------------------------------------------------------------------ accuracies of the models
+# --------------------------------------------------------------------------------------------- accuracies of the models
 
 
 def accuracy_blocks(summary: RoundSummary) -> Iterator[Block]:
@@ -179,7 +169,7 @@ def accuracy_blocks(summary: RoundSummary) -> Iterator[Block]:
         yield from _sampled_differences(metrics.get("sampled_differences", []), shown_as)
 
 
-def greedy_table(metrics: EvaluationMetrics, shown_as: Mapping[str, str]) -> Table:
+def greedy_table(metrics: records.EvaluationMetrics, shown_as: Mapping[str, str]) -> Table:
     """Every model's accuracy at temperature 0; `shown_as` has the label of each."""
     accuracies = metrics["accuracy"]
     by_string = any(row.get("accuracy_by_string") is not None for row in accuracies.values())
@@ -201,7 +191,7 @@ def greedy_table(metrics: EvaluationMetrics, shown_as: Mapping[str, str]) -> Tab
     return Table("Greedy decoding", [*columns, *(["equal as text %"] if by_string else [])], rows)
 
 
-def _differences(differences: Sequence[ModelDifference], shown_as: Mapping[str, str]) -> Iterator[Block]:
+def _differences(differences: Sequence[records.ModelDifference], shown_as: Mapping[str, str]) -> Iterator[Block]:
     if not differences:
         return
     named = [(_pair(row, shown_as), row) for row in differences[:_MAX_ROWS]]
@@ -212,14 +202,14 @@ def _differences(differences: Sequence[ModelDifference], shown_as: Mapping[str, 
         yield _forest("Paired differences with 95 % intervals", named)
 
 
-def _pair(row: ModelDifference | SampledDifference, shown_as: Mapping[str, str]) -> str:
+def _pair(row: records.ModelDifference | records.SampledDifference, shown_as: Mapping[str, str]) -> str:
     short = {**shown_as, BASE: BASE}
     return f"{short[row['first']]} − {short[row['second']]}"
 
 
-def _groups(groups: Sequence[GroupAccuracy], shown_as: Mapping[str, str]) -> Iterator[Block]:
+def _groups(groups: Sequence[records.GroupAccuracy], shown_as: Mapping[str, str]) -> Iterator[Block]:
     for column in dict.fromkeys(row["column"] for row in groups):
-        by_model: dict[str, dict[str, GroupAccuracy]] = {}
+        by_model: dict[str, dict[str, records.GroupAccuracy]] = {}
         for row in groups:
             if row["column"] == column:
                 by_model.setdefault(shown_as[row["model"]], {})[row["group"]] = row
@@ -238,7 +228,7 @@ def _groups(groups: Sequence[GroupAccuracy], shown_as: Mapping[str, str]) -> Ite
             yield plots.whiskers(f"Accuracy by {column} with 95 % intervals", points, "accuracy (%)")
 
 
-def _sampled(sampled: Mapping[str, SampledMetrics], shown_as: Mapping[str, str]) -> Iterator[Block]:
+def _sampled(sampled: Mapping[str, records.SampledMetrics], shown_as: Mapping[str, str]) -> Iterator[Block]:
     pass_at = {shown_as[model]: row["pass_at"] for model, row in sampled.items()}
     maj_at = {shown_as[model]: row["maj_at"] for model, row in sampled.items()}
     for metric, at in {"pass@k": pass_at, "maj@k": maj_at}.items():
@@ -252,7 +242,9 @@ def _sampled(sampled: Mapping[str, SampledMetrics], shown_as: Mapping[str, str])
     yield Table("Sampled responses", ["model", "responses", "truncated %", "no answer %"], rows)
 
 
-def _sampled_differences(differences: Sequence[SampledDifference], shown_as: Mapping[str, str]) -> Iterator[Block]:
+def _sampled_differences(
+    differences: Sequence[records.SampledDifference], shown_as: Mapping[str, str]
+) -> Iterator[Block]:
     if rows := [[_pair(row, shown_as), row["metric"], signed(row)] for row in differences[:_MAX_ROWS]]:
         caption = "Paired differences of sampled metrics in points, with 95 % intervals" + _left_out(differences)
         yield Table(caption, ["", "metric", "difference"], rows)
@@ -263,7 +255,7 @@ def _left_out(rows: Sized) -> str:
     return f"; {len(rows) - _MAX_ROWS:,} more in evaluation/metrics.json" if len(rows) > _MAX_ROWS else ""
 
 
-# ------------------------------------------------------------------------------------------ accuracies of many models
+# -------------------------------------------------------------------------------------------- accuracies of many models
 
 #: Model -> k or number of the round -> a row with an accuracy and its interval.
 _ByModel = Mapping[str, Mapping[int, Mapping[str, Any]]]
@@ -287,7 +279,7 @@ def _curves(title: str, by_model: _ByModel, x_label: str, y_label: str, *, is_lo
     return plots.curves(title, series, x_label, y_label, x_ticks=x_ticks)
 
 
-def _forest(title: str, differences: Iterable[tuple[str, Difference]]) -> Figure:
+def _forest(title: str, differences: Iterable[tuple[str, records.Difference]]) -> Figure:
     rows = [whisker(name, row, "difference") for name, row in differences]
     return plots.whiskers(title, {"": rows}, "difference (points)", reference=0)
 
@@ -309,13 +301,13 @@ def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     if len(weighed) > 1:
         numbers = [summary.number for summary in weighed]
         of_rounds = zip(*(quantiles(summary.trainings[0].weights) for summary in weighed), strict=True)
-        series: list[StudySeries] = [
+        series: list[records.StudySeries] = [
             {"label": name, "x": numbers, "y": row} for name, row in zip(QUANTILES, of_rounds, strict=True)
         ]
         yield plots.curves("Quantiles of the weights over the rounds", series, "round", "weight")
 
 
-# --------------------------------------------------------------------------------------------------- the arms compared
+# ---------------------------------------------------------------------------------------------------- the arms compared
 
 
 def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
@@ -333,7 +325,7 @@ def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
         yield f"All arms learn from the same responses: {num_tokens} tokens, sampled once in {seconds}."
 
 
-def _design(found: ArmComparison) -> str:
+def _design(found: records.ArmComparison) -> str:
     arms, seeds = found["arms"], found["seeds"]
     over = "questions and seeds" if found["over_seeds"] else "questions alone: one training tells of no other seed"
     return (
@@ -343,7 +335,7 @@ def _design(found: ArmComparison) -> str:
     )
 
 
-def arms_table(found: ArmComparison) -> Table:
+def arms_table(found: records.ArmComparison) -> Table:
     """The model before training and every arm, with what its trainings cost."""
     columns = ["arm", "accuracy %", "95 % interval", "difference", "p", "Holm p", "verdict"]
     columns += ["examples", "effective", "tokens", "seconds"]
@@ -353,7 +345,7 @@ def arms_table(found: ArmComparison) -> Table:
     return Table("Arms, with 95 % intervals; differences in points", columns, rows)
 
 
-def _row(arm: ComparedArm) -> list[str]:
+def _row(arm: records.ComparedArm) -> list[str]:
     return [
         arm["label"],
         percent(arm["mean"]),
@@ -368,7 +360,7 @@ def _row(arm: ComparedArm) -> list[str]:
     ]
 
 
-def _figures(found: ArmComparison) -> Iterator[Figure]:
+def _figures(found: records.ArmComparison) -> Iterator[Figure]:
     arms, base = found["arms"], found.get("base")
     if differences := [(arm["label"], row) for arm in arms if (row := difference_of(arm))]:
         yield _forest("Difference to the baseline", differences)
@@ -381,9 +373,9 @@ def _figures(found: ArmComparison) -> Iterator[Figure]:
         yield plots.curves("Accuracy against exponent", families, "exponent a", "accuracy (%)")
 
 
-def _exponent_curves(arms: Sequence[ComparedArm]) -> list[StudySeries]:
+def _exponent_curves(arms: Sequence[records.ComparedArm]) -> list[records.StudySeries]:
     """Accuracy by exponent for each kind of weighting that occurs with enough exponents."""
-    families: dict[str, dict[float, ComparedArm]] = {}
+    families: dict[str, dict[float, records.ComparedArm]] = {}
     for arm in arms:
         if arm["signal"] != "uniform":
             name = arm["name"].replace(f"-a{arm['exponent']:g}", "")  # grids may differ in a suffix

@@ -16,19 +16,10 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from east_ray import records
 from east_ray.config import BASE, Config, TrainingConfig
 from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
-from east_ray.records import (
-    DISCARDED,
-    EXAMPLES,
-    ArmComparison,
-    ComparedArm,
-    Difference,
-    EvaluationMetrics,
-    Interval,
-    ModelDifference,
-    StudyPage,
-)
+from east_ray.records import DISCARDED, EXAMPLES
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages
 
 Numbers = NDArray[np.float64]
@@ -85,9 +76,9 @@ class RoundSummary:
     asked: int
     set_aside: dict[str, int]
     trainings: list[TrainingResults]
-    metrics: EvaluationMetrics | None
-    comparison: ArmComparison | None
-    studies: list[StudyPage]
+    metrics: records.EvaluationMetrics | None
+    comparison: records.ArmComparison | None
+    studies: list[records.StudyPage]
     records: dict[str, StageRecord]
 
     @property
@@ -118,8 +109,8 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
         questions = stages.record("questions")
         if questions is None and stages.record("evaluation") is None:
             break
-        records = {stage: record for stage in _STAGES if (record := stages.record(stage))}
-        sampling = records.get("sampling", StageRecord())
+        done = {stage: record for stage in _STAGES if (record := stages.record(stage))}
+        sampling = done.get("sampling", StageRecord())
         studies = stages / "studies"
         rounds.append(
             RoundSummary(
@@ -130,7 +121,7 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
                 _json(stages / "evaluation", "metrics.json"),
                 _json(stages.folder, "comparison.json"),
                 [_json(studies, name) for name in studies.names() if name.endswith(".json")],
-                records,
+                done,
             )
         )
     return rounds
@@ -188,7 +179,7 @@ def quantiles(values: Numbers) -> list[float]:
     return list(map(float, np.quantile(values, [0, 0.25, 0.5, 0.75, 1])))
 
 
-# ----------------------------------------------------------------------------------------------------- names
+# ---------------------------------------------------------------------------------------------------------------- names
 
 
 def arm_of(name: str) -> str:
@@ -228,7 +219,7 @@ def _told_apart(labels_: dict[str, str]) -> dict[str, str]:
     return {name: label if times[label] == 1 else f"{name}: {label}" for name, label in labels_.items()}
 
 
-# --------------------------------------------------------------------------------------------- numbers and verdicts
+# ------------------------------------------------------------------------------------------------- numbers and verdicts
 
 
 def percent(share: float | None) -> str:
@@ -241,7 +232,7 @@ def percent_of(part: int, whole: int) -> str:
     return percent(part / whole) if whole else ""
 
 
-def interval(row: Interval) -> str:
+def interval(row: records.Interval) -> str:
     """The bounds of a share in percent, e.g. ``81.1 to 84.4``."""
     return f"{percent(row['low'])} to {percent(row['high'])}"
 
@@ -256,12 +247,12 @@ def points(difference: float) -> str:
     return f"{100 * difference:+z.1f}"
 
 
-def signed(row: Difference | None) -> str:
+def signed(row: records.Difference | None) -> str:
     """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``; empty for None."""
     return "" if row is None else f"{points(row['difference'])} ({points(row['low'])}, {points(row['high'])})"
 
 
-def difference_of(arm: ComparedArm) -> Difference | None:
+def difference_of(arm: records.ComparedArm) -> records.Difference | None:
     """The difference of an arm to its baseline; None without a baseline."""
     difference, low, high = arm["difference"], arm["difference_low"], arm["difference_high"]
     if difference is None or low is None or high is None:
@@ -301,7 +292,7 @@ def verdicts(summary: RoundSummary) -> list[str]:
     ]
 
 
-def _of_models(first: str, second: str, reverse: ModelDifference) -> str:
+def _of_models(first: str, second: str, reverse: records.ModelDifference) -> str:
     """One sentence on the first model minus the second; `reverse` is the second minus the first."""
     difference, low, high = -reverse["difference"], -reverse["high"], -reverse["low"]
     # The interval is approximate where few answers differ, so a verdict needs the exact test as well.
@@ -315,7 +306,7 @@ def _of_models(first: str, second: str, reverse: ModelDifference) -> str:
     )
 
 
-def _of_arms(arm: ComparedArm, baseline: ComparedArm) -> str:
+def _of_arms(arm: records.ComparedArm, baseline: records.ComparedArm) -> str:
     found, detectable = difference_of(arm), arm.get("detectable")
     assert found is not None
     said = "no difference is shown"
