@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,13 +86,11 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: R
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        pipeline.require_questions(round_.config)
-        if round_.config.samples is not None:
-            raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-        pipeline.prepare(round_)
-
-    _run_stage(stage, config_file, overrides, round_number)
+    round_ = _open_round(config_file, overrides, round_number)
+    pipeline.require_questions(round_.config)
+    if round_.config.samples is not None:
+        raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
+    pipeline.prepare(round_)
 
 
 @app.command()
@@ -103,15 +101,12 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        if round_.config.samples is not None:
-            pipeline.prepare(round_)
-        pipeline.require(round_, "sampling", "sample")
-        pipeline.weigh(round_)
-
-    settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
-    directory = RunDirectory(settings)
-    _show(directory, f"examples: {directory.address(directory.round(round_number) / 'examples')}")
+    round_ = _open_round(config_file, overrides, round_number, only_weigh=True)
+    if round_.config.samples is not None:
+        pipeline.prepare(round_)
+    pipeline.require(round_, "sampling", "sample")
+    pipeline.weigh(round_)
+    _show(round_.directory, f"examples: {round_.directory.address(round_.stages / 'examples')}")
 
 
 @app.command()
@@ -119,15 +114,13 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        pipeline.require_model(round_.config)
-        if round_.config.training.examples == "reference_solutions":
-            pipeline.prepare(round_)
-            pipeline.weigh(round_)
-        pipeline.require(round_, "examples", "weigh")
-        pipeline.train(round_)
-
-    _run_stage(stage, config_file, overrides, round_number)
+    round_ = _open_round(config_file, overrides, round_number)
+    pipeline.require_model(round_.config)
+    if round_.config.training.examples == "reference_solutions":
+        pipeline.prepare(round_)
+        pipeline.weigh(round_)
+    pipeline.require(round_, "examples", "weigh")
+    pipeline.train(round_)
 
 
 @app.command()
@@ -135,17 +128,16 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
     """Measure a round's models on the held-out questions: evaluation/."""
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        if round_.config.compare is not None:
-            raise InputError("compare: `east-ray compare` evaluates what it trains")
-        if round_.config.evaluation.questions is None:
-            raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
-        pipeline.require_model(round_.config)
-        if round_.config.questions is not None or round_.config.samples is not None:
-            pipeline.require(round_, "training", "train")
-        pipeline.measure(round_)
-
-    _show(RunDirectory(_run_stage(stage, config_file, overrides, round_number)))
+    round_ = _open_round(config_file, overrides, round_number)
+    if round_.config.compare is not None:
+        raise InputError("compare: `east-ray compare` evaluates what it trains")
+    if round_.config.evaluation.questions is None:
+        raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
+    pipeline.require_model(round_.config)
+    if round_.config.questions is not None or round_.config.samples is not None:
+        pipeline.require(round_, "training", "train")
+    pipeline.measure(round_)
+    _show(round_.directory)
 
 
 @app.command()
@@ -272,14 +264,8 @@ def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) ->
         raise InputError(f"--round {round_number}: from round 1 on each training of a comparison has its own samples")
 
 
-def _run_stage(
-    stage: Callable[[Round], None],
-    config_file: str,
-    overrides: list[str] | None,
-    round_number: int,
-    *,
-    only_weigh: bool = False,
-) -> Config:
+def _open_round(config_file: str, overrides: list[str] | None, round_number: int, *, only_weigh: bool = False) -> Round:
+    """The round that a verb works on, with a Ray cluster; see `pipeline.open_round`."""
     from east_ray import pipeline
 
     settings, progress = load_run(config_file, overrides or []), Progress(_console())
@@ -288,8 +274,7 @@ def _run_stage(
     _refuse_later_rounds_of_a_comparison(settings, round_number)
     directory = RunDirectory(settings)
     pipeline.check_inputs(settings, directory)
-    stage(pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh))
-    return settings
+    return pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh)
 
 
 @app.callback(invoke_without_command=True)

@@ -257,7 +257,7 @@ def test_runs_side_by_side(directory: RunDirectory, compared: RunDirectory, tmp_
 
 
 def test_a_page_of_nothing_is_a_page() -> None:
-    assert render({"run": []}).rstrip().endswith("</html>")
+    assert render({"run": {}}).rstrip().endswith("</html>")
 
 
 def test_weightings_in_a_few_words() -> None:

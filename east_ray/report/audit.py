@@ -39,16 +39,13 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     """
     if row.get("reason") == Reason.UNPARSABLE_REFERENCE or not row["clusters"]:
         return None  # there is nothing to contradict, or nothing was sampled
-    wrong = max((_size(c) for c in row["clusters"] if not c["is_correct"] and c["answer"] is not None), default=0)
-    others = [_size(c) for c in row["clusters"] if c["is_correct"] or c["answer"] is None]
+    clusters = row["clusters"]
+    wrong = max((c["num_responses"] for c in clusters if not c["is_correct"] and c["answer"] is not None), default=0)
+    others = [c["num_responses"] for c in clusters if c["is_correct"] or c["answer"] is None]
     if wrong < min_share * row["num_responses"] or wrong <= max(others, default=0):
         return None
-    correct = sum(_size(c) for c in row["clusters"] if c["is_correct"])
+    correct = sum(c["num_responses"] for c in clusters if c["is_correct"])
     return float((wrong - correct) / (row["num_responses"] + 2))
-
-
-def _size(cluster: Mapping[str, Any]) -> int:
-    return int(cluster["num_responses"])
 
 
 # -------------------------------------------------------------------------------------------------------- one round
@@ -106,10 +103,22 @@ def audit(
     ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one[0], one[1]["question_id"]))
     wanted = {row["question_id"]: _places(row) for _, row in ranked}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses)
-    suspects = [
-        _suspect(row, score, *wanted[row["question_id"]], *responses.get(row["question_id"], (None, None)))
-        for score, row in ranked
-    ]
+    suspects = []
+    for score, row in ranked:
+        wrong, correct = wanted[row["question_id"]]
+        dominant_response, reference_response = responses.get(row["question_id"], (None, None))
+        shares = [one["num_responses"] / row["num_responses"] for one in row["clusters"]]
+        suspects.append(
+            Suspect(
+                **{name: row[name] for name in (*_QUESTION, "entropy", "num_responses")},
+                dominant_answer=row["clusters"][wrong]["answer"],
+                score=score,
+                share=shares[wrong],
+                reference_share=0.0 if correct is None else shares[correct],
+                dominant_response=dominant_response,
+                reference_response=reference_response,
+            )
+        )
     return Audit(min_share, counts["questions"], counts["suspicious"], suspects)
 
 
@@ -128,21 +137,6 @@ def _places(row: Mapping[str, Any]) -> tuple[int, int | None]:
     """The places of the commonest wrong answer, which is the largest, and of the reference among the clusters."""
     wrong = (p for p, one in enumerate(row["clusters"]) if not one["is_correct"] and one["answer"] is not None)
     return next(wrong), next((p for p, one in enumerate(row["clusters"]) if one["is_correct"]), None)
-
-
-def _suspect(row: Mapping[str, Any], score: float, wrong: int, correct: int | None, *responses: str | None) -> Suspect:
-    clusters, num_responses = row["clusters"], row["num_responses"]
-    return Suspect(
-        **{name: row[name] for name in _QUESTION},
-        dominant_answer=clusters[wrong]["answer"],
-        score=score,
-        share=_size(clusters[wrong]) / num_responses,
-        reference_share=0.0 if correct is None else _size(clusters[correct]) / num_responses,
-        entropy=row["entropy"],
-        num_responses=num_responses,
-        dominant_response=responses[0],
-        reference_response=responses[1],
-    )
 
 
 # --------------------------------------------------------------------------------------------- two files and a page

@@ -4,7 +4,7 @@ Here is also which sections the report has, in their order, and those of a few l
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ from east_ray.config.files import dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
-from east_ray.report.page import Block, Fold, PageSection, Table, render
+from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.sections import (
     accuracy_blocks,
@@ -29,7 +29,6 @@ from east_ray.report.studies.shares import errors_page, rounds_page, selective_p
 from east_ray.report.studies.weights import disagreements_page, fewer_responses_page
 from east_ray.report.summary import (
     RoundSummary,
-    TrainingResults,
     arm_labels,
     describe,
     duration,
@@ -68,20 +67,17 @@ def write_side_by_side(directories: Sequence[RunDirectory], path: str) -> str:
     return Folder(filesystem, str(file.parent)).write_text(file.name, page)
 
 
-def _sections(directory: RunDirectory, *, in_full: bool = True) -> list[PageSection]:
+def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
     """The sections of a run, as far as it has got; not `in_full` leaves out its questions and its configuration."""
     config, rounds = directory.config, summarize(directory)
-    found = [PageSection("The run", "What was run", list(_what_was_run(config, rounds)))]
+    found: dict[tuple[str, str], Iterable[Block]] = {("The run", "What was run"): _what_was_run(config, rounds)}
     for summary in rounds:
         parts = _of_round(directory, summary, in_full=in_full)
-        found += [PageSection(f"Round {summary.number}", title, list(blocks)) for title, blocks in parts.items()]
-    found.append(
-        PageSection("Over the rounds", "Accuracy and weights from round to round", list(blocks_over_rounds(rounds)))
-    )
+        found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
+    found["Over the rounds", "Accuracy and weights from round to round"] = blocks_over_rounds(rounds)
     if in_full:
-        fold = Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)
-        found.append(PageSection("Configuration", "Every setting", [fold]))
-    return [section for section in found if section.blocks]
+        found["Configuration", "Every setting"] = [Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)]
+    return {section: blocks for section, parts in found.items() if (blocks := list(parts))}
 
 
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
@@ -146,14 +142,12 @@ def _cost(summary: RoundSummary) -> Iterator[Block]:
         if stage != "training"
     ]
     shown_as = arm_labels(summary)
-    by_arm: dict[str, list[TrainingResults]] = {}
-    for training in summary.trainings:
-        if training.seconds is not None:
-            by_arm.setdefault(training.arm, []).append(training)
-    for arm, trainings in by_arm.items():
-        name = f"training: {shown_as[arm]}" + (f" ({len(trainings)} seeds)" if len(trainings) > 1 else "")
-        seconds = sum(training.seconds or 0 for training in trainings)
-        rows.append(_row(name, seconds, None, sum(training.num_tokens for training in trainings)))
+    for one in summary.arms:
+        trainings = [each for each in summary.trainings if each.arm == one.arm and each.seconds is not None]
+        if trainings:
+            name = f"training: {shown_as[one.arm]}" + (f" ({len(trainings)} seeds)" if len(trainings) > 1 else "")
+            seconds = sum(each.seconds or 0 for each in trainings)
+            rows.append(_row(name, seconds, None, sum(each.num_tokens for each in trainings)))
     columns = ["stage", "seconds", "responses", "tokens", "tokens/s"]
     yield Table("Seconds of a whole stage, its start included; of a training, those of its steps", columns, rows)
 
@@ -204,16 +198,14 @@ def write_cards(round_: Round) -> None:
 
 def _measured(learner: Learner, metrics: EvaluationMetrics | None) -> str:
     """A Markdown table of the model's accuracy and that of the model before training; or that there is none yet."""
-    shown = {BASE: "before training", learner.name: "this model"}
-    accuracies = {} if metrics is None else {name: metrics["accuracy"].get(name) for name in shown}
+    accuracies = metrics["accuracy"] if metrics else {}
     rows = [
-        f"| {shown[name]} | {row['num_questions']} | {percent(row['accuracy'])} % | {interval(row)} % |"
-        for name, row in accuracies.items()
-        if row is not None
+        f"| {shown} | {row['num_questions']} | {percent(row['accuracy'])} % | {interval(row)} % |"
+        for name, shown in ((BASE, "before training"), (learner.name, "this model"))
+        if (row := accuracies.get(name)) is not None
     ]
-    if not rows:
-        return "Not measured yet."
-    return "\n".join(["| model | questions | accuracy, greedy | 95 % interval |", "|---|---|---|---|", *rows])
+    head = ["| model | questions | accuracy, greedy | 95 % interval |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else "Not measured yet."
 
 
 def _card(learner: Learner, measured: str) -> str:
@@ -298,11 +290,10 @@ def _pages(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, StudyPage]]:
 def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, StudyPage]]:
     """The studies of the samples, by the examples of the round's first training."""
     first = round_.learners()[0]
-    weighed, num_responses = first.stages, first.settings.answers.responses
-    samples, answers = round_.stages / "samples", round_.stages / "answers"
+    weighed, samples, answers = first.stages, round_.stages / "samples", round_.stages / "answers"
     yield "1_errors", errors_page(weighed)
-    examples = weighed / "examples"
-    yield "2_disagreements", disagreements_page(examples, samples, answers, num_responses)
+    num_responses = first.settings.answers.responses
+    yield "2_disagreements", disagreements_page(weighed / "examples", samples, answers, num_responses)
     audited = audit_round(round_.stages, weighed, first.settings)
     write_audit(audited, round_.stages / "audit")
     yield "3_audit", audit_page(audited)

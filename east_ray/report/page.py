@@ -4,7 +4,7 @@ The page loads nothing. What it shows is escaped by the template and made printa
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -61,23 +61,15 @@ class Questions:
 Block = str | Table | Figure | Fold | Questions
 
 
-@dataclass(frozen=True)
-class PageSection:
-    """The blocks under one title of a chapter."""
-
-    chapter: str
-    title: str
-    blocks: list[Block]
+#: Chapter and title -> what is shown there, of one run.
+Sections = Mapping[tuple[str, str], Sequence[Block]]
 
 
-def render(runs: Mapping[str, Sequence[PageSection]]) -> str:
+def render(runs: Mapping[str, Sections]) -> str:
     """The page of one run, or of several with each section's blocks side by side; run's title -> its sections."""
-    chapters: dict[str, list[tuple[str, list[list[Block]]]]] = {}
-    for chapter, title in _contents(runs):
-        blocks = [
-            next((section.blocks for section in sections if (section.chapter, section.title) == (chapter, title)), [])
-            for sections in runs.values()
-        ]
+    chapters: dict[str, list[tuple[str, list[Sequence[Block]]]]] = {}
+    for chapter, title in _contents(runs.values()):
+        blocks = [sections.get((chapter, title), []) for sections in runs.values()]
         chapters.setdefault(chapter, []).append((title, blocks))
     environment = templates("east_ray.report")
     environment.filters["cluster_words"] = cluster_words
@@ -87,13 +79,12 @@ def render(runs: Mapping[str, Sequence[PageSection]]) -> str:
     return str(page.render(runs=list(runs), chapters=chapters, written=written, versions=versions))
 
 
-def _contents(runs: Mapping[str, Sequence[PageSection]]) -> list[tuple[str, str]]:
+def _contents(runs: Iterable[Sections]) -> list[tuple[str, str]]:
     """Chapter and title of every section; one that only some runs have comes after the section it follows there."""
     contents: list[tuple[str, str]] = []
-    for sections in runs.values():
+    for sections in runs:
         place = 0
-        for section in sections:
-            key = (section.chapter, section.title)
+        for key in sections:
             if key not in contents:
                 contents.insert(place, key)
             place = contents.index(key) + 1

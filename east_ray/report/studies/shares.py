@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
 
 ErrorKind = Literal["none", "few", "stubborn", "diverse"]
-Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
 _QUESTIONS_AT_ONCE = 1024
 #: Percent of the questions, surest first, whose share of wrong answers is in the table.
@@ -81,11 +80,6 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     if first.size < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(spearmanr(first, second).statistic)
-
-
-def only_sampled(batch: Rows) -> Rows:
-    """The rows of ``examples/`` whose questions were sampled."""
-    return batch.filter(pc.is_valid(batch["entropy"]))
 
 
 def share_words(share: Share | None) -> str:
@@ -179,8 +173,8 @@ def steps_by_entropy(examples: Folder, steps_are_right: Callable[[Mapping[str, A
     found = [
         (row["entropy"], not is_right)
         for batch in examples.batches(columns, max_rows=_QUESTIONS_AT_ONCE)
-        for row in only_sampled(batch).to_pylist()
-        if (is_right := steps_are_right(row)) is not None
+        for row in batch.to_pylist()
+        if row["entropy"] is not None and (is_right := steps_are_right(row)) is not None
     ]
     return by_entropy(found)
 
