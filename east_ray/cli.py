@@ -66,9 +66,7 @@ FilesAndOverrides = Annotated[
 ]
 RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
 
-
-def _console() -> Console:
-    return Console(highlight=False)
+_CONSOLE = Console(highlight=False)
 
 
 @app.command()
@@ -77,7 +75,7 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from east_ray import pipeline
 
     settings = load_run(config_file, overrides or [])
-    path = pipeline.run(settings, Progress(_console()))
+    path = pipeline.run(settings, Progress(_CONSOLE))
     _show(RunDirectory(settings), f"report: {path}")
 
 
@@ -146,7 +144,7 @@ def compare(files_and_overrides: FilesAndOverrides) -> None:
     from east_ray import compare as comparing
 
     for settings in _runs(files_and_overrides):
-        path = comparing.compare(settings, Progress(_console()))
+        path = comparing.compare(settings, Progress(_CONSOLE))
         _show(RunDirectory(settings), f"report: {path}")
 
 
@@ -161,7 +159,7 @@ def write_report(
     directories = [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)]
     paths = [files.write_report(directory) for directory in directories]
     if len(directories) > 1:
-        _console().print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
+        _CONSOLE.print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
     else:
         _show(directories[0], f"report: {paths[0]}")
 
@@ -183,7 +181,7 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
             raise InputError(f"round {round_number} of {directory.uri} has no {stage} yet: run `east-ray weigh` first")
     found = files.audit_round(round_, weighed, learner)
     path = write_audit(found, round_ / "audit")
-    _console().print(
+    _CONSOLE.print(
         f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "
         f"{100 * found.min_share:.0f} % of the responses; the {len(found.suspects):,} most suspicious: {path}",
         soft_wrap=True,
@@ -209,7 +207,7 @@ def serve(
     settings = serve_config.from_command_line(model, overrides or [])
     from east_ray.serving import deployment as serving
 
-    serving.start(settings, _console().print)
+    serving.start(settings, _CONSOLE.print)
 
 
 @app.command(name="config")
@@ -225,10 +223,10 @@ def doctor(
     """Check versions, devices and cluster; exits 1 if something needs mending."""
     from east_ray.doctor import examine
 
-    console, problems = _console(), 0
+    problems = 0
     for finding in examine(address):
         mark = "[green]ok[/]" if finding.ok else "[red]mend[/]"
-        console.print(f"{mark:<4} ", finding.subject, "  ", finding.detail, sep="", soft_wrap=True)
+        _CONSOLE.print(f"{mark:<4} ", finding.subject, "  ", finding.detail, sep="", soft_wrap=True)
         problems += not finding.ok
     raise typer.Exit(1 if problems else 0)
 
@@ -238,10 +236,9 @@ def _show(directory: RunDirectory, last_line: str = "") -> None:
     from east_ray.report.summary import summarize
     from east_ray.report.terminal import print_summary
 
-    console = _console()
-    print_summary(summarize(directory), console)
+    print_summary(summarize(directory), _CONSOLE)
     if last_line:
-        console.print(f"\n{last_line}", soft_wrap=True)
+        _CONSOLE.print(f"\n{last_line}", soft_wrap=True)
 
 
 def _runs(files_and_overrides: Sequence[str]) -> Iterator[Config]:
@@ -268,7 +265,7 @@ def _open_round(config_file: str, overrides: list[str] | None, round_number: int
     """The round that a verb works on, with a Ray cluster; see `pipeline.open_round`."""
     from east_ray import pipeline
 
-    settings, progress = load_run(config_file, overrides or []), Progress(_console())
+    settings, progress = load_run(config_file, overrides or []), Progress(_CONSOLE)
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
     _refuse_later_rounds_of_a_comparison(settings, round_number)

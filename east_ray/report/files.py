@@ -12,31 +12,14 @@ from typing import Any
 from east_ray.config import BASE, Config, InputError
 from east_ray.config.files import dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
+from east_ray.report import sections
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
-from east_ray.report.sections import (
-    accuracy_blocks,
-    blocks_over_rounds,
-    comparison_blocks,
-    funnel_blocks,
-    question_blocks,
-    step_blocks,
-    weight_blocks,
-)
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
 from east_ray.report.studies.weights import disagreements_page, fewer_responses_page
-from east_ray.report.summary import (
-    RoundSummary,
-    arm_labels,
-    describe,
-    duration,
-    interval,
-    percent,
-    summarize,
-    verdicts,
-)
+from east_ray.report.summary import RoundSummary, arm_labels, describe, duration, interval, percent, summarize, verdicts
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, Stages, locate
 from east_ray.storage.rounds import Learner, Round, is_done
@@ -74,7 +57,7 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
     for summary in rounds:
         parts = _of_round(directory, summary, in_full=in_full)
         found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
-    found["Over the rounds", "Accuracy and weights from round to round"] = blocks_over_rounds(rounds)
+    found["Over the rounds", "Accuracy and weights from round to round"] = sections.blocks_over_rounds(rounds)
     if in_full:
         found["Configuration", "Every setting"] = [Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)]
     return {section: blocks for section, parts in found.items() if (blocks := list(parts))}
@@ -82,12 +65,12 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
 
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
     parts = {
-        "Questions asked and kept": funnel_blocks(summary),
-        "Entropy and weights": weight_blocks(summary),
-        **({"Questions to look at": question_blocks(directory, summary)} if in_full else {}),
-        "Training": step_blocks(summary),
-        "Accuracy on held-out questions": accuracy_blocks(summary),
-        "Comparison": comparison_blocks(summary),
+        "Questions asked and kept": sections.funnel_blocks(summary),
+        "Entropy and weights": sections.weight_blocks(summary),
+        **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
+        "Training": sections.step_blocks(summary),
+        "Accuracy on held-out questions": sections.accuracy_blocks(summary),
+        "Comparison": sections.comparison_blocks(summary),
         "Time and tokens": _cost(summary),
     }
     return parts | {shown(study["title"], 100): _study(study) for study in summary.studies}

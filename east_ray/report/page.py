@@ -59,8 +59,6 @@ class Questions:
 
 #: A text is a paragraph.
 Block = str | Table | Figure | Fold | Questions
-
-
 #: Chapter and title -> what is shown there, of one run.
 Sections = Mapping[tuple[str, str], Sequence[Block]]
 

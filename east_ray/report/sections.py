@@ -22,6 +22,7 @@ from east_ray.report.summary import (
     duration,
     interval,
     labels,
+    number_words,
     percent,
     percent_of,
     quantiles,
@@ -97,13 +98,12 @@ def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[
     has_own = config.compare is not None and summary.number > 0
     stages = first.stages if has_own else directory.round(summary.number)
     num_responses = config.learners()[first.name].answers.responses
-    found = shown_questions(first, stages / "samples", stages / "answers", num_responses=num_responses)
-    if found:
-        yield Questions(
+    if found := shown_questions(first, stages / "samples", stages / "answers", num_responses=num_responses):
+        caption = (
             f"{len(found):,} of {summary.asked:,} questions: kept ones with the least and the greatest entropies and a "
-            "spread between them, and discarded ones. Open a question to read its responses.",
-            found,
+            "spread between them, and discarded ones. Open a question to read its responses."
         )
+        yield Questions(caption, found)
 
 
 def step_blocks(summary: RoundSummary) -> Iterator[Block]:
@@ -351,7 +351,8 @@ def _row(arm: records.ComparedArm) -> list[str]:
         percent(arm["mean"]),
         interval(arm),
         signed(difference_of(arm)),
-        *("" if p is None else f"{p:.2g}" for p in (arm["p_value"], arm["p_adjusted"])),
+        number_words(arm["p_value"], ".2g"),
+        number_words(arm["p_adjusted"], ".2g"),
         arm["verdict"],
         f"{arm['num_examples']:,}",
         f"{arm['effective_examples']:,.0f}",

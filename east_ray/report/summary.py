@@ -227,6 +227,11 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
+def number_words(value: float | None, form: str) -> str:
+    """A number in this format; empty for None."""
+    return "" if value is None else format(value, form)
+
+
 def percent_of(part: int, whole: int) -> str:
     """What percentage a part is; empty if there is no whole."""
     return percent(part / whole) if whole else ""

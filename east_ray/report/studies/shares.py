@@ -13,7 +13,7 @@ from east_ray.config import BASE, TRAINED
 from east_ray.evaluation.abstention import Selective, majority_answers, selective_prediction
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, Reason, StudyPage, StudyTable
-from east_ray.report.summary import QUANTILES, percent, quantiles, with_interval
+from east_ray.report.summary import QUANTILES, number_words, percent, quantiles, with_interval
 from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
 
@@ -87,23 +87,6 @@ def share_words(share: Share | None) -> str:
     return with_interval(None if share is None else vars(share), "share")
 
 
-def number_words(value: float | None, form: str) -> str:
-    """A number in this format; empty for None."""
-    return "" if value is None else format(value, form)
-
-
-def quartile_table(caption: str, found: ByEntropy) -> StudyTable:
-    """A share by quartile of entropy."""
-    cells = [
-        [f"{part.min_entropy:.2f} to {part.max_entropy:.2f}", f"{part.share.num_questions:,}", share_words(part.share)]
-        for part in found.quartiles
-    ]
-    if found.overall is not None:
-        cells.append(["all", f"{found.overall.num_questions:,}", share_words(found.overall)])
-    columns = ["entropy (nats)", "questions", "share, % (95 % interval)"]
-    return {"caption": caption, "columns": columns, "rows": cells}
-
-
 # ------------------------------------------------------------------------------------------------- stubborn and diverse
 
 
@@ -145,6 +128,9 @@ def errors_by_entropy(examples: Folder, discarded: Folder) -> tuple[dict[ErrorKi
 def errors_page(weighed: Stages) -> StudyPage:
     """How many questions have which kind of errors, and at which entropies."""
     kinds, stubborn = errors_by_entropy(weighed / "examples", weighed / "discarded")
+    shares = [(f"{part.min_entropy:.2f} to {part.max_entropy:.2f}", part.share) for part in stubborn.quartiles]
+    if stubborn.overall is not None:
+        shares.append(("all", stubborn.overall))
     return {
         "title": "Stubborn and diverse errors",
         "text": "Stubborn: at least half of the wrong answers to a question are one and the same; diverse: they are "
@@ -155,7 +141,11 @@ def errors_page(weighed: Stages) -> StudyPage:
                 "columns": ["no wrong answer", "too few to tell", "stubborn", "diverse"],
                 "rows": [[f"{kinds[kind]:,}" for kind in ("none", "few", "stubborn", "diverse")]],
             },
-            quartile_table("Stubborn questions among those with wrong answers, by entropy", stubborn),
+            {
+                "caption": "Stubborn questions among those with wrong answers, by entropy",
+                "columns": ["entropy (nats)", "questions", "share, % (95 % interval)"],
+                "rows": [[name, f"{share.num_questions:,}", share_words(share)] for name, share in shares],
+            },
         ],
     }
 

@@ -14,17 +14,10 @@ from numpy.typing import NDArray
 from east_ray import weighting
 from east_ray.answers.grading import Graded, measured
 from east_ray.answers.stage import paired
-from east_ray.records import EXAMPLES, SAMPLES, StudyBlock, StudyPage, StudySeries, StudyText
+from east_ray.records import EXAMPLES, SAMPLES, StudyBlock, StudyFigure, StudyPage, StudyText
 from east_ray.report.questions import fetch_responses, rows_at
-from east_ray.report.studies.shares import (
-    ErrorKind,
-    Share,
-    kind_of_errors,
-    number_words,
-    rank_correlation,
-    share_of,
-    share_words,
-)
+from east_ray.report.studies.shares import ErrorKind, Share, kind_of_errors, rank_correlation, share_of, share_words
+from east_ray.report.summary import number_words
 from east_ray.selection import SelectionRules, reason_to_discard
 from east_ray.storage import Folder
 from east_ray.storage.tasks import part_groups, run_tasks
@@ -291,24 +284,22 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     summaries = fewer_responses(sizes, measure_prefixes(samples, answers, sizes, rules))
     columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
     columns.append("kept or not differs, % (95 % interval)")
-    series: list[StudySeries] = [
-        {"label": "plain", "x": sizes, "y": [one.mean_entropy for one in summaries]},
-        {"label": "corrected", "x": sizes, "y": [one.mean_corrected_entropy for one in summaries]},
-    ]
+    figure: StudyFigure = {
+        "title": "Mean entropy from the first responses",
+        "x_label": "responses a question",
+        "y_label": "entropy (nats)",
+        "series": [
+            {"label": "plain", "x": sizes, "y": [one.mean_entropy for one in summaries]},
+            {"label": "corrected", "x": sizes, "y": [one.mean_corrected_entropy for one in summaries]},
+        ],
+    }
     return {
         "title": "How many responses are enough",
         "text": "Entropies and weights from the first responses to each question against those from all. The plain "
         "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
         "(2013).",
         "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
-        "curves": [
-            {
-                "title": "Mean entropy from the first responses",
-                "x_label": "responses a question",
-                "y_label": "entropy (nats)",
-                "series": series,
-            }
-        ],
+        "curves": [figure],
     }
 
 
