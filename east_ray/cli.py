@@ -290,10 +290,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)  # of `ray job stop`, or of a machine that shuts down
     try:
         app()
-    except InputError as error:
-        _fail(str(error))
     except Exception as error:
-        cause = _root_cause(error)
+        cause = error if isinstance(error, InputError) else _root_cause(error)
         if isinstance(cause, InputError):
             _fail(str(cause))
         if told := re.search(r"^(?:\w+\.)*InputError: (.+)$", str(cause), flags=re.MULTILINE):  # of a Ray Data task
