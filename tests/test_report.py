@@ -185,10 +185,10 @@ def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
     folders = summary.trainings[0], directory.round(0) / "samples", directory.round(0) / "answers"
     questions = shown_questions(*folders, num_responses=None, max_questions=20)
     assert questions == shown_questions(*folders, num_responses=None, max_questions=20)
-    kept = [question for question in questions if question.reason is None]
+    kept = [question for question in questions if question["reason"] is None]
     assert len(kept) == 14 and len(questions) == 20
-    assert {questions[0].question_id, kept[-1].question_id} == {"q000", "q049"}  # greatest and least entropy
-    texts = dict(questions[1].responses)
+    assert {questions[0]["question_id"], kept[-1]["question_id"]} == {"q000", "q049"}  # greatest and least entropy
+    texts = dict(questions[1]["responses"])
     assert texts["chosen, 72 × 5, correct"] == r"It is \boxed{72}."
     assert texts["rejected, 71 × 2"] == r"So \boxed{71}." and texts["no answer × 1"] == HOSTILE * 400
 
@@ -201,7 +201,7 @@ def test_a_round_without_answers_shows_chosen_and_rejected_responses(tmp_path: P
     questions = shown_questions(
         summary.trainings[0], stages / "samples", stages / "answers", num_responses=None, max_questions=20
     )
-    assert questions[1].responses == [("chosen", r"It is \boxed{72}."), ("rejected", r"So \boxed{71}.")]
+    assert questions[1]["responses"] == [("chosen", r"It is \boxed{72}."), ("rejected", r"So \boxed{71}.")]
 
 
 @given(
