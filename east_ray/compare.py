@@ -27,9 +27,7 @@ from east_ray.evaluation.estimators import accuracy, effective_examples
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
 from east_ray.pipeline import grade, judge_round, make_examples, open_round, open_run, prepare, rules_of
 from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
-from east_ray.report.cards import write_cards
-from east_ray.report.files import write_report
-from east_ray.report.findings import write_findings
+from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
 from east_ray.storage.rounds import Learner, Round
