@@ -293,8 +293,10 @@ def local_copy(path: str) -> str:
             _remove_unused(cache)
             # Fetched into another folder and renamed: a killed process leaves no incomplete copy.
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                pafs.copy_files(inner, f"{scratch}/model", source_filesystem=filesystem)
-                Path(scratch, "model").rename(target)
+                model = Path(scratch, "model")
+                model.mkdir()
+                pafs.copy_files(inner, str(model), source_filesystem=filesystem)
+                model.rename(target)
         os.utime(target)
     return str(target)
 
