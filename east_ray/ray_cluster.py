@@ -46,6 +46,8 @@ def connect(cluster: ClusterConfig) -> None:
     address = address_of(cluster)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
+        # This machine is not taken away with a notice, and the process that would watch for one takes seconds to start.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Not "auto": Ray would trust the address file of a cluster that has died.
         ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
