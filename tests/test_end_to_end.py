@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from east_ray import cli
+from east_ray.config import InputError
 from east_ray.config.settings import load
 from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
@@ -292,17 +294,16 @@ def test_only_unfinished_questions_are_sampled_again(arguments: list[str], run_d
     assert same >= 0.9 * (NUM_QUESTIONS - 28) * NUM_RESPONSES
 
 
-def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Path) -> None:
+def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Path, local_ray: None) -> None:
     (tmp_path / "q.jsonl").write_text('{"question": "How many pens has Tom?", "reference_answer": "999999"}\n')
     (tmp_path / "table.jsonl").write_text('{"question": "pens", "responses": ["8", "\\\\boxed{9}"]}\n')
-    result = east_ray(
-        "run", "jobs/quickstart.yaml", f"run_dir={tmp_path / 'run'}", f"questions.path={tmp_path / 'q.jsonl'}",
-        "sampling.responses_per_question=4", "sampling.backend=scripted",
+    arguments = [
+        "run", str(ROOT / "jobs" / "quickstart.yaml"), f"run_dir={tmp_path / 'run'}",
+        f"questions.path={tmp_path / 'q.jsonl'}", "sampling.responses_per_question=4", "sampling.backend=scripted",
         f"sampling.backend_args={{table: {tmp_path / 'table.jsonl'}}}",
-    )  # fmt: skip
-    assert result.returncode == 1
-    assert "no question was kept, so there is nothing to train on: of 1 questions 1 all_wrong" in result.stderr
-    assert result.stderr.count("\n") == 1
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no question was kept, so there is nothing to train on: of 1 questions 1 all"):
+        cli.app(arguments, standalone_mode=False)
     (sample,) = read(tmp_path / "run" / "round_0" / "samples", SAMPLES)
     assert len(sample["responses"]) == 4
     assert read(tmp_path / "run" / "round_0" / "discarded", DISCARDED)[0]["reason"] == "all_wrong"
