@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
-from east_ray.config.files import dump_documented
+from east_ray.config.settings import dump_documented
 from east_ray.console import Progress
 from east_ray.storage import RunDirectory, load_run
 from east_ray.storage.rounds import Round
@@ -66,9 +66,7 @@ FilesAndOverrides = Annotated[
 ]
 RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
 
-
-def _console() -> Console:
-    return Console(highlight=False)
+_CONSOLE = Console(highlight=False)
 
 
 @app.command()
@@ -77,7 +75,7 @@ def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from east_ray import pipeline
 
     settings = load_run(config_file, overrides or [])
-    path = pipeline.run(settings, Progress(_console()))
+    path = pipeline.run(settings, Progress(_CONSOLE))
     _show(RunDirectory(settings), f"report: {path}")
 
 
@@ -86,13 +84,11 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: R
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        pipeline.require_questions(round_.config)
-        if round_.config.samples is not None:
-            raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-        pipeline.prepare(round_)
-
-    _run_stage(stage, config_file, overrides, round_number)
+    round_ = _open_round(config_file, overrides, round_number)
+    pipeline.require_questions(round_.config)
+    if round_.config.samples is not None:
+        raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
+    pipeline.prepare(round_)
 
 
 @app.command()
@@ -103,15 +99,12 @@ def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        if round_.config.samples is not None:
-            pipeline.prepare(round_)
-        pipeline.require(round_, "sampling", "sample")
-        pipeline.weigh(round_)
-
-    settings = _run_stage(stage, config_file, overrides, round_number, only_weigh=True)
-    directory = RunDirectory(settings)
-    _show(directory, f"examples: {directory.address(directory.round(round_number) / 'examples')}")
+    round_ = _open_round(config_file, overrides, round_number, only_weigh=True)
+    if round_.config.samples is not None:
+        pipeline.prepare(round_)
+    pipeline.require(round_, "sampling", "sample")
+    pipeline.weigh(round_)
+    _show(round_.directory, f"examples: {round_.directory.address(round_.stages / 'examples')}")
 
 
 @app.command()
@@ -119,15 +112,13 @@ def train(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        pipeline.require_model(round_.config)
-        if round_.config.training.examples == "reference_solutions":
-            pipeline.prepare(round_)
-            pipeline.weigh(round_)
-        pipeline.require(round_, "examples", "weigh")
-        pipeline.train(round_)
-
-    _run_stage(stage, config_file, overrides, round_number)
+    round_ = _open_round(config_file, overrides, round_number)
+    pipeline.require_model(round_.config)
+    if round_.config.training.examples == "reference_solutions":
+        pipeline.prepare(round_)
+        pipeline.weigh(round_)
+    pipeline.require(round_, "examples", "weigh")
+    pipeline.train(round_)
 
 
 @app.command()
@@ -135,17 +126,16 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number:
     """Measure a round's models on the held-out questions: evaluation/."""
     from east_ray import pipeline
 
-    def stage(round_: Round) -> None:
-        if round_.config.compare is not None:
-            raise InputError("compare: `east-ray compare` evaluates what it trains")
-        if round_.config.evaluation.questions is None:
-            raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
-        pipeline.require_model(round_.config)
-        if round_.config.questions is not None or round_.config.samples is not None:
-            pipeline.require(round_, "training", "train")
-        pipeline.measure(round_)
-
-    _show(RunDirectory(_run_stage(stage, config_file, overrides, round_number)))
+    round_ = _open_round(config_file, overrides, round_number)
+    if round_.config.compare is not None:
+        raise InputError("compare: `east-ray compare` evaluates what it trains")
+    if round_.config.evaluation.questions is None:
+        raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
+    pipeline.require_model(round_.config)
+    if round_.config.questions is not None or round_.config.samples is not None:
+        pipeline.require(round_, "training", "train")
+    pipeline.measure(round_)
+    _show(round_.directory)
 
 
 @app.command()
@@ -154,7 +144,7 @@ def compare(files_and_overrides: FilesAndOverrides) -> None:
     from east_ray import compare as comparing
 
     for settings in _runs(files_and_overrides):
-        path = comparing.compare(settings, Progress(_console()))
+        path = comparing.compare(settings, Progress(_CONSOLE))
         _show(RunDirectory(settings), f"report: {path}")
 
 
@@ -169,7 +159,7 @@ def write_report(
     directories = [RunDirectory(settings, only_read=True) for settings in _runs(files_and_overrides)]
     paths = [files.write_report(directory) for directory in directories]
     if len(directories) > 1:
-        _console().print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
+        _CONSOLE.print(f"report: {files.write_side_by_side(directories, output)}", soft_wrap=True)
     else:
         _show(directories[0], f"report: {paths[0]}")
 
@@ -177,7 +167,7 @@ def write_report(
 @app.command()
 def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """List the questions whose reference answer the responses contradict: audit/, as JSONL and HTML."""
-    from east_ray.report import findings
+    from east_ray.report import files
     from east_ray.report.audit import write_audit
 
     settings = load_run(config_file, overrides or [])
@@ -189,9 +179,9 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     for stages, stage in ((weighed, "examples"), (round_, "answers")):
         if stages.record(stage) is None:
             raise InputError(f"round {round_number} of {directory.uri} has no {stage} yet: run `east-ray weigh` first")
-    found = findings.audit_round(round_, weighed, learner)
+    found = files.audit_round(round_, weighed, learner)
     path = write_audit(found, round_ / "audit")
-    _console().print(
+    _CONSOLE.print(
         f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "
         f"{100 * found.min_share:.0f} % of the responses; the {len(found.suspects):,} most suspicious: {path}",
         soft_wrap=True,
@@ -217,7 +207,7 @@ def serve(
     settings = serve_config.from_command_line(model, overrides or [])
     from east_ray.serving import deployment as serving
 
-    serving.start(settings, _console().print)
+    serving.start(settings, _CONSOLE.print)
 
 
 @app.command(name="config")
@@ -233,22 +223,22 @@ def doctor(
     """Check versions, devices and cluster; exits 1 if something needs mending."""
     from east_ray.doctor import examine
 
-    console, problems = _console(), 0
+    problems = 0
     for finding in examine(address):
         mark = "[green]ok[/]" if finding.ok else "[red]mend[/]"
-        console.print(f"{mark:<4} ", finding.subject, "  ", finding.detail, sep="", soft_wrap=True)
+        _CONSOLE.print(f"{mark:<4} ", finding.subject, "  ", finding.detail, sep="", soft_wrap=True)
         problems += not finding.ok
     raise typer.Exit(1 if problems else 0)
 
 
 def _show(directory: RunDirectory, last_line: str = "") -> None:
     """Show the tables of a run, and then a line."""
-    from east_ray.report import terminal
+    from east_ray.report.summary import summarize
+    from east_ray.report.terminal import print_summary
 
-    console = _console()
-    terminal.print_summary(terminal.summarize(directory), console)
+    print_summary(summarize(directory), _CONSOLE)
     if last_line:
-        console.print(f"\n{last_line}", soft_wrap=True)
+        _CONSOLE.print(f"\n{last_line}", soft_wrap=True)
 
 
 def _runs(files_and_overrides: Sequence[str]) -> Iterator[Config]:
@@ -271,24 +261,17 @@ def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) ->
         raise InputError(f"--round {round_number}: from round 1 on each training of a comparison has its own samples")
 
 
-def _run_stage(
-    stage: Callable[[Round], None],
-    config_file: str,
-    overrides: list[str] | None,
-    round_number: int,
-    *,
-    only_weigh: bool = False,
-) -> Config:
+def _open_round(config_file: str, overrides: list[str] | None, round_number: int, *, only_weigh: bool = False) -> Round:
+    """The round that a verb works on, with a Ray cluster; see `pipeline.open_round`."""
     from east_ray import pipeline
 
-    settings, progress = load_run(config_file, overrides or []), Progress(_console())
+    settings, progress = load_run(config_file, overrides or []), Progress(_CONSOLE)
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
     _refuse_later_rounds_of_a_comparison(settings, round_number)
     directory = RunDirectory(settings)
     pipeline.check_inputs(settings, directory)
-    stage(pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh))
-    return settings
+    return pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh)
 
 
 @app.callback(invoke_without_command=True)
@@ -309,10 +292,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)  # of `ray job stop`, or of a machine that shuts down
     try:
         app()
-    except InputError as error:
-        _fail(str(error))
     except Exception as error:
-        cause = _root_cause(error)
+        cause = error if isinstance(error, InputError) else _root_cause(error)
         if isinstance(cause, InputError):
             _fail(str(cause))
         if told := re.search(r"^(?:\w+\.)*InputError: (.+)$", str(cause), flags=re.MULTILINE):  # of a Ray Data task

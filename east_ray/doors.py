@@ -14,11 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel
-
 from east_ray.config import Config, InputError, flatten
-from east_ray.config.base import Part, hint, is_own_part
-from east_ray.config.files import MODULE_FOLDERS
+from east_ray.config.base import Part, hint, is_own_part, leaves
+from east_ray.config.settings import MODULE_FOLDERS
 
 #: Folders of the runs that this process works on.
 _run_directories: set[Path] = set()
@@ -56,7 +54,7 @@ def sources(config: Config) -> dict[str, str]:
     Parts of a variant, or of an arm of a comparison, have keys such as ``variants.NAME.weighting.signal``. Nothing is
     imported. Raises InputError if a module cannot be found.
     """
-    named = dict(_parts(config))
+    named = {key: value for key, field, value in leaves(config) if any(isinstance(m, Part) for m in field.metadata)}
     for arm, overrides in (config.variants | (config.compare.arms() if config.compare else {})).items():
         named |= {f"variants.{arm}.{key}": value for key, value in flatten(overrides) if key in named}
     with _searching():
@@ -65,15 +63,6 @@ def sources(config: Config) -> dict[str, str]:
             for key, spelled in named.items()
             if is_own_part(spelled)
         }
-
-
-def _parts(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value) of each setting that names a part."""
-    for name, field in type(section).model_fields.items():
-        if isinstance(value := getattr(section, name), BaseModel):
-            yield from _parts(value, f"{prefix}{name}.")
-        elif any(isinstance(mark, Part) for mark in field.metadata):
-            yield prefix + name, value
 
 
 def _import(where: str, name: str) -> ModuleType:

@@ -18,9 +18,7 @@ from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
 from east_ray.questions.stage import ask_questions, load_questions
 from east_ray.ray_cluster import check_resources, connect
-from east_ray.report.cards import write_cards
-from east_ray.report.files import write_report
-from east_ray.report.findings import write_findings
+from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.sampling import backends, given
 from east_ray.sampling.stage import max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions

@@ -7,11 +7,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from east_ray.config import ClusterConfig, Config, EnginePoolConfig, InputError, TrainingConfig
+from east_ray.config import ClusterConfig, Config, InputError
+from east_ray.config.base import Section
 from east_ray.storage import resolve_model
 
 #: Measured memory of an engine's process besides parameters and key-value cache: code and buffers of the libraries.
@@ -20,6 +21,18 @@ _ENGINE_BASE_GIB = 1.2
 _HEAD_GONE_S, _CHECK_S = 30.0, 3.0
 
 
+@contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block: Ray installs one that ends the process without a message."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@_sigterm_handler_kept()
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or that of RAY_ADDRESS, or start a local Ray that ends with this process.
 
@@ -30,17 +43,15 @@ def connect(cluster: ClusterConfig) -> None:
 
     if ray.is_initialized():
         return
-    address = _address(cluster)
+    address = address_of(cluster)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # Not "auto": Ray would trust the address file of a cluster that has died.
-        with _sigterm_handler_kept():
-            ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
     else:
         try:
             _check_reachable(address)
-            with _sigterm_handler_kept():
-                ray.init(address=address, **quiet)
+            ray.init(address=address, **quiet)
             _watch_head(ray.get_runtime_context().gcs_address)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -57,17 +68,6 @@ def connect(cluster: ClusterConfig) -> None:
     # Errors are raised and shown by whoever catches them; Ray's loggers would print them a second time.
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM after the block: Ray installs one that ends the process without a message."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _watch_head(address: str) -> None:
@@ -93,13 +93,8 @@ def _watch_head(address: str) -> None:
     threading.Thread(target=watch, daemon=True, name="head").start()
 
 
-def is_joined(cluster: ClusterConfig) -> bool:
-    """Whether the cluster exists without this process."""
-    return _address(cluster) is not None
-
-
-def _address(cluster: ClusterConfig) -> str | None:
-    """The address of the cluster to join; None for a local Ray."""
+def address_of(cluster: ClusterConfig) -> str | None:
+    """The address of the cluster to join; None for a local Ray, which ends with this process."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     return None if address == "local" else address
 
@@ -112,38 +107,41 @@ def _check_reachable(address: str) -> None:
 
 
 def check_resources(config: Config, say: Callable[[str], None]) -> None:
-    """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change.
-
-    Nodes may still join a cluster, so there what is missing is only reported.
-    """
+    """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change."""
     import ray
 
-    is_cluster, have, engines = is_joined(config.cluster), ray.cluster_resources(), config.engines
+    is_cluster, have, engines = address_of(config.cluster) is not None, ray.cluster_resources(), config.engines
     trainings = [learner.training for learner in config.learners().values()]
     samples_itself = config.samples is None and any(training.examples == "selected" for training in trainings)
     engines_run = samples_itself or config.evaluation.questions is not None
-    demands = list(_demands("engines", "engine", engines, engines.min_engines)) if engines_run else []
+    wanted = list(demands("engines", engines, engines.min_engines, "_per_engine")) if engines_run else []
     for training in trainings:
-        demands += _demands("training", "worker", training, training.num_workers)
-    for key, wanted, resource in dict.fromkeys(demands):
-        found = have.get(resource, 0)
-        if wanted > found and is_cluster:
-            say(f"waiting for nodes: {key} needs {wanted:g} {resource}s in all, and the cluster has {found:g} now")
-        elif wanted > found:
-            raise InputError(f"{key}: {wanted:g} {resource}s are needed in all, and this machine has {found:g}")
+        wanted += demands("training", training, training.num_workers, "_per_worker")
+    require(wanted, have, is_cluster, say)
     if engines_run and not is_cluster and config.sampling.backend == "vllm" and engines.num_gpus_per_engine == 0:
         _check_memory(config)
 
 
-def _demands(
-    section: str, unit: str, settings: EnginePoolConfig | TrainingConfig, count: int
-) -> Iterator[tuple[str, float, str]]:
-    """(key, amount in all, resource) of everything that Ray reserves for `count` engines or workers."""
+def demands(section: str, settings: Section, count: int, per_unit: str = "") -> Iterator[tuple[str, float, str]]:
+    """(key, amount in all, resource) of everything that Ray reserves for `count` engines, workers or replicas."""
+    values = dict(settings)
     for device in ("gpu", "cpu"):
-        name = f"num_{device}s_per_{unit}"
-        yield f"{section}.{name}", getattr(settings, name) * count, device.upper()
-    for resource, amount in settings.resources.items():
+        name = f"num_{device}s{per_unit}"
+        yield f"{section}.{name}", (values[name] or 0) * count, device.upper()
+    for resource, amount in (values["resources"] or {}).items():
         yield f"{section}.resources", amount * count, resource
+
+
+def require(
+    wanted: Iterable[tuple[str, float, str]], have: Mapping[str, float], is_cluster: bool, say: Callable[[str], None]
+) -> None:
+    """Refuse `demands` that this machine cannot meet. Nodes may join a cluster, so there they are only reported."""
+    for key, amount, resource in dict.fromkeys(wanted):
+        found = have.get(resource, 0)
+        if amount > found and is_cluster:
+            say(f"waiting for nodes: {key} needs {amount:g} {resource}s in all, and the cluster has {found:g} now")
+        elif amount > found:
+            raise InputError(f"{key}: {amount:g} {resource}s are needed in all, and this machine has {found:g}")
 
 
 def _check_memory(config: Config) -> None:

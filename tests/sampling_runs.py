@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 from clusters import LocalCluster
 
-from east_ray.config import Config, files
+from east_ray.config import Config
+from east_ray.config.settings import resolve
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import distinct, keys_by_part, tidy
-from east_ray.sampling.pool import pool_settings, requests, sample
+from east_ray.sampling.stage import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +45,7 @@ def questions(count: int) -> pa.Table:
 def settings(folder: Path, **sections: Any) -> Config:
     """A run's settings; without `sampling`, of the real engine."""
     values = {"model": "m", "run_dir": str(folder), "questions": {"path": "q.jsonl"}, "engines": ENGINES}
-    return files.resolve(values | sections)
+    return resolve(values | sections)
 
 
 def scripted(folder: Path, *rows: Mapping[str, Any], **args: Any) -> dict[str, Any]:

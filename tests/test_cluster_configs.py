@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from east_ray.config.files import load
+from east_ray.config.settings import load
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "cluster_configs"
@@ -56,14 +56,15 @@ def test_ray_serve_accepts_the_service_and_its_settings_are_ours() -> None:
     from ray.serve.schema import ServeDeploySchema
 
     from east_ray import serving
-    from east_ray.serving import settings as serve_config
+    from east_ray.config.base import validated
     from east_ray.serving.deployment import CONTROLLER_OPTIONS
+    from east_ray.serving.settings import ServingConfig
 
     config = ServeDeploySchema.model_validate(read("serve"))
     (application,) = config.applications
     module, _, function = application.import_path.partition(":")
     assert module == "east_ray.serving" and getattr(serving, function) is serving.build
-    assert serve_config.validate(application.args).model
+    assert validated(ServingConfig, application.args).model
     assert config.http_options.host == "127.0.0.1"
     assert config.controller_options is not None
     assert config.controller_options.model_dump() == CONTROLLER_OPTIONS

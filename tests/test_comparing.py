@@ -14,9 +14,9 @@ import pytest
 
 from east_ray import compare as comparing
 from east_ray.config import CompareConfig, InputError
-from east_ray.config.files import resolve
+from east_ray.config.settings import resolve
 from east_ray.storage import Folder, RunDirectory, locate
-from east_ray.training.checkpoints import interrupted
+from east_ray.training.group import interrupted
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
@@ -82,12 +82,26 @@ def east_ray(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+WRONG = [r"\boxed{0}", r"\boxed{-1}"]
+
+
 @pytest.mark.drill
 def test_a_killed_comparison_goes_on_and_repeats_no_training(quickstart: Path, tmp_path: Path) -> None:
+    questions = [
+        json.loads(line)
+        for name in ("train", "test")
+        for line in (quickstart / f"{name}.jsonl").read_text().splitlines()
+    ]
+    table = [
+        {"question": row["question"], "responses": [f"\\boxed{{{row['answer'].rpartition('#### ')[2]}}}", *WRONG]}
+        for row in questions
+    ]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     arguments = [
         "compare", "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}", "questions.max_questions=40",
         "sampling.responses_per_question=8", "evaluation.questions.max_questions=60", "compare.seeds=[0, 1]",
-        "compare.models_at_once=4", "training.micro_batch_size=16",
+        "compare.models_at_once=4", "training.micro_batch_size=16", "sampling.backend=scripted",
+        f"sampling.backend_args={{table: {tmp_path / 'table.jsonl'}}}",
         "compare.grids=[{signals: [uniform]}, {signals: [entropy]}]",
     ]  # fmt: skip
     round_ = tmp_path / "run" / "round_0"

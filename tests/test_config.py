@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from settings_tables import settings_tables
 
 from east_ray.config import Config, InputError
-from east_ray.config import files as config_file
+from east_ray.config import settings as config_file
 from east_ray.config.base import differences, section_type
-from east_ray.config.files import dump_documented, load, resolve
+from east_ray.config.settings import dump_documented, load, resolve
 from east_ray.storage import folders as storage
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -94,6 +94,11 @@ def test_bad_settings_are_refused_in_one_sentence(override: str, message: str) -
         resolve(MINIMAL, [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_comparison_has_no_variants() -> None:
+    with pytest.raises(InputError, match="compare: cannot be combined with variants"):
+        resolve(MINIMAL, ["compare={}", "variants.a.weighting.signal=uniform"])
 
 
 def test_missing_keys_are_named() -> None:

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from east_ray.config.files import load
-from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLED_ANSWERS, SAMPLES, SET_ASIDE
+from east_ray.config.settings import load
+from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import tidy
-from east_ray.sampling.pool import pool_settings, requests, sample
+from east_ray.sampling.stage import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent
@@ -306,28 +306,6 @@ def test_a_run_that_keeps_no_question_says_so_and_keeps_its_samples(tmp_path: Pa
     (sample,) = read(tmp_path / "run" / "round_0" / "samples", SAMPLES)
     assert len(sample["responses"]) == 4
     assert read(tmp_path / "run" / "round_0" / "discarded", DISCARDED)[0]["reason"] == "all_wrong"
-
-
-@pytest.mark.drill
-def test_a_second_round_asks_fresh_questions_of_the_first_rounds_model(arguments: list[str], tmp_path: Path) -> None:
-    run = tmp_path / "run"  # given as an address, so that models are fetched as from any remote storage
-    small = ["questions.max_questions=24", "sampling.responses_per_question=8", "evaluation.questions.max_questions=24"]
-    result = east_ray(
-        "run", arguments[0], f"run_dir=file://{run}", "rounds=2", "questions_per_round=fresh", "variants={}",
-        "evaluation.responses_per_question=4", *small,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    samples = [read(run / f"round_{number}" / "samples", SAMPLES) for number in (0, 1)]
-    assert {row["model"] for row in samples[0]} == {"base"} and {row["model"] for row in samples[1]} == {"trained"}
-    asked = [{row["question_id"] for row in rows} for rows in samples]
-    assert len(asked[0]) == len(asked[1]) == 24 and not asked[0] & asked[1]
-    models = [(run / f"round_{number}" / "model" / "model.safetensors").read_bytes() for number in (0, 1)]
-    assert models[0] != models[1]
-    assert "round 0" in result.stdout and "round 1" in result.stdout
-    metrics = json.loads((run / "round_1" / "evaluation" / "metrics.json").read_text())
-    assert [row["k"] for row in metrics["sampled"]["trained"]["pass_at"]] == [1, 2, 4]
-    for row in read(run / "round_1" / "evaluation" / "sampled_answers", SAMPLED_ANSWERS):
-        assert row["num_responses"] == 4 == sum(cluster["num_responses"] for cluster in row["clusters"])
 
 
 @pytest.mark.drill

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from east_ray.records import SAMPLES
-from east_ray.sampling.journal import TaskJournal, adopt, distinct, keys_by_part, sample_key, set_aside_keys, tidy
+from east_ray.sampling.journal import TaskJournal, adopt, distinct, keys_by_part, sample_key, tidy
 from east_ray.storage import Folder, locate
 
 
@@ -64,7 +64,7 @@ def test_an_attempt_finds_what_those_before_it_have_left(samples: Folder) -> Non
     last.close([row("a"), row("c")], [aside("b")])
     assert TaskJournal(samples, set_aside, keys).open() == (True, [row("a"), row("c")], [aside("b")])
     assert not (samples / "pending").names()
-    assert distinct(keys_by_part(samples)) == {"a", "c"} and set_aside_keys(set_aside) == {"b"}
+    assert distinct(keys_by_part(samples)) == {"a", "c"} and distinct(keys_by_part(set_aside)) == {"b"}
     assert TaskJournal(samples, set_aside, ["a", "b"]).open() == (False, [], []), "another task"
 
 

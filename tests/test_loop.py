@@ -14,7 +14,7 @@ from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, locate
 from east_ray.training import objectives
 from east_ray.training.dataset import micro_batches, steps
-from east_ray.training.loop import Checkpointing, learning_rate, train
+from east_ray.training.loop import learning_rate, train
 
 Loop = Callable[..., list[dict[str, float]]]
 
@@ -117,7 +117,7 @@ def loop(tiny_model: str, tmp_path: Path, process_group: None) -> Loop:
         references = Folder(*locate(str(tmp_path / "reference")))
         export = train(
             settings, objectives.load(settings), tiny_model, lambda: stream, len(epoch), log.append,
-            Checkpointing(lambda step, write: None, None), references=references,
+            lambda step, write: None, references=references,
         )  # fmt: skip
         export(str(tmp_path / "model"))
         return log

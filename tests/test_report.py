@@ -17,18 +17,17 @@ from rich.console import Console
 from run_directories import HOSTILE, difference, write_run
 
 from east_ray.config import InputError
-from east_ray.config.files import resolve
+from east_ray.config.settings import resolve
 from east_ray.console import Progress
-from east_ray.records import ArmComparison, EvaluationMetrics, StudyPage
-from east_ray.report.cards import write_cards
-from east_ray.report.files import write_report, write_side_by_side
+from east_ray.records import ArmComparison, EvaluationMetrics, StudyPage, StudySeries
+from east_ray.report.files import write_cards, write_report, write_side_by_side
 from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
-from east_ray.report.plots import Series, Whisker, bars, curves, density, histogram, whiskers
+from east_ray.report.plots import Whisker, bars, curves, density, histogram, whiskers
 from east_ray.report.questions import positions_across, shown_questions
-from east_ray.report.summary import describe
-from east_ray.report.terminal import print_summary, summarize
-from east_ray.report.training import training_curves
+from east_ray.report.sections import training_curves
+from east_ray.report.summary import describe, summarize
+from east_ray.report.terminal import print_summary
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import Round
 
@@ -130,9 +129,11 @@ def test_the_page_of_a_comparison_names_arms_and_not_trainings(compared: RunDire
 
 def test_many_trainings_are_drawn_as_means_of_their_arms(compared: RunDirectory) -> None:
     (summary,) = summarize(compared)
-    series = {one.label: one for one in training_curves(summary, "tokens_per_s")}
+    series = {one["label"]: one for one in training_curves(summary, "tokens_per_s")}
     assert len(summary.trainings) == 12 and len(series) == 4
-    assert series["sft-entropy-a2"].y == [500.0 + len("sft-entropy-a2-seed-0")] * 20 == series["sft-entropy-a2"].low
+    assert (
+        series["sft-entropy-a2"]["y"] == [500.0 + len("sft-entropy-a2-seed-0")] * 20 == series["sft-entropy-a2"]["low"]
+    )
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
@@ -184,10 +185,10 @@ def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
     folders = summary.trainings[0], directory.round(0) / "samples", directory.round(0) / "answers"
     questions = shown_questions(*folders, num_responses=None, max_questions=20)
     assert questions == shown_questions(*folders, num_responses=None, max_questions=20)
-    kept = [question for question in questions if question.reason is None]
+    kept = [question for question in questions if question["reason"] is None]
     assert len(kept) == 14 and len(questions) == 20
-    assert {questions[0].question_id, kept[-1].question_id} == {"q000", "q049"}  # greatest and least entropy
-    texts = dict(questions[1].responses)
+    assert {questions[0]["question_id"], kept[-1]["question_id"]} == {"q000", "q049"}  # greatest and least entropy
+    texts = dict(questions[1]["responses"])
     assert texts["chosen, 72 × 5, correct"] == r"It is \boxed{72}."
     assert texts["rejected, 71 × 2"] == r"So \boxed{71}." and texts["no answer × 1"] == HOSTILE * 400
 
@@ -200,7 +201,7 @@ def test_a_round_without_answers_shows_chosen_and_rejected_responses(tmp_path: P
     questions = shown_questions(
         summary.trainings[0], stages / "samples", stages / "answers", num_responses=None, max_questions=20
     )
-    assert questions[1].responses == [("chosen", r"It is \boxed{72}."), ("rejected", r"So \boxed{71}.")]
+    assert questions[1]["responses"] == [("chosen", r"It is \boxed{72}."), ("rejected", r"So \boxed{71}.")]
 
 
 @given(
@@ -225,14 +226,16 @@ def test_what_is_shown_is_printable_and_says_what_was_cut(text: str) -> None:
 
 def test_figures_say_in_words_what_they_show() -> None:
     values = np.array([0.0, 1.0, 2.0])
+    loss: StudySeries = {"label": "loss", "x": [1, 2], "y": [3.0, 2.5]}
     figures = {
         bars("Funnel", {"asked": 1200, "kept": 1}): "asked 1,200, kept 1",
         histogram("H", {"x": values}, "entropy (nats)"): "3 questions from 0 to 2, median 1",
         density("D", values, values, "pass rate", "entropy"): "3 questions; a larger dot is more of them, 1 at most",
-        curves("C", [Series("loss", [1, 2], [3.0, 2.5])], "step", "nats"): "loss: from 3 at 1 to 2.5 at 2",
+        curves("C", [loss], "step", "nats"): "loss: from 3 at 1 to 2.5 at 2",
         whiskers("W", {"": [Whisker("EAST", 1.0, -2.0, 3.0)]}, "points", reference=0): "EAST 1.0 (-2.0 to 3.0)",
     }
-    for svg, words in figures.items():
+    for figure, words in figures.items():
+        svg = figure.svg
         label = re.search(r'role="img" aria-label="([^"]*)"', svg)
         assert label is not None and words in label[1]
         assert "currentColor" in svg and "var(--c0)" in svg and "<style" not in svg
@@ -254,7 +257,7 @@ def test_runs_side_by_side(directory: RunDirectory, compared: RunDirectory, tmp_
 
 
 def test_a_page_of_nothing_is_a_page() -> None:
-    assert render({"run": []}).rstrip().endswith("</html>")
+    assert render({"run": {}}).rstrip().endswith("</html>")
 
 
 def test_weightings_in_a_few_words() -> None:

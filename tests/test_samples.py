@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from east_ray import cli
 from east_ray.config import InputError, SamplesConfig
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
 from east_ray.sampling import given
@@ -239,7 +240,14 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- the command, end to end
 
 
-def weigh(run_dir: Path, path: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+def weigh(run_dir: Path, path: Path, *overrides: str) -> None:
+    """The verb in this process, on the Ray of the tests."""
+    config = run_dir.with_suffix(".yaml")
+    config.write_text(json.dumps({"run_dir": str(run_dir), "samples": {"path": str(path)}}))
+    cli.app(["weigh", str(config), *overrides], standalone_mode=False)
+
+
+def weigh_alone(run_dir: Path, path: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     config = run_dir.with_suffix(".yaml")
     config.write_text(json.dumps({"run_dir": str(run_dir), "samples": {"path": str(path)}}))
     command = [sys.executable, "-m", "east_ray", "weigh", str(config), *overrides]
@@ -251,11 +259,13 @@ def read(run_dir: Path, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
     return rows
 
 
-def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(tmp_path: Path) -> None:
+def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(
+    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     answers = [[4, 4, 4, 4], [4, 4, 5, 6], [4, 5, 5, 5], [1, 2, 3, 3]]
     rows = [row(question=f"{i}?", responses=[f"\\boxed{{{a}}}" for a in found]) for i, found in enumerate(answers)]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*rows, row(responses=[])]))
-    result = weigh(tmp_path / "run", tmp_path / "s.jsonl")
+    result = weigh_alone(tmp_path / "run", tmp_path / "s.jsonl")
     assert result.returncode == 0, result.stderr
     assert "kept as examples" in result.stdout and "set aside: no_responses" in result.stdout
     examples = {one["question_id"]: one for one in read(tmp_path / "run", "examples", EXAMPLES)}
@@ -265,35 +275,32 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(tm
     (discarded,) = read(tmp_path / "run", "discarded", DISCARDED)
     assert (discarded["question_id"], discarded["reason"]) == ("s-000004", Reason.ALL_WRONG)
     assert not (tmp_path / "run" / "round_0" / "judged").exists()
-    again = weigh(tmp_path / "run", tmp_path / "s.jsonl")
-    assert again.returncode == 0 and again.stdout.count("done before, in") == 3
-    config = tmp_path / "run.yaml"
+    weigh(tmp_path / "run", tmp_path / "s.jsonl")
+    assert capsys.readouterr().out.count("done before, in") == 3
     for verb, message in (("train", "model: missing; only"), ("sample", "nothing to sample; run `east-ray weigh`")):
-        command = [sys.executable, "-m", "east_ray", verb, str(config)]
-        refused = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert refused.returncode == 1 and message in refused.stderr and refused.stderr.count("\n") == 1
+        with pytest.raises(InputError, match=message):
+            cli.app([verb, str(tmp_path / "run.yaml")], standalone_mode=False)
 
 
-@pytest.mark.drill
-def test_a_mistake_in_the_configuration_can_be_mended(tmp_path: Path) -> None:
+def test_a_mistake_in_the_configuration_can_be_mended(tmp_path: Path, local_ray: None) -> None:
     rows = [row(name="twice", responses=["\\boxed{4}"] * 2), row(name="twice", responses=["\\boxed{4}", "\\boxed{5}"])]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     arguments = tmp_path / "run", tmp_path / "s.jsonl"
-    result = weigh(*arguments, "samples.id_column=name")
-    assert result.returncode == 1 and "2 questions have the name 'twice'; expected a name of its own" in result.stderr
-    result = weigh(*arguments, "weighting.exponent=-1")
-    assert result.returncode == 1 and "exponent -1 is not defined for the 1 of 2 kept questions" in result.stderr
-    result = weigh(*arguments, "weighting.exponent=2")
-    assert result.returncode == 0, result.stderr
+    with pytest.raises(InputError, match="2 questions have the name 'twice'; expected a name of its own"):
+        weigh(*arguments, "samples.id_column=name")
+    with pytest.raises(InputError, match="exponent -1 is not defined for the 1 of 2 kept questions"):
+        weigh(*arguments, "weighting.exponent=-1")
+    weigh(*arguments, "weighting.exponent=2")
     # Once weighed it stays; but a model may be named to train on it, and then the files may not have changed.
-    refused = weigh(*arguments, "weighting.exponent=1")
-    assert refused.returncode == 1 and "weighting.exponent: 2.0 there, 1.0 now" in refused.stderr
-    assert weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model").returncode == 0
+    with pytest.raises(InputError, match=r"weighting.exponent: 2.0 there, 1.0 now"):
+        weigh(*arguments, "weighting.exponent=1")
+    with_model = ["weighting.exponent=2", f"model={ROOT / 'jobs/quickstart/model'}"]
+    weigh(*arguments, *with_model)
     (tmp_path / "s.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    changed = weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model")
-    assert changed.returncode == 1 and "has changed since it was read" in changed.stderr
+    with pytest.raises(InputError, match="has changed since it was read"):
+        weigh(*arguments, *with_model)
     (tmp_path / "s.jsonl").unlink()
-    assert weigh(*arguments, "weighting.exponent=2", "model=jobs/quickstart/model").returncode == 0
+    weigh(*arguments, *with_model)
 
 
 def test_what_breaks_in_a_task_is_said_in_one_sentence(tmp_path: Path) -> None:
@@ -303,17 +310,17 @@ def test_what_breaks_in_a_task_is_said_in_one_sentence(tmp_path: Path) -> None:
     middle = len(content) // 2
     content[middle : middle + 2000] = bytes(2000)
     (tmp_path / "s.parquet").write_bytes(content)
-    result = weigh(tmp_path / "run", tmp_path / "s.parquet")
+    result = weigh_alone(tmp_path / "run", tmp_path / "s.parquet")
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
     assert "s.parquet, row groups from 0: cannot be read (" in result.stderr
 
 
-def test_an_input_inside_the_run_directory_is_not_removed(tmp_path: Path) -> None:
+def test_an_input_inside_the_run_directory_is_not_removed(tmp_path: Path, local_ray: None) -> None:
     inside = tmp_path / "run" / "round_0" / "samples"
     inside.mkdir(parents=True)
     (inside / "mine.jsonl").write_text(json.dumps(row()) + "\n")
-    result = weigh(tmp_path / "run", inside / "mine.jsonl")
-    assert result.returncode == 1 and "lies in the run directory itself; choose another run_dir" in result.stderr
+    with pytest.raises(InputError, match="lies in the run directory itself; choose another run_dir"):
+        weigh(tmp_path / "run", inside / "mine.jsonl")
     assert (inside / "mine.jsonl").exists()
 
 
@@ -351,12 +358,13 @@ DIFFERENCES: dict[str, tuple[list[str], dict[int, int]]] = {
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_correctness_differs_from_others_labels_only_where_they_are_wrong(tmp_path: Path, name: str) -> None:
+def test_correctness_differs_from_others_labels_only_where_they_are_wrong(
+    tmp_path: Path, name: str, local_ray: None
+) -> None:
     rows = labelled(name)
     overrides, expected = DIFFERENCES[name]
     columns = ["reference_answer_column=gold", "responses_column=samples", "text_field=response"]
-    result = weigh(tmp_path / "run", OUTPUTS / f"{name}.jsonl", *(f"samples.{one}" for one in columns), *overrides)
-    assert result.returncode == 0, result.stderr
+    weigh(tmp_path / "run", OUTPUTS / f"{name}.jsonl", *(f"samples.{one}" for one in columns), *overrides)
     judged = [*read(tmp_path / "run", "examples", EXAMPLES), *read(tmp_path / "run", "discarded", DISCARDED)]
     assert len(judged) == len(rows)
     differences = {}

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from run_directories import write_run
 
 from east_ray.config import AnswersConfig, InputError
-from east_ray.serving.deployment import cause, engine_arguments, require_resources, start
+from east_ray.ray_cluster import demands, require
+from east_ray.serving.deployment import cause, engine_arguments, start
 from east_ray.serving.settings import ReplicasConfig, from_command_line, resolve
 
 QUESTION = "Tom has 5 apples and buys 7 more. How many apples does Tom have now?"
@@ -79,15 +80,16 @@ def test_why_a_replica_cannot_begin_is_said_in_the_engine_s_words(ending: str, s
 
 def test_replicas_that_no_machine_here_holds_are_refused_and_a_cluster_is_waited_for() -> None:
     said: list[str] = []
-    asked = ReplicasConfig(min_replicas=2, max_replicas=2, num_gpus=1, num_cpus=1, resources={"sampler": 1})
-    require_resources(asked, {"CPU": 2.0, "GPU": 2.0, "sampler": 2.0}, is_joined=False, say=said.append)
-    with pytest.raises(InputError, match=r"replicas.num_gpus: 2 GPUs needed in all, this machine has 0"):
-        require_resources(asked, {"CPU": 2.0, "sampler": 2.0}, is_joined=False, say=said.append)
-    with pytest.raises(InputError, match=r"replicas.resources: 2 samplers needed in all, this machine has 1"):
-        require_resources(asked, {"CPU": 2.0, "GPU": 2.0, "sampler": 1.0}, is_joined=False, say=said.append)
+    replicas = ReplicasConfig(num_gpus=1, num_cpus=1, resources={"sampler": 1})
+    asked = list(demands("replicas", replicas, 2))
+    require(asked, {"CPU": 2.0, "GPU": 2.0, "sampler": 2.0}, is_cluster=False, say=said.append)
+    with pytest.raises(InputError, match=r"replicas.num_gpus: 2 GPUs are needed in all, and this machine has 0"):
+        require(asked, {"CPU": 2.0, "sampler": 2.0}, is_cluster=False, say=said.append)
+    with pytest.raises(InputError, match=r"replicas.resources: 2 samplers are needed in all, and this machine has 1"):
+        require(asked, {"CPU": 2.0, "GPU": 2.0, "sampler": 1.0}, is_cluster=False, say=said.append)
     assert said == []
-    require_resources(asked, {"CPU": 1.0, "GPU": 2.0, "sampler": 2.0}, is_joined=True, say=said.append)
-    assert said == ["waiting for nodes: replicas.num_cpus needs 2 CPUs in all, the cluster has 1 now"]
+    require(asked, {"CPU": 1.0, "GPU": 2.0, "sampler": 2.0}, is_cluster=True, say=said.append)
+    assert said == ["waiting for nodes: replicas.num_cpus needs 2 CPUs in all, and the cluster has 1 now"]
 
 
 # ------------------------------------------------------------------------------------------- with real vLLM and Ray
@@ -314,7 +316,7 @@ def test_no_body_makes_the_server_fail(service: Service, path: str, schema: str)
     valid |= {"max_tokens": 4} | ({} if path == "/v1/solve" else {"messages": [{"role": "user", "content": QUESTION}]})
     codes: Counter[int] = Counter()
 
-    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.dictionaries(st.sampled_from(sorted(fields)), JSON, max_size=3) | st.none(), JSON)
     def fuzz(changed: dict[str, Any] | None, other: Any) -> None:
         body = json.dumps(other if changed is None else valid | changed)

@@ -19,19 +19,11 @@ from rounds import RULES, graded, judged, sample, write_round
 
 from east_ray import weighting
 from east_ray.answers.graders import MathGrader
-from east_ray.config.files import resolve
+from east_ray.config.settings import resolve
 from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, StudyPage
-from east_ray.report.findings import write_findings
-from east_ray.report.studies.fewer_responses import (
-    Prefix,
-    Prefixes,
-    corrected_entropy,
-    entropies_of_first,
-    fewer_responses,
-    measure_prefixes,
-)
+from east_ray.report.files import write_findings
 from east_ray.report.studies.shares import (
     ByEntropy,
     Share,
@@ -39,8 +31,18 @@ from east_ray.report.studies.shares import (
     errors_by_entropy,
     kind_of_errors,
     steps_by_entropy,
+    weights_over_rounds,
 )
-from east_ray.report.studies.weights import Disagreements, disagreements, weights_over_rounds
+from east_ray.report.studies.weights import (
+    Disagreements,
+    Prefix,
+    SizeSummary,
+    corrected_entropy,
+    disagreements,
+    entropies_of_first,
+    fewer_responses,
+    measure_prefixes,
+)
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.storage.rounds import Round
@@ -101,11 +103,11 @@ def test_errors_of_a_round(tmp_path: Path) -> None:
         sample("no reference", [5] * 8, reference="..."),  # not counted
     ]
     folder = write_round(tmp_path, samples)
-    study = errors_by_entropy(folder / "examples", folder / "discarded")
-    assert study.num_questions == {"none": 1, "few": 0, "stubborn": 5, "diverse": 4}
-    assert study.stubborn.overall is not None and study.stubborn.overall.num_true == 5
-    assert [(q.share.share, q.share.num_questions) for q in study.stubborn.quartiles] == [(1.0, 5), (0.0, 4)]
-    json.dumps(dataclasses.asdict(study))
+    kinds, stubborn = errors_by_entropy(folder / "examples", folder / "discarded")
+    assert kinds == {"none": 1, "few": 0, "stubborn": 5, "diverse": 4}
+    assert stubborn.overall is not None and stubborn.overall.num_true == 5
+    assert [(q.share.share, q.share.num_questions) for q in stubborn.quartiles] == [(1.0, 5), (0.0, 4)]
+    json.dumps(dataclasses.asdict(stubborn))
 
 
 def disagreements_of(folder: Folder, **options: Any) -> Disagreements:
@@ -127,10 +129,10 @@ def test_disagreements_at_equal_pass_rates_are_those_of_the_spread(tmp_path: Pat
     assert (lighter.question_id, lighter.errors) == ("stubborn", "stubborn")
     assert heavier.accuracy_weight == lighter.accuracy_weight == pytest.approx(0.75 / ((2 * 0.75 + 6 * 0.5) / 8))
     assert heavier.entropy_weight > heavier.accuracy_weight and lighter.entropy_weight < lighter.accuracy_weight
-    assert [(c.answer, c.num_responses, c.is_correct, c.response) for c in lighter.clusters] == [
+    assert [(*cluster.values(), response) for cluster, response in lighter.clusters] == [
         ("5", 6, False, "So \\boxed{5}"), ("4", 2, True, "So \\boxed{4}")
     ]  # fmt: skip
-    assert [c.is_correct for c in heavier.clusters] == [True, False]
+    assert [cluster["is_correct"] for cluster, _ in heavier.clusters] == [True, False]
     json.dumps(dataclasses.asdict(found))
 
 
@@ -250,17 +252,15 @@ def test_too_few_responses_are_an_error() -> None:
         entropies_of_first("q", graded(sample("q", [4] * 8)), [3] * 8, [4, 9], RULES)
 
 
-def prefixes(*questions: list[Prefix]) -> Prefixes:
-    return Prefixes([2, 4], np.array(questions, np.float64).reshape(-1, 2, len(Prefix.__annotations__)), 0)
+def summarized(*questions: list[Prefix]) -> list[SizeSummary]:
+    return fewer_responses([2, 4], np.array(questions, np.float64).reshape(-1, 2, len(Prefix._fields)))
 
 
 def test_fewer_responses_by_hand() -> None:
-    small, full = fewer_responses(
-        prefixes(
-            [Prefix(0.0, 0.1, 1.0, True, 6), Prefix(1.0, 1.1, 0.5, True, 12)],
-            [Prefix(0.6, 0.7, 0.5, True, 6), Prefix(0.5, 0.6, 0.25, True, 12)],
-            [Prefix(0.3, 0.4, 0.0, False, 6), Prefix(0.6, 0.7, 0.25, True, 12)],
-        )
+    small, full = summarized(
+        [Prefix(0.0, 0.1, 1.0, True, 6), Prefix(1.0, 1.1, 0.5, True, 12)],
+        [Prefix(0.6, 0.7, 0.5, True, 6), Prefix(0.5, 0.6, 0.25, True, 12)],
+        [Prefix(0.3, 0.4, 0.0, False, 6), Prefix(0.6, 0.7, 0.25, True, 12)],
     )
     assert (small.num_responses, small.num_tokens, full.num_tokens) == (2, 18, 36)
     assert small.mean_entropy == pytest.approx(0.3) and small.mean_corrected_entropy == pytest.approx(0.4)
@@ -274,13 +274,13 @@ def test_fewer_responses_by_hand() -> None:
 
 def test_what_is_unknown_is_none() -> None:
     sure = Prefix(0.0, 0.0, 1.0, True, math.nan)
-    small, _ = fewer_responses(prefixes([sure, sure], [sure, sure]))
+    small, _ = summarized([sure, sure], [sure, sure])
     assert (small.rank_correlation, small.mean_weight_difference, small.num_tokens) == (None, None, None)
 
 
 def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(ValueError, match="no question has 4 responses"):
-        fewer_responses(prefixes())
+        summarized()
     with pytest.raises(ValueError, match="expected growing numbers"):
         measure_prefixes(Folder(*locate("nowhere")), Folder(*locate("nowhere")), [8, 4], RULES)
 
@@ -292,13 +292,13 @@ def test_prefixes_of_a_round_are_measured_in_tasks(tmp_path: Path, local_ray: No
     folder = write_round(tmp_path, samples + short)
     sizes = [4, 8, 16]
     measured = measure_prefixes(folder / "samples", folder / "answers", sizes, RULES)
-    assert (measured.values.shape, measured.num_too_few) == ((30, 3, 5), 2)
+    assert measured.shape == (30, 3, 5)
     in_parts = [row for number in range(3) for row in (samples + short)[number::3] if "short" not in row["question_id"]]
-    assert measured.values.tolist() == [
+    assert measured.tolist() == [
         [list(map(float, prefix)) for prefix in entropies_of_first("q", graded(row), [3] * 16, sizes, RULES)]
         for row in in_parts
     ]
-    summaries = fewer_responses(measured)
+    summaries = fewer_responses(sizes, measured)
     assert [row.num_tokens for row in summaries] == [30 * 3 * size for size in (4, 8, 16)]
     correlations = [row.rank_correlation or 0 for row in summaries]
     assert correlations[0] < correlations[1] < correlations[2] == pytest.approx(1)
@@ -313,26 +313,25 @@ def weighed(**weights: float) -> pa.Table:
 
 def test_weights_over_rounds_by_hand() -> None:
     first, second = weights_over_rounds([weighed(a=0.0, b=0.5, c=1.5, d=2.0), weighed(e=3.0, d=1.0, c=0.0, b=0.0)])
-    assert first.since_previous is None and second.since_previous is not None
+    assert first.num_kept_in_both is first.rank_correlation is first.became_zero is None
     assert (first.num_questions, first.quantiles) == (4, [0.0, 0.375, 1.0, 1.625, 2.0])
     assert first.is_zero is not None and first.is_zero.num_true == 1
-    since = second.since_previous
-    assert (since.num_kept_in_both, since.num_gone) == (3, 1)
-    assert since.rank_correlation == pytest.approx(math.sqrt(3) / 2)  # ranks 1, 2, 3 and 1.5, 1.5, 3
-    assert since.became_zero is not None and (since.became_zero.num_true, since.became_zero.num_questions) == (2, 3)
+    assert second.num_kept_in_both == 3
+    assert second.rank_correlation == pytest.approx(math.sqrt(3) / 2)  # ranks 1, 2, 3 and 1.5, 1.5, 3
+    assert second.became_zero is not None
+    assert (second.became_zero.num_true, second.became_zero.num_questions) == (2, 3)
 
 
 def test_rounds_without_a_common_question() -> None:
     *_, last = weights_over_rounds([weighed(a=1.0), weighed(), weighed(b=1.0)])
-    assert last.since_previous is not None
-    assert (last.since_previous.num_kept_in_both, last.since_previous.became_zero) == (0, None)
+    assert (last.num_kept_in_both, last.became_zero) == (0, None)
 
 
 def test_weights_of_the_examples_folder(tmp_path: Path) -> None:
     folder = write_round(tmp_path, [sample("a", [4, 5]), sample("b", [4, 4])])
     table = (folder / "examples").read(EXAMPLES, ["question_id", "weight"])
     _, second = weights_over_rounds([table, table])
-    assert second.since_previous is not None and second.since_previous.num_kept_in_both == 2
+    assert second.num_kept_in_both == 2
 
 
 def test_a_comparison_shows_the_weights_of_each_arms_first_training(tmp_path: Path) -> None:

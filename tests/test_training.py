@@ -1,9 +1,11 @@
 """Training on the real Ray Train and DeepSpeed against a plain reference: one process, one example at a time."""
 
+import functools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,17 @@ from east_ray.questions.prompts import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
 from east_ray.training import group, objectives
-from east_ray.training.checkpoints import complete_checkpoints, interrupted, prepare_checkpoints
 from east_ray.training.compute import Compute
 from east_ray.training.dataset import Training, TrainingSummary, tokenize_example, tokenized_examples
-from east_ray.training.group import out_of_memory_as_input_error, raise_if_out_of_memory, train_models
-from east_ray.training.model import deepspeed_config
+from east_ray.training.group import (
+    complete_checkpoints,
+    interrupted,
+    out_of_memory_as_input_error,
+    prepare_checkpoints,
+    raise_if_out_of_memory,
+    train_models,
+)
+from east_ray.training.loop import deepspeed_config
 
 
 def test_only_a_response_that_ended_by_itself_gets_the_end_of_turn_token(quickstart: Path) -> None:
@@ -142,59 +150,131 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return write_examples(tmp_path_factory.mktemp("train") / "examples", NUM_EXAMPLES)
 
 
-_references: dict[str, Any] = {}
+@dataclass
+class Together:
+    """Trainings of one group of workers, which takes longer to start than all of them to train."""
+
+    folder: Path
+    events: list[Any]
+    summaries: dict[str, TrainingSummary]
+
+
+def train_together(examples: Folder, model: str, folder: Path, **trainings: TrainingConfig) -> Together:
+    every = [one_of(examples, model, folder / name, training, name) for name, training in trainings.items()]
+    events = list(train_models(every, Folder(*locate(str(folder / "checkpoints")))))
+    summaries = [event for event in events if isinstance(event, TrainingSummary)]
+    return Together(folder, events, dict(zip(trainings, summaries, strict=True)))
+
+
+#: The trainings that must equal `reference_run`, by workers and ZeRO stage: objective, micro-batch, packing.
+EXACT: dict[tuple[int, int], dict[str, tuple[str, int, bool]]] = {
+    (1, 0): {"sft": ("sft", 8, True)},
+    (2, 0): {"sft": ("sft", 1, False)},
+    (2, 1): {"dpo-normalized": ("dpo-normalized", 2, True)},
+    (2, 2): {"sft": ("sft", 1, False), "dpo": ("dpo", 3, True), "kto": ("kto", 3, True)},
+    (2, 3): {"kto": ("kto", 3, True)},  # a group for itself, as all of ZeRO-3
+}
+#: The first training of a group, which must leave nothing behind in its workers.
+BEFORE = {"epochs": 1, "learning_rate": 0.1}
+LARGE_STEPS = {"schedule": "constant", "warmup_ratio": 0.0}
+
+
+def exact_settings(num_workers: int, zero_stage: int) -> dict[str, TrainingConfig]:
+    group = {"num_workers": num_workers, "deepspeed": {"zero_stage": zero_stage}}
+    exact = {
+        name: settings(
+            **group, objective=objective.removesuffix("-normalized"), micro_batch_size=micro_batch_size,
+            length_normalized=objective.endswith("normalized"), packing=packing,
+        )
+        for name, (objective, micro_batch_size, packing) in EXACT[num_workers, zero_stage].items()
+    }  # fmt: skip
+    before = next(iter(exact.values())).model_copy(update=BEFORE)
+    return exact if zero_stage == 3 else {"before": before} | exact
+
+
+@pytest.fixture(scope="module")
+def model(quickstart: Path) -> str:
+    return str(quickstart / "model")
+
+
+@pytest.fixture(scope="module")
+def half_length(examples: Folder, model: str) -> int:
+    """A limit that half of the examples of supervised fine-tuning keep; rejected responses do not count."""
+    return sorted(lengths_of(examples, model))[NUM_EXAMPLES // 2]
+
+
+def lengths_of(examples: Folder, model: str) -> list[int]:
+    tokenizer, rows = load_tokenizer(model), examples.read(EXAMPLES).to_pylist()
+    tokenized = [tokenize_example(row, tokenizer, PromptConfig()) for row in rows]
+    return [len(one["prompt"] or []) + len(one["chosen"] or []) for one in tokenized]
+
+
+@pytest.fixture(scope="module")
+def one_worker(
+    examples: Folder, model: str, half_length: int, tmp_path_factory: pytest.TempPathFactory, local_ray: None
+) -> Together:
+    plain = settings(deepspeed={"zero_stage": 0}, epochs=1)
+    return train_together(
+        examples, model, tmp_path_factory.mktemp("one"), **exact_settings(1, 0),
+        limited=plain.model_copy(update={"max_length": half_length}),
+        watched=plain.model_copy(update={"objective": "kto", "checkpoint_every_minutes": 1e-6}),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_workers(examples: Folder, model: str, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Together:
+    large = settings(**LARGE_STEPS, num_workers=2)
+    return train_together(
+        examples, model, tmp_path_factory.mktemp("two"), **exact_settings(2, 2),
+        plain=settings(num_workers=2), large=large, half=large.model_copy(update={"precision": "bf16"}),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def references(examples: Folder, model: str) -> Callable[[str], tuple[list[dict[str, float]], Any]]:
+    return functools.cache(functools.partial(reference_run, examples=examples, model_path=model))
 
 
 @pytest.mark.parametrize(
-    ("objective", "num_workers", "zero_stage", "micro_batch_size", "packing"),
+    ("num_workers", "zero_stage"),
     [
-        ("sft", 1, 0, 8, True),
-        pytest.param("sft", 2, 0, 1, False, marks=pytest.mark.drill),
-        ("sft", 2, 3, 2, True),
-        pytest.param("dpo-normalized", 2, 1, 2, True, marks=pytest.mark.drill),
-        ("dpo", 2, 2, 3, True),
-        pytest.param("kto", 2, 3, 3, True, marks=pytest.mark.drill),
+        (1, 0),
+        (2, 2),
+        pytest.param(2, 0, marks=pytest.mark.drill),
+        pytest.param(2, 1, marks=pytest.mark.drill),
+        pytest.param(2, 3, marks=pytest.mark.drill),
     ],
 )
 def test_a_global_step_is_the_same_for_any_split(
-    objective: str, num_workers: int, zero_stage: int, micro_batch_size: int, packing: bool,
-    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None,
+    num_workers: int, zero_stage: int, examples: Folder, model: str, tmp_path: Path, request: pytest.FixtureRequest,
+    references: Callable[[str], tuple[list[dict[str, float]], Any]], local_ray: None,
 ) -> None:  # fmt: skip
     import torch
     from transformers import AutoModelForCausalLM
 
-    model_path = str(quickstart / "model")
-    if objective not in _references:
-        _references[objective] = reference_run(objective, examples, model_path)
-    expected, parameters = _references[objective]
-    wanted = {
-        "objective": objective.removesuffix("-normalized"), "length_normalized": objective.endswith("normalized"),
-        "num_workers": num_workers, "micro_batch_size": micro_batch_size, "packing": packing,
-        "deepspeed": {"zero_stage": zero_stage},
-    }  # fmt: skip
-    # After another training by the same workers, which must leave nothing behind.
-    before = one_of(examples, model_path, tmp_path / "before", settings(**wanted | {"epochs": 1, "learning_rate": 0.1}))
-    this = one_of(examples, model_path, tmp_path, settings(**wanted), "this")
-    both = [before, this] if zero_stage != 3 else [this]  # ZeRO-3 has a group for each, which others need not wait for
-    events = list(train_models(both, Folder(*locate(str(tmp_path / "checkpoints")))))
-    *first, summary = (event for event in events if isinstance(event, TrainingSummary))
-    assert events[-1 - len(summary.steps) :] == [*summary.steps, summary]
-    if first:
-        assert events[: 1 + len(first[0].steps)] == [*first[0].steps, first[0]]
-        assert len(first[0].steps) == math.ceil(NUM_EXAMPLES / PER_STEP)
-        assert (tmp_path / "before" / "model" / "model.safetensors").exists()
-    assert len(summary.steps) == 2 * math.ceil(NUM_EXAMPLES / PER_STEP)
-    for step, reference in zip(summary.steps, expected, strict=True):
-        assert step["loss"] == pytest.approx(reference["loss"], rel=2e-4)
-        assert step["gradient_norm"] == pytest.approx(reference["gradient_norm"], rel=2e-3)
-    # The first step, before rounding has been fed back through the optimizer, agrees to float32.
-    assert summary.steps[0]["loss"] == pytest.approx(expected[0]["loss"], rel=3e-6)
-    assert summary.steps[0]["gradient_norm"] == pytest.approx(expected[0]["gradient_norm"], rel=3e-5)
-    trained = AutoModelForCausalLM.from_pretrained(str(tmp_path / "model"), dtype=torch.float64).state_dict()
-    assert trained.keys() == parameters.keys()
-    for name, tensor in trained.items():
-        # Adam divides by the gradient's size, so where that is all rounding a single parameter may differ by a step.
-        assert (tensor - parameters[name]).abs().mean() < 0.01 * LEARNING_RATE, name
+    fixture = {(1, 0): "one_worker", (2, 2): "two_workers"}.get((num_workers, zero_stage))
+    if fixture is None:
+        found = train_together(examples, model, tmp_path, **exact_settings(num_workers, zero_stage))
+    else:
+        found = request.getfixturevalue(fixture)
+    assert found.events == [event for one in found.summaries.values() for event in (*one.steps, one)]
+    if zero_stage != 3:
+        assert len(found.summaries["before"].steps) == math.ceil(NUM_EXAMPLES / PER_STEP)
+    for name, (objective, _, _) in EXACT[num_workers, zero_stage].items():
+        (expected, parameters), summary = references(objective), found.summaries[name]
+        assert len(summary.steps) == 2 * math.ceil(NUM_EXAMPLES / PER_STEP)
+        for step, reference in zip(summary.steps, expected, strict=True):
+            assert step["loss"] == pytest.approx(reference["loss"], rel=2e-4), name
+            assert step["gradient_norm"] == pytest.approx(reference["gradient_norm"], rel=2e-3), name
+        # The first step, before rounding has been fed back through the optimizer, agrees to float32.
+        assert summary.steps[0]["loss"] == pytest.approx(expected[0]["loss"], rel=3e-6), name
+        assert summary.steps[0]["gradient_norm"] == pytest.approx(expected[0]["gradient_norm"], rel=3e-5), name
+        folder = str(found.folder / name / "model")
+        trained = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).state_dict()
+        assert trained.keys() == parameters.keys()
+        for key, tensor in trained.items():
+            # Adam divides by the gradient's size, so where that is all rounding a parameter may differ by a step.
+            assert (tensor - parameters[key]).abs().mean() < 0.01 * LEARNING_RATE, (name, key)
 
 
 def run_training(examples: Folder, model: str, target: Path, training: TrainingConfig) -> TrainingSummary:
@@ -221,28 +301,20 @@ def one_of(examples: Folder, model: str, target: Path, training: TrainingConfig,
 
 
 def test_examples_that_do_not_fit_are_left_out_and_counted(
-    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
+    one_worker: Together, half_length: int, examples: Folder, model: str, tmp_path: Path
 ) -> None:
-    model = str(quickstart / "model")
-    tokenizer = load_tokenizer(model)
-    lengths = []  # of what SFT reads: the rejected response does not count
-    for row in examples.read(EXAMPLES).to_pylist():
-        tokenized = tokenize_example(row, tokenizer, PromptConfig())
-        lengths.append(len(tokenized["prompt"] or []) + len(tokenized["chosen"] or []))
-    limit = sorted(lengths)[len(lengths) // 2]
-    summary = run_training(examples, model, tmp_path, settings(epochs=1, max_length=limit))
-    assert summary.num_examples == sum(length <= limit for length in lengths)
-    assert summary.num_too_long == sum(length > limit for length in lengths) > 0
+    lengths, summary = lengths_of(examples, model), one_worker.summaries["limited"]
+    assert summary.num_examples == sum(length <= half_length for length in lengths)
+    assert summary.num_too_long == sum(length > half_length for length in lengths) > 0
     with pytest.raises(InputError, match=r"none of the 21 examples fits in training.max_length 8 tokens"):
         run_training(examples, model, tmp_path / "none", settings(max_length=8))
-    cut = one_of(examples, model, tmp_path, settings(epochs=1, max_length=limit, too_long="truncate"))
+    cut = one_of(examples, model, tmp_path, settings(epochs=1, max_length=half_length, too_long="truncate"))
     (dataset,), (counts,) = tokenized_examples([cut])
     assert (counts.num_examples, counts.num_too_long) == (NUM_EXAMPLES, summary.num_too_long)
     rows = dataset.take_all()
-    assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == limit
+    assert max(len(row["prompt"]) + len(row["chosen"]) for row in rows) == half_length
 
 
-@pytest.mark.drill
 def test_responses_of_one_question_share_its_weight(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
     folder = write_examples(tmp_path / "examples", 5)
     rows = folder.read(EXAMPLES).to_pylist()
@@ -440,37 +512,26 @@ def test_adapters_alone_are_trained_and_merged_at_the_end(
 
 
 @pytest.mark.drill
-def test_memory_savers_change_no_result(examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+def test_memory_savers_change_no_result(two_workers: Together, examples: Folder, model: str, tmp_path: Path) -> None:
     """Offload of optimizer and parameters, recomputed activations: the steps of a plain training, to rounding."""
-    model = str(quickstart / "model")
-    plain = run_training(examples, model, tmp_path / "plain", settings(epochs=1))
-    saving = settings(epochs=1, num_workers=2, gradient_checkpointing=True,
+    saving = settings(num_workers=2, gradient_checkpointing=True,
                       deepspeed={"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True})  # fmt: skip
-    saved = run_training(examples, model, tmp_path / "saved", saving)
-    for one, two in zip(plain.steps, saved.steps, strict=True):
+    saved = run_training(examples, model, tmp_path, saving)
+    for one, two in zip(two_workers.summaries["plain"].steps, saved.steps, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
 
 
-@pytest.mark.drill
-def test_bf16_comes_near_float32(examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+def test_bf16_comes_near_float32(two_workers: Together) -> None:
     """With a large learning rate: bf16 parameters do not show updates below their rounding until they have added up."""
-    model = str(quickstart / "model")
-    large = {"schedule": "constant", "warmup_ratio": 0.0}
-    exact = run_training(examples, model, tmp_path / "exact", settings(**large))
-    half = run_training(examples, model, tmp_path / "half", settings(**large, precision="bf16", num_workers=2))
-    for one, two in zip(exact.steps, half.steps, strict=True):
+    exact, half = (two_workers.summaries[name].steps for name in ("large", "half"))
+    assert [step["loss"] for step in exact] != [step["loss"] for step in half]
+    for one, two in zip(exact, half, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=0.05)
 
 
-def test_every_step_reports_what_a_researcher_watches(
-    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
-) -> None:
-    wanted = settings(objective="kto", epochs=1, checkpoint_every_minutes=1e-6)
-    *seen, summary = train_models(
-        [one_of(examples, str(quickstart / "model"), tmp_path, wanted)], Folder(*locate(str(tmp_path / "checkpoints")))
-    )
-    assert isinstance(summary, TrainingSummary) and seen == summary.steps and len(summary.steps) == 3
-    seen = summary.steps
+def test_every_step_reports_what_a_researcher_watches(one_worker: Together) -> None:
+    seen = one_worker.summaries["watched"].steps
+    assert len(seen) == 3
     first, last = seen[0], seen[-1]
     assert (first["weight_min"], first["weight_max"]) == (0.0, 2.0)
     assert first["padding_share"] == 0 and 0.1 < first["memory_gib"] < 8
@@ -481,15 +542,13 @@ def test_every_step_reports_what_a_researcher_watches(
 
 @pytest.mark.drill
 def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
-    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    two_workers: Together, examples: Folder, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray.cloudpickle
     import torch
     from safetensors.torch import load_file
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import a test
-    model = str(quickstart / "model")
-    whole = run_training(examples, model, tmp_path / "whole", settings(num_workers=2, checkpoint_every_steps=100))
     # The worker dies once, after step 5 of 6 of its second training; a checkpoint was taken after the fourth.
     monkeypatch.setattr(group, "work", _DyingWorker(str(tmp_path / "died")))
     wanted = settings(num_workers=2, checkpoint_every_steps=2)
@@ -502,8 +561,10 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_ends_the_same(
     assert [step["step"] for step in resumed.steps] == [1, 2, 3, 4, 5, 6]
     # Three steps and five, then from the checkpoint after step 4, or after step 2 if the newer one was not whole yet.
     assert (tmp_path / "computed").stat().st_size in (3 + 5 + 2, 3 + 5 + 4)
+    whole = two_workers.summaries["plain"]
     assert resumed.steps[-1]["loss"] == pytest.approx(whole.steps[-1]["loss"], rel=1e-6)
-    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "resumed"))
+    folders = two_workers.folder / "plain", tmp_path / "resumed"
+    one, two = (load_file(folder / "model" / "model.safetensors") for folder in folders)
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-7)
 

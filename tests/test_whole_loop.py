@@ -15,7 +15,7 @@ from rich.console import Console
 
 from east_ray import compare, pipeline
 from east_ray.config import InputError
-from east_ray.config.files import MODULE_FOLDERS, load
+from east_ray.config.settings import MODULE_FOLDERS, load
 from east_ray.console import Progress
 from east_ray.records import (
     ANSWERS,
@@ -23,6 +23,7 @@ from east_ray.records import (
     EXAMPLES,
     GREEDY_ANSWERS,
     QUESTIONS,
+    SAMPLED_ANSWERS,
     SAMPLES,
     ArmComparison,
     EvaluationMetrics,
@@ -33,6 +34,7 @@ from east_ray.storage.rounds import Learner
 #: Six questions; responses are the reference answer and others, in given numbers.
 QUESTIONS_ASKED = {f"How much is {number} + {number}?": str(2 * number) for number in range(6)}
 NUM_RESPONSES = 8
+KEPT_AND_DROPPED = (("examples", EXAMPLES), ("discarded", DISCARDED))
 
 PARTS = '''
 """A user's own parts."""
@@ -138,28 +140,73 @@ def _no_folders_of_others() -> None:
     MODULE_FOLDERS.clear()
 
 
-def test_the_loop_runs_on_a_table(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
-    validation = {"questions": {"path": str(tmp_path / "questions.jsonl")}}
-    values = configuration(tmp_path, quickstart / "model", rounds=2, early_stopping=validation)
+def test_the_loop_runs_on_a_table_and_a_second_round_asks_fresh_questions_of_the_first_rounds_model(
+    tmp_path: Path, quickstart: Path, local_ray: None
+) -> None:
+    """The run directory is given as an address, so the second round's model is fetched as from remote storage."""
+    source = {"path": str(tmp_path / "questions.jsonl"), "max_questions": 3}
+    values = configuration(tmp_path, quickstart / "model", questions=source, rounds=2, questions_per_round="fresh")
+    values["evaluation"] |= {"responses_per_question": 4}
+    values |= {"run_dir": f"file://{tmp_path / 'run'}"}
     directory = run(tmp_path, values)
-    assert not directory.round(1).folder.exists  # the table answers alike for both models, so nothing is gained
-    samples, answers = rows(directory, "samples", SAMPLES), rows(directory, "answers", ANSWERS)
-    assert [len(row["responses"]) for row in samples] == [NUM_RESPONSES] * 6
-    for sample, answer in zip(samples, answers, strict=True):
-        assert [f"\\boxed{{{one['answer']}}}" for one in answer["responses"]] == [
-            response["text"] for response in sample["responses"]
-        ]
-        assert sum(one["num_responses"] for one in answer["clusters"]) == NUM_RESPONSES
-    kept, dropped = rows(directory, "examples", EXAMPLES), rows(directory, "discarded", DISCARDED)
-    assert len(kept) + len(dropped) == 6 and np.mean([row["weight"] for row in kept]) == pytest.approx(1)
-    for row in kept:
-        assert row["chosen"] == f"\\boxed{{{row['reference_answer']}}}"
-    metrics = checked(EvaluationMetrics, (directory.round(0) / "evaluation").read_text("metrics.json"))
-    assert metrics["accuracy"]["trained"]["accuracy"] == 1.0  # the first response of the table
-    assert (directory.round(0) / "model").has("model.safetensors") and (directory.round(0) / "model").has("README.md")
+    samples, asked, models = [], [], []
+    for round_ in (directory.round(0), directory.round(1)):
+        found, answers = (
+            (round_ / name).read(schema).sort_by("question_id").to_pylist()
+            for name, schema in (("samples", SAMPLES), ("answers", ANSWERS))
+        )
+        assert [len(row["responses"]) for row in found] == [NUM_RESPONSES] * 3
+        for sample, answer in zip(found, answers, strict=True):
+            assert [f"\\boxed{{{one['answer']}}}" for one in answer["responses"]] == [
+                response["text"] for response in sample["responses"]
+            ]
+            assert sum(one["num_responses"] for one in answer["clusters"]) == NUM_RESPONSES
+        kept, dropped = ((round_ / name).read(schema).to_pylist() for name, schema in KEPT_AND_DROPPED)
+        assert len(kept) + len(dropped) == 3 and np.mean([row["weight"] for row in kept]) == pytest.approx(1)
+        assert all(row["chosen"] == f"\\boxed{{{row['reference_answer']}}}" for row in kept)
+        metrics = checked(EvaluationMetrics, (round_ / "evaluation").read_text("metrics.json"))
+        assert metrics["accuracy"]["trained"]["accuracy"] == 1.0  # the first response of the table
+        assert [row["k"] for row in metrics["sampled"]["trained"]["pass_at"]] == [1, 2, 4]
+        for row in (round_ / "evaluation" / "sampled_answers").read(SAMPLED_ANSWERS).to_pylist():
+            assert row["num_responses"] == 4 == sum(cluster["num_responses"] for cluster in row["clusters"])
+        assert (round_ / "model").has("README.md")
+        samples.append({row["model"] for row in found})
+        asked.append({row["question_id"] for row in found})
+        models.append(Path(f"{round_ / 'model'}/model.safetensors").read_bytes())
+    assert samples == [{"base"}, {"trained"}] and not asked[0] & asked[1] and models[0] != models[1]
     assert directory.folder.has("report.html")
+    before = rows(directory, "examples", EXAMPLES)
     again = run(tmp_path, values)  # everything is there already
-    assert rows(again, "examples", EXAMPLES) == kept
+    assert rows(again, "examples", EXAMPLES) == before
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Trainings without the training: each leaves a model, and the table answers for it. Gives the groups' sizes."""
+    sizes = list[int]()
+
+    def train(
+        learners: Sequence[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None
+    ) -> None:
+        sizes.append(len(learners))
+        for one in learners:
+            (one.stages / "model").write_text("config.json", "{}")
+            with one.stages.recording("training"):
+                pass
+            ended(one.name)
+
+    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(pipeline, "train_models", train)
+    return sizes
+
+
+def test_rounds_end_when_nothing_is_gained(
+    tmp_path: Path, quickstart: Path, local_ray: None, untrained: list[int]
+) -> None:
+    validation = {"questions": {"path": str(tmp_path / "questions.jsonl")}}
+    directory = run(tmp_path, configuration(tmp_path, quickstart / "model", rounds=2, early_stopping=validation))
+    assert untrained == [1]
+    assert not directory.round(1).folder.exists  # the table answers alike for both models
 
 
 def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
@@ -199,7 +246,7 @@ def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local
 
 
 def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
-    tmp_path: Path, quickstart: Path, local_ray: None
+    tmp_path: Path, quickstart: Path, local_ray: None, untrained: list[int]
 ) -> None:
     grids = [
         {"signals": ["entropy"], "suffix": "-all"},
@@ -227,25 +274,13 @@ def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
 
 @pytest.mark.parametrize(("max_concurrent", "groups"), [(1, [3]), (2, [1, 2])])
 def test_a_comparison_trains_as_many_at_once_as_it_may_and_keeps_models_if_it_is_told_to(
-    tmp_path: Path, quickstart: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch,
-    max_concurrent: int, groups: list[int],
-) -> None:  # fmt: skip
-    """Without the trainings themselves: each leaves a model, and the table answers for it."""
-    sizes, keep_models = list[int](), max_concurrent == 2
-
-    def train(learners: Sequence[Learner], checkpoints: Folder, ended: Callable[[str], None]) -> None:
-        sizes.append(len(learners))
-        for one in learners:
-            (one.stages / "model").write_text("config.json", "{}")
-            with one.stages.recording("training"):
-                pass
-            ended(one.name)
-
-    monkeypatch.setattr(compare, "train", train)
+    tmp_path: Path, quickstart: Path, local_ray: None, untrained: list[int], max_concurrent: int, groups: list[int]
+) -> None:
+    keep_models = max_concurrent == 2
     comparison = {"seeds": [0, 1, 2], "grids": [{"signals": ["entropy"]}], "max_concurrent": max_concurrent,
                   "keep_models": keep_models}  # fmt: skip
     round_ = run(tmp_path, configuration(tmp_path, quickstart / "model", compare=comparison)).round(0)
-    assert sorted(sizes) == groups
+    assert sorted(untrained) == groups
     trainings = [round_.learner(f"sft-entropy-a1-seed-{seed}") for seed in range(3)]
     assert [(one / "model").exists for one in trainings] == [keep_models] * 3
     (arm,) = json.loads(round_.folder.read_text("comparison.json") or "")["arms"]

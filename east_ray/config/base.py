@@ -8,9 +8,10 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 
@@ -23,12 +24,19 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        """What does not fit together in the section, a sentence each. The first is raised as a ValueError."""
+        yield from ()
+
 
 class Part:
-    """Marks a string that names a built-in part, or a user's own as ``package.module:name``; checks the spelling.
-
-    The room that the part belongs to loads it with `doors.load`.
-    """
+    """Marks a string that names a built-in part or a user's own ``package.module:name``, which `doors.load` loads."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -61,6 +69,15 @@ def section_type(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := section_type(inner))), None)
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """(dotted key, field, value) of each setting in a section and in the sections inside it."""
+    for name, field in type(section).model_fields.items():
+        if isinstance(value := getattr(section, name), BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field, value
 
 
 def _check_name(name: str) -> str:
@@ -128,10 +145,7 @@ def changes(stored: BaseModel, given: BaseModel) -> dict[str, tuple[Any, Any]]:
 
 
 def differences(stored: BaseModel, given: BaseModel, is_done: Callable[[str], bool] = lambda stage: True) -> list[str]:
-    """What forbids that a stored run goes on with the given settings, as ``key: 1 there, 2 now``.
-
-    `is_done` says whether a stage is done; by default all are.
-    """
+    """What forbids that a stored run goes on, as ``key: 1 there, 2 now``. `is_done`: of a stage; by default all are."""
     return [
         f"{key}: {before!r} there, {now!r} now"
         for key, (before, now) in changes(stored, given).items()
@@ -144,21 +158,30 @@ def may_change(mark: MayChange, before: object, is_done: Callable[[str], bool]) 
     return mark.always or (mark.if_empty and not before) or (bool(mark.until) and not any(map(is_done, mark.until)))
 
 
-def _results_keys(section: BaseModel, prefix: str = "", inherited: MayChange = _FIXED) -> Iterator[tuple[str, Any]]:
+def _results_keys(root: BaseModel) -> Iterator[tuple[str, Any]]:
     """The settings that results depend on, by dotted key; a dictionary with free keys is taken apart."""
-    for name, field in type(section).model_fields.items():
-        mark = next((one for one in field.metadata if isinstance(one, MayChange)), inherited)
-        if isinstance(value := getattr(section, name), BaseModel):
-            yield from _results_keys(value, f"{prefix}{name}.", mark)
-        elif mark.keys:
-            yield from ((f"{prefix}{name}.{key}", value[key]) for key in value if key not in mark.keys)
+    for key, _, value in leaves(root):
+        mark = mark_of(type(root), key)
+        if mark.keys:
+            yield from ((f"{key}.{inner}", value[inner]) for inner in value if inner not in mark.keys)
         elif not mark.always:
-            yield f"{prefix}{name}", value
+            yield key, value
 
 
 def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     """``key: what is wrong`` for each error of a model of type `root`."""
     return (_sentence(details, root) for details in error.errors())
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(root: type[_Model], values: Any, source: str = "") -> _Model:
+    """The checked values. Raises InputError, each sentence with `source` before it."""
+    try:
+        return root.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(source + said for said in sentences(error, root))) from None
 
 
 def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:

@@ -1,8 +1,10 @@
 """The sections of a run's settings, in the order of the stages."""
 
-from typing import Annotated, Any, Literal, Self
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Section
 
@@ -40,11 +42,9 @@ class QuestionsConfig(Section):
     max_questions: Annotated[int, Field(ge=1)] | None = None
     """Take at most this many questions after `skip`."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if (self.path is None) == (self.hub is None):
-            raise ValueError("give exactly one of path and hub")
-        return self
+            yield "give exactly one of path and hub"
 
 
 class SamplesConfig(Section):
@@ -80,11 +80,9 @@ class PromptConfig(Section):
     """Variables of the model's chat template, e.g. {enable_thinking: false}. Llama 3's template writes today's date
     unless {date_string: ...} fixes it, and sampling and training may happen on different days."""
 
-    @model_validator(mode="after")
-    def _has_question(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if "{question}" not in self.template:
-            raise ValueError("template must contain {question}")
-        return self
+            yield "template must contain {question}"
 
 
 #: vLLM engine arguments that decide about memory, devices and speed, but not about the distribution of responses.
@@ -120,6 +118,11 @@ class SamplingConfig(Section):
     the same responses in any order of questions. On a GPU an unseeded sampler can be faster."""
 
 
+def num_shards(engine_args: Mapping[str, Any]) -> int:
+    """Tensor parallel times pipeline parallel size of an engine with these vLLM arguments."""
+    return math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
+
+
 class EnginePoolConfig(Section):
     """The engines that sample and evaluate."""
 
@@ -143,19 +146,16 @@ class EnginePoolConfig(Section):
     max_deaths_per_question: Annotated[int, Field(ge=1), ANY_TIME] = 2
     """Set a question aside after this many engines have died while it was the only question in flight."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if self.min_engines > self.max_engines:
-            raise ValueError(f"min_engines {self.min_engines} is greater than max_engines {self.max_engines}")
-        arguments, gpus = self.engine_args, self.num_gpus_per_engine
-        shards = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
-        by_ray = arguments.get("distributed_executor_backend") == "ray"  # its workers ask for GPUs themselves
+            yield f"min_engines {self.min_engines} is greater than max_engines {self.max_engines}"
+        shards, gpus = num_shards(self.engine_args), self.num_gpus_per_engine
+        by_ray = self.engine_args.get("distributed_executor_backend") == "ray"  # its workers ask for GPUs themselves
         if shards > 1 and gpus not in (0, shards) and not by_ray:
-            raise ValueError(
+            yield (
                 f"num_gpus_per_engine {gpus:g}: tensor_parallel_size times pipeline_parallel_size in engine_args is "
                 f"{shards}, so an engine needs {shards} GPUs"
             )
-        return self
 
 
 class AnswersConfig(Section):
@@ -211,13 +211,11 @@ class DeepSpeedConfig(Section):
     offload_parameters: bool = False
     """Keep the parameters in CPU memory (stage 3)."""
 
-    @model_validator(mode="after")
-    def _offload_stage(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+            yield "offload_optimizer needs zero_stage 1, 2 or 3"
         if self.offload_parameters and self.zero_stage != 3:
-            raise ValueError("offload_parameters needs zero_stage 3")
-        return self
+            yield "offload_parameters needs zero_stage 3"
 
 
 class LoraConfig(Section):
@@ -303,14 +301,12 @@ class TrainingConfig(Section):
     """Where each step's metrics go beside training.jsonl. The library must be installed; it reads its own environment
     variables (WANDB_MODE, MLFLOW_TRACKING_URI, …). TensorBoard's files go to tensorboard/ in the run directory."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         examples, workers, gpus = self.examples_per_step, self.num_workers, self.num_gpus_per_worker
         if examples < workers:
-            raise ValueError(f"examples_per_step {examples} is smaller than num_workers {workers}")
+            yield f"examples_per_step {examples} is smaller than num_workers {workers}"
         if gpus % 1 and workers > 1:
-            raise ValueError(f"num_gpus_per_worker {gpus:g}: workers cannot share a GPU")
-        return self
+            yield f"num_gpus_per_worker {gpus:g}: workers cannot share a GPU"
 
 
 class EvaluationConfig(Section):

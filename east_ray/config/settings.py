@@ -1,16 +1,23 @@
-"""The whole configuration of a run, its comparison, and the checks between sections. Nothing here edits a value."""
+"""The whole configuration of a run, its comparison, the checks between sections, and the YAML files they come from.
 
+>>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting
+WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
+"""
+
+import copy
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+import yaml
+from pydantic import BaseModel, Field
 
 from east_ray.config import sections
-from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, sentences, set_dotted
+from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
@@ -44,8 +51,7 @@ class GridConfig(Section):
     mappings: Annotated[list[sections.MappingName], Field(min_length=1)] = ["power"]
     """Mappings of every signal but uniform."""
     overrides: dict[str, Any] = {}
-    """Settings of selection, weighting and training, and answers.responses, for all of them, e.g.
-    {training.learning_rate: 2.0e-7}."""
+    """Settings of selection, weighting, training and answers.responses for all of them, e.g. {training.beta: 0.1}."""
     suffix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+)?$")] = ""
     """Added to the names, e.g. -lr1, to tell apart grids that differ only in their overrides."""
 
@@ -78,22 +84,20 @@ class CompareConfig(Section):
     keep_models: bool = False
     """Keep the models after their evaluation."""
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         decided_by_lists = ("training.objective", "weighting")
         keys = [key for grid in self.grids for key, _ in flatten(grid.overrides)]
         if mine := [key for key in keys if key.startswith(decided_by_lists)]:
-            raise ValueError(f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides")
+            yield f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides"
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each may be given once")
+            yield "seeds: each may be given once"
         names = Counter(name for grid in self.grids for name, _ in grid.arms())
         name, times = names.most_common(1)[0]
         if times > 1:
-            raise ValueError(f"grids: two trainings are called {name}; give one grid a suffix")
+            yield f"grids: two trainings are called {name}; give one grid a suffix"
         if self.baseline is not None and self.baseline not in names:
             near = hint(self.baseline, list(names))
-            raise ValueError(f"baseline: no training is called {self.baseline}{near or '; known: ' + ', '.join(names)}")
-        return self
+            yield f"baseline: no training is called {self.baseline}{near or '; known: ' + ', '.join(names)}"
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Name -> overrides of everything that is compared."""
@@ -123,8 +127,7 @@ class Config(Section):
     run_dir: Annotated[str, ANY_TIME]
     """Where everything is written: a local folder, s3://… or gs://…"""
     model: Annotated[str, MayChange(if_empty=True)] = ""
-    """The model to improve: a folder in Hugging Face format or a hub name. Only `east-ray weigh` on given `samples`
-    works without one."""
+    """The model to improve: a folder in Hugging Face format or a hub name. Only `weigh` of given samples needs none."""
     description: Annotated[str, ANY_TIME] = ""
     """A description of the run, in your own words."""
     seed: int = 0
@@ -167,40 +170,37 @@ class Config(Section):
     cluster: Annotated[ClusterConfig, ANY_TIME] = ClusterConfig()
     """Where the run takes place."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if self.questions is not None and self.samples is not None:
-            raise ValueError("questions: give one of questions and samples, not both")
+            yield "questions: give one of questions and samples, not both"
         if self.samples is None:
             if self.questions is None and self.evaluation.questions is None:
-                raise ValueError("questions: give questions to learn from, samples, or evaluation.questions")
+                yield "questions: give questions to learn from, samples, or evaluation.questions"
             if not self.model:
-                raise ValueError("model: missing; this key is required")
+                yield "model: missing; this key is required"
         elif self.rounds > 1:
-            raise ValueError("rounds: given samples are one round; a second would need sampling")
+            yield "rounds: given samples are one round; a second would need sampling"
         elif self.training.examples == "reference_solutions":
-            raise ValueError("training.examples: reference_solutions needs questions, not samples")
+            yield "training.examples: reference_solutions needs questions, not samples"
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
-            raise ValueError("questions_per_round: fresh needs questions.max_questions, the number of each round")
-        return self
+            yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
+        yield from self._problems_of_models()
 
-    @model_validator(mode="after")
-    def _variants_resolve(self) -> Self:
-        for name in self.variants:
-            self.variant(name)
-        taken = {BASE, TRAINED}
-        for key, names in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
-            if twice := taken.intersection(names):
-                raise ValueError(f"{key}: another model is called {twice.pop()}; choose another name")
-            taken.update(names)
+    def _problems_of_models(self) -> Iterator[str]:
+        names = list(self.variants)
         if self.compare:
             if self.evaluation.models or self.evaluation.responses_per_question:
-                raise ValueError("compare: cannot be combined with evaluation.models and sampled responses")
+                yield "compare: cannot be combined with evaluation.models and sampled responses"
             if self.variants or self.early_stopping or self.training.examples == "reference_solutions":
-                raise ValueError("compare: cannot be combined with variants, early_stopping and reference_solutions")
-            for name in self.compare.arms():
-                self.variant(f"{name}-seed-{self.compare.seeds[0]}")
-        return self
+                yield "compare: cannot be combined with variants, early_stopping and reference_solutions"
+            names = [f"{name}-seed-{self.compare.seeds[0]}" for name in self.compare.arms()]
+        for name in names:
+            self.variant(name)
+        taken = {BASE, TRAINED}
+        for key, models in (("variants", self.variants), ("evaluation.models", self.evaluation.models)):
+            if twice := taken.intersection(models):
+                yield f"{key}: another model is called {twice.pop()}; choose another name"
+            taken.update(models)
 
     def learners(self) -> "dict[str, Config]":
         """Name -> configuration of each training of a round: the run's own and its variants, or a comparison's."""
@@ -208,10 +208,7 @@ class Config(Section):
         return ({} if self.compare else {TRAINED: self}) | {name: self.variant(name) for name in names}
 
     def variant(self, name: str) -> "Config":
-        """The configuration of a variant or of a comparison's training: this one with the overrides of that name.
-
-        Raises InputError if a setting cannot be overridden or its value is refused.
-        """
+        """The configuration of a variant or of a comparison's training. Raises InputError if an override is refused."""
         values = self.model_dump() | {"variants": {}, "compare": None}
         where = "compare" if self.compare else f"variants.{name}"
         for key, value in flatten(self.compare.trainings()[name] if self.compare else self.variants[name]):
@@ -220,12 +217,83 @@ class Config(Section):
                     f"{where}.{key}: only selection, weighting, training, seed and answers.responses may differ here"
                 )
             set_dotted(values, key, value)
-        return validate(values, f"{where}.")
+        return validated(Config, values, f"{where}.")
 
 
-def validate(values: Mapping[str, Any], source: str) -> Config:
-    """A checked configuration; raises InputError, each sentence with `source` before it."""
+#: The folder of the YAML file that was read last, where `doors` looks for a user's modules; empty: none was read.
+MODULE_FOLDERS: list[Path] = []
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 2e-6 as a number, as YAML 1.2 does; in YAML 1.1 it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a YAML file with overrides (``key.path=value``, the value as YAML). Raises InputError."""
     try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError("; ".join(source + said for said in sentences(error, Config))) from None
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the configuration ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the configuration is not UTF-8 text") from error
+    MODULE_FOLDERS[:] = [Path(path).absolute().parent]
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in the text of a YAML file; messages call the file `source`."""
+    values = _parse_yaml(text, source)
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected keys with values (model: …, run_dir: …), found {type(values).__name__}")
+    return resolve(values, overrides, source=f"{source}: ")
+
+
+def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
+    """A checked configuration from plain values and dotted overrides; raises InputError."""
+    return validated(Config, merge(values, overrides), source)
+
+
+def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of plain values with dotted overrides applied, not checked. Raises InputError if one is not key=value."""
+    merged = copy.deepcopy(dict(values))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
+        set_dotted(merged, key, _parse_yaml(text, override))
+    return merged
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML with every key; `load` reads an equal configuration from it."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def dump_documented(section: BaseModel, indent: str = "") -> str:
+    """A configuration as YAML with each field's documentation as a comment above it."""
+    lines = []
+    for name, field in type(section).model_fields.items():
+        lines += [f"{indent}# {line.strip()}\n" for line in (field.description or "").splitlines()]
+        if isinstance(value := getattr(section, name), BaseModel):
+            lines += [f"{indent}{name}:\n", dump_documented(value, indent + "  ")]
+        else:
+            plain = section.model_dump(include={name})
+            shown = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
+            lines += [f"{indent}{line}\n" for line in shown.splitlines()]
+    return "".join(lines)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error

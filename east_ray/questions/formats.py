@@ -2,8 +2,7 @@
 
 A format is a function of a row and the `questions` section. It returns a mapping with `question` and
 `reference_answer`, and optionally `reference_solution`, `level`, `subject` and `question_id`; None stands for what the
-row does not have. To add one, write such a function and name it in `FORMATS`, or in a configuration
-(`questions.format: my_module:my_format`).
+row does not have. A user's own is named in a configuration (`questions.format: my_module:my_format`).
 
 >>> def quiz(row: Mapping[str, Any], settings: QuestionsConfig) -> dict[str, Any]:
 ...     return {"question": row["ask"], "reference_answer": str(row["key"]), "level": row["stars"]}
@@ -100,11 +99,9 @@ class Auto:
 def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """GSM8K: {question, answer}, where the answer is a worked solution that ends in "#### 72"."""
     solution, marker, answer = (_text(row, "answer") or "").rpartition("####")
-    reference = answer.strip() if marker else None
     # Without the calculator annotations, <<48/2=24>>, which no model should learn to write.
-    worked = _boxed_solution(re.sub(r"<<[^<>]*>>", "", solution).strip(), reference)
-    asked = {"question": _text(row, "question"), "reference_answer": reference, "reference_solution": worked}
-    return asked | level_and_subject(row)
+    worked = re.sub(r"<<[^<>]*>>", "", solution).strip()
+    return _asked(row, "question", answer.strip() if marker else None, worked)
 
 
 def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
@@ -122,11 +119,8 @@ def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]
 
 def columns(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """Any layout whose columns `questions.question_column` and its like name."""
-    reference = _text(row, settings.reference_answer_column)
-    column = settings.reference_solution_column
-    worked = _boxed_solution(_text(row, column) or "", reference) if column else None
-    question = _text(row, settings.question_column)
-    return {"question": question, "reference_answer": reference, "reference_solution": worked} | level_and_subject(row)
+    column, reference = settings.reference_solution_column, _text(row, settings.reference_answer_column)
+    return _asked(row, settings.question_column, reference, (column and _text(row, column)) or "")
 
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
@@ -143,11 +137,12 @@ def _label(value: Any) -> str | None:
     return None if value is None else str(value)  # MATH-500's levels are numbers
 
 
-def _boxed_solution(solution: str, reference: str | None) -> str | None:
-    """The worked solution, ending in the reference answer in a box, as the prompt asks of a response."""
-    if not solution or "\\boxed" in solution or reference is None:
-        return solution or None
-    return f"{solution}\nThe answer is \\boxed{{{reference}}}."
+def _asked(row: Mapping[str, Any], column: str, reference: str | None, solution: str) -> dict[str, str | None]:
+    """A question; its worked solution ends in the reference answer in a box, as the prompt asks of a response."""
+    if solution and "\\boxed" not in solution and reference is not None:
+        solution = f"{solution}\nThe answer is \\boxed{{{reference}}}."
+    asked = {"question": _text(row, column), "reference_answer": reference, "reference_solution": solution or None}
+    return asked | level_and_subject(row)
 
 
 def _kind(value: Any) -> str:

@@ -3,9 +3,9 @@
 import functools
 import socket
 import threading
-import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 import pyarrow as pa
 
@@ -45,13 +45,10 @@ def _hub_answers() -> bool:
     """Whether the hub's name can be resolved here. If not, a request would fail only after a minute of retries."""
     from huggingface_hub import constants
 
-    if urllib.request.getproxies():
-        return True
     try:
-        socket.getaddrinfo(urllib.parse.urlparse(constants.ENDPOINT).hostname, 443)
+        return bool(urllib.request.getproxies() or socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443))
     except OSError:
         return False
-    return True
 
 
 def messages(question: str, prompt: PromptConfig) -> list[dict[str, str]]:

@@ -1,7 +1,4 @@
-"""``questions/`` of a round, from a JSONL, JSON, CSV or Parquet file or a data set of the Hugging Face hub.
-
-Questions that cannot be asked are set aside. `formats.py` makes a question of a row.
-"""
+"""``questions/`` of a round, from a file or a data set of the hub; what cannot be asked is set aside."""
 
 import json
 import re
@@ -25,8 +22,7 @@ from east_ray.storage.rounds import Round, is_done, listed
 #: Whether a grader can compare responses with this reference answer.
 CanUse = Callable[[str | None], bool]
 
-#: The most tokens that a prompt for a model may have; None: unknown, so that the length of prompts is not checked.
-#: The sampling stage says it (`sampling.stage.max_prompt_tokens`), since it depends on the backend.
+#: The most tokens that a prompt for a model may have, by its backend (`sampling.stage.max_prompt_tokens`); None: any.
 MaxPromptTokens = Callable[[Config, str], int | None]
 
 
@@ -38,11 +34,10 @@ def ask_questions(
     assert config.questions is not None
     if is_done(round_, stages, "questions", "questions"):
         return
+    source = config.questions
+    if config.questions_per_round == "fresh":  # as many as `max_questions`, after those of the rounds before
+        source = source.model_copy(update={"skip": source.skip + round_.number * (source.max_questions or 0)})
     with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
-        source = config.questions
-        if config.questions_per_round == "fresh":  # as many as `max_questions`, after those of the rounds before
-            skip = source.skip + round_.number * (source.max_questions or 0)
-            source = source.model_copy(update={"skip": skip})
         questions, aside = askable_questions(round_, source, round_.sampled_model, max_prompt_tokens, can_use)
         (stages / "questions").replace(questions)
         (stages / "set_aside").replace(aside)
@@ -58,8 +53,7 @@ def askable_questions(
     """The questions of a source whose prompts leave room for a response, and those set aside."""
     config, model = round_.config, resolve_model(model)
     questions, aside = load_questions(source, can_use)
-    most = max_prompt_tokens(config, model)
-    if most is None:
+    if (most := max_prompt_tokens(config, model)) is None:
         return questions, aside
     questions, too_long = prompts_within(questions, load_tokenizer(local_copy(model)), config.prompt, most)
     return questions, pa.concat_tables([aside, too_long])
@@ -81,8 +75,7 @@ def load_questions(
         raise InputError(f"{source}: the file is empty; expected at least one question")
     stem = PurePosixPath(config.path or str(config.hub)).stem + ("" if config.path else f"-{config.split}")
 
-    asked: list[dict[str, Any]] = []
-    aside: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     stop = None if config.max_questions is None else config.skip + config.max_questions
     for number, row in rows[config.skip : stop]:
@@ -98,10 +91,10 @@ def load_questions(
             raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
         seen[question_id] = where
         question |= {"question_id": question_id, "extra": json.dumps(extra, default=str) if extra else None}
-        reason = set_aside_reason(question, can_use)
-        (asked if reason is None else aside).append(question | {"reason": reason})
+        found.append(question | {"reason": set_aside_reason(question, can_use)})
     if not seen:
         raise InputError(f"{source}: no question is left after skip {config.skip} of {len(rows)}")
+    asked, aside = ([one for one in found if (one["reason"] is None) is is_asked] for is_asked in (True, False))
     return pa.Table.from_pylist(asked, QUESTIONS), pa.Table.from_pylist(aside, SET_ASIDE)
 
 

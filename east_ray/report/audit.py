@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -39,16 +39,13 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     """
     if row.get("reason") == Reason.UNPARSABLE_REFERENCE or not row["clusters"]:
         return None  # there is nothing to contradict, or nothing was sampled
-    wrong = max((_size(c) for c in row["clusters"] if not c["is_correct"] and c["answer"] is not None), default=0)
-    others = [_size(c) for c in row["clusters"] if c["is_correct"] or c["answer"] is None]
+    clusters = row["clusters"]
+    wrong = max((c["num_responses"] for c in clusters if not c["is_correct"] and c["answer"] is not None), default=0)
+    others = [c["num_responses"] for c in clusters if c["is_correct"] or c["answer"] is None]
     if wrong < min_share * row["num_responses"] or wrong <= max(others, default=0):
         return None
-    correct = sum(_size(c) for c in row["clusters"] if c["is_correct"])
+    correct = sum(c["num_responses"] for c in clusters if c["is_correct"])
     return float((wrong - correct) / (row["num_responses"] + 2))
-
-
-def _size(cluster: Mapping[str, Any]) -> int:
-    return int(cluster["num_responses"])
 
 
 # -------------------------------------------------------------------------------------------------------- one round
@@ -103,44 +100,43 @@ def audit(
     """
     counts = Counter[str]()
     found = (one for folder in (examples, discarded) for one in _suspects(folder, min_share, counts))
-    ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one[0].score, one[0].question_id))
-    wanted = {suspect.question_id: places for suspect, places in ranked}
+    ranked = heapq.nsmallest(max_rows, found, key=lambda one: (-one[0], one[1]["question_id"]))
+    wanted = {row["question_id"]: _places(row) for _, row in ranked}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses)
     suspects = []
-    for suspect, _ in ranked:
-        dominant, reference = responses.get(suspect.question_id, (None, None))
-        suspects.append(replace(suspect, dominant_response=dominant, reference_response=reference))
+    for score, row in ranked:
+        wrong, correct = wanted[row["question_id"]]
+        dominant_response, reference_response = responses.get(row["question_id"], (None, None))
+        shares = [one["num_responses"] / row["num_responses"] for one in row["clusters"]]
+        suspects.append(
+            Suspect(
+                **{name: row[name] for name in (*_QUESTION, "entropy", "num_responses")},
+                dominant_answer=row["clusters"][wrong]["answer"],
+                score=score,
+                share=shares[wrong],
+                reference_share=0.0 if correct is None else shares[correct],
+                dominant_response=dominant_response,
+                reference_response=reference_response,
+            )
+        )
     return Audit(min_share, counts["questions"], counts["suspicious"], suspects)
 
 
-def _suspects(
-    folder: Folder, min_share: float, counts: Counter[str]
-) -> Iterator[tuple[Suspect, tuple[int, int | None]]]:
-    """Suspects, each with the places of the commonest wrong answer and of the reference among its clusters."""
+def _suspects(folder: Folder, min_share: float, counts: Counter[str]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Suspects, each a score with its row."""
     for batch in folder.batches(_COLUMNS, max_rows=_QUESTIONS_AT_ONCE):
         counts["questions"] += batch.num_rows - batch["rejected_rate"].null_count
         # The rate alone excludes most questions; it is null where nothing was sampled.
         for row in batch.filter(pc.greater_equal(batch["rejected_rate"], min_share)).to_pylist():
             if (score := suspicion(row, min_share)) is not None:
                 counts["suspicious"] += 1
-                yield _suspect(row, score)
+                yield score, row
 
 
-def _suspect(row: Mapping[str, Any], score: float) -> tuple[Suspect, tuple[int, int | None]]:
-    clusters, num_responses = row["clusters"], row["num_responses"]
-    correct = next((place for place, one in enumerate(clusters) if one["is_correct"]), None)
-    # The largest cluster of a wrong answer comes first.
-    wrong = next(p for p, one in enumerate(clusters) if not one["is_correct"] and one["answer"] is not None)
-    suspect = Suspect(
-        **{name: row[name] for name in _QUESTION},
-        dominant_answer=clusters[wrong]["answer"],
-        score=score,
-        share=_size(clusters[wrong]) / num_responses,
-        reference_share=0.0 if correct is None else _size(clusters[correct]) / num_responses,
-        entropy=row["entropy"],
-        num_responses=num_responses,
-    )
-    return suspect, (wrong, correct)
+def _places(row: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The places of the commonest wrong answer, which is the largest, and of the reference among the clusters."""
+    wrong = (p for p, one in enumerate(row["clusters"]) if not one["is_correct"] and one["answer"] is not None)
+    return next(wrong), next((p for p, one in enumerate(row["clusters"]) if one["is_correct"]), None)
 
 
 # --------------------------------------------------------------------------------------------- two files and a page

@@ -1,22 +1,33 @@
-"""The report's files: ``report.html`` of a run, and one page with several runs side by side. They open from disk.
+"""The files that people read of a run: ``report.html``, the cards of its models, ``studies/`` and ``audit/``.
 
-Here is also which sections the page has, in their order, and those of a few lines.
+Here is also which sections the report has, in their order, and those of a few lines.
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from east_ray.config import Config, InputError
-from east_ray.config.files import dump
-from east_ray.records import StudyPage
-from east_ray.report.accuracy import accuracy_blocks, blocks_over_rounds, comparison_blocks
+from east_ray.config import BASE, Config, InputError
+from east_ray.config.settings import dump
+from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
+from east_ray.report import sections
+from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
-from east_ray.report.page import Block, Figure, Fold, PageSection, Paragraph, Table, render
-from east_ray.report.plots import Series, curves
-from east_ray.report.summary import RoundSummary, TrainingResults, arm_labels, summarize
-from east_ray.report.training import funnel_blocks, question_blocks, step_blocks, weight_blocks
-from east_ray.report.wording import duration, verdicts
-from east_ray.storage import Folder, RunDirectory, locate
+from east_ray.report.page import Block, Fold, Sections, Table, render
+from east_ray.report.plots import curves
+from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
+from east_ray.report.studies.weights import disagreements_page, fewer_responses_page
+from east_ray.report.summary import RoundSummary, arm_labels, describe, duration, interval, percent, summarize, verdicts
+from east_ray.selection import SelectionRules
+from east_ray.storage import Folder, RunDirectory, Stages, locate
+from east_ray.storage.rounds import Learner, Round, is_done
+
+#: The file of a card, where the Hugging Face hub looks for it.
+_CARD = "README.md"
+#: What gives the rules by which a training's examples were selected.
+RulesOf = Callable[[Config], SelectionRules]
 
 
 def write_report(directory: RunDirectory) -> str:
@@ -39,30 +50,27 @@ def write_side_by_side(directories: Sequence[RunDirectory], path: str) -> str:
     return Folder(filesystem, str(file.parent)).write_text(file.name, page)
 
 
-def _sections(directory: RunDirectory, *, in_full: bool = True) -> list[PageSection]:
+def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
     """The sections of a run, as far as it has got; not `in_full` leaves out its questions and its configuration."""
     config, rounds = directory.config, summarize(directory)
-    found = [PageSection("The run", "What was run", list(_what_was_run(config, rounds)))]
+    found: dict[tuple[str, str], Iterable[Block]] = {("The run", "What was run"): _what_was_run(config, rounds)}
     for summary in rounds:
         parts = _of_round(directory, summary, in_full=in_full)
-        found += [PageSection(f"Round {summary.number}", title, list(blocks)) for title, blocks in parts.items()]
-    found.append(
-        PageSection("Over the rounds", "Accuracy and weights from round to round", list(blocks_over_rounds(rounds)))
-    )
+        found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
+    found["Over the rounds", "Accuracy and weights from round to round"] = sections.blocks_over_rounds(rounds)
     if in_full:
-        fold = Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)
-        found.append(PageSection("Configuration", "Every setting", [fold]))
-    return [section for section in found if section.blocks]
+        found["Configuration", "Every setting"] = [Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)]
+    return {section: blocks for section, parts in found.items() if (blocks := list(parts))}
 
 
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
     parts = {
-        "Questions asked and kept": funnel_blocks(summary),
-        "Entropy and weights": weight_blocks(summary),
-        **({"Questions to look at": question_blocks(directory, summary)} if in_full else {}),
-        "Training": step_blocks(summary),
-        "Accuracy on held-out questions": accuracy_blocks(summary),
-        "Comparison": comparison_blocks(summary),
+        "Questions asked and kept": sections.funnel_blocks(summary),
+        "Entropy and weights": sections.weight_blocks(summary),
+        **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
+        "Training": sections.step_blocks(summary),
+        "Accuracy on held-out questions": sections.accuracy_blocks(summary),
+        "Comparison": sections.comparison_blocks(summary),
         "Time and tokens": _cost(summary),
     }
     return parts | {shown(study["title"], 100): _study(study) for study in summary.studies}
@@ -71,13 +79,13 @@ def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) 
 def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     """The description, a table of settings and the verdicts of the last round."""
     if config.description:
-        yield Paragraph(config.description)
+        yield config.description
     training, weighting = config.training, config.weighting
     source, held_out = config.questions or config.samples, config.evaluation.questions
     seconds = sum(record.seconds for summary in rounds for record in summary.records.values())
     rows = [
         ["model", config.model or "none: the samples were weighed only"],
-        ["questions", str(getattr(source, "path", None) or getattr(source, "hub", None))],
+        ["questions", str(_address(source))],
         ["responses", _responses(config)],
         ["answers", f"equal by {config.answers.equivalence}"],
         ["weighting", f"{weighting.signal}, {weighting.mapping}, a = {weighting.exponent:g}"],
@@ -87,14 +95,14 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
             f"learning rate {training.learning_rate:g}" + (", adapters" if training.lora else ""),
         ],
         ["trainings in a round", f"{len(config.learners()) if source else 0:,}"],
-        ["held-out questions", str(held_out.path or held_out.hub) if held_out else "none"],
+        ["held-out questions", _address(held_out) or "none"],
         ["rounds", f"{len(rounds)} of {config.rounds}"],
         ["seed", str(config.seed)],
         ["time of the stages", duration(seconds)],
     ]
     yield Table("", ["setting", "value"], rows)
     for summary in rounds[-1:]:
-        yield from (Paragraph(line) for line in verdicts(summary))
+        yield from verdicts(summary)
 
 
 def _responses(config: Config) -> str:
@@ -117,14 +125,12 @@ def _cost(summary: RoundSummary) -> Iterator[Block]:
         if stage != "training"
     ]
     shown_as = arm_labels(summary)
-    by_arm: dict[str, list[TrainingResults]] = {}
-    for training in summary.trainings:
-        if training.seconds is not None:
-            by_arm.setdefault(training.arm, []).append(training)
-    for arm, trainings in by_arm.items():
-        name = f"training: {shown_as[arm]}" + (f" ({len(trainings)} seeds)" if len(trainings) > 1 else "")
-        seconds = sum(training.seconds or 0 for training in trainings)
-        rows.append(_row(name, seconds, None, sum(training.num_tokens for training in trainings)))
+    for one in summary.arms:
+        trainings = [each for each in summary.trainings if each.arm == one.arm and each.seconds is not None]
+        if trainings:
+            name = f"training: {shown_as[one.arm]}" + (f" ({len(trainings)} seeds)" if len(trainings) > 1 else "")
+            seconds = sum(each.seconds or 0 for each in trainings)
+            rows.append(_row(name, seconds, None, sum(each.num_tokens for each in trainings)))
     columns = ["stage", "seconds", "responses", "tokens", "tokens/s"]
     yield Table("Seconds of a whole stage, its start included; of a training, those of its steps", columns, rows)
 
@@ -137,13 +143,12 @@ def _row(name: str, seconds: float, num_responses: int | None, num_tokens: int |
 def _study(page: StudyPage) -> Iterator[Block]:
     """Its text, tables, curves and folded texts, as far as it has them."""
     if text := page.get("text"):
-        yield Paragraph(text)
+        yield text
     for table in page.get("tables", []):
         rows = [[_cell(value) for value in row] for row in table["rows"]]
         yield Table(table["caption"], [str(column) for column in table["columns"]], rows)
     for figure in page.get("curves", []):
-        series = [Series(one["label"], one["x"], one["y"], one.get("low"), one.get("high")) for one in figure["series"]]
-        yield Figure(figure["title"], curves(figure["title"], series, figure["x_label"], figure["y_label"]))
+        yield curves(figure["title"], figure["series"], figure["x_label"], figure["y_label"])
     for folded in page.get("texts", []):
         yield Fold(folded["title"], [(block["label"], block["text"]) for block in folded["blocks"]])
 
@@ -155,3 +160,132 @@ def _cell(value: str | int | float | None) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+# -------------------------------------------------------------------------------------------------- the cards of models
+
+
+def write_cards(round_: Round) -> None:
+    """Write the card of every trained model of the round that has none, or one without the latest metrics."""
+    text = (round_.stages / "evaluation").read_text("metrics.json")
+    metrics: EvaluationMetrics | None = json.loads(text) if text else None
+    for learner in round_.learners():
+        model = learner.stages / "model"
+        if learner.stages.record("training") is None or not model.exists:
+            continue
+        measured = _measured(learner, metrics)
+        card = model.read_text(_CARD)
+        if card is None or measured not in card:
+            model.write_text(_CARD, _card(learner, measured))
+
+
+def _measured(learner: Learner, metrics: EvaluationMetrics | None) -> str:
+    """A Markdown table of the model's accuracy and that of the model before training; or that there is none yet."""
+    accuracies = metrics["accuracy"] if metrics else {}
+    rows = [
+        f"| {shown} | {row['num_questions']} | {percent(row['accuracy'])} % | {interval(row)} % |"
+        for name, shown in ((BASE, "before training"), (learner.name, "this model"))
+        if (row := accuracies.get(name)) is not None
+    ]
+    head = ["| model | questions | accuracy, greedy | 95 % interval |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else "Not measured yet."
+
+
+def _card(learner: Learner, measured: str) -> str:
+    import jinja2
+
+    loader = jinja2.PackageLoader("east_ray.report", ".")
+    environment = jinja2.Environment(  # noqa: S701 - Markdown
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    config, record = learner.settings, learner.stages.record("examples")
+    num_responses = config.sampling.responses_per_question
+    return str(
+        environment.get_template("model_card.md.jinja").render(
+            config=config,
+            config_yaml=dump(config),
+            label=f"{describe(config)}, from {Path(config.model).name}",
+            version=metadata.version("east-ray"),
+            number=learner.round.number,
+            initial_model=learner.round.initial_model,
+            num_responses=f"{num_responses} times" if config.samples is None else "several times",
+            source=_address(config.questions or config.samples),
+            kept=record.counts["kept"] if record else 0,
+            discarded=record.counts["discarded"] if record else {},
+            measured=measured,
+            held_out=_address(config.evaluation.questions),
+        )
+    )
+
+
+def _address(source: Any) -> str | None:
+    """The file or hub data set of a section that names questions."""
+    return source and (source.path or getattr(source, "hub", None))
+
+
+# ----------------------------------------------------------------------------------------------------- studies/, audit/
+
+
+def write_findings(round_: Round, rules_of: RulesOf) -> None:
+    """``studies/*.json`` and ``audit/`` of a round whose samples were weighed, or whose models were sampled.
+
+    `rules_of` is called only if `studies.fewer_responses` asks what fewer responses would have selected.
+    """
+    if not (_is_weighed(round_) or round_.config.evaluation.responses_per_question):
+        return
+    wanted = round_.config.studies.model_dump() | {
+        "learners": list(round_.config.learners()),
+        "is_weighed": _is_weighed(round_),
+        "evaluation": round_.config.evaluation.model_dump(mode="json"),
+    }
+    record = round_.stages.record("studies")
+    if record is not None and record.counts == wanted:
+        is_done(round_, round_.stages, "studies", "studies")
+        return
+    with round_.stages.recording("studies") as record, round_.progress.stage("studies", None, "pages") as line:
+        record.counts = wanted
+        (round_.stages / "studies").clear()
+        for name, page in _pages(round_, rules_of):
+            (round_.stages / "studies").write_text(f"{name}.json", json.dumps(page, indent=1) + "\n")
+            line.advance(1, page["title"].lower())
+        line.advance(0)
+
+
+def _is_weighed(round_: Round) -> bool:
+    """Whether there are samples to weigh; `east-ray evaluate` may have none."""
+    has_samples = round_.config.questions is not None or round_.config.samples is not None
+    return has_samples and any(one.settings.training.examples == "selected" for one in round_.learners())
+
+
+def _pages(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, StudyPage]]:
+    """Pages by the name of their file; the report shows them in the order of these names."""
+    if _is_weighed(round_):
+        if round_.number > 0 and (page := rounds_page(round_))["tables"]:
+            yield "5_weights_over_rounds", page
+        if round_.number == 0 or round_.config.compare is None:  # later each training of a comparison has own samples
+            yield from _pages_of_samples(round_, rules_of)
+    sampled = (round_.stages / "evaluation/sampled_answers").read(SAMPLED_ANSWERS)
+    if sampled.num_rows > 0:
+        no_answer, seed = round_.config.answers.no_answer, round_.config.seed
+        yield "6_selective", selective_page(sampled, no_answer=no_answer, seed=seed)
+
+
+def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, StudyPage]]:
+    """The studies of the samples, by the examples of the round's first training."""
+    first = round_.learners()[0]
+    weighed, samples, answers = first.stages, round_.stages / "samples", round_.stages / "answers"
+    yield "1_errors", errors_page(weighed)
+    num_responses = first.settings.answers.responses
+    yield "2_disagreements", disagreements_page(weighed / "examples", samples, answers, num_responses)
+    audited = audit_round(round_.stages, weighed, first.settings)
+    write_audit(audited, round_.stages / "audit")
+    yield "3_audit", audit_page(audited)
+    if sizes := round_.config.studies.fewer_responses:
+        yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first.settings))
+
+
+def audit_round(stages: Stages, weighed: Stages, settings: Config) -> Audit:
+    """The audit of a round's samples and answers in `stages`, by the examples and settings of one of its trainings."""
+    studies, num_responses = settings.studies, settings.answers.responses
+    folders = [stages / "samples", stages / "answers", weighed / "examples", weighed / "discarded"]
+    return audit(*folders, num_responses=num_responses, min_share=studies.min_share, max_rows=studies.max_suspects)

@@ -4,13 +4,13 @@ The page loads nothing. What it shows is escaped by the template and made printa
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import ClassVar
 
 from east_ray.report.html import templates
+from east_ray.report.plots import Figure
 from east_ray.report.questions import ShownQuestion, cluster_words
 
 #: Packages whose versions the page names.
@@ -23,7 +23,6 @@ _WIDE_CHARS = 70
 class Table:
     """Cells are text. Columns of numbers are aligned to the right."""
 
-    kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -42,27 +41,9 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure with its caption; plots.py has escaped what is in it."""
-
-    kind: ClassVar[str] = "figure"
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A paragraph."""
-
-    kind: ClassVar[str] = "text"
-    text: str
-
-
-@dataclass(frozen=True)
 class Fold:
     """Texts that are shown when their title is opened; each with a label, which may be empty."""
 
-    kind: ClassVar[str] = "fold"
     title: str
     texts: Sequence[tuple[str, str]]
     max_chars: int = 4000
@@ -72,31 +53,21 @@ class Fold:
 class Questions:
     """A table of questions that a reader can search and sort."""
 
-    kind: ClassVar[str] = "questions"
     caption: str
     questions: Sequence[ShownQuestion]
 
 
-Block = Table | Figure | Paragraph | Fold | Questions
+#: A text is a paragraph.
+Block = str | Table | Figure | Fold | Questions
+#: Chapter and title -> what is shown there, of one run.
+Sections = Mapping[tuple[str, str], Sequence[Block]]
 
 
-@dataclass(frozen=True)
-class PageSection:
-    """The blocks under one title of a chapter."""
-
-    chapter: str
-    title: str
-    blocks: list[Block]
-
-
-def render(runs: Mapping[str, Sequence[PageSection]]) -> str:
+def render(runs: Mapping[str, Sections]) -> str:
     """The page of one run, or of several with each section's blocks side by side; run's title -> its sections."""
-    chapters: dict[str, list[tuple[str, list[list[Block]]]]] = {}
-    for chapter, title in _contents(runs):
-        blocks = [
-            next((section.blocks for section in sections if (section.chapter, section.title) == (chapter, title)), [])
-            for sections in runs.values()
-        ]
+    chapters: dict[str, list[tuple[str, list[Sequence[Block]]]]] = {}
+    for chapter, title in _contents(runs.values()):
+        blocks = [sections.get((chapter, title), []) for sections in runs.values()]
         chapters.setdefault(chapter, []).append((title, blocks))
     environment = templates("east_ray.report")
     environment.filters["cluster_words"] = cluster_words
@@ -106,13 +77,12 @@ def render(runs: Mapping[str, Sequence[PageSection]]) -> str:
     return str(page.render(runs=list(runs), chapters=chapters, written=written, versions=versions))
 
 
-def _contents(runs: Mapping[str, Sequence[PageSection]]) -> list[tuple[str, str]]:
+def _contents(runs: Iterable[Sections]) -> list[tuple[str, str]]:
     """Chapter and title of every section; one that only some runs have comes after the section it follows there."""
     contents: list[tuple[str, str]] = []
-    for sections in runs.values():
+    for sections in runs:
         place = 0
-        for section in sections:
-            key = (section.chapter, section.title)
+        for key in sections:
             if key not in contents:
                 contents.insert(place, key)
             place = contents.index(key) + 1

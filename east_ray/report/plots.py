@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from east_ray.records import StudySeries
 from east_ray.report.html import printable
 
 #: Colours that matplotlib draws with -> the page's own in their place.
@@ -34,14 +35,11 @@ MAX_CURVES = 6
 
 
 @dataclass(frozen=True)
-class Series:
-    """A curve: x and y of equal length, and the bounds of its band if it has one."""
+class Figure:
+    """A figure with its caption; what is in the SVG is escaped."""
 
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    caption: str
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,10 @@ class Whisker:
     dots: Sequence[float] = ()
 
 
-def band(label: str, x: Sequence[float], rows: Sequence[Mapping[str, Any]], key: str) -> Series:
+def band(label: str, x: Sequence[float], rows: Sequence[Mapping[str, Any]], key: str) -> StudySeries:
     """Shares with their intervals as a curve, in percent."""
     y, low, high = ([100 * row[name] for row in rows] for name in (key, "low", "high"))
-    return Series(label, x, y, low, high)
+    return {"label": label, "x": x, "y": y, "low": low, "high": high}
 
 
 def whisker(label: str, row: Mapping[str, Any], key: str, dots: Sequence[float] = ()) -> Whisker:
@@ -66,7 +64,7 @@ def whisker(label: str, row: Mapping[str, Any], key: str, dots: Sequence[float] 
     return Whisker(label, 100 * row[key], 100 * row["low"], 100 * row["high"], dots)
 
 
-def bars(title: str, counts: Mapping[str, int]) -> str:
+def bars(title: str, counts: Mapping[str, int]) -> Figure:
     """Horizontal bars of counts, the first on top."""
     names, values = [_short(name) for name in counts], list(counts.values())
 
@@ -83,7 +81,7 @@ def bars(title: str, counts: Mapping[str, int]) -> str:
     return _figure(title, words, draw, "questions", "", height=0.8 + 0.3 * len(names))
 
 
-def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: str) -> str:
+def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: str) -> Figure:
     """Outlines of the histograms of one or several (Q,) arrays over the same bins; none may be empty."""
     every = np.concatenate(list(values.values()))
     edges = np.histogram_bin_edges(every, 30)
@@ -103,7 +101,7 @@ def histogram(title: str, values: Mapping[str, NDArray[np.float64]], x_label: st
     return _figure(title, words, draw, x_label, "questions", legend=len(values))
 
 
-def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> str:
+def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str) -> Figure:
     """The density of (Q,) points: in each cell of a grid a dot that grows with their number."""
     counts, *edges = np.histogram2d(x, y, bins=(24, 18))
     columns, rows = np.nonzero(counts)
@@ -119,8 +117,8 @@ def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label:
 
 
 def curves(
-    title: str, series: Sequence[Series], x_label: str, y_label: str, *, x_ticks: Sequence[float] | None = None
-) -> str:
+    title: str, series: Sequence[StudySeries], x_label: str, y_label: str, *, x_ticks: Sequence[float] | None = None
+) -> Figure:
     """Curves, with a band where there are bounds; the points of short curves are marked.
 
     With `x_ticks`, e.g. 1, 2, 4, 8, x is logarithmic.
@@ -128,29 +126,29 @@ def curves(
 
     def draw(axes: Any) -> None:
         for index, one in enumerate(series):
-            marker = _MARKERS[index % len(_MARKERS)] if len(one.x) <= _MAX_MARKED else None
+            marker = _MARKERS[index % len(_MARKERS)] if len(one["x"]) <= _MAX_MARKED else None
             style = _style(index) | {"marker": marker, "markersize": 4}
-            axes.plot(one.x, one.y, linewidth=1.5, label=_short(one.label), **style)
-            if one.low is not None and one.high is not None:
-                axes.fill_between(one.x, one.low, one.high, color=style["color"], alpha=0.15, linewidth=0)
+            axes.plot(one["x"], one["y"], linewidth=1.5, label=_short(one["label"]), **style)
+            if (low := one.get("low")) is not None and (high := one.get("high")) is not None:
+                axes.fill_between(one["x"], low, high, color=style["color"], alpha=0.15, linewidth=0)
         if x_ticks is not None:
             axes.set_xscale("log")
             axes.set_xticks(x_ticks, [f"{tick:g}" for tick in x_ticks])
             axes.minorticks_off()
-        elif all(float(value).is_integer() for one in series for value in one.x):
+        elif all(float(value).is_integer() for one in series for value in one["x"]):
             axes.xaxis.get_major_locator().set_params(integer=True)
 
     words = "; ".join(
-        f"{one.label}: from {one.y[0]:.4g} at {one.x[0]:.4g} to {one.y[-1]:.4g} at {one.x[-1]:.4g}"
+        f"{one['label']}: from {one['y'][0]:.4g} at {one['x'][0]:.4g} to {one['y'][-1]:.4g} at {one['x'][-1]:.4g}"
         for one in series[:_MAX_LEGEND]
-        if len(one.x)
+        if len(one["x"])
     )
     return _figure(title, words, draw, x_label, y_label, legend=len(series))
 
 
 def whiskers(
     title: str, groups: Mapping[str, Sequence[Whisker]], x_label: str, *, reference: float | None = None
-) -> str:
+) -> Figure:
     """Dots with their intervals, one row per label; the groups, by name, share the rows side by side.
 
     `reference` is the place of a dashed line to compare with, e.g. 0 for differences.
@@ -192,8 +190,8 @@ def _style(index: int) -> dict[str, Any]:
 
 def _figure(
     title: str, words: str, draw: Callable[[Any], None], x: str, y: str, *, height: float = 2.8, legend: int = 1
-) -> str:
-    """The SVG of what `draw` draws on a pair of axes; `height` in inches, `legend` the number of named series."""
+) -> Figure:
+    """What `draw` draws on a pair of axes; `height` in inches, `legend` the number of named series."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -223,7 +221,7 @@ def _figure(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
         pyplot.close(figure)
-    return _inline(buffer.getvalue(), f"{title}. {x}{' against ' + y if y else ''}. {words}.")
+    return Figure(title, _inline(buffer.getvalue(), f"{title}. {x}{' against ' + y if y else ''}. {words}."))
 
 
 def _inline(svg: str, description: str) -> str:

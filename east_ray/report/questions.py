@@ -6,7 +6,6 @@ Which cluster a response belongs to stands in ``answers/``; nothing is read or c
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,20 +29,9 @@ _SAMPLES_AT_ONCE, _QUESTIONS_AT_ONCE = 16, 1024
 #: Parts read at a time: a round on an object store has thousands of them.
 _NUM_READERS = 16
 
-
-@dataclass(frozen=True)
-class ShownQuestion:
-    """A question with examples of its responses. `weight` is None if it was discarded, `reason` if it was kept."""
-
-    question_id: str
-    question: str
-    reference_answer: str | None
-    entropy: float
-    pass_rate: float
-    weight: float | None
-    reason: str | None
-    clusters: list[dict[str, Any]]  # records.CLUSTER, largest first
-    responses: list[tuple[str, str]]  # what each is an example of, and its text
+#: A row of ``examples/`` or ``discarded/`` as the page shows it: `weight` is None if the question was discarded,
+#: `reason` if it was kept; `responses` are pairs: what a response is an example of, and its text.
+ShownQuestion = dict[str, Any]
 
 
 def shown_questions(
@@ -56,24 +44,28 @@ def shown_questions(
     """
     num_discarded = int(0.3 * max_questions)
     columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
-    of_examples = [*columns, "weight", "chosen", "rejected"]
-    rows = [
-        *_rows(training.stages / "examples", EXAMPLES, of_examples, max_questions - num_discarded),
-        *_rows(training.stages / "discarded", DISCARDED, [*columns, "reason"], num_discarded),
-    ]
+    of_examples, of_discarded = [*columns, "weight", "chosen", "rejected"], [*columns, "reason"]
+    rows: list[dict[str, Any]] = []
+    for folder, schema, names, num in (
+        (training.stages / "examples", EXAMPLES, of_examples, max_questions - num_discarded),
+        (training.stages / "discarded", DISCARDED, of_discarded, num_discarded),
+    ):
+        entropies = folder.read(schema, ["entropy"])["entropy"].to_numpy()  # null -> NaN
+        rows += rows_at(folder, schema, names, positions_across(entropies.astype(np.float64), num))
     wanted = {row["question_id"]: range(len((row["clusters"] or [])[:_SHOWN_CLUSTERS])) for row in rows}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses, max_bytes=_MAX_SAMPLES_BYTES)
-    shown = []
-    for row in rows:
-        values: dict[str, Any] = {name: row.get(name) for name in (*columns, "weight", "reason")}
-        shown.append(ShownQuestion(**values, responses=_labelled(row, responses.get(row["question_id"], []))))
-    return sorted(shown, key=lambda question: (-question.entropy, question.question_id))
+    shown = [
+        {"weight": None, "reason": None, **row, "responses": _labelled(row, responses.get(row["question_id"], []))}
+        for row in rows
+    ]
+    return sorted(shown, key=lambda question: (-question["entropy"], question["question_id"]))
 
 
-def _rows(folder: Folder, schema: pa.Schema, columns: Sequence[str], num: int) -> Iterator[dict[str, Any]]:
-    """About `num` rows of a table, spread over its entropies; one part is in memory at a time."""
-    entropies = folder.read(schema, ["entropy"])["entropy"].to_numpy().astype(np.float64)  # null -> NaN
-    positions, begin = positions_across(entropies, num), 0
+def rows_at(
+    folder: Folder, schema: pa.Schema, columns: Sequence[str], positions: NDArray[np.intp]
+) -> Iterator[dict[str, Any]]:
+    """The rows of ``examples/`` or ``discarded/`` at these rising positions; one part is in memory at a time."""
+    begin = 0
     for part in folder.parts():
         num_rows = folder.read(schema, ["entropy"], [part]).num_rows
         inside = positions[(positions >= begin) & (positions < begin + num_rows)] - begin

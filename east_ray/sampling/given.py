@@ -26,15 +26,12 @@ from east_ray.questions import stage as questions
 from east_ray.questions.formats import cell, level_and_subject
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
 from east_ray.storage import Stages, locate
+from east_ray.storage.folders import run_tasks
 
-#: Bytes of a file that one task reads.
-PIECE_BYTES = 32 << 20
-#: Rows of a file that are in memory as Python objects.
-_ROWS_AT_ONCE = 64
-#: A longer line of JSONL is set aside.
-_MAX_ROW_BYTES = 1 << 28
-#: Bytes of responses that a task holds in memory before it writes them as a part.
-_PART_BYTES = 16 << 20
+#: Bytes of a file that one task reads, and of responses that it holds in memory before it writes them as a part.
+PIECE_BYTES, _PART_BYTES = 32 << 20, 16 << 20
+#: Rows of a file that are in memory as Python objects; a longer line of JSONL is set aside.
+_ROWS_AT_ONCE, _MAX_ROW_BYTES = 64, 1 << 28
 _WRITTEN = ("samples", "questions", "set_aside")
 #: What other servers call the two ways in which a response ends.
 _FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), "stop") | (
@@ -44,18 +41,13 @@ _FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_s
 Row = Mapping[str, Any]
 
 
-# ------------------------------------------------------------------------------------------------------------ one row
-
-
 def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
     """A row of a file, with the columns that the configuration names -> a row of records.SAMPLES.
 
-    A response that is null has no text; a missing number of tokens stays null. Raises InputError, which says what was
-    expected, if the row cannot be read.
+    A null response has no text. Raises InputError, which says what was expected, if the row cannot be read.
     """
-    question = cell(row, columns.question_column)
-    reference = cell(row, columns.reference_answer_column)
-    responses = cell(row, columns.responses_column)
+    named = (columns.question_column, columns.reference_answer_column, columns.responses_column)
+    question, reference, responses = (cell(row, name) for name in named)
     if question is not None and not isinstance(question, str):
         raise InputError(f"{columns.question_column}: expected text, found {_kind(question)}")
     if responses is not None and not isinstance(responses, list):
@@ -114,10 +106,10 @@ def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]
         value = _field(value, columns.text_field, where)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{where}: expected text, found {_kind(value)}")
-    is_known = isinstance(num_tokens, int) and not isinstance(num_tokens, bool) and 0 <= num_tokens < 1 << 31
+    if not isinstance(num_tokens, int) or isinstance(num_tokens, bool) or not 0 <= num_tokens < 1 << 31:
+        num_tokens = None
     reason = finish_reason if isinstance(finish_reason, str) else "stop"
     reason = _FINISH_REASONS.get(reason.casefold(), reason)
-    num_tokens = num_tokens if is_known else None
     return {"text": value or "", "num_tokens": num_tokens, "finish_reason": reason, "logprob": None}
 
 
@@ -142,17 +134,10 @@ class FilePiece:
     """What one task reads: lines that begin in bytes [start, stop) of a JSONL file, or row groups of a Parquet file."""
 
     path: str
-    prefix: str
-    """The names of its questions begin with this."""
+    prefix: str  # the names of its questions begin with this
     start: int
     stop: int
-    first_row: int
-    """Number of its first line or row in the file, from 1."""
-
-    @property
-    def is_parquet(self) -> bool:
-        """Whether `start` and `stop` count row groups."""
-        return self.path.endswith(".parquet")
+    first_row: int  # number of its first line or row in the file, from 1
 
 
 def find_files(config: SamplesConfig) -> tuple[pa.fs.FileSystem, list[pa.fs.FileInfo]]:
@@ -185,13 +170,13 @@ def stamp(config: SamplesConfig) -> list[list[Any]]:
 def check_columns(config: SamplesConfig) -> None:
     """Raises InputError unless the first row can be read: a wrong name would set every row aside."""
     filesystem, files = find_files(config)
-    pieces = (piece for file in files for piece in pieces_of(filesystem, file, ""))
-    for path, number, row in ((piece.path, *one) for piece in pieces for one in _rows(filesystem, piece, config)):
-        try:
-            given_sample(_parsed(row), config, "")
-        except InputError as error:
-            raise InputError(f"samples.path: {path}, row {number}: {error}") from None
-        return
+    for piece in itertools.chain.from_iterable(pieces_of(filesystem, file, "") for file in files):
+        for number, row in _rows(filesystem, piece, config):
+            try:
+                given_sample(_parsed(row), config, "")
+            except InputError as error:
+                raise InputError(f"samples.path: {piece.path}, row {number}: {error}") from None
+            return
     raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
 
 
@@ -240,13 +225,12 @@ def _rows(
 
     Raises InputError if a Parquet file cannot be read or lacks a column.
     """
-    if not piece.is_parquet:
+    if not piece.path.endswith(".parquet"):
         lines = enumerate(lines_of(filesystem, piece), start=piece.first_row)
         yield from ((number, line) for number, line in lines if line is None or line.strip())
         return
     required = (columns.question_column, columns.reference_answer_column, columns.responses_column)
     wanted = {*required, columns.id_column, "level", "subject", "type", "extra"}
-    numbers, groups = itertools.count(piece.first_row), list(range(piece.start, piece.stop))
     try:
         with filesystem.open_input_file(piece.path) as file:
             # Buffered, a row group is read page by page; many writers put a whole file into one.
@@ -254,11 +238,10 @@ def _rows(
             found = dict.fromkeys(parquet.schema_arrow.names)
             for column in required:
                 cell(found, column)
-            for batch in parquet.iter_batches(
-                _ROWS_AT_ONCE, groups, columns=[name for name in found if name in wanted]
-            ):
-                # The rows come first: a `zip` that asks for a number first loses one at the end of each batch.
-                yield from ((number, row) for row, number in zip(batch.to_pylist(), numbers, strict=False))
+            there, groups = [name for name in found if name in wanted], list(range(piece.start, piece.stop))
+            batches = parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=there)
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            yield from enumerate(rows, start=piece.first_row)
     except InputError as error:
         raise InputError(f"samples.path: {piece.path}: {error}") from None
     except (pa.ArrowException, OSError) as error:
@@ -291,8 +274,6 @@ def write_samples(
     Yields the numbers of each piece: num_questions, num_responses, num_truncated, and set_aside, a count by reason.
     Raises InputError if a file cannot be read or two questions have the same name.
     """
-    import ray.data
-
     filesystem, files = find_files(config)
     stems = Counter(PurePosixPath(file.path).stem for file in files)
     pieces: list[FilePiece] = []
@@ -308,27 +289,32 @@ def write_samples(
     def take(piece: dict[str, Any]) -> dict[str, str]:
         return {"counts": json.dumps(_take_piece(FilePiece(**piece), filesystem, config, stages, can_use))}
 
-    tasks = ray.data.from_items([vars(piece) for piece in pieces], override_num_blocks=len(pieces))
-    for row in tasks.map(take).iter_rows():
+    for row in run_tasks(take, [vars(piece) for piece in pieces]):
         yield json.loads(row["counts"])
     if config.id_column is not None:
-        _check_unique(stages)
+        counted = (stages / "questions").read(QUESTIONS, ["question_id"])["question_id"].value_counts()
+        for repeated in counted.filter(pc.greater(counted.field("counts"), 1)).to_pylist()[:1]:
+            _clear(stages)  # so that the configuration may still be changed
+            raise InputError(
+                f"samples.id_column: {repeated['counts']} questions have the name {repeated['values']!r}; "
+                "expected a name of its own for each, or no id_column"
+            )
+
+
+def _clear(stages: Stages) -> None:
+    for name in _WRITTEN:
+        (stages / name).clear()
 
 
 def _numbered(pieces: list[FilePiece], filesystem: pa.fs.FileSystem) -> list[FilePiece]:
     """The pieces with their first rows. To know them, tasks count the lines of JSONL files of several pieces."""
-    import ray.data
-
-    num_pieces = Counter(piece.path for piece in pieces)
-    uncounted = [vars(piece) for piece in pieces if not piece.is_parquet and num_pieces[piece.path] > 1]
-    if not uncounted:
-        return pieces
 
     def count(piece: dict[str, Any]) -> dict[str, Any]:
         return piece | {"num_lines": sum(1 for _ in lines_of(filesystem, FilePiece(**piece)))}
 
-    tasks = ray.data.from_items(uncounted, override_num_blocks=len(uncounted)).map(count)
-    num_lines = {(row["path"], row["start"]): row["num_lines"] for row in tasks.iter_rows()}
+    num_pieces = Counter(piece.path for piece in pieces)
+    uncounted = [vars(piece) for piece in pieces if not piece.path.endswith(".parquet") and num_pieces[piece.path] > 1]
+    num_lines = {(row["path"], row["start"]): row["num_lines"] for row in run_tasks(count, uncounted)}
     numbered, lines_before = [], Counter[str]()
     for piece in pieces:
         numbered.append(replace(piece, first_row=piece.first_row + lines_before[piece.path]))
@@ -348,10 +334,9 @@ def _take_piece(
     while not is_last:
         some = list(itertools.islice(rows, _ROWS_AT_ONCE))
         is_last = len(some) < _ROWS_AT_ONCE
-        taken: list[dict[str, Any]] = []
-        for number, row in some:
-            sample = _taken(row, number, piece, config, can_use)
-            (aside if "reason" in sample else taken).append(sample)
+        samples = [_taken(row, number, piece, config, can_use) for number, row in some]
+        aside += [sample for sample in samples if "reason" in sample]
+        taken = [sample for sample in samples if "reason" not in sample]
         finish_reasons = [response["finish_reason"] for sample in taken for response in sample["responses"]]
         counts["num_questions"] += len(taken)
         counts["num_responses"] += len(finish_reasons)
@@ -378,18 +363,3 @@ def _taken(
         return {"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": f"{detail}: {error}"}
     reason = why_set_aside(sample, can_use)
     return sample if reason is None else sample | {"reason": reason, "detail": detail}
-
-
-def _clear(stages: Stages) -> None:
-    for name in _WRITTEN:
-        (stages / name).clear()
-
-
-def _check_unique(stages: Stages) -> None:
-    counted = (stages / "questions").read(QUESTIONS, ["question_id"])["question_id"].value_counts()
-    if repeated := counted.filter(pc.greater(counted.field("counts"), 1)).to_pylist():
-        _clear(stages)  # so that the configuration may still be changed
-        raise InputError(
-            f"samples.id_column: {repeated[0]['counts']} questions have the name {repeated[0]['values']!r}; "
-            "expected a name of its own for each, or no id_column"
-        )

@@ -6,11 +6,10 @@
     samples/pending/TASK/died-*.json       keys of those in flight when the engine failed, with the engine's error
     samples/part-*.parquet                 all samples, once the stage has ended; later stages read nothing else
 
-A task is attempted again after its actor, engine or node has died. A node that was cut off may still be working on the
-first attempt. So every file of an attempt has a unique name, and only the part of a finished task is named after the
-task: two attempts write the same questions there, and the last one to write wins. What an attempt writes after the
-stage has ended is ignored. A row is found by its key, which covers all that its responses depend on; `tidy` keeps one
-row of each key.
+A task is attempted again after its actor, engine or node has died, and a node that was cut off may still be at work on
+the first attempt. So every file of an attempt has a unique name, but for the part of a finished task, which is named
+after the task: two attempts write the same questions there, and the last to write wins. What is written after the stage
+has ended is ignored. A row is found by its key, which covers all that its responses depend on.
 """
 
 import contextlib
@@ -29,10 +28,8 @@ import pyarrow.compute as pc
 from east_ray.records import SAMPLES, SET_ASIDE
 from east_ray.storage import Folder
 
-#: A folder at rest has parts of about this size.
-_PART_BYTES = 128 << 20
-#: Parts whose keys are read at the same time.
-_READS_AT_ONCE = 32
+#: A folder at rest has parts of about this size; the keys of so many parts are read at the same time.
+_PART_BYTES, _READS_AT_ONCE = 128 << 20, 32
 
 Row = dict[str, Any]
 
@@ -54,7 +51,6 @@ class TaskJournal:
         name = hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
         self._folder, self._set_aside, self._pending = folder / "tasks", set_aside, folder / "pending" / name
         self._part = f"part-{name}.parquet"
-        self._has_files = False
         #: How often each question was asked by an attempt that did not finish, together with others and alone.
         self.deaths: Counter[str] = Counter()
         self.deaths_alone: Counter[str] = Counter()
@@ -67,9 +63,7 @@ class TaskJournal:
             rows = self._folder.read(SAMPLES, parts=[f"{self._folder.path}/{self._part}"]).to_pylist()
             aside = [part for part in self._set_aside.parts() if part.endswith(f"/{self._part}")]
             return True, rows, self._set_aside.read(SET_ASIDE, parts=aside).to_pylist()
-        names = self._pending.names()
-        self._has_files = bool(names)
-        for name in names:
+        for name in self._pending.names():
             if name.startswith(("asked-", "died-")):
                 found = json.loads(self._pending.read_text(name) or "{}")
                 (self.deaths_alone if found.get("alone") else self.deaths).update(found.get("asked", []))
@@ -87,7 +81,6 @@ class TaskJournal:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Make finished questions durable while the task goes on."""
-        self._has_files = True
         self._pending.write_part(pa.Table.from_pylist(list(rows), SAMPLES))
 
     def close(self, rows: Sequence[Row], aside: Sequence[Row]) -> None:
@@ -95,11 +88,9 @@ class TaskJournal:
         if aside:
             self._set_aside.write_part(pa.Table.from_pylist(list(aside), SET_ASIDE), self._part)
         self._folder.write_part(pa.Table.from_pylist(list(rows), SAMPLES), self._part)
-        if self._has_files:
-            self._pending.clear()
+        self._pending.clear()
 
     def _note(self, kind: str, content: Mapping[str, Any]) -> None:
-        self._has_files = True
         self._pending.write_text(f"{kind}-{uuid.uuid4().hex}.json", json.dumps(content))
 
 
@@ -119,26 +110,19 @@ def adopt(folder: Folder) -> None:
 
 
 def keys_by_part(folder: Folder) -> dict[str, list[str | None]]:
-    """The keys in each part of a folder of samples, whether the stage is running or at rest."""
-    return _keys(folder, SAMPLES) | _keys(folder / "tasks", SAMPLES)
+    """The keys in each part of a folder of samples, or of ``set_aside/``, whether the stage is running or at rest.
 
-
-def set_aside_keys(set_aside: Folder) -> set[str]:
-    """Keys of all questions that were set aside while sampling."""
-    return distinct(_keys(set_aside, SET_ASIDE))
+    Given samples have none. Many parts are read at once, since a remote file system answers slowly.
+    """
+    parts = [*folder.parts(), *(folder / "tasks").parts()]
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        columns = pool.map(lambda part: folder.read(SAMPLES, ["key"], [part])["key"].to_pylist(), parts)
+        return dict(zip(parts, columns, strict=True))
 
 
 def distinct(keys: Mapping[str, Sequence[str | None]]) -> set[str]:
-    """The distinct keys in some parts; given samples have none."""
+    """The distinct keys in some parts."""
     return {key for of_part in keys.values() for key in of_part if key is not None}
-
-
-def _keys(folder: Folder, schema: pa.Schema) -> dict[str, list[str | None]]:
-    """The keys in each part of a folder. Many parts are read at once, since a remote file system answers slowly."""
-    parts = folder.parts()
-    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        columns = pool.map(lambda part: folder.read(schema, ["key"], [part])["key"].to_pylist(), parts)
-        return dict(zip(parts, columns, strict=True))
 
 
 def tidy(

@@ -12,6 +12,6 @@ from typing import Any
 
 def build(args: dict[str, Any]) -> Any:
     """The application for the files of ``serve deploy``; they need the `controller_options` of serve.yaml too."""
-    from east_ray.serving.deployment import build
+    from east_ray.serving import deployment
 
-    return build(args)
+    return deployment.build(args)

@@ -79,10 +79,7 @@ def render_page(name: str, max_responses: int) -> str:
 async def build_application(
     engine: Any, args: Namespace, settings: ServingConfig, grader: Grader, token_digest: str | None
 ) -> FastAPI:
-    """The application around a vLLM AsyncLLM; `settings` are resolved.
-
-    `args` are the arguments of vLLM's own server, and `model_folder`, where the tokenizer is.
-    """
+    """The application around a vLLM AsyncLLM. `settings` are resolved; `args` are vLLM's, with `model_folder`."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.openai.chat_completion.api_router import router as chat_router
     from vllm.entrypoints.openai.models.api_router import router as models_router
@@ -120,9 +117,8 @@ async def build_application(
 async def _checked_chat(request: Request) -> None:
     """Raise HTTPException 400 for a chat request that is not served, or that makes vLLM's own validation crash.
 
-    With vLLM 0.29 `structured_outputs: []` does that. Requests that vLLM refuses properly are left to it. Requests that
-    name no length get the engine's default, see `deployment.engine_arguments`. Raises VLLMValidationError beyond the
-    limits.
+    With vLLM 0.29 `structured_outputs: []` does that. What vLLM refuses properly is left to it, and a missing length to
+    `deployment.engine_arguments`. Raises VLLMValidationError beyond the limits.
     """
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.exceptions import VLLMError, VLLMValidationError

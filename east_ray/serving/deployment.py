@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,18 +21,11 @@ from fastapi import FastAPI
 from east_ray.answers import graders
 from east_ray.answers.grading import Grader
 from east_ray.config import ClusterConfig, InputError
+from east_ray.config.base import validated
 from east_ray.questions.prompts import load_tokenizer
+from east_ray.ray_cluster import address_of, connect, demands, require
 from east_ray.serving.application import build_application
-from east_ray.serving.settings import (
-    TOKEN_VARIABLE,
-    HttpConfig,
-    ReplicasConfig,
-    ServingConfig,
-    resolve,
-    token_digest,
-    validate,
-    with_gpus,
-)
+from east_ray.serving.settings import TOKEN_VARIABLE, HttpConfig, ServingConfig, resolve, token_digest, with_gpus
 from east_ray.storage import local_copy
 
 #: Name of the application on a cluster; serving again under this name is a rolling update.
@@ -135,7 +128,7 @@ def build(args: dict[str, Any]) -> Any:
 
     if ignored := sorted({"http", "address"} & args.keys()):
         raise InputError(f"{ignored[0]}: only for `east-ray serve`; in this file use `http_options`")
-    settings = validate(args)
+    settings = validated(ServingConfig, args)
     digest = token_digest(settings)
     settings, grader = _prepared(settings)
     return bind(with_gpus(settings, "GPU" in ray.cluster_resources()), grader, digest)
@@ -146,16 +139,14 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
 
     In a joined cluster the service stays and this returns; a service that runs there already has its replicas replaced
     one after another, without a failed request. Otherwise this process has a Ray of its own and serves until SIGINT or
-    SIGTERM, and then finishes the requests in progress. Raises InputError if the settings cannot be used or no replica
-    can start.
+    SIGTERM, and then finishes the requests in progress. Raises InputError if this cannot be done.
     """
     import ray
     from ray import serve
 
-    from east_ray.ray_cluster import connect, is_joined
-
     digest, cluster, http = token_digest(settings), ClusterConfig(address=settings.address), settings.http
-    if settings.replicas.resources is None and not is_joined(cluster):
+    is_joined = address_of(cluster) is not None
+    if settings.replicas.resources is None and not is_joined:
         # The run's custom resources belong to the run's cluster; a Ray of this process's own has none of them.
         replicas = settings.replicas.model_copy(update={"resources": {}})
         settings = settings.model_copy(update={"replicas": replicas})
@@ -166,7 +157,8 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     app = bind(settings, grader, digest)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # in this process only; replicas log to files
     _start_proxies(http)
-    require_resources(settings.replicas, ray.cluster_resources(), is_joined(cluster), say)
+    wanted = demands("replicas", settings.replicas, settings.replicas.min_replicas)
+    require(wanted, ray.cluster_resources(), is_joined, say)
     target = serve.RunTarget(app, name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     _wait_until_it_runs(settings.model, say)
@@ -174,7 +166,7 @@ def start(settings: ServingConfig, say: Callable[[str], None]) -> None:
     say(f"serving {settings.name} at http://{host}:{http.port}")
     for node in ray.nodes():
         say(f"metrics of {node['NodeManagerAddress']}: port {node['MetricsExportPort']}")
-    if not is_joined(cluster):
+    if not is_joined:
         _serve_until_interrupted(settings.replicas.drain_s, say)
 
 
@@ -224,20 +216,6 @@ def _start_proxies(http: HttpConfig) -> None:
     if differing := [f"{key}={getattr(found, key)}" for key, value in wanted.items() if getattr(found, key) != value]:
         settings = ", ".join(differing)
         raise InputError(f"http: Ray Serve already runs on this cluster with {settings}; use these settings, or end it")
-
-
-def require_resources(
-    replicas: ReplicasConfig, available: Mapping[str, float], is_joined: bool, say: Callable[[str], None]
-) -> None:
-    """Refuse replicas for which this machine can never have the resources; a joined cluster may still get nodes."""
-    wanted = [("num_gpus", "GPU", replicas.num_gpus), ("num_cpus", "CPU", replicas.num_cpus)]
-    wanted += [("resources", resource, amount) for resource, amount in (replicas.resources or {}).items()]
-    for key, resource, amount in wanted:
-        needed, found = (amount or 0) * replicas.min_replicas, available.get(resource, 0)
-        if needed > found and is_joined:
-            say(f"waiting for nodes: replicas.{key} needs {needed:g} {resource}s in all, the cluster has {found:g} now")
-        elif needed > found:
-            raise InputError(f"replicas.{key}: {needed:g} {resource}s needed in all, this machine has {found:g}")
 
 
 def _wait_until_it_runs(model: str, say: Callable[[str], None]) -> None:

@@ -57,6 +57,7 @@ class Gate:
     ) -> None:
         self._app, self._token_digest = app, token_digest
         self._allow_without_token, self._max_body_bytes = allow_without_token, max_body_bytes
+        self._too_large = f"the body is larger than {max_body_bytes} bytes"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
@@ -115,10 +116,6 @@ class Gate:
             return None
         said = "this server has no token, so it answers only requests to localhost or a loopback address"
         return error_response(403, "PermissionDeniedError", said)
-
-    @property
-    def _too_large(self) -> str:
-        return f"the body is larger than {self._max_body_bytes} bytes"
 
 
 def _hostname(host: str) -> str:
@@ -196,7 +193,9 @@ class _Exchange:
             await app(self._scope, self._replay(), self._forward)
             if self._has_begun:
                 if self._is_stream and not self._has_ended:
-                    await self._end_stream()
+                    said = "the stream ended early: it took too long or its replica has died; try again"
+                    error = bytes(error_response(503, "ServiceUnavailableError", said).body)
+                    await self._send({"type": "http.response.body", "body": b"data: " + error + b"\n\n"})
                 return
             if self._is_too_large:
                 await self._answer(error_response(413, "BadRequestError", "the body is too large"))
@@ -246,11 +245,6 @@ class _Exchange:
 
     async def _answer(self, response: JSONResponse) -> None:
         await response(self._scope, self._receive, self._send)
-
-    async def _end_stream(self) -> None:
-        said = "the stream ended early: it took too long or its replica has died; try again"
-        error = bytes(error_response(503, "ServiceUnavailableError", said).body)
-        await self._send({"type": "http.response.body", "body": b"data: " + error + b"\n\n"})
 
 
 def proxy_middlewares() -> list[Middleware]:

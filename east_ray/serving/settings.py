@@ -5,29 +5,25 @@ Imports neither Ray nor vLLM, so the command line reports a mistake at once.
 
 import hashlib
 import ipaddress
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field
 
-from east_ray.config import AnswersConfig, Config, InputError, PromptConfig
-from east_ray.config.base import sentences
-from east_ray.config.files import merge
+from east_ray.config import AnswersConfig, Config, EnginePoolConfig, InputError, PromptConfig
+from east_ray.config.base import Section, validated
+from east_ray.config.sections import num_shards
+from east_ray.config.settings import merge
 from east_ray.storage import RunDirectory, load_run, resolve_model
 
 #: Environment variable of the bearer token; it has precedence over `token_file`.
 TOKEN_VARIABLE = "EAST_RAY_TOKEN"  # noqa: S105 - a name, no token
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class HttpConfig(_Section):
+class HttpConfig(Section):
     """Where `east-ray serve` listens; `serve deploy` has `http_options` in its own file instead."""
 
     host: str = "127.0.0.1"
@@ -39,7 +35,7 @@ class HttpConfig(_Section):
     again if the request is given to another replica because its replica died."""
 
 
-class ReplicasConfig(_Section):
+class ReplicasConfig(Section):
     """Number of engines, and the load of each."""
 
     min_replicas: Annotated[int, Field(ge=1)] = 1
@@ -71,14 +67,12 @@ class ReplicasConfig(_Section):
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Other resources of a replica, e.g. {sampler: 1}. Default: in a cluster, those of an engine of the run."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is greater than max_replicas {self.max_replicas}")
-        return self
+            yield f"min_replicas {self.min_replicas} is greater than max_replicas {self.max_replicas}"
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Section):
     """Limits of one request. A request beyond them gets 400, or 413 if its body is too large."""
 
     max_responses: Annotated[int, Field(ge=1, le=16384)] = 128
@@ -94,12 +88,11 @@ class LimitsConfig(_Section):
     """Accept JSON schemas and grammars in chat. Nothing bounds the time that an engine spends on a client's grammar."""
 
 
-class ServingConfig(_Section):
+class ServingConfig(Section):
     """A served model."""
 
     model: str
-    """A run (its directory or its YAML file), whose newest trained model is served; or a folder in Hugging Face format,
-    or a hub name."""
+    """A run (its directory or YAML file), whose newest trained model is served; or a model's folder or hub name."""
     round: Annotated[int, Field(ge=0)] | None = None
     """With a run: the round whose model is served. Default: the last round that has a trained model."""
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_./-]*)?$")] = ""
@@ -112,8 +105,7 @@ class ServingConfig(_Section):
     """vLLM engine arguments, in addition to those of the run and with precedence over them, e.g. {max_model_len: 4096}.
     `model` and `served_model_name` are not allowed."""
     env: dict[str, str] = {}
-    """Environment variables of the replicas, in addition to those of the run. Ray shows them, so they are no place for
-    secrets."""
+    """Environment variables of the replicas beside those of the run. No secrets: Ray shows them."""
     limits: LimitsConfig = LimitsConfig()
     """Limits of one request."""
     replicas: ReplicasConfig = ReplicasConfig()
@@ -127,16 +119,14 @@ class ServingConfig(_Section):
     address: str | None = None
     """Ray cluster to join, e.g. auto. Default: RAY_ADDRESS if it is set, else a Ray of this process's own."""
 
-    @model_validator(mode="after")
-    def _allowed(self) -> Self:
+    def _problems(self) -> Iterator[str]:
         for name, instead in (("model", "model"), ("served_model_name", "name")):
             if name in self.engine_args:
-                raise ValueError(f"engine_args.{name}: not allowed; set `{instead}` of the service instead")
+                yield f"engine_args.{name}: not allowed; set `{instead}` of the service instead"
         has_token = self.token_file is not None or bool(os.environ.get(TOKEN_VARIABLE))
         if not (is_loopback(self.http.host) or has_token or self.allow_without_token):
             instead = f"set {TOKEN_VARIABLE} or token_file, or allow_without_token: true"
-            raise ValueError(f"http.host: {self.http.host} can be reached from other machines; {instead}")
-        return self
+            yield f"http.host: {self.http.host} can be reached from other machines; {instead}"
 
 
 def is_loopback(host: str) -> bool:
@@ -147,17 +137,9 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def validate(values: dict[str, Any], source: str = "") -> ServingConfig:
-    """The validated settings of serving. Raises InputError; each of its sentences begins with `source`."""
-    try:
-        return ServingConfig.model_validate(values)
-    except ValidationError as error:
-        raise InputError("; ".join(source + said for said in sentences(error, ServingConfig))) from None
-
-
 def from_command_line(model: str, overrides: Sequence[str]) -> ServingConfig:
     """The settings of ``east-ray serve MODEL [KEY=VALUE]…``. Raises InputError."""
-    return validate(merge({"model": model}, overrides))
+    return validated(ServingConfig, merge({"model": model}, overrides))
 
 
 def resolve(settings: ServingConfig) -> ServingConfig:
@@ -167,19 +149,15 @@ def resolve(settings: ServingConfig) -> ServingConfig:
     neither a run with a trained model nor a model, or if a replica's number of GPUs differs from that of its shards.
     """
     run = _run_of(settings.model)
-    if run is None:
-        if settings.round is not None:
-            raise InputError(f"round: {settings.model} is a model, not a run, so it has no rounds")
-        model, engines = resolve_model(settings.model), None
-    else:
-        model, engines = _trained_model(run, settings.round), run.engines
-    engine_args = (engines.engine_args if engines else {}) | settings.engine_args
-    resources: dict[str, Any] = {"num_gpus": None, "num_cpus": 1.0, "resources": {}}
-    if engines is not None:
-        gpus, cpus = engines.num_gpus_per_engine, engines.num_cpus_per_engine
-        resources = {"num_gpus": gpus, "num_cpus": cpus, "resources": engines.resources}
+    if run is None and settings.round is not None:
+        raise InputError(f"round: {settings.model} is a model, not a run, so it has no rounds")
+    model = _trained_model(run, settings.round) if run else resolve_model(settings.model)
+    engines = run.engines if run else EnginePoolConfig()
+    engine_args = engines.engine_args | settings.engine_args
+    gpus, cpus = engines.num_gpus_per_engine if run else None, engines.num_cpus_per_engine
+    resources: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cpus, "resources": engines.resources}
     resources |= settings.replicas.model_dump(include=set(resources), exclude_none=True)
-    num_gpus, shards = resources["num_gpus"], _num_shards(engine_args)
+    num_gpus, shards = resources["num_gpus"], num_shards(engine_args)
     if num_gpus is not None and shards > 1 and num_gpus not in (0, shards):
         product = f"tensor_parallel_size times pipeline_parallel_size in engine_args is {shards}"
         raise InputError(f"replicas.num_gpus: {num_gpus:g}, but {product}, so a replica needs {shards}")
@@ -191,7 +169,7 @@ def resolve(settings: ServingConfig) -> ServingConfig:
             "prompt": settings.prompt or (run.prompt if run else PromptConfig()),
             "answers": settings.answers or (run.answers if run else AnswersConfig()),
             "engine_args": engine_args,
-            "env": (engines.env if engines else {}) | settings.env,
+            "env": engines.env | settings.env,
             "replicas": settings.replicas.model_copy(update=resources),
         }
     )
@@ -201,12 +179,8 @@ def with_gpus(settings: ServingConfig, has_gpus: bool) -> ServingConfig:
     """Resolved settings with `replicas.num_gpus` decided: by default a GPU for each shard if the cluster has GPUs."""
     if settings.replicas.num_gpus is not None:
         return settings
-    num_gpus = {"num_gpus": float(_num_shards(settings.engine_args) * has_gpus)}
+    num_gpus = {"num_gpus": float(num_shards(settings.engine_args) * has_gpus)}
     return settings.model_copy(update={"replicas": settings.replicas.model_copy(update=num_gpus)})
-
-
-def _num_shards(engine_args: Mapping[str, Any]) -> int:
-    return math.prod(int(engine_args.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
 
 
 def token_digest(settings: ServingConfig) -> str | None:

@@ -81,20 +81,18 @@ class Solution:
     """Largest first; of equal size, the one whose first response came first."""
 
 
+@dataclass
 class Solving:
     """The responses to one question as they arrive, and the solution so far. Each response is read once."""
 
-    def __init__(
-        self,
-        question: Question,
-        grader: Grader,
-        *,
-        no_answer: Literal["cluster", "exclude"] = "cluster",
-        abstain_above: float | None = None,
-    ) -> None:
-        """`abstain_above` is the largest entropy, in nats, with which an answer is given; None: always."""
-        self._tally = Tally(question, grader)
-        self._no_answer, self._abstain_above = no_answer, abstain_above
+    question: Question
+    grader: Grader
+    no_answer: Literal["cluster", "exclude"] = "cluster"
+    abstain_above: float | None = None
+    """The largest entropy, in nats, with which an answer is given; None: always."""
+
+    def __post_init__(self) -> None:
+        self._tally = Tally(self.question, self.grader)
         self._responses: list[ServedResponse] = []
 
     def add(self, responses: Sequence[ServedResponse]) -> None:
@@ -106,9 +104,9 @@ class Solving:
         """The solution by all responses so far; without responses, no answer and entropy 0."""
         graded, num_responses = self._tally.graded(), len(self._responses)
         answered = [cluster for cluster in graded.clusters if cluster.answer is not None]
-        entropy = measured("", graded.clusters, self._no_answer).entropy
+        entropy = measured("", graded.clusters, self.no_answer).entropy
         majority = answered[0] if answered else None
-        abstained = majority is not None and self._abstain_above is not None and entropy > self._abstain_above
+        abstained = majority is not None and self.abstain_above is not None and entropy > self.abstain_above
         first = {place: index for index, place in reversed(list(enumerate(graded.cluster)))}
         return Solution(
             answer=majority.answer if majority and not abstained else None,
@@ -136,8 +134,7 @@ class SolveRequest(BaseModel):
     question: Annotated[str, Field(min_length=1)]
     """The question's text; the server renders the prompt as in training."""
     responses: Annotated[int, Field(ge=1)] | None = None
-    """Number of responses to sample, by default 16 or the server's limit. More responses give better estimates of the
-    entropy and the majority answer."""
+    """Number of responses, by default 16 or the server's limit. More give better estimates of entropy and answer."""
     temperature: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -165,10 +162,9 @@ class SolveResult(Solution):
 class EngineRequest:
     """A question as the engine gets it."""
 
-    question: str
+    request: SolveRequest
     token_ids: list[int]
     params: Any  # vllm.SamplingParams
-    abstain_above: float | None
 
 
 def count_in_metrics(solution: Solution) -> None:
@@ -190,10 +186,7 @@ class Solver:
         grader: Grader,
         count: Callable[[Solution], None] = count_in_metrics,
     ) -> None:
-        """`engine` is a vllm AsyncLLM, or anything with its `generate`, `errored` and `model_config.max_model_len`.
-
-        `settings` are resolved. `count` is called once for each complete solution.
-        """
+        """`engine` is like vLLM's AsyncLLM, `settings` are resolved, `count` is called for each complete solution."""
         assert settings.prompt is not None and settings.answers is not None, "the settings are not resolved"
         self._engine, self._tokenizer, self._grader, self._count = engine, tokenizer, grader, count
         self._name, self._limits, self._prompt = settings.name, settings.limits, settings.prompt
@@ -225,7 +218,7 @@ class Solver:
             seed=request.seed,
             output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
         )
-        return EngineRequest(request.question, token_ids, params, request.abstain_above)
+        return EngineRequest(request, token_ids, params)
 
     def require_engine(self) -> None:
         """Raise the error of a dead engine while the request can still be given to another replica."""
@@ -234,30 +227,20 @@ class Solver:
 
     async def solve(self, asked: EngineRequest) -> SolveResult:
         """The result of all responses. Raises HTTPException 500 if the grader fails."""
-        solving = self._solving(asked)
         try:
-            async with contextlib.aclosing(self._finished(asked)) as parts:
-                async for finished in parts:
-                    await asyncio.to_thread(solving.add, finished)
-            solution = await asyncio.to_thread(solving.solution)
+            *_, (_, solution) = [part async for part in self._parts(asked)]
         except InputError as error:
             raise HTTPException(500, _explained(error)) from error
-        self._count(solution)
         return self._result(solution, asked)
 
     async def events(self, asked: EngineRequest) -> AsyncIterator[str]:
         """Server-sent events, see `SolveRequest.stream`. If an error ends the stream, its last event says so."""
-        solving = self._solving(asked)
         try:
-            async with contextlib.aclosing(self._finished(asked)) as parts:
-                async for finished in parts:
-                    await asyncio.to_thread(solving.add, finished)
-                    solution = await asyncio.to_thread(solving.solution)
+            async with contextlib.aclosing(self._parts(asked)) as parts:
+                async for finished, solution in parts:
                     is_done = solution.num_responses == asked.params.n
                     shown = asdict(self._result(solution, asked))
-                    if is_done:
-                        self._count(solution)
-                    else:  # repeated in every event, the texts would be most of the stream
+                    if not is_done:  # repeated in every event, the texts would be most of the stream
                         shown["clusters"] = [cluster | {"response": None} for cluster in shown["clusters"]]
                     yield _event({"done": is_done, "responses": [asdict(one) for one in finished], "solution": shown})
         except Exception as error:  # the status line has been sent, so the error can only be an event
@@ -265,21 +248,23 @@ class Solver:
                 end_replica("/v1/solve", error)
             yield _event({"error": {"message": _explained(error), "type": "InternalServerError", "code": 500}})
 
-    def _solving(self, asked: EngineRequest) -> Solving:
-        question = Question(question_id="", question=asked.question)
-        return Solving(question, self._grader, no_answer=self._no_answer, abstain_above=asked.abstain_above)
-
-    async def _finished(self, asked: EngineRequest) -> AsyncGenerator[list[ServedResponse], None]:
+    async def _parts(self, asked: EngineRequest) -> AsyncGenerator[tuple[list[ServedResponse], Solution], None]:
+        """Responses that finish together, and the solution by all so far; the complete one is counted."""
+        question, abstain_above = Question("", asked.request.question), asked.request.abstain_above
+        solving = Solving(question, self._grader, no_answer=self._no_answer, abstain_above=abstain_above)
         prompt = {"prompt_token_ids": asked.token_ids}
         async with contextlib.aclosing(self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}")) as outputs:
             async for output in outputs:
-                finished = [one for one in output.outputs if one.finish_reason is not None]
-                if any(one.finish_reason not in ("stop", "length") for one in finished):
+                ended = [one for one in output.outputs if one.finish_reason is not None]
+                if any(one.finish_reason not in ("stop", "length") for one in ended):
                     raise RuntimeError("the engine aborted a response")
-                if finished:
-                    yield [
-                        ServedResponse(one.text, len(one.token_ids), one.finish_reason == "length") for one in finished
-                    ]
+                if ended:
+                    finished = [ServedResponse(x.text, len(x.token_ids), x.finish_reason == "length") for x in ended]
+                    await asyncio.to_thread(solving.add, finished)
+                    solution = await asyncio.to_thread(solving.solution)
+                    if solution.num_responses == asked.params.n:
+                        self._count(solution)
+                    yield finished, solution
 
     def _result(self, solution: Solution, asked: EngineRequest) -> SolveResult:
         return SolveResult(**vars(solution), model=self._name, num_prompt_tokens=len(asked.token_ids))

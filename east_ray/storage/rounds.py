@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from east_ray import doors
 from east_ray.config import TRAINED, Config, InputError
-from east_ray.config import files as config_file
+from east_ray.config import settings as config_file
 from east_ray.config.base import changes, differences, mark_of, may_change
 from east_ray.console import Progress
 from east_ray.storage.folders import Folder, locate, resolve_path
@@ -71,10 +73,9 @@ class RunDirectory:
             doors.leave_out(Path(path))
         self._sources = {} if only_read else doors.sources(config)
         try:
-            stored = self.folder.read_text("config.yaml")
             has_begun = any((self.round(0) / name).exists for name in ("stages", "samples"))
-            if stored is None or not has_begun:  # until then every setting may change
-                stored = None
+            stored = self.folder.read_text("config.yaml") if has_begun else None  # until then every setting may change
+            if stored is None:
                 self.store(config)
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
@@ -190,6 +191,11 @@ def is_done(round_: Round, stages: Stages, stage: str, label: str) -> bool:
     if record is not None:
         round_.progress.say(f"{label:<12}done before, in {record.seconds:.0f} s")
     return record is not None
+
+
+def counts_by(table: pa.Table, column: str) -> dict[str, int]:
+    """Value of a column -> number of rows with it, sorted by value."""
+    return dict(sorted((str(row["values"]), int(row["counts"])) for row in table[column].value_counts().to_pylist()))
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,10 +37,8 @@ TOKENIZED = pa.schema(
     ]
 )
 #: Columns of examples/ that are trained on.
-_COLUMNS = [
-    *("question_id", "question", "weight"),
-    *("chosen", "chosen_finish_reason", "more_chosen", "rejected", "rejected_finish_reason"),
-]
+_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "more_chosen", "rejected"]
+_COLUMNS += ["rejected_finish_reason"]
 #: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
 Row = Mapping[str, Any]
@@ -75,8 +73,7 @@ class TrainingSummary:
     steps: Sequence[Metrics] = ()
 
 
-@dataclass(frozen=True)
-class _Parts:
+class _Parts(NamedTuple):
     num_questions: int  # trained on, as the responses
     num_responses: int
     num_skipped: int  # questions left out for their weight of 0
@@ -110,15 +107,13 @@ def _checked_parts(training: Training) -> _Parts:
         num_trained, num_skipped = num_trained + trained, num_skipped + len(weights) - trained
         more = pc.fill_null(pc.list_value_length(table["more_chosen"]), 0).to_numpy()
         num_responses += int((1 + more)[is_trained].sum())
-        if groups and num_in_group < 2:
-            groups[-1].append(part)
-            num_in_group += trained
-        else:
-            groups.append([part])
-            num_in_group = trained
+        if not groups or num_in_group >= 2:
+            groups.append([])
+            num_in_group = 0
+        groups[-1].append(part)
+        num_in_group += trained
     if len(groups) > 1 and num_in_group < 2:
-        last = groups.pop()
-        groups[-1] += last
+        groups[-2:] = [groups[-2] + groups[-1]]
     if num_trained == 0:
         raise InputError("training: there is no example to train on" + (" with a weight" if num_skipped else ""))
     if num_trained < objective.min_examples:
@@ -168,7 +163,7 @@ def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: Pro
     """Token ids of an example's prompt and of the responses that it has.
 
     Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
-    token. A response that was cut gets none: the model must not learn to end there.
+    token; one that was cut gets none, so that the model does not learn to end there.
     """
     ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
     for name in RESPONSES:
@@ -194,6 +189,7 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
 
     Tasks read and tokenize the parts. Ray Data sorts the rows and spills to disk what the object store cannot hold, so
     this process never has the examples in memory. All trainings share one pass, since each pass has its own cost.
+    Raises InputError if there is nothing to train on, or too little for the workers.
     """
     import ray.data
 
@@ -227,8 +223,15 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
         cut[found["training"]] += found["cut"]
     counts = []
     for number, (training, one) in enumerate(zip(trainings, checked, strict=True)):
+        settings = training.settings
+        num, num_cut, workers = rows[number] // settings.epochs, cut[number] // settings.epochs, settings.num_workers
         with naming(training):
-            counts.append(_counted(training.settings, one, rows[number], cut[number]))
+            if num == 0:
+                fits = f"examples fits in training.max_length {settings.max_length} tokens"
+                raise InputError(f"training: none of the {one.num_responses} {fits}")
+            if num < workers:
+                raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
+        counts.append(TrainingSummary(num, one.num_responses - num + num_cut, one.num_skipped))
     ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
     return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
 
@@ -237,17 +240,6 @@ def _count_rows(block: pa.Table) -> pa.Table:
     """Rows of each training in a block, and how many of them were cut."""
     counted = block.group_by("training").aggregate([("is_cut", "count"), ("is_cut", "sum")])
     return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
-
-
-def _counted(settings: TrainingConfig, parts: _Parts, num_rows: int, num_cut: int) -> TrainingSummary:
-    """The counts of a training by its tokenized rows. Raises InputError if too few are left for its workers."""
-    num, workers = num_rows // settings.epochs, settings.num_workers
-    if num == 0:
-        fits = f"examples fits in training.max_length {settings.max_length} tokens"
-        raise InputError(f"training: none of the {parts.num_responses} {fits}")
-    if num < workers:
-        raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
-    return TrainingSummary(num, parts.num_responses - num + num_cut // settings.epochs, parts.num_skipped)
 
 
 def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:

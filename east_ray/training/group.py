@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import itertools
+import json
 import shutil
 import tempfile
 import threading
@@ -17,20 +18,17 @@ import pyarrow.fs as pafs
 from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
-from east_ray.training.checkpoints import prepare_checkpoints, shape
 from east_ray.training.dataset import Metrics, Training, TrainingSummary, naming, tokenized_examples
-from east_ray.training.loop import Checkpointing, train
+from east_ray.training.loop import train
 
 #: How often the driver looks for new metrics, and a worker whether the training before is published.
 _DRIVER_LOOKS_EVERY_S, _WORKER_LOOKS_EVERY_S = 0.5, 0.2
 #: Settings that a group of workers is made for; trainings that differ in one of them cannot share a group.
-_SETTINGS_OF_A_GROUP = {
-    *("num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"),
-}
+_OF_A_GROUP = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "resources", "max_failures", "deepspeed"}
 
 
 class _Board:
-    """An actor between workers and driver: the metrics of each step from rank 0, None for the end of each training, and
+    """An actor between workers and driver: of rank 0 the metrics of each step and None at the end of each training; and
     the reason why no worker can continue, if there is one.
     """
 
@@ -92,6 +90,7 @@ def _free_memory() -> None:
 
 
 def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
+    """Train, and let rank 0 move the finished model to its place, with the base model's generation settings."""
     import ray
     import ray.train
 
@@ -106,7 +105,13 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             checkpoint.set_metadata({"training": training.name})
             ray.train.report({"step": step}, checkpoint=checkpoint)
 
-    with out_of_memory_as_input_error(), _restored(training.name) as restored, tempfile.TemporaryDirectory() as scratch:
+    found = ray.train.get_checkpoint()  # of this training, or of the one before
+    is_own = found is not None and found.get_metadata().get("training") == training.name
+    with (
+        out_of_memory_as_input_error(),
+        found.as_directory() if is_own else contextlib.nullcontext() as restored,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         export = train(
             training.settings,
             training.objective,
@@ -114,7 +119,8 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             ray.train.get_dataset_shard(dataset).iter_rows,
             num_examples,
             board.add.remote,
-            Checkpointing(save, restored),
+            save,
+            restored,
             tokenizer.pad_token_id or 0,
             training.seed,
             training.references,
@@ -123,21 +129,14 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
         export(folder)
         if ray.train.get_context().get_world_rank() == 0:
             tokenizer.save_pretrained(folder)
-            _publish(folder, model_path, training.target)
+            generation = Path(model_path, "generation_config.json")
+            if generation.is_file():
+                shutil.copy(generation, folder)
+            target = training.target
+            target.clear()
+            target.filesystem.create_dir(target.path, recursive=True)
+            pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
             ray.get(board.add.remote(None))
-
-
-@contextlib.contextmanager
-def _restored(name: str) -> Iterator[str | None]:
-    """The folder of the newest checkpoint, if it belongs to the training of this name and not to the one before."""
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None or checkpoint.get_metadata().get("training") != name:
-        yield None
-        return
-    with checkpoint.as_directory() as folder:
-        yield folder
 
 
 @contextlib.contextmanager
@@ -155,24 +154,13 @@ def out_of_memory_as_input_error() -> Iterator[None]:
         ) from None
 
 
-def _publish(folder: str, base: str, target: Folder) -> None:
-    """Move a finished model to its place, with the base model's generation settings."""
-    generation = Path(base) / "generation_config.json"
-    if generation.is_file():
-        shutil.copy(generation, folder)
-    target.clear()
-    target.filesystem.create_dir(target.path, recursive=True)
-    pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
-
-
 def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
     """Train one after the other: of each in turn the metrics of its steps, as they come, then its summary.
 
-    Trainings in a row that need the same workers share one group of Ray Train workers, because starting a group takes
-    as long as a small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this
-    process, if the interrupted training (`checkpoints.interrupted`) is the first. The caller clears it after the last
-    event. Raises InputError if there is nothing to train on, an example cannot be used, the group had another shape
-    when it was interrupted, or memory is not sufficient.
+    Trainings in a row that need the same workers share one group of them, because starting a group takes as long as a
+    small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this process, if the
+    `interrupted` training is the first; the caller clears it after the last event. Raises InputError if there is
+    nothing to train on, an example cannot be used, the interrupted group had another shape, or memory does not suffice.
     """
     import ray.train
 
@@ -194,7 +182,7 @@ def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
 
 def _workers_of(training: Training) -> str:
     """Equal for trainings that can share a group of workers."""
-    alike = training.settings.model_dump_json(include=_SETTINGS_OF_A_GROUP)
+    alike = training.settings.model_dump_json(include=_OF_A_GROUP)
     # DeepSpeed's ZeRO-3 holds every model of a process in globals (FWD_MODULE_STACK, a cached method) until it ends.
     return alike + (training.name if training.settings.deepspeed.zero_stage == 3 else "")
 
@@ -205,7 +193,7 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     settings = trainings[0].settings
-    prepare_checkpoints(checkpoints, shape(settings))
+    prepare_checkpoints(checkpoints, _shape(settings))
     datasets, counts = tokenized_examples(trainings)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must outlive the other nodes
@@ -238,7 +226,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
             num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name=shape(settings),
+            name=_shape(settings),
             storage_path=checkpoints.path,
             storage_filesystem=None if checkpoints.is_local else checkpoints.filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -253,10 +241,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
 
 
 def _on_board(board: Any, fit: Callable[[], Any]) -> "Iterator[Metrics | None]":
-    """What the workers put on the board while `fit` runs: the metrics of a step, or None at a training's end.
-
-    Raises what `fit` raises, or an InputError with the refusal on the board.
-    """
+    """What the workers put on the board while `fit` runs. Raises what `fit` raises, or an InputError of the refusal."""
     import ray
 
     raised: list[BaseException] = []
@@ -294,3 +279,54 @@ def raise_if_out_of_memory(error: BaseException) -> None:
             "training: the memory of a machine is not sufficient; lower training.num_workers on it, "
             "training.micro_batch_size or training.max_length, or raise training.deepspeed.zero_stage"
         ) from None
+
+
+# -------------------------------------------------------------------- what Ray Train leaves of an interrupted group
+# A folder of checkpoints has a folder per shape of the group, e.g. ``workers_2_zero_3``, which has the checkpoints.
+
+
+def _shape(settings: TrainingConfig) -> str:
+    """The name of a group's folder. DeepSpeed restores only what a group of the same shape saved."""
+    return f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}"
+
+
+def interrupted(checkpoints: Folder) -> str | None:
+    """The name of the training that a group was in the middle of, if it has left a complete checkpoint."""
+    for run in checkpoints.names():
+        for name in complete_checkpoints(checkpoints / run)[-1:]:
+            metadata = json.loads((checkpoints / run / name).read_text(".metadata.json") or "{}")
+            training: str | None = metadata.get("training")
+            return training
+    return None
+
+
+def complete_checkpoints(run: Folder) -> list[str]:
+    """Names of the checkpoints that Ray Train has listed as complete; none if its list itself is incomplete."""
+    try:
+        listed = json.loads(run.read_text("checkpoint_manager_snapshot.json") or "{}").get("checkpoint_results", [])
+    except (ValueError, NotADirectoryError):
+        return []
+    names = [result["checkpoint_dir_name"] for result in listed]
+    return names if set(names) <= set(run.names()) else []
+
+
+def prepare_checkpoints(checkpoints: Folder, wanted: str) -> None:
+    """Make a folder of checkpoints fit for a group of the wanted shape.
+
+    Ray Train refuses to start from what a killed group or driver left half written or half removed, so that is removed.
+    Raises InputError if there are complete checkpoints of another shape.
+    """
+    for other in checkpoints.names():
+        if other != wanted and complete_checkpoints(checkpoints / other):
+            _, workers, _, stage = other.split("_")
+            raise InputError(
+                f"training.num_workers, training.deepspeed.zero_stage: the interrupted training had {workers} workers "
+                f"and ZeRO stage {stage}; continue with these, or remove {checkpoints} to start it again"
+            )
+    run = checkpoints / wanted
+    complete = complete_checkpoints(run)
+    if not complete:
+        run.clear()
+    for name in run.names():
+        if name.startswith("checkpoint_") and name != "checkpoint_manager_snapshot.json" and name not in complete:
+            (run / name).clear()

@@ -24,11 +24,8 @@ from east_ray.config import InputError, TrainingConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-OBJECTIVES = {
-    "sft": "east_ray.training.objectives:SFT",
-    "dpo": "east_ray.training.objectives:DPO",
-    "kto": "east_ray.training.objectives:KTO",
-}
+#: The built-in objectives: `module:name` of a class.
+OBJECTIVES = {name: f"{__name__}:{name.upper()}" for name in ("sft", "dpo", "kto")}
 
 #: Responses of an example. `mismatched` is the chosen response of another question.
 RESPONSES = ("chosen", "rejected", "mismatched")
@@ -110,9 +107,8 @@ class SFT(Objective):
 
         L = sum_i w_i * sum_t nll(y+_it)  /  sum_i T_i
 
-    The denominator is the number of response tokens of the global step. With the mean loss of a micro-batch times the
-    mean of its weights, the weights would cancel inside the micro-batch. With w = 1 this is the unweighted loss to the
-    last digit.
+    The denominator is the number of response tokens of the global step: with the mean loss of a micro-batch times the
+    mean of its weights, the weights would cancel inside it. With w = 1 this is the unweighted loss to the last digit.
     """
 
     def loss(self, batch: MicroBatch) -> "Tensor":

@@ -11,9 +11,8 @@ from east_ray.config import InputError, flatten
 from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
-from east_ray.training.checkpoints import interrupted
 from east_ray.training.dataset import Metrics, Training, TrainingSummary
-from east_ray.training.group import train_models
+from east_ray.training.group import interrupted, train_models
 
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
 Log = Callable[[Mapping[str, float]], None]
@@ -22,32 +21,31 @@ Log = Callable[[Mapping[str, float]], None]
 def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None) -> None:
     """``model/``: the model trained on ``examples/``; ``training.jsonl``: the metrics of each step; of each in turn.
 
-    `ended` gets the name of each training when it ends. `checkpoints` is for these trainings alone, and is empty
-    afterwards.
+    `ended` gets the name of each when it ends. `checkpoints` is for these trainings alone, and is empty afterwards.
     """
     todo = [one for one in learners if not is_done(one.round, one.stages, "training", label(one, "training"))]
     if interrupted(checkpoints) not in {learner.name for learner in todo}:
         checkpoints.clear()
-    events = train_models([_training(learner) for learner in todo], checkpoints)
+    trainings = [
+        Training(
+            name=learner.name,
+            examples=learner.stages / "examples",
+            model=learner.round.initial_model,
+            target=learner.stages / "model",
+            references=learner.round.stages / "reference",
+            settings=learner.settings.training,
+            objective=objectives.load(learner.settings.training),
+            prompt=learner.settings.prompt,
+            seed=learner.settings.seed,
+        )
+        for learner in todo
+    ]
+    events = train_models(trainings, checkpoints)
     for learner in todo:
         _follow(learner, events)
         ended(learner.name)
     list(events)  # waits until the last group has ended
     checkpoints.clear()
-
-
-def _training(learner: Learner) -> Training:
-    return Training(
-        name=learner.name,
-        examples=learner.stages / "examples",
-        model=learner.round.initial_model,
-        target=learner.stages / "model",
-        references=learner.round.stages / "reference",
-        settings=learner.settings.training,
-        objective=objectives.load(learner.settings.training),
-        prompt=learner.settings.prompt,
-        seed=learner.settings.seed,
-    )
 
 
 def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> None:
@@ -61,9 +59,9 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
         tracked(tracker, title, tensorboard, dict(flatten(learner.settings.model_dump()))) as log,
     ):
 
-        def show(metrics: Metrics) -> None:
-            line.total = int(metrics["num_steps"])
-            line.update(int(metrics["step"]), f"loss {metrics['loss']:.4f} · {metrics['tokens_per_s']:,.0f} tokens/s")
+        def show(step: Metrics) -> None:
+            line.total = int(step["num_steps"])
+            line.update(int(step["step"]), f"loss {step['loss']:.4f} · {step['tokens_per_s']:,.0f} tokens/s")
 
         with stages.folder.lines("training.jsonl") as write:
             for event in events:
@@ -103,7 +101,28 @@ def tracked(tracker: Tracker, name: str, folder: str, settings: Mapping[str, Any
     address and no secret. Raises InputError if the library is not installed.
     """
     last = 0.0
-    write, close = _opened(tracker, name, folder, settings)
+    write: Callable[[int, dict[str, float]], Any]
+    close: Callable[[], Any]
+    if tracker == "tensorboard":
+        _required("tensorboard", tracker)
+        writer = _required("torch.utils.tensorboard", tracker).SummaryWriter(folder)
+
+        def add(step: int, values: dict[str, float]) -> None:
+            for key, value in values.items():
+                writer.add_scalar(key, value, step)
+
+        write, close = add, writer.close
+    elif tracker == "wandb":
+        # "create_new": this process may follow several trainings of a comparison at the same time
+        run = _required("wandb", tracker).init(name=name, config=dict(settings), dir=folder, reinit="create_new")
+        write, close = (lambda step, values: run.log(values, step=step)), run.finish
+    elif tracker == "mlflow":
+        mlflow = _required("mlflow", tracker)
+        run_id = mlflow.start_run(run_name=name).info.run_id  # active in this thread only, so metrics name the run
+        mlflow.log_params({key: str(value)[:250] for key, value in settings.items()})
+        write, close = (lambda step, values: mlflow.log_metrics(values, step, run_id=run_id)), mlflow.end_run
+    else:
+        write, close = (lambda step, values: None), (lambda: None)
 
     def log(metrics: Mapping[str, float]) -> None:
         nonlocal last
@@ -115,33 +134,6 @@ def tracked(tracker: Tracker, name: str, folder: str, settings: Mapping[str, Any
         yield log
     finally:
         close()
-
-
-def _opened(
-    tracker: Tracker, name: str, folder: str, settings: Mapping[str, Any]
-) -> tuple[Callable[[int, dict[str, float]], None], Callable[[], None]]:
-    match tracker:
-        case "none":
-            return (lambda step, values: None), (lambda: None)
-        case "tensorboard":
-            _required("tensorboard", tracker)
-            writer = _required("torch.utils.tensorboard", tracker).SummaryWriter(folder)
-
-            def add(step: int, values: dict[str, float]) -> None:
-                for key, value in values.items():
-                    writer.add_scalar(key, value, step)
-
-            return add, writer.close
-        case "wandb":
-            wandb = _required("wandb", tracker)
-            # "create_new": this process may follow several trainings of a comparison at the same time
-            run = wandb.init(name=name, config=dict(settings), dir=folder, reinit="create_new")
-            return (lambda step, values: run.log(values, step=step)), run.finish
-        case "mlflow":
-            mlflow = _required("mlflow", tracker)
-            run = mlflow.start_run(run_name=name)  # active in this thread only, so metrics name the run
-            mlflow.log_params({key: str(value)[:250] for key, value in settings.items()})
-            return (lambda step, values: mlflow.log_metrics(values, step, run_id=run.info.run_id)), mlflow.end_run
 
 
 def _required(module: str, tracker: str) -> Any:

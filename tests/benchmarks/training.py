@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from east_ray.config import TrainingConfig
 from east_ray.training import objectives
-from east_ray.training.loop import Checkpointing, train
+from east_ray.training.loop import train
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 SMALL = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
@@ -66,8 +66,9 @@ def num_tokens(examples: list[Example]) -> int:
 def ours(path: str, examples: list[Example], settings: TrainingConfig) -> tuple[float, float, float]:
     """Tokens/s after the first two steps, share of padding, and peak memory in GiB."""
     log: list[dict[str, float]] = []
-    nowhere = Checkpointing(lambda step, write: None, None)
-    train(settings, objectives.load(settings), path, lambda: examples, len(examples), log.append, nowhere)
+    train(
+        settings, objectives.load(settings), path, lambda: examples, len(examples), log.append, lambda step, write: None
+    )
     timed = log[2:]
     seconds = sum(step["num_tokens"] / step["tokens_per_s"] for step in timed)
     return (sum(step["num_tokens"] for step in timed) / seconds, log[-1]["padding_share"], log[-1]["memory_gib"])

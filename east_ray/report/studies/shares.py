@@ -1,8 +1,8 @@
-"""Shares of questions by their entropy, and what they tell of errors: stubborn ones, wrong steps, wrong majorities."""
+"""Shares of questions: those with stubborn errors, wrong steps or wrong majorities, by entropy; those of weight 0."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from east_ray.config import BASE, TRAINED
-from east_ray.evaluation.abstention import Selective, majority_answers, selective_prediction
-from east_ray.evaluation.estimators import wilson_interval
-from east_ray.records import Reason, StudyPage, StudyTable
+from east_ray.evaluation.estimators import Selective, majority_answers, selective_prediction, wilson_interval
+from east_ray.records import EXAMPLES, Reason, StudyPage, StudyTable
+from east_ray.report.summary import QUANTILES, number_words, percent, quantiles, with_interval
 from east_ray.storage import Folder, Stages
+from east_ray.storage.rounds import Round
 
 ErrorKind = Literal["none", "few", "stubborn", "diverse"]
-Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 
 _QUESTIONS_AT_ONCE = 1024
 #: Percent of the questions, surest first, whose share of wrong answers is in the table.
@@ -81,36 +81,12 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     return float(spearmanr(first, second).statistic)
 
 
-def only_sampled(batch: Rows) -> Rows:
-    """The rows of ``examples/`` whose questions were sampled."""
-    return batch.filter(pc.is_valid(batch["entropy"]))
-
-
 def share_words(share: Share | None) -> str:
     """A share in percent with its interval, e.g. ``25.0 (8.9 to 53.2)``; empty for None."""
-    if share is None:
-        return ""
-    return f"{100 * share.share:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+    return with_interval(None if share is None else vars(share), "share")
 
 
-def number_words(value: float | None, form: str) -> str:
-    """A number in this format; empty for None."""
-    return "" if value is None else format(value, form)
-
-
-def quartile_table(caption: str, found: ByEntropy) -> StudyTable:
-    """A share by quartile of entropy."""
-    cells = [
-        [f"{part.min_entropy:.2f} to {part.max_entropy:.2f}", f"{part.share.num_questions:,}", share_words(part.share)]
-        for part in found.quartiles
-    ]
-    if found.overall is not None:
-        cells.append(["all", f"{found.overall.num_questions:,}", share_words(found.overall)])
-    columns = ["entropy (nats)", "questions", "share, % (95 % interval)"]
-    return {"caption": caption, "columns": columns, "rows": cells}
-
-
-# -------------------------------------------------------------------------------------------- stubborn and diverse
+# ------------------------------------------------------------------------------------------------- stubborn and diverse
 
 
 def kind_of_errors(clusters: Iterable[Mapping[str, Any]], min_wrong: int = 5) -> ErrorKind:
@@ -127,18 +103,11 @@ def kind_of_errors(clusters: Iterable[Mapping[str, Any]], min_wrong: int = 5) ->
     return "stubborn" if 2 * max(wrong) >= sum(wrong) else "diverse"
 
 
-@dataclass(frozen=True)
-class ErrorStudy:
-    """Kinds of errors of all sampled questions, kept or discarded, and the stubborn among stubborn and diverse."""
+def errors_by_entropy(examples: Folder, discarded: Folder) -> tuple[dict[ErrorKind, int], ByEntropy]:
+    """Numbers of questions by kind of error, and the share of stubborn ones among the stubborn and diverse.
 
-    num_questions: dict[ErrorKind, int]
-    stubborn: ByEntropy
-
-
-def errors_by_entropy(examples: Folder, discarded: Folder) -> ErrorStudy:
-    """Stubborn against diverse errors: at equal pass rates, entropy is what tells them apart.
-
-    Questions without a usable reference answer, or without samples, are left out.
+    Counted are all sampled questions, kept or discarded, whose reference answer is usable. At equal pass rates, entropy
+    tells stubborn and diverse errors apart.
     """
     kinds: dict[ErrorKind, int] = {"none": 0, "few": 0, "stubborn": 0, "diverse": 0}
     found: list[tuple[float, bool]] = []
@@ -152,13 +121,15 @@ def errors_by_entropy(examples: Folder, discarded: Folder) -> ErrorStudy:
                 kinds[kind] += 1
                 if kind in ("stubborn", "diverse"):
                     found.append((row["entropy"], kind == "stubborn"))
-    return ErrorStudy(kinds, by_entropy(found))
+    return kinds, by_entropy(found)
 
 
 def errors_page(weighed: Stages) -> StudyPage:
     """How many questions have which kind of errors, and at which entropies."""
-    found = errors_by_entropy(weighed / "examples", weighed / "discarded")
-    kinds = found.num_questions
+    kinds, stubborn = errors_by_entropy(weighed / "examples", weighed / "discarded")
+    shares = [(f"{part.min_entropy:.2f} to {part.max_entropy:.2f}", part.share) for part in stubborn.quartiles]
+    if stubborn.overall is not None:
+        shares.append(("all", stubborn.overall))
     return {
         "title": "Stubborn and diverse errors",
         "text": "Stubborn: at least half of the wrong answers to a question are one and the same; diverse: they are "
@@ -169,12 +140,16 @@ def errors_page(weighed: Stages) -> StudyPage:
                 "columns": ["no wrong answer", "too few to tell", "stubborn", "diverse"],
                 "rows": [[f"{kinds[kind]:,}" for kind in ("none", "few", "stubborn", "diverse")]],
             },
-            quartile_table("Stubborn questions among those with wrong answers, by entropy", found.stubborn),
+            {
+                "caption": "Stubborn questions among those with wrong answers, by entropy",
+                "columns": ["entropy (nats)", "questions", "share, % (95 % interval)"],
+                "rows": [[name, f"{share.num_questions:,}", share_words(share)] for name, share in shares],
+            },
         ],
     }
 
 
-# ------------------------------------------------------------------------------------------------------ wrong steps
+# ---------------------------------------------------------------------------------------------------------- wrong steps
 
 
 def steps_by_entropy(examples: Folder, steps_are_right: Callable[[Mapping[str, Any]], bool | None]) -> ByEntropy:
@@ -187,13 +162,13 @@ def steps_by_entropy(examples: Folder, steps_are_right: Callable[[Mapping[str, A
     found = [
         (row["entropy"], not is_right)
         for batch in examples.batches(columns, max_rows=_QUESTIONS_AT_ONCE)
-        for row in only_sampled(batch).to_pylist()
-        if (is_right := steps_are_right(row)) is not None
+        for row in batch.to_pylist()
+        if row["entropy"] is not None and (is_right := steps_are_right(row)) is not None
     ]
     return by_entropy(found)
 
 
-# -------------------------------------------------------------------------------------------- wrong majority answers
+# ----------------------------------------------------------------------------------------------- wrong majority answers
 
 
 def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], seed: int) -> StudyPage:
@@ -210,7 +185,7 @@ def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], 
     }
     surest = [f"wrong of the surest {share} %, % (95 % interval)" for share in _SUREST]
     columns = ["model", "questions", "wrong, %", "AUROC (95 % interval)", *surest]
-    rows = [_cells(name, one) for name, one in found.items()]
+    rows = [_selective_cells(name, one) for name, one in found.items()]
     return {
         "title": "Does entropy tell which answers are wrong",
         "text": "The answer of most responses, against the entropy of all their answers, on held-out questions. AUROC "
@@ -232,17 +207,86 @@ def selective_page(sampled: pa.Table, no_answer: Literal["cluster", "exclude"], 
     }
 
 
-def _cells(name: str, one: Selective) -> list[str]:
-    wrong = f"{100 * one.num_wrong / one.num_questions:.1f}"
-    return [name, f"{one.num_questions:,}", wrong, _auroc(one), *(_risk(one, share / 100) for share in _SUREST)]
+def _selective_cells(name: str, one: Selective) -> list[str]:
+    auroc = "none: all alike"
+    if one.auroc is not None:
+        auroc = f"{one.auroc:.3f} ({one.auroc_low:.3f} to {one.auroc_high:.3f})"
+    at = [one.coverages.index(share / 100) for share in _SUREST]
+    risks = [{"risk": one.risks[i], "low": one.risks_low[i], "high": one.risks_high[i]} for i in at]
+    wrong = percent(one.num_wrong / one.num_questions)
+    return [name, f"{one.num_questions:,}", wrong, auroc, *(with_interval(risk, "risk") for risk in risks)]
 
 
-def _auroc(one: Selective) -> str:
-    if one.auroc is None:
-        return "none: all alike"
-    return f"{one.auroc:.3f} ({one.auroc_low:.3f} to {one.auroc_high:.3f})"
+# ------------------------------------------------------------------------------------------------------ over the rounds
 
 
-def _risk(one: Selective, coverage: float) -> str:
-    at = one.coverages.index(coverage)
-    return f"{100 * one.risks[at]:.1f} ({100 * one.risks_low[at]:.1f} to {100 * one.risks_high[at]:.1f})"
+@dataclass(frozen=True)
+class RoundWeights:
+    """The weights of one round's examples. What is said of the round before is None in the first round."""
+
+    num_questions: int
+    quantiles: list[float]  # minimum, quartiles and maximum; empty without questions
+    is_zero: Share | None
+    num_kept_in_both: int | None = None  # by the round before and by this one
+    rank_correlation: float | None = None  # Spearman's, of the weights of the questions kept in both
+    became_zero: Share | None = None  # the share with weight 0 now, of those kept in both whose weight was positive
+
+
+def weights_over_rounds(rounds: Sequence[pa.Table]) -> list[RoundWeights]:
+    """The columns question_id and weight of each round's ``examples/``, in order -> how the weights move."""
+    studied = []
+    for number, table in enumerate(rounds):
+        weights = table["weight"].to_numpy()
+        here = (weights.size, quantiles(weights) if weights.size else [], _zero_share(weights))
+        if number == 0:
+            studied.append(RoundWeights(*here))
+            continue
+        before = rounds[number - 1]
+        position = pc.index_in(before["question_id"], value_set=table["question_id"].combine_chunks())
+        old = before["weight"].filter(pc.is_valid(position)).to_numpy()
+        new = table["weight"].take(position.drop_null()).to_numpy()
+        since = (old.size, rank_correlation(old, new), _zero_share(new[old > 0]))
+        studied.append(RoundWeights(*here, *since))
+    return studied
+
+
+def _zero_share(weights: NDArray[np.float64]) -> Share | None:
+    return share_of(weights == 0) if weights.size else None
+
+
+def rounds_page(round_: Round) -> StudyPage:
+    """The weights of a run up to this round; of a comparison, those of the first training of each arm."""
+    compare, learners = round_.config.compare, round_.config.learners()
+    names = [next(iter(learners))]
+    if compare is not None:  # the arms whose weights are not all 1
+        of_arms = [f"{arm}-seed-{compare.seeds[0]}" for arm in compare.arms()]
+        names = [name for name in of_arms if learners[name].weighting.signal != "uniform"]
+    return {
+        "title": "Weights over the rounds",
+        "text": "How the weights move from round to round. Where a weight falls to 0, all responses to the question "
+        "now give the same answer.",
+        "tables": [_round_table(round_, name, "" if compare is None else f": {name}") for name in names],
+    }
+
+
+def _round_table(round_: Round, name: str, suffix: str) -> StudyTable:
+    folders = [round_.directory.round(number).learner(name) / "examples" for number in range(round_.number + 1)]
+    studied = weights_over_rounds([folder.read(EXAMPLES, ["question_id", "weight"]) for folder in folders])
+    columns = ["round", "questions", *QUANTILES, "weight 0, %"]
+    return {
+        "caption": f"Weights of each round{suffix}",
+        "columns": [*columns, "also in the round before", "rank correlation with it", "fell to 0, %"],
+        "rows": [_round_cells(number, one) for number, one in enumerate(studied)],
+    }
+
+
+def _round_cells(number: int, one: RoundWeights) -> list[str]:
+    return [
+        f"{number}",
+        f"{one.num_questions:,}",
+        *(f"{value:.2f}" for value in one.quantiles),
+        share_words(one.is_zero),
+        number_words(one.num_kept_in_both, ","),
+        number_words(one.rank_correlation, ".2f"),
+        share_words(one.became_zero),
+    ]

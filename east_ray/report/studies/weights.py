@@ -1,43 +1,29 @@
-"""Where weights by entropy and by accuracy differ most, and whether the weights settle, round after round."""
+"""Where other weights would differ most: by accuracy in place of entropy, and from fewer responses per question.
+
+Axes in shapes: Q questions, S sizes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from east_ray import weighting
-from east_ray.records import EXAMPLES, StudyBlock, StudyPage, StudyTable, StudyText
-from east_ray.report.questions import fetch_responses
-from east_ray.report.studies.shares import (
-    ErrorKind,
-    Share,
-    kind_of_errors,
-    number_words,
-    only_sampled,
-    rank_correlation,
-    share_of,
-    share_words,
-)
-from east_ray.report.summary import QUANTILES, quantiles
+from east_ray.answers.grading import Graded, measured
+from east_ray.answers.stage import paired
+from east_ray.records import EXAMPLES, SAMPLES, StudyBlock, StudyFigure, StudyPage, StudyText
+from east_ray.report.questions import fetch_responses, rows_at
+from east_ray.report.studies.shares import ErrorKind, Share, kind_of_errors, rank_correlation, share_of, share_words
+from east_ray.report.summary import number_words
+from east_ray.selection import SelectionRules, reason_to_discard
 from east_ray.storage import Folder
-from east_ray.storage.rounds import Round
+from east_ray.storage.folders import part_groups, run_tasks
 
-_QUESTIONS_AT_ONCE = 1024
 #: Questions of each direction that the page shows.
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class ShownCluster:
-    """A cluster with one of its responses; answer None: no answer was found."""
-
-    answer: str | None
-    num_responses: int
-    is_correct: bool
-    response: str | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,8 @@ class Disagreement:
     entropy_weight: float
     accuracy_weight: float
     errors: ErrorKind
-    clusters: list[ShownCluster]  # the largest ones, and that of the reference answer, largest first
+    clusters: list[tuple[dict[str, Any], str | None]]
+    """The largest (records.CLUSTER), and that of the reference answer, each with one of its responses."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +68,9 @@ def disagreements(
     `max_clusters` besides that of the reference answer. Raises ValueError, as `weighting.weights`, if the questions
     have no weights, e.g. because all entropies are 0.
     """
-    read = only_sampled(examples.read(EXAMPLES, ["entropy", "pass_rate"]))
-    entropies, pass_rates = read["entropy"].to_numpy(), read["pass_rate"].to_numpy()
+    read = examples.read(EXAMPLES, ["entropy", "pass_rate"])
+    sampled = np.flatnonzero(read["entropy"].is_valid().to_numpy())
+    entropies, pass_rates = (read[name].take(sampled).to_numpy() for name in ("entropy", "pass_rate"))
     entropy_weights = weighting.weights(entropies.tolist(), 1)
     accuracy_weights = weighting.weights((1.0 - pass_rates).tolist(), 1)
     difference = entropy_weights - accuracy_weights
@@ -90,44 +78,32 @@ def disagreements(
     heavier = [int(i) for i in order[:max_questions] if difference[i] > 0]
     lighter = [int(i) for i in order[::-1][:max_questions] if difference[i] < 0]
 
-    rows = _rows_at(examples, {*heavier, *lighter}, max_clusters)
-    wanted = {row["question_id"]: row["places"] for row in rows.values()}
+    shown = np.array(sorted([*heavier, *lighter]), dtype=np.intp)
+    names = ["question_id", "question", "reference_answer", "entropy", "pass_rate"]
+    rows = list(rows_at(examples, EXAMPLES, [*names, "clusters"], sampled[shown]))
+    wanted = {
+        row["question_id"]: [p for p, one in enumerate(row["clusters"]) if p < max_clusters or one["is_correct"]]
+        for row in rows
+    }
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses)
-
-    def shown(position: int) -> Disagreement:
-        row = rows[position]
-        texts = responses.get(row["question_id"], [None] * len(row["places"]))
-        clusters = [row["clusters"][place] for place in row["places"]]
-        return Disagreement(
-            **{name: row[name] for name in ("question_id", "question", "reference_answer", "entropy", "pass_rate")},
+    found = {}
+    for position, row in zip(shown.tolist(), rows, strict=True):
+        places = wanted[row["question_id"]]
+        texts = responses.get(row["question_id"], [None] * len(places))
+        found[position] = Disagreement(
+            **{name: row[name] for name in names},
             entropy_weight=float(entropy_weights[position]),
             accuracy_weight=float(accuracy_weights[position]),
             errors=kind_of_errors(row["clusters"]),
-            clusters=[ShownCluster(**one, response=text) for one, text in zip(clusters, texts, strict=True)],
+            clusters=[(row["clusters"][place], text) for place, text in zip(places, texts, strict=True)],
         )
-
     return Disagreements(
         entropies.size,
         rank_correlation(entropy_weights, accuracy_weights),
         float(np.abs(difference).mean()),
-        [shown(position) for position in heavier],
-        [shown(position) for position in lighter],
+        [found[position] for position in heavier],
+        [found[position] for position in lighter],
     )
-
-
-def _rows_at(examples: Folder, positions: set[int], max_clusters: int) -> dict[int, dict[str, Any]]:
-    """The rows at these positions among the sampled questions; `places` are those of the clusters to show."""
-    names = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
-    rows, begin = dict[int, dict[str, Any]](), 0
-    for batch in examples.batches(names, max_rows=_QUESTIONS_AT_ONCE):
-        sampled = only_sampled(batch)
-        inside = sorted(position for position in positions if begin <= position < begin + sampled.num_rows)
-        taken = sampled.take(pa.array([position - begin for position in inside], pa.int64())).to_pylist()
-        for position, row in zip(inside, taken, strict=True):
-            places = [p for p, c in enumerate(row["clusters"]) if p < max_clusters or c["is_correct"]]
-            rows[position] = row | {"places": places}
-        begin += sampled.num_rows
-    return rows
 
 
 def disagreements_page(examples: Folder, samples: Folder, answers: Folder, num_responses: int | None) -> StudyPage:
@@ -157,91 +133,183 @@ def _folded(direction: str, one: Disagreement) -> StudyText:
     )
     label = f"question {one.question_id}, reference {one.reference_answer}"
     blocks: list[StudyBlock] = [{"label": label, "text": one.question}]
-    for cluster in one.clusters:
-        answer = "no answer" if cluster.answer is None else cluster.answer
-        label = f"{cluster.num_responses} × {answer}" + (", correct" if cluster.is_correct else "")
-        blocks.append({"label": label, "text": cluster.response or ""})
+    for cluster, text in one.clusters:
+        answer = "no answer" if cluster["answer"] is None else cluster["answer"]
+        label = f"{cluster['num_responses']} × {answer}" + (", correct" if cluster["is_correct"] else "")
+        blocks.append({"label": label, "text": text or ""})
     return {"title": title, "blocks": blocks}
 
 
-# ----------------------------------------------------------------------------------------------- over the rounds
+# ------------------------------------------------------------------------------------------------------ fewer responses
+
+_QUESTIONS_AT_ONCE = 64
+
+
+def corrected_entropy(counts: Sequence[int]) -> float:
+    """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
+
+    The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
+    answers are still unseen. Chao, Wang and Jost (2013, Methods in Ecology and Evolution 4, 1091-1100) estimate the
+    unseen part from the answers seen once and twice. It is 0 for one cluster, and may exceed ln(clusters).
+    """
+    from scipy.special import digamma
+
+    sizes = np.array([count for count in counts if count > 0], dtype=np.float64)
+    n = float(sizes.sum())
+    if n < 2:
+        return 0.0
+    # sum_{k=x}^{n-1} 1/k = digamma(n) - digamma(x)
+    seen = float(np.sum(sizes / n * (digamma(n) - digamma(sizes))))
+    once, twice = int(np.sum(sizes == 1)), int(np.sum(sizes == 2))
+    if once == 0 or (once == 1 and twice == 0):
+        return seen  # a = 1: nothing unseen is estimated
+    a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
+    # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
+    # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
+    if n * a < 10:
+        r = np.arange(1, n)
+        tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
+    else:
+        j = np.arange(1, 40 / a)
+        tail = np.sum((1 - a) ** j / (n + j - 1))
+    return seen + once / n * float(tail)
+
+
+class Prefix(NamedTuple):
+    """What the first so many responses of a question would have given. Entropies in nats."""
+
+    entropy: float
+    corrected_entropy: float
+    pass_rate: float
+    is_kept: bool
+    num_tokens: float  # of all these responses; NaN if whoever sampled did not say
+
+
+def entropies_of_first(
+    question_id: str, graded: Graded, num_tokens: Sequence[int | None], sizes: Sequence[int], rules: SelectionRules
+) -> list[Prefix]:
+    """For each size what `selection.judge` would give for that many first responses, of all those in `graded`.
+
+    Clusters are those of all responses, so two rounded decimals may be equal because of a later response. Raises
+    ValueError if there are fewer responses than the largest size.
+    """
+    if len(graded.cluster) < max(sizes):
+        raise ValueError(f"{question_id}: expected {max(sizes)} responses, found {len(graded.cluster)}")
+    tokens = [np.nan if count is None else float(count) for count in num_tokens]
+    prefixes = []
+    for size in sizes:
+        first = graded.first(size)
+        seen = measured(question_id, first.clusters, rules.no_answer)
+        counts = [one.num_responses for one in first.clusters if rules.no_answer == "cluster" or one.answer is not None]
+        is_kept = reason_to_discard(first, rules) is None
+        prefixes.append(Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size])))
+    return prefixes
+
+
+def measure_prefixes(
+    samples: Folder, answers: Folder, sizes: Sequence[int], rules: SelectionRules
+) -> NDArray[np.float64]:
+    """`entropies_of_first` of all questions with enough responses -> (Q, S, fields of Prefix).
+
+    These are tasks over the cluster, from which only numbers travel, 40 bytes a size. `sizes` grow, and the last is the
+    number of responses to compare with. Raises ValueError if they do not grow.
+    """
+    if not sizes or any(size < 1 for size in sizes) or sorted(set(sizes)) != list(sizes):
+        raise ValueError(f"sizes: expected growing numbers of responses, found {list(sizes)}")
+    columns = ["question_id", "responses.list.element.num_tokens"]
+
+    def work(parts: Sequence[str]) -> dict[str, Any]:
+        values: list[float] = []
+        for batch, graded in paired(samples, answers, parts, columns, max_rows=_QUESTIONS_AT_ONCE):
+            for row, one in zip(batch.to_pylist(), graded, strict=True):
+                if len(one.cluster) >= sizes[-1]:
+                    tokens = [response["num_tokens"] for response in row["responses"]]
+                    prefixes = entropies_of_first(row["question_id"], one, tokens, sizes, rules)
+                    values += [float(value) for prefix in prefixes for value in prefix]
+        return {"values": values}
+
+    found = [np.asarray(row["values"], np.float64) for row in run_tasks(work, part_groups(samples))]
+    return np.asarray(np.concatenate([np.empty(0), *found]).reshape(-1, len(sizes), len(Prefix._fields)))
 
 
 @dataclass(frozen=True)
-class Since:
-    """What became of the questions that the round before kept."""
+class SizeSummary:
+    """What so many responses per question would have given, against the largest number. Entropies in nats."""
 
-    num_kept_in_both: int
-    num_gone: int  # kept in the round before and not in this one: discarded, or not asked again
-    rank_correlation: float | None  # Spearman's, of the weights of the questions kept in both
-    became_zero: Share | None  # the share with weight 0 now, of the questions kept in both whose weight was positive
-
-
-@dataclass(frozen=True)
-class RoundWeights:
-    """The weights of one round's examples."""
-
-    num_questions: int
-    quantiles: list[float]  # minimum, quartiles and maximum; empty without questions
-    is_zero: Share | None
-    since_previous: Since | None  # None in the first round
+    num_responses: int
+    mean_entropy: float
+    mean_corrected_entropy: float
+    rank_correlation: float | None  # Spearman's, of the entropies with those of the largest number
+    num_kept_at_both: int
+    mean_weight_difference: float | None  # absolute; of weights by entropy with mean 1 over the questions kept at both
+    decision_changes: Share  # questions that only one of the two numbers keeps
+    num_tokens: int | None  # of these responses of all questions; None if not all are known
 
 
-def weights_over_rounds(rounds: Sequence[pa.Table]) -> list[RoundWeights]:
-    """The columns question_id and weight of each round's ``examples/``, in order -> how the weights move."""
-    studied = []
-    for number, table in enumerate(rounds):
-        weights = table["weight"].to_numpy()
-        spread, is_zero = (quantiles(weights), share_of(weights == 0)) if weights.size else ([], None)
-        since = _since(rounds[number - 1], table) if number else None
-        studied.append(RoundWeights(weights.size, spread, is_zero, since))
-    return studied
+def fewer_responses(sizes: Sequence[int], measures: NDArray[np.float64]) -> list[SizeSummary]:
+    """What `measure_prefixes` gives for these sizes -> a summary of each. Raises ValueError without a question."""
+    if measures.shape[0] == 0:
+        raise ValueError(f"no question has {sizes[-1]} responses, so fewer cannot be compared with them")
+    entropies, corrected, _, kept, tokens = np.moveaxis(measures, 2, 0)
+    is_kept = kept > 0
+    summaries = []
+    for index, size in enumerate(sizes):
+        both = is_kept[:, index] & is_kept[:, -1]
+        here, full = entropies[both, index], entropies[both, -1]
+        # Without a positive entropy there are no weights to compare.
+        comparable = bool(np.any(here > 0) and np.any(full > 0))
+        num_tokens = float(tokens[:, index].sum())
+        summaries.append(
+            SizeSummary(
+                size,
+                float(entropies[:, index].mean()),
+                float(corrected[:, index].mean()),
+                rank_correlation(entropies[:, index], entropies[:, -1]),
+                int(both.sum()),
+                float(np.abs(here / here.mean() - full / full.mean()).mean()) if comparable else None,
+                share_of(is_kept[:, index] != is_kept[:, -1]),
+                None if np.isnan(num_tokens) else int(num_tokens),
+            )
+        )
+    return summaries
 
 
-def _since(before: pa.Table, now: pa.Table) -> Since:
-    position = pc.index_in(before["question_id"], value_set=now["question_id"].combine_chunks())
-    is_in_both = pc.is_valid(position)
-    old = before["weight"].filter(is_in_both).to_numpy()
-    new = now["weight"].take(position.filter(is_in_both)).to_numpy()
-    is_zero = np.asarray(new == 0)[old > 0]
-    became_zero = share_of(is_zero) if is_zero.size else None
-    return Since(old.size, before.num_rows - old.size, rank_correlation(old, new), became_zero)
-
-
-def rounds_page(round_: Round) -> StudyPage:
-    """The weights of a run up to this round; of a comparison, those of the first training of each arm."""
-    compare, learners = round_.config.compare, round_.config.learners()
-    names = [next(iter(learners))]
-    if compare is not None:  # the arms whose weights are not all 1
-        of_arms = [f"{arm}-seed-{compare.seeds[0]}" for arm in compare.arms()]
-        names = [name for name in of_arms if learners[name].weighting.signal != "uniform"]
+def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int], rules: SelectionRules) -> StudyPage:
+    """The wanted numbers of responses against the largest one that the questions have."""
+    # The least number that a question of the first part has; the other parts differ in few questions.
+    first = samples.read(SAMPLES, ["responses"], samples.parts()[:1])["responses"]
+    most = pc.min(pc.list_value_length(first)).as_py() or 0
+    most = min(most, rules.num_responses or most)
+    sizes = sorted({*(size for size in wanted if size < most), most})
+    summaries = fewer_responses(sizes, measure_prefixes(samples, answers, sizes, rules))
+    columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
+    columns.append("kept or not differs, % (95 % interval)")
+    figure: StudyFigure = {
+        "title": "Mean entropy from the first responses",
+        "x_label": "responses a question",
+        "y_label": "entropy (nats)",
+        "series": [
+            {"label": "plain", "x": sizes, "y": [one.mean_entropy for one in summaries]},
+            {"label": "corrected", "x": sizes, "y": [one.mean_corrected_entropy for one in summaries]},
+        ],
+    }
     return {
-        "title": "Weights over the rounds",
-        "text": "How the weights move from round to round. Where a weight falls to 0, all responses to the question "
-        "now give the same answer.",
-        "tables": [_table(round_, name, "" if compare is None else f": {name}") for name in names],
+        "title": "How many responses are enough",
+        "text": "Entropies and weights from the first responses to each question against those from all. The plain "
+        "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
+        "(2013).",
+        "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
+        "curves": [figure],
     }
 
 
-def _table(round_: Round, name: str, suffix: str) -> StudyTable:
-    folders = [round_.directory.round(number).learner(name) / "examples" for number in range(round_.number + 1)]
-    studied = weights_over_rounds([folder.read(EXAMPLES, ["question_id", "weight"]) for folder in folders])
-    columns = ["round", "questions", *QUANTILES, "weight 0, %"]
-    return {
-        "caption": f"Weights of each round{suffix}",
-        "columns": [*columns, "also in the round before", "rank correlation with it", "fell to 0, %"],
-        "rows": [_cells(number, one) for number, one in enumerate(studied)],
-    }
-
-
-def _cells(number: int, one: RoundWeights) -> list[str]:
-    since = one.since_previous
+def _cells(one: SizeSummary) -> list[str]:
     return [
-        f"{number}",
-        f"{one.num_questions:,}",
-        *(f"{value:.2f}" for value in one.quantiles),
-        share_words(one.is_zero),
-        f"{since.num_kept_in_both:,}" if since else "",
-        number_words(since.rank_correlation if since else None, ".2f"),
-        share_words(since.became_zero) if since else "",
+        f"{one.num_responses}",
+        number_words(one.num_tokens, ",.0f"),
+        f"{one.mean_entropy:.3f}",
+        f"{one.mean_corrected_entropy:.3f}",
+        number_words(one.rank_correlation, ".3f"),
+        number_words(one.mean_weight_difference, ".3f"),
+        share_words(one.decision_changes),
     ]

@@ -1,6 +1,6 @@
 """What answers prompts: the interface of a backend, the built-in ones, and the door for a user's own.
 
-A backend is made in each actor of the pool (`sampling/pool.py`), which asks it from many threads. To add one, derive
+A backend is made in each actor of the pool (`sampling/stage.py`), which asks it from many threads. To add one, derive
 a class from `Backend`, and name it in `BACKENDS` or in a configuration (`sampling.backend: my_module:MyBackend`):
 
     class Server(Backend):
@@ -76,8 +76,7 @@ class Response:
 class Alone:
     """Asks that a request be served while no other is in flight, because engines have died while it was.
 
-    The backend calls `begin` just before it serves the request, and `wait` before it serves another. So if the engine
-    dies in between, it was this request.
+    The backend calls `begin` just before it serves the request, and `wait` before another: a death between is its own.
     """
 
     begin: Callable[[], None]

@@ -38,7 +38,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from east_ray.config import EnginePoolConfig, InputError
-from east_ray.config.base import Section, sentences
+from east_ray.config.base import Section, sentences, validated
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import Folder, locate, resolve_path
 
@@ -132,10 +132,7 @@ class Scripted(Backend):
     @classmethod
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments with absolute paths. Raises InputError naming the key, or the line of the table."""
-        try:
-            checked = Args.model_validate(args)
-        except ValidationError as error:
-            raise InputError("; ".join(f"sampling.backend_args.{said}" for said in sentences(error, Args))) from None
+        checked = validated(Args, args, "sampling.backend_args.")
         _read(checked)
         state = checked.state and resolve_path(checked.state, is_output=True)
         return checked.model_copy(update={"table": resolve_path(checked.table), "state": state}).model_dump()

@@ -1,8 +1,7 @@
 """The backend `vllm`: an engine in the actor's process that any number of threads may ask at once.
 
-A thread of its own steps the engine. One request per question asks for all its responses, so that they share the
-prompt's prefill. Requests of many tasks are in flight together, and each leaves as soon as it is finished: the engine
-never waits for the slowest response of a batch.
+A thread of its own steps the engine. One request per question asks for all its responses, which share the prompt's
+prefill. Each request leaves as soon as it is finished: the engine never waits for the slowest response of a batch.
 """
 
 import itertools
@@ -31,10 +30,8 @@ class _Request:
 
 
 class VLLM(Backend):
-    """Serves requests in order. Each names a model.
-
-    When the next request is for another model of the same architecture, the engine finishes those in flight and loads
-    that model's parameters in place.
+    """Serves requests in order. Before one for another model of the same architecture, the engine finishes those in
+    flight and loads that model's parameters in place.
     """
 
     prompt_form = "ids"
@@ -175,10 +172,7 @@ class VLLM(Backend):
 
     @classmethod
     def settings_for(cls, settings: EnginePoolConfig, decoding: Decoding) -> EnginePoolConfig:
-        """Without chunked prefill for seeded requests on a CPU.
-
-        There, a seeded request fails if its prompt is read in two steps ("CPU Generator does not use offset").
-        """
+        """On a CPU without chunked prefill for seeded requests, which fails ("CPU Generator does not use offset")."""
         import torch
 
         if decoding.seed is None or torch.cuda.is_available():
@@ -187,10 +181,7 @@ class VLLM(Backend):
 
 
 def sampling_params(decoding: Decoding, first: int = 0) -> Any:
-    """vllm.SamplingParams of a request for the responses from number `first` on.
-
-    vLLM gives response i of a request the request's seed + i.
-    """
+    """vllm.SamplingParams of a request for the responses from `first` on; vLLM gives response i of it its seed + i."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
