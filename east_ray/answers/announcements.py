@@ -87,7 +87,7 @@ ANNOUNCEMENTS = {
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
-_SEPARATOR = rf"[ \t]{{0,4}}(?:->|=>|→|⇒|={{1,2}}|[:：∶ঃ—])[*_]{{0,4}}|[ \t]{{0,4}}[-–][ \t]"
+_SEPARATOR = r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|[:：∶ঃ—])[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
 _VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _VERB = (
@@ -160,9 +160,10 @@ def _last_places(word: str, lowered: str) -> Iterator[int]:
 
 def _announcement(text: str, start: int, word: _Word) -> Place | None:
     end = start + len(word.text)
-    if word.whole and (text[max(0, start - 1) : start].isalnum() or text[end : end + 1].isalpha()):
-        if not (text[end : end + 1] in "sS" and not text[end + 1 : end + 2].isalpha()):
-            return None
+    is_plural = text[end : end + 1] in ("s", "S") and not text[end + 1 : end + 2].isalpha()
+    is_within = text[max(0, start - 1) : start].isalnum() or (text[end : end + 1].isalpha() and not is_plural)
+    if word.whole and is_within:
+        return None
     line = _AT_LINE_START.search(text, max(0, start - 60), start)
     if after := word.after.match(text, end):
         return Place(start, after.end(), line is not None)
@@ -182,13 +183,18 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
     every_verb = "|".join(filter(None, (language.verbs for language in ANNOUNCEMENTS.values())))
     users = Language("|".join(map(str.lower, further)), f"is|are|{every_verb}")
     for language in [*ANNOUNCEMENTS.values(), users]:
-        for name, form in itertools.product(filter(None, language.names.split("|")), ("NFC", "NFD")):
-            verbs_of.setdefault(unicodedata.normalize(form, name), []).append(language.verbs)
+        for name in filter(None, language.names.split("|")):
+            for spelled in {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}:
+                verbs_of.setdefault(spelled, []).append(language.verbs)
     of_english = set(ANNOUNCEMENTS["English"].names.split("|"))
     found = []
     for name, verbs in verbs_of.items():
         whole = ord(name[0]) < _FIRST_JOINED_SCRIPT
-        after = _ENGLISH.get(name, _ENGLISH_OPTION) if name in of_english else _grammar("|".join(filter(None, verbs)), whole)
+        after = (
+            _ENGLISH.get(name, _ENGLISH_OPTION)
+            if name in of_english
+            else _grammar("|".join(filter(None, verbs)), whole)
+        )
         found.append(_Word(name, whole, after, anywhere=not whole or name in further))
     return tuple(found)
 

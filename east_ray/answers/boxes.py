@@ -66,7 +66,7 @@ _LABEL = re.compile(
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5}
 
 _DRAWN_BOX = re.compile(
-    r"[┌╔╭┏][─═━]{1,80}[┐╗╮┓][ \t]*\n[ \t]*[│║┃|][ \t]*([^\n│║┃]{1,200}?)[ \t]*[│║┃|][ \t]*\n[ \t]*[└╚╰┗]"
+    r"[┌╔╭┏][─═━]{1,80}[┐╗╮┓][ \t]{0,9}\n[ \t]{0,9}[│║┃|]([^\n│║┃|]{1,300})[│║┃|][ \t]{0,9}\n[ \t]{0,9}[└╚╰┗]"
 )
 _INTRODUCED = re.compile(
     r"\s*(?:\\(?:text|textbf|mathrm|mbox|mathbf)\s*\{)?\s*(?:the\s+)?(?:final\s+|correct\s+)?answers?\s*"
@@ -113,7 +113,7 @@ def boxed_answer(text: str) -> Boxes | None:
 def _drawn_box(text: str) -> Boxes | None:
     """The last box that is drawn in characters: ┌──┐│ 5 │└──┘."""
     drawn = list(_DRAWN_BOX.finditer(text)) if any(corner in text for corner in "┌╔╭┏") else []
-    return Boxes(drawn[-1][1], drawn[-1].end()) if drawn else None
+    return Boxes(drawn[-1][1].strip() or None, drawn[-1].end(), "empty") if drawn else None
 
 
 def _complete_boxes(text: str, openings: Sequence[re.Match[str]]) -> tuple[list[Box], bool]:
@@ -158,14 +158,19 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
         is_exact = _APPROXIMATELY.fullmatch(between) or _IS_APPROXIMATE.match(chosen[0].content)
         if is_near and is_exact and "\n" not in between and len(chosen) == 1:
             chosen = [box]
-        elif label is not None and label - 1 == earlier:
-            chosen.insert(0, box)
-        elif is_near and not _REPLACES.search(between) and (_BETWEEN.fullmatch(between) or _OTHER_ONE.match(between)):
+        elif (label is not None and label - 1 == earlier) or (is_near and _joins(between)):
             chosen.insert(0, box)
         else:
             break
         label = earlier
     return chosen
+
+
+def _joins(between: str) -> bool:
+    """Whether the words between two boxes make them a list."""
+    if _REPLACES.search(between):
+        return False
+    return _BETWEEN.fullmatch(between) is not None or _OTHER_ONE.match(between) is not None
 
 
 def _label(text: str, begin: int, end: int) -> int | None:

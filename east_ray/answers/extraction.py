@@ -2,22 +2,24 @@ r"""Response -> final answer: the text that the response marks as its answer, or
 
 The first of these that a response has is its answer. Of several of one kind the last counts:
 
-    \boxed{5}          and \fbox, \framebox[3cm], \bbox[5px], \boxed$5$, boxed{5}, a box drawn as ┌─┐│5│└─┘. Several boxes
-                       are one answer if the words between them say so (see boxes.py). An empty \boxed{}, \boxed{answer}
-                       or "\boxed notation" is none
-    #### 5             a value. An equation or a letter counts in the last line only; "#### 2. Double them" is a heading
-    <answer>5</answer> or <final_answer>, [ANSWER]
-    The answer is 5    and "**Answer** 5", "Final result: 5", "Respuesta: 5", "答案是 5": the words of announcements.py in
-                       some 50 languages and those of `answers.announcements`. An announcement before what cannot be an
-                       answer is none: "the answer is actually very simple", "12 is part of it"
+    \boxed{5}          and \fbox, \framebox[3cm], \bbox[5px], \boxed$5$, boxed{5}, a box drawn as ┌─┐│5│└─┘. Several
+                       boxes are one answer if the words between them say so: \boxed{2} and \boxed{3}, (a) \boxed{2} (b)
+                       \boxed{3}. An empty \boxed{}, \boxed{your answer} or "\boxed notation" is none
+    #### 5             a value; an equation or a word only in the last line. "#### 2. Double them" is a heading
+    <answer>5</answer> and <final_answer>, [ANSWER]
+    The answer is 5    and "**Answer** 5", "Final result: 5", "Respuesta: 5", "答案是 5": the words of announcements.py,
+                       in some 50 languages, and those of `answers.announcements`. Before what cannot be an answer they
+                       announce none: "the answer is actually very simple", "12 is part of it"
 
-* A final statement on a line of its own after the last box ("Final Answer: The final answer is $6$.") counts before it.
-* Thinking in tags of any model is read only if nothing outside it has an answer. With `answers.unclosed_thinking: exclude`
-  thinking that is never closed has no answer.
-* What follows the value is cut ("5, not 6"), and a chain gives its end (m+n = 256+37 = 293).
-* LaTeX that is cut off by the end of the response is no answer, but a box before it is.
-* The response ends where the model begins to invent the next question.
-* With `answers.pattern` the pattern alone decides: its group in the last match in the last 20,000 characters.
+Further conventions:
+
+    a box, then words  a statement that begins a line ("Final Answer: 6") counts before the boxes above it
+    thinking           in tags of any model is read only if nothing outside it has an answer; thinking that is never
+                       closed is read unless `answers.unclosed_thinking` is "exclude"
+    5, not 6           what follows the value is cut; a chain gives its end (m+n = 256+37 = 293)
+    \frac{1}{2         LaTeX that the end of the response cuts off is no answer, but a box before it is one
+    Question: ...      the response ends where the model begins to invent the next question
+    `answers.pattern`  decides alone: its group in the last match, in the last 20,000 characters
 
 Each character is read a bounded number of times. Known limits: a decimal comma is understood only in a response that
 uses words of a language that writes it; if the last box is cut off, the box of an earlier, rejected attempt counts.
@@ -27,7 +29,7 @@ import functools
 import itertools
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from east_ray.answers.announcements import places, writes_decimal_comma
 from east_ray.answers.boxes import boxed_answer
@@ -90,7 +92,7 @@ def extract(
     last_number: bool = False,
     unclosed_thinking: UnclosedThinking = "count",
     announcements: tuple[str, ...] = (),
-    pattern: str | None = None,
+    pattern: re.Pattern[str] | None = None,
 ) -> Extraction:
     """The final answer of a response, or the reason why it has none.
 
@@ -98,13 +100,16 @@ def extract(
         last_number: if no answer is marked, take the last number or formula of the last sentence (not explicit).
         unclosed_thinking: "exclude" takes no answer from thinking that is never closed.
         announcements: further words that announce an answer.
-        pattern: a regular expression of RE2 with one group, which finds the answer instead of all other rules.
+        pattern: its one group finds the answer instead of all other rules. No pattern that `compiled_pattern` of
+            config.base made can hang.
     """
     if not response.strip():
         return Extraction(None, "empty")
     response = _with_lost_backslashes(response)
     said, is_thinking = without_thinking(response)
-    find = functools.partial(_matched, pattern=pattern) if pattern else functools.partial(_marked, further=announcements)
+    find = (
+        functools.partial(_matched, pattern=pattern) if pattern else functools.partial(_marked, further=announcements)
+    )
     # An answer outside the thinking counts; an answer inside the thinking counts only if there is no other.
     found = find(said)
     if is_thinking and unclosed_thinking == "exclude":
@@ -162,6 +167,9 @@ def _with_decimal_point(answer: str, text: str) -> str:
 # ------------------------------------------------------------------------------------------------------ box and pattern
 
 
+_IS_VALUE = re.compile(r"\d|\\|^[A-Z]$")
+
+
 def _in_box(part: str, further: tuple[str, ...]) -> Extraction | None:
     """The answer of the boxes, or that of a final statement after them. None: there is no box."""
     boxes = boxed_answer(part)
@@ -170,13 +178,10 @@ def _in_box(part: str, further: tuple[str, ...]) -> Extraction | None:
     if boxes.answer is None:
         return Extraction(None, "truncated" if boxes.reason == "truncated" else "empty")
     stated = _after_words(part, further, after_box=boxes.end)
-    if stated and stated.answer and _IS_VALUE.search(stated.answer):
-        if _characters(stated.answer) != _characters(boxes.answer):
-            return stated
+    statement = (stated.answer if stated else None) or ""
+    if stated and _IS_VALUE.search(statement) and _characters(statement) != _characters(boxes.answer):
+        return stated
     return _explicit(boxes.answer, part, boxed=True)
-
-
-_IS_VALUE = re.compile(r"\d|\\|^[A-Z]$")
 
 
 def _characters(answer: str) -> str:
@@ -184,28 +189,11 @@ def _characters(answer: str) -> str:
     return "".join(c for c in answer if c.isalnum())
 
 
-def _matched(text: str, pattern: str) -> Extraction:
+def _matched(text: str, pattern: re.Pattern[str]) -> Extraction:
     """The group of the last match of the user's pattern that is not empty."""
     text = text[-_MAX_PATTERN_CHARS:].encode("utf-8", "replace").decode("utf-8")
-    groups = [match[1].strip() for match in compiled_pattern(pattern).finditer(text) if match[1] and match[1].strip()]
+    groups = [match[1].strip() for match in pattern.finditer(text) if match[1] and match[1].strip()]
     return _explicit(groups[-1]) if groups else Extraction(None, "none")
-
-
-@functools.lru_cache(maxsize=16)
-def compiled_pattern(pattern: str) -> Any:
-    """The pattern compiled by RE2, which takes linear time. Raises ValueError if it is wrong or has not one group."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        compiled = re2.compile(pattern, options)
-    except re2.error as error:
-        detail = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f"{pattern!r} is no regular expression of RE2 ({detail})") from error
-    if compiled.groups != 1:
-        raise ValueError(f"{pattern!r} has {compiled.groups} groups; expected one, around the answer")
-    return compiled
 
 
 # ------------------------------------------------------------------------------------------------- hashes, tags, words
@@ -218,7 +206,9 @@ _PLAIN_VALUE = re.compile(
     r"|\$[^$=]+\$\.?|\\\([^=]+\\\)\.?|\\[dt]?frac\{[^{}]*\}\{[^{}]*\}"
 )
 _SHORT = re.compile(r"(?:[^\s=]+\s+){0,3}[^\s=]+|[^\s=]{1,12}\s*=.*")
-_NOT_WORDS = re.compile(r"(?:final\s+)?(?:answer|result|solution|conclusion|step|explanation|verification|check)\b", re.IGNORECASE)
+_NOT_WORDS = re.compile(
+    r"(?:final\s+)?(?:answer|result|solution|conclusion|step|explanation|verification|check)\b", re.IGNORECASE
+)
 _TAGS = ("answer", "final_answer", "finalanswer", "final-answer")
 _IS_THE_ANSWER = re.compile(
     r"\bis\s+(?:our|the|my)\s+(?:(?:final|correct|right)\s+)?(?:answer|option\b|choice\b)", re.IGNORECASE

@@ -8,6 +8,7 @@ from east_ray.answers.extraction import extract
 from east_ray.answers.grading import Grader, Reading
 from east_ray.answers.thinking import UnclosedThinking
 from east_ray.config import AnswersConfig, InputError
+from east_ray.config.base import compiled_pattern
 from east_ray.records import Question
 
 GRADERS = {"math": "east_ray.answers.graders:MathGrader"}
@@ -32,7 +33,8 @@ class MathGrader:
         pattern: str | None = None,
     ) -> None:
         self._equivalence, self._last_number, self._unclosed_thinking = equivalence, last_number, unclosed_thinking
-        self._announcements, self._pattern = tuple(announcements), pattern
+        self._announcements = tuple(announcements)
+        self._pattern = None if pattern is None else compiled_pattern(pattern)
 
     def read(self, response: str, question: Question) -> Reading:
         """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""

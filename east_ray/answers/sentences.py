@@ -1,7 +1,7 @@
 """The value in a sentence: what stands after "the answer is", and the last value of a text.
 
 Of a chain m+n = 256+37 = 293 the end is the value. What follows the value is left out: "12, obviously", "5, not 6".
-A sentence has no value if it cannot be an answer: "actually very simple", "found by adding 3 and 4", "12 is part of it".
+A sentence that cannot be an answer has no value: "actually very simple", "found by adding 3 and 4", "12 is part of it".
 """
 
 import re
@@ -41,12 +41,12 @@ _FORMULA = re.compile(
 )
 """Numbers, single letters and signs up to the first word: "2 * 3 = 6" in "2 * 3 = 6 apples"."""
 _COMPUTES = re.compile(r"[\w)\]}!]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
-_IN_WORDS = re.compile(r"[a-z]+(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)", re.IGNORECASE)
+_IN_WORDS = re.compile(r"[a-z]+(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
 """A number in words, followed by its digits: "twelve (12)"."""
 _WORDS = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} +[A-Za-z]")
 """Words between two dollar signs, as in "$3 and she spends $", show that these mark no formula."""
 
-# ------------------------------------------------------------------------------------------------- what is not an answer
+# ------------------------------------------------------------------------------------------------ what is no answer
 
 _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
@@ -97,12 +97,13 @@ _IN_ANOTHER_LANGUAGE = re.compile(
     r"(?=[^\d=]*$)[A-Za-z ]*(?![\d×÷])[\u00c0-\u024f\u0400-\u1fff\u2e80-\ud7ff]"
 )
 """A number with a unit or an ending in another language: 12 元, 12입니다, 12 Äpfel. 3万 is 30,000."""
-_ENDING = re.compile(r"\s*(?:です|でした|である|だ|となります|になります|입니다|이다|है|हैं|হবে)?[\s।।.]*$")
-_PLACEHOLDERS = frozenset(
-    "your the my final correct numerical boxed answer answers value number letter result here goes"
-    " text textbf textit mathrm mathbf mbox".split()
+_ENDING = re.compile(r"\s*(?:です|でした|である|だ|となります|になります|입니다|이다|है|हैं|হবে)?[\s।.]*$")
+_PLACEHOLDER = re.compile(
+    r"your|the|my|final|correct|numerical|boxed|answers?|value|number|letter|result|here|goes|text\w*|math\w*|mbox"
 )
-_EMPTY = re.compile(r"(?:[\s.…?_{}$~]|\\(?:[,;:! ]|[lc]?dots|q?quad|square|Box|h?phantom|hspace|underline|text(?=\{)))*")
+_EMPTY = re.compile(
+    r"(?:[\s.…?_{}$~]|\\(?:[,;:! ]|[lc]?dots|q?quad|square|Box|h?phantom|hspace|underline|text(?=\{)))*"
+)
 _NO_LETTER = re.compile(r"[^\w∅∞√π½<>=+]*")
 
 
@@ -111,7 +112,7 @@ def is_placeholder(text: str) -> bool:
     if len(text) > 80:
         return not text.strip()
     words = [word for word in re.split(r"[\W_]+", text.lower()) if word]
-    return _EMPTY.fullmatch(text) is not None or (bool(words) and _PLACEHOLDERS.issuperset(words))
+    return _EMPTY.fullmatch(text) is not None or (bool(words) and all(map(_PLACEHOLDER.fullmatch, words)))
 
 
 def announced(tail: str) -> str | None:
@@ -143,14 +144,11 @@ def _without_lone_bracket(sentence: str) -> str:
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
     sentence = " ".join(sentence.split())
-    if whole := _CHOICES.match(sentence) or _SEVERAL_UNITS.match(sentence):
-        return whole[0]
+    for pattern, group in ((_CHOICES, 0), (_SEVERAL_UNITS, 0), (_IN_ANOTHER_LANGUAGE, 1), (_IN_WORDS, 1)):
+        if whole := pattern.match(sentence):
+            return whole[group]
     if (choice := _CHOICE.match(sentence)) and not _ARTICLE.match(sentence):
         return choice[1]
-    if foreign := _IN_ANOTHER_LANGUAGE.match(sentence):
-        return foreign[1]
-    if digits := _IN_WORDS.fullmatch(sentence):
-        return digits[1]
     number = _NUMBER.match(sentence)
     if number and _IS_THE_SUBJECT.match(sentence, number.end()):
         return None
@@ -185,7 +183,10 @@ def _words_first(sentence: str) -> str | None:
 
 _GROUPING = re.compile(r"(?<=\d)(?:,|\{,\}|\\[,!])+(?=\d{3}(?!\d))")
 _NO_CHAIN = re.compile(r"[,;<>≤≥≠&]|\\(?:le|ge|ne|lt|gt|text|begin|or|and|quad)|\b(?:or|and)\b")
-_COMPUTATION = re.compile(r"(?=.*[\d}) ][-−+*/^×÷·!\\]|\\)(?:[\d\s.,+*/^!%()\[\]{}$·×÷−-]|\\(?:times|cdot|div|[dt]?frac|sqrt|left|right|\$|%))*")
+_COMPUTATION = re.compile(
+    r"(?=.*[\d}) ][-−+*/^×÷·!\\]|\\)"
+    r"(?:[\d\s.,+*/^!%()\[\]{}$·×÷−-]|\\(?:times|cdot|div|[dt]?frac|sqrt|left|right|\$|%))*"
+)
 _BARE_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?")
 
 
