@@ -257,7 +257,9 @@ class Failures:
     @property
     def counts(self) -> dict[str, Any]:
         """For the record of a stage: nothing if the grader never failed."""
-        return {"num_grader_failures": self.num_responses, "first_grader_failure": self.error} if self.num_responses else {}
+        if self.num_responses == 0:
+            return {}
+        return {"num_grader_failures": self.num_responses, "first_grader_failure": self.error}
 
     def report(self, say: Callable[[str], None], num_all: int) -> None:
         """Say how many of all responses have no answer because of failures, if any."""

@@ -31,15 +31,15 @@ _MAX_LINE_CHARS = 200  # a longer response of one line is an explanation, not an
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|emph)\s*\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_IN_NUMBER = re.compile(r"(?<=\d)[.,/:-](?=\d)|(?<![\w)])[-.](?=\.?\d)|(?<=\d)%|(?<=\w)[+#]+(?!\w)")
+_IN_NUMBER = re.compile(r"(?<=\d)[^\w\s](?=\d)|(?<=\w)\^(?=\w)|(?<![\w)])[-.](?=\.?\d)|(?<=\d)%|(?<=\w)[+#]+(?!\w)")
 _DASHES = str.maketrans("‐‑‒–—−", "------")
 
 
 def words(text: str) -> str:
     """A text as SQuAD's evaluation compares it: lower case, without articles and punctuation, single spaces.
 
-    Other than there, marks that make another number or name are kept (3.5, 1/2, -5, 10 %, C++), only commas between
-    thousands are dropped, and a text that has nothing else remains as it is: the choice "A" is not empty.
+    Other than there, marks that make another number or name are kept (3.5, 1/2, -5, 10 %, 2^3, C++), except commas
+    between thousands, and a text that has nothing else remains as it is: the answer "A" is not empty.
     """
     plain = unicodedata.normalize("NFKC", _COMMAND.sub(r"\1", text)).translate(_DASHES).casefold()
     plain = _THOUSANDS.sub("", re.sub(r"(?<=\d)\s+%", "%", plain))
@@ -63,7 +63,7 @@ class TextGrader(MarkedAnswers):
         found = super().read(response, question)
         if found.is_boxed or self._pattern or (found.answer is not None and _DELIMITED.search(response)):
             return found
-        said = without_thinking(response).said or response
+        said = self._said(response)
         if (announced := _announced(said, self._announcements)) is not None:
             return Reading(announced, rule="stated")
         line, is_of_thinking = said.strip(), said != response
@@ -75,6 +75,12 @@ class TextGrader(MarkedAnswers):
         """The words of each answer."""
         return [words(answer) for answer in answers]
 
+    def _said(self, response: str) -> str:
+        """The response without its thinking, or all of it if there is nothing else."""
+        parts = without_thinking(response)
+        is_excluded = parts.is_cut_off and self._unclosed_thinking == "exclude"
+        return parts.said if parts.said.strip() or is_excluded else response
+
 
 _DELIMITED = re.compile(r"####|</(?:final[_-]?)?answer>", re.IGNORECASE)
 _END = re.compile(
@@ -82,14 +88,13 @@ _END = re.compile(
     re.IGNORECASE,
 )
 """The end of a sentence, but not an abbreviation: "J. R. R. Tolkien", "Dr. No"."""
-_EMPTY_START = re.compile(r"[\s:*_]*")
+_EMPTY_START = re.compile(r"^[\s:*_]*")
 
 
 def _announced(text: str, further: tuple[str, ...]) -> str | None:
     """What follows the last "The answer is", up to the end of the sentence or line."""
     for place in places(text, further):
-        begin = _EMPTY_START.match(text, place.end)
-        tail = text[begin.end() if begin else place.end :]
+        tail = _EMPTY_START.sub("", text[place.end : place.end + 2 * _MAX_LINE_CHARS], count=1)
         end = _END.search(tail)
         answer = tail[: end.start() if end else None].strip().strip('*_`"“”$').strip()
         if 0 < len(answer) <= _MAX_LINE_CHARS:
@@ -163,9 +168,11 @@ class ChoiceGrader(TextGrader):
         """The letter if the marked answer is an option, else that answer."""
         options = _options(question.extra.get(self._column))
         found = super().read(response, question)
-        if found.answer is None and not self._pattern:
-            last = (without_thinking(response).said or response).strip().rpartition("\n")[2]
-            found = Reading(last, rule="line") if _LETTER.fullmatch(_bare(last)) else found
+        if found.answer is None and not self._pattern:  # an explanation may end with a line that is only the choice
+            last = _bare(self._said(response).strip().rpartition("\n")[2])
+            choice = _CHOICE.fullmatch(last)
+            if _LETTER.fullmatch(last) or words(choice[3] if choice else last) in options.values():
+                found = Reading(last, rule="line")
         letter = _letter(found.answer or "", options)
         if letter is None and found.rule == "stated" and not _CHOICE.match(_bare(found.answer or "")):
             found = MarkedAnswers.read(self, response, question)  # it knows what may follow a letter
@@ -190,7 +197,7 @@ _CHOICE = re.compile(
 
 
 def _bare(answer: str) -> str:
-    return _COMMAND.sub(r"\1", answer).translate(_DASHES).strip().strip("*_`$\"“”'").strip()
+    return _COMMAND.sub(r"\1", answer).replace("*", "").translate(_DASHES).strip().strip("_`$\"“”'").strip()
 
 
 def _options(column: Any) -> dict[str, str]:

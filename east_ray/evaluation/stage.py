@@ -150,7 +150,9 @@ def _responses(
 # ------------------------------------------------------------------------------------------------ judging, and metrics
 
 
-def judge_response(sample: Mapping[str, Any], grader: Grader, by_string: Grader, failures: Failures | None = None) -> dict[str, Any]:
+def judge_response(
+    sample: Mapping[str, Any], grader: Grader, by_string: Grader, failures: Failures | None = None
+) -> dict[str, Any]:
     """A row of records.SAMPLES with one response -> a row of records.GREEDY_ANSWERS.
 
     `grader` is the run's own, whose failures are counted; for `by_string` only equal texts are equal.
