@@ -180,10 +180,15 @@ def test_a_process_that_is_killed_between_two_questions_costs_no_answer() -> Non
     assert clustered(["yes"], QUESTION, grader).num_failed == 0
 
 
-def test_a_grader_that_cannot_be_loaded_in_its_process_ends_the_command() -> None:
-    Path("own.py").write_text(SOURCE + "\nclass Odd(Last):\n    def __setstate__(self, state):\n        1 / 0\n")
-    with pytest.raises(InputError, match=r"own:Odd cannot be loaded in a process of its own \(ZeroDivisionError"):
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("os._exit(4)", "ended its process (exit status 4)")],
+)
+def test_a_grader_that_cannot_be_loaded_in_its_process_ends_the_command(harm: str, said: str) -> None:
+    Path("own.py").write_text(SOURCE + f"\nclass Odd(Last):\n    def __setstate__(self, state):\n        {harm}\n")
+    with pytest.raises(InputError) as error:
         clustered(["yes"], QUESTION, own("Odd"))
+    assert str(error.value) == f"answers.grader: own:Odd cannot be loaded in a process of its own ({said})"
 
 
 def test_the_process_ends_with_its_owner_even_in_the_middle_of_a_response(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class FunctionGrader:
     """A user's function of (response, question): the answer's text, or None. Equal texts are equal answers."""
 
     def __init__(self, function: Callable[..., str | None], arguments: Mapping[str, Any]) -> None:
-        self.called_as = function.__qualname__
+        self.called_as = getattr(function, "__name__", type(function).__name__)
         self._function = functools.partial(function, **arguments)
 
     def read(self, response: str, question: Question) -> str | None:
@@ -104,7 +104,7 @@ def load(settings: AnswersConfig) -> Grader:
     if spelled in GRADERS:
         names = (*READ_WITH, "equivalence") if spelled == "math" else READ_WITH
         made_with = {name: getattr(settings, name) for name in names} | made_with
-    elif inspect.isfunction(kind):
+    elif callable(kind) and not inspect.isclass(kind):
         kind, made_with = FunctionGrader, {"function": kind, "arguments": made_with}
     try:
         grader: Grader = kind(**made_with)

@@ -63,6 +63,7 @@ class Isolated:
         self._connection: Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Callable[[], str | None] | None = None
+        self._has_started = False
 
     def read(self, response: str, question: Question) -> Reading:
         """The reading of one response. Raises GraderError."""
@@ -121,6 +122,8 @@ class Isolated:
                 self._connection.send_bytes(_json([method, asdict(question), list(texts)]))
             for _ in range(num_replies):
                 yield self._received(self._connection, end, f"{self._timeout_s:g} s (answers.grader_timeout_s)")
+        except OSError as error:  # e.g. the machine has no room for another process
+            raise _EndedError(f"has no process ({error})") from error
         except BaseException:  # of whatever kind: a reply that nobody waits for must not be taken for the next
             self._stop()
             raise
@@ -141,7 +144,7 @@ class Isolated:
     def _started(self) -> Connection:
         """Begin the process. Raises InputError if the grader cannot be loaded there."""
         ours, theirs = socketpair()
-        path = json.dumps([str(entry) for entry in dict.fromkeys([*self._path, *sys.path])])
+        path = json.dumps(list(dict.fromkeys([*doors.module_path(), *self._path])))
         with theirs:
             process = self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-c", _BOOT, path, str(theirs.fileno())],
@@ -152,10 +155,18 @@ class Isolated:
             )
         connection = Connection(ours.detach())
         self._end = weakref.finalize(self, _end, process, connection)
-        connection.send_bytes(_json(self._timeout_s))
-        connection.send_bytes(self._pickled)
-        if said := self._received(connection, time.monotonic() + _START_S, f"{_START_S:g} s to start"):
+        try:
+            with suppress(OSError):  # it has died: `_received` says how
+                connection.send_bytes(_json(self._timeout_s))
+                connection.send_bytes(self._pickled)
+            said = self._received(connection, time.monotonic() + _START_S, f"{_START_S:g} s to start")
+        except _EndedError as ended:
+            if self._has_started:
+                raise
+            said = str(ended)
+        if said:
             raise InputError(f"answers.grader: {self._spelled} cannot be loaded in a process of its own ({said})")
+        self._has_started = True
         return connection
 
 
