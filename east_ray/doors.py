@@ -105,13 +105,18 @@ def _fingerprint(module: str) -> tuple[Path, str] | None:
     return None if file is None else (file, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
+def module_path() -> list[str]:
+    """The places where a user's module may be, in the order of the search."""
+    entries = [Path(entry).absolute() for entry in sys.path]
+    in_path = [str(entry) for entry in entries if entry != Path.cwd() and not _is_run_directory(entry)]
+    return list(dict.fromkeys([*in_path, *_beside()]))
+
+
 @contextmanager
 def _searching() -> Iterator[None]:
     """While the block runs, sys.path has the places where a user's module may be, and only those."""
     before = sys.path[:]
-    entries = [Path(entry).absolute() for entry in before]
-    in_path = [str(entry) for entry in entries if entry != Path.cwd() and not _is_run_directory(entry)]
-    sys.path[:] = dict.fromkeys([*in_path, *_beside()])
+    sys.path[:] = module_path()
     importlib.invalidate_caches()
     try:
         yield

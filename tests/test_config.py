@@ -66,7 +66,11 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("weighting.mapping=pover", "or module:name; did you mean power?"),
         ("training.objective=dpoo", "expected sft, dpo, kto or module:name; did you mean dpo?"),
         ("questions.format=gsm", "expected auto, gsm8k, math, columns or module:name; did you mean gsm8k?"),
-        ("answers.grader=maths", "answers.grader: 'maths' given, expected math or module:name; did you mean math?"),
+        (
+            "answers.grader=maths",
+            "answers.grader: 'maths' given, expected math, choice, text, number or module:name; did you mean math?",
+        ),
+        ("answers.grader_timeout_s=0", "answers.grader_timeout_s: 0 given, expected greater than 0"),
         ("sampling.backend=vlm", "expected vllm, scripted or module:name; did you mean vllm?"),
         ("compare={grids: [{signals: [entrpy]}]}", "compare.grids.0.signals.0: 'entrpy' given, expected entropy,"),
         ("compare={baseline: sft-unifrom}", "baseline: no training is called sft-unifrom; did you mean sft-uniform?"),
@@ -208,7 +212,7 @@ def test_the_arms_of_a_comparison_are_named_after_their_parts() -> None:
 def test_a_configuration_of_an_earlier_version_has_the_defaults_of_what_joined() -> None:
     values = resolve(MINIMAL).model_dump()
     joined = {
-        "answers": ["grader", "grader_args", "responses"],
+        "answers": ["grader", "grader_args", "grader_timeout_s", "responses"],
         "questions": ["extra_columns"],
         "sampling": ["backend"],
     }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from east_ray.answers import graders
 from east_ray.answers.graders import MathGrader
-from east_ray.answers.grading import Graded, Reading, Tally, clustered, measured
+from east_ray.answers.grading import Graded, Reading, Tally, clustered, measured, reference_check
 from east_ray.answers.stage import answers_table, graded_rows, paired, write_answers
 from east_ray.config import AnswersConfig, InputError
 from east_ray.records import ANSWERS, SAMPLES, Cluster, Question
@@ -166,11 +166,26 @@ def test_a_grader_of_a_user_s_own() -> None:
         ({"keys": lambda self, answers, question: [[] for _ in answers]}, "Broken.keys raised TypeError"),
     ],
 )
-def test_a_grader_that_fails_is_named_with_the_question(methods: dict[str, Any], message: str) -> None:
+def test_where_a_grader_fails_there_is_no_answer_and_the_first_error_is_named(
+    methods: dict[str, Any], message: str
+) -> None:
     grader = type("Broken", (FirstWord,), methods)()
-    with pytest.raises(InputError, match=message) as error:
-        clustered(["yes"], Question("q7", "?", "no"), grader)
-    assert "answers.grader" in str(error.value) and "question q7" in str(error.value)
+    graded = clustered(["yes", "yes"], Question("q7", "?", "no"), grader)
+    assert graded.clusters == [Cluster(None, 2, False)] and graded.num_failed == 2
+    assert graded.error is not None and message in graded.error and graded.error.endswith("(question q7)")
+
+
+def test_other_responses_keep_their_answers() -> None:
+    class Picky(FirstWord):
+        def read(self, response: str, question: Question) -> str | None:
+            if response == "bad":
+                raise ValueError("a bad one\nand more")
+            return super().read(response, question)
+
+    graded = clustered(["yes", "bad", "", "yes", "bad"], Question("q", "?", "yes"), Picky())
+    assert graded.clusters == [Cluster(None, 3, False), Cluster("yes", 2, True)]
+    assert (graded.num_failed, graded.error) == (2, "Picky.read raised ValueError: a bad one (question q)")
+    assert reference_check(type("Broken", (Picky,), {"can_use": lambda self, answer: 1 / 0})())("yes")
 
 
 def test_a_grader_is_made_with_its_arguments_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +194,7 @@ def test_a_grader_is_made_with_its_arguments_or_refused(tmp_path: Path, monkeypa
         "    def read(self, response, question):\n        return response if response.endswith(self.mark) else None\n"
         "    def keys(self, answers, question):\n        return answers\n"
         "class Mute:\n    def read(self, response, question):\n        return None\n"
+        "class Locked(Loud):\n    def __init__(self):\n        import threading\n        self.lock = threading.Lock()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     grader = graders.load(AnswersConfig(grader="my_graders:Loud", grader_args={"mark": "?"}))
@@ -188,7 +204,8 @@ def test_a_grader_is_made_with_its_arguments_or_refused(tmp_path: Path, monkeypa
             {"grader": "my_graders:Loud", "grader_args": {"size": 1}},
             "grader_args: my_graders:Loud cannot be made",
         ),
-        ({"grader": "my_graders:Mute"}, "my_graders:Mute has no method keys; expected read and keys"),
+        ({"grader": "my_graders:Mute"}, "my_graders:Mute has no method keys; expected read and keys, or a function"),
+        ({"grader": "my_graders:Locked"}, "my_graders:Locked cannot be pickled"),
         ({"grader": "my_graders:Soft"}, "my_graders:Soft"),
         ({"grader": "no_such_module:Soft"}, "no_such_module"),
     ]:
@@ -221,7 +238,7 @@ def test_answers_lie_beside_the_samples_part_for_part(tmp_path: Path, local_ray:
     for number in range(3):
         (folder / "samples").write_part(pa.Table.from_pylist(rows[number::3], SAMPLES), f"part-{number}.parquet")
     (counts,) = write_answers(folder / "samples", folder / "answers", MathGrader())
-    assert counts == {"num_questions": 9, "num_responses": 36, "num_answerless": 9}
+    assert counts == {"num_questions": 9, "num_responses": 36, "num_answerless": 9, "num_failed": 0, "error": ""}
     assert (folder / "answers").names() == (folder / "samples").names()
     columns = ["question_id", "responses.list.element.text"]
     found = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -104,18 +105,43 @@ def test_a_stream_that_fails_ends_with_an_error_without_internals() -> None:
     assert event["error"] == {"message": "internal error", "type": "InternalServerError", "code": 500}
 
 
-def test_a_grader_that_fails_is_named_and_what_it_says_stays_inside(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_where_the_grader_fails_there_is_no_answer_and_what_it_says_stays_inside(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     class FailingGrader(MathGrader):
         def read(self, response: str, question: Question) -> Any:
-            raise KeyError(f"secret: {response}")
+            if response == "secret":
+                raise KeyError(f"it is: {response}")
+            return super().read(response, question)
 
-    asking, request = solver(ScriptedEngine("one"), FailingGrader()), SolveRequest(question="?", responses=1)
-    with pytest.raises(HTTPException) as error:
-        asyncio.run(asking.solve(asking.prepare(request)))
-    assert (error.value.status_code, error.value.detail) == (500, "the grader failed on a response")
-    (event,) = events(asking, request.model_copy(update={"stream": True}))
-    assert event["error"]["message"] == "the grader failed on a response"
-    assert "KeyError" in caplog.text and "secret" not in caplog.text
+    asking = solver(ScriptedEngine("secret", r"\boxed{3}", "secret"), FailingGrader())
+    request = SolveRequest(question="?", responses=3, stream=stream)
+    if stream:
+        solution = events(asking, request)[-1]["solution"]
+    else:
+        solution = vars(asyncio.run(asking.solve(asking.prepare(request))))
+    assert (solution["answer"], solution["num_answerless"]) == ("3", 2)
+    assert "the grader failed on 2 responses, first: FailingGrader.read raised KeyError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_grader_that_takes_long_does_not_block_the_event_loop() -> None:
+    class SlowGrader(MathGrader):
+        def read(self, response: str, question: Question) -> Any:
+            time.sleep(0.5)
+            return super().read(response, question)
+
+    async def ticks_while_grading() -> int:
+        asking = solver(ScriptedEngine(r"\boxed{3}"), SlowGrader())
+        grading = asyncio.create_task(asking.solve(asking.prepare(SolveRequest(question="?", responses=1))))
+        num_ticks = 0
+        while not grading.done():
+            await asyncio.sleep(0.01)
+            num_ticks += 1
+        return num_ticks
+
+    assert asyncio.run(ticks_while_grading()) > 10
 
 
 def test_the_page_holds_nothing_but_its_own_script() -> None:

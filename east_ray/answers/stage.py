@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from east_ray.answers import graders
-from east_ray.answers.grading import Graded, Grader, clustered
+from east_ray.answers.grading import Failures, Graded, Grader, clustered
 from east_ray.config import InputError
 from east_ray.records import ANSWERS, CLUSTER, Cluster, Question
 from east_ray.storage import Folder
@@ -20,8 +20,6 @@ _QUESTIONS_AT_ONCE = 64
 _TEXTS = "responses.list.element.text"
 #: The columns of ``samples/`` that a grader sees, besides the texts.
 _QUESTION = ["question_id", "question", "reference_answer", "reference_solution", "level", "subject", "extra"]
-#: The settings of the section `answers` on which the contents of ``answers/`` depend.
-_READ_WITH = {"grader", "grader_args", "equivalence", "last_number"}
 _RESPONSE = ANSWERS.field("responses").type.value_type
 
 
@@ -33,36 +31,46 @@ def grade_responses(round_: Round) -> None:
     grader = graders.load(round_.config.answers)
     with stages.recording("answers") as record, round_.progress.stage("answers", None, "questions") as line:
         (stages / "answers").clear()
-        sums = dict.fromkeys(("num_questions", "num_responses", "num_answerless"), 0)
+        sums, failures = dict.fromkeys(("num_questions", "num_responses", "num_answerless"), 0), Failures()
         for counts in write_answers(stages / "samples", stages / "answers", grader):
             sums = {name: sums[name] + int(counts[name]) for name in sums}
-            line.advance(int(counts["num_questions"]), f"{sums['num_responses']:,} responses")
-        record.counts = sums
+            failures.add(counts["num_failed"], counts["error"] or None)
+            said = f" · grader failed on {failures.num_responses:,}" if failures.num_responses else ""
+            line.advance(int(counts["num_questions"]), f"{sums['num_responses']:,} responses{said}")
+        record.counts = sums | failures.counts
+    failures.report(round_.progress.say, sums["num_responses"])
 
 
 def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[dict[str, Any]]:
-    """Grade all parts of `samples`. Yields num_questions, num_responses and num_answerless of each finished task."""
+    """Grade all parts of `samples`.
 
-    def work(parts: Sequence[str]) -> dict[str, int]:
+    Yields num_questions, num_responses and num_answerless of each finished task, and on how many responses the grader
+    failed (num_failed), with the first error.
+    """
+
+    def work(parts: Sequence[str]) -> dict[str, Any]:
         counts = {"num_questions": 0, "num_responses": 0, "num_answerless": 0}
+        failures = Failures()
         for part in parts:
-            table = _graded_part(samples, part, grader)
+            table = _graded_part(samples, part, grader, failures)
             answers.write_part(table, part.rpartition("/")[2])
             of_responses = pa.chunked_array(table["responses"]).combine_chunks().flatten()
             counts["num_questions"] += table.num_rows
             counts["num_responses"] += len(of_responses)
             counts["num_answerless"] += of_responses.field("answer").null_count
-        return counts
+        return {**counts, "num_failed": failures.num_responses, "error": failures.error or ""}
 
     yield from run_tasks(work, part_groups(samples))
 
 
-def _graded_part(samples: Folder, part: str, grader: Grader) -> pa.Table:
+def _graded_part(samples: Folder, part: str, grader: Grader, failures: Failures) -> pa.Table:
     tables = [ANSWERS.empty_table()]
     for batch in samples.batches([*_QUESTION, _TEXTS], [part], max_rows=_QUESTIONS_AT_ONCE):
         of_question = [name for name in _QUESTION if name in batch.schema.names]  # old runs lack some columns
         questions = [Question.of(row) for row in batch.select(of_question).to_pylist()]
         graded = [clustered(*pair, grader) for pair in zip(texts_of(batch), questions, strict=True)]
+        for one in graded:
+            failures.add(one.num_failed, one.error)
         tables.append(answers_table(questions, graded))
     return pa.concat_tables(tables)
 

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Section
+from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
 
 SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
 MappingName = Annotated[str, Part("power", "sigmoid")]
 ObjectiveName = Annotated[str, Part("sft", "dpo", "kto")]
+Announcement = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
 
 
 class QuestionsConfig(Section):
@@ -36,7 +37,7 @@ class QuestionsConfig(Section):
     id_column: str | None = None
     """With format columns: a column of unique names; by default the file's name and the row's number."""
     extra_columns: list[str] = []
-    """Further columns to keep. A grader of your own finds them in `question.extra`."""
+    """Further columns to keep. A grader finds them in `question.extra`, e.g. the options of the grader choice."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Leave out this many questions from the beginning."""
     max_questions: Annotated[int, Field(ge=1)] | None = None
@@ -67,6 +68,8 @@ class SamplesConfig(Section):
     """If responses are objects: the field of the number of tokens; it may be missing."""
     id_column: str | None = None
     """A column of unique names of the questions; by default the file's name and the row's number."""
+    extra_columns: list[str] = []
+    """Further columns to keep, for a grader: see `questions.extra_columns`."""
 
 
 class PromptConfig(Section):
@@ -161,16 +164,30 @@ class EnginePoolConfig(Section):
 class AnswersConfig(Section):
     """How final answers are found and compared."""
 
-    grader: Annotated[str, Part("math")] = "math"
-    """What reads an answer from a response and compares answers: math, or a class of your own (module:name)."""
+    grader: Annotated[str, Part("math", "choice", "text", "number")] = "math"
+    """What reads an answer from a response and compares answers. math: equal mathematically; choice: the letter of an
+    option; text: the same words; number: equal when rounded; module:name: a class or function of your own."""
     grader_args: dict[str, Any] = {}
-    """Arguments of a grader of your own. The settings of math are `equivalence` and `last_number`."""
+    """Arguments of a grader of your own, {options: COLUMN} of choice, or {digits: 3} of number."""
+    grader_timeout_s: Annotated[float, Field(gt=0, le=86400)] = 10.0
+    """Seconds that a grader of your own may take to read the responses to a question, and again to compare their
+    answers. A response that it fails on, or is at when the time is over, has no answer."""
     equivalence: Literal["math", "string"] = "math"
-    """math: mathematically equal answers share a cluster; string: only equal strings do, as in the authors' code."""
+    """Of the grader math. math: mathematically equal answers share a cluster; string: only equal strings do, as in the
+    authors' code."""
     no_answer: Literal["cluster", "exclude"] = "cluster"
     """Responses without an answer: one cluster of their own, as in the authors' code, or excluded from the entropy."""
     last_number: bool = False
     """Take the last number of a response that states no answer explicitly."""
+    unclosed_thinking: Literal["count", "exclude"] = "count"
+    """Thinking that a response never closes, as when its tokens ran out: count takes an answer from it, exclude none.
+    Where the prompt opens the thinking, such a response looks like one without thinking."""
+    announcements: list[Announcement] = []
+    """Further words that announce an answer, e.g. [Ergebnis, my solution]. Built in are those of some 50 languages."""
+    pattern: Pattern | None = None
+    """A regular expression of RE2 with one group, which finds the answer instead of all other rules, e.g.
+    "(?m)^Answer: (.+)$". The last match counts, in the last 20,000 characters. Such an answer has no box: see
+    `selection.require_boxed`."""
     responses: Annotated[int, Field(ge=1)] | None = None
     """Use only the first so many responses of each question; by default all."""
 

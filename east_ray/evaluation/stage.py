@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.answers import graders
-from east_ray.answers.grading import Grader, clustered, reference_check
+from east_ray.answers.grading import Failures, Grader, clustered, reference_check
 from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
 from east_ray.evaluation import estimators
 from east_ray.questions.stage import askable_questions
@@ -107,7 +107,10 @@ def held_out_answers(
     responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record.counts)
     only_text = {"grader": "math", "grader_args": {}, "equivalence": "string"}
     grader, by_string = graders.load(settings), graders.load(settings.model_copy(update=only_text))
-    rows = [judge_response(row, grader, by_string) for row in responses]
+    failures = Failures()
+    rows = [judge_response(row, grader, by_string, failures) for row in responses]
+    record.counts |= failures.counts
+    failures.report(round_.progress.say, len(rows))
     return pa.Table.from_pylist(rows, schema=records.GREEDY_ANSWERS).sort_by(_ORDER)
 
 
@@ -119,7 +122,10 @@ def sampled_answers(round_: Round, held_out: pa.Table, models: Mapping[str, str]
     counts = record.counts["sampled"] = {}
     responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
     grader = graders.load(config.answers)
-    rows = [judge_responses(row, grader) for row in responses]
+    failures = Failures()
+    rows = [judge_responses(row, grader, failures) for row in responses]
+    counts |= failures.counts
+    failures.report(round_.progress.say, sum(row["num_responses"] for row in rows))
     return pa.Table.from_pylist(rows, schema=records.SAMPLED_ANSWERS).sort_by(_ORDER)
 
 
@@ -144,14 +150,18 @@ def _responses(
 # ------------------------------------------------------------------------------------------------ judging, and metrics
 
 
-def judge_response(sample: Mapping[str, Any], grader: Grader, by_string: Grader) -> dict[str, Any]:
+def judge_response(
+    sample: Mapping[str, Any], grader: Grader, by_string: Grader, failures: Failures | None = None
+) -> dict[str, Any]:
     """A row of records.SAMPLES with one response -> a row of records.GREEDY_ANSWERS.
 
-    `grader` is the run's own; for `by_string` only equal texts are equal.
+    `grader` is the run's own, whose failures are counted; for `by_string` only equal texts are equal.
     """
     (response,) = sample["responses"]
     question = records.Question.of(sample)
     graded, as_text = (clustered([response["text"]], question, one) for one in (grader, by_string))
+    if failures is not None:
+        failures.add(graded.num_failed, graded.error)
     return {name: sample[name] for name in ("model", "question_id", "level", "subject", "reference_answer")} | {
         "response": response["text"],
         "finish_reason": response["finish_reason"],
@@ -161,10 +171,12 @@ def judge_response(sample: Mapping[str, Any], grader: Grader, by_string: Grader)
     }
 
 
-def judge_responses(sample: Mapping[str, Any], grader: Grader) -> dict[str, Any]:
-    """A row of samples with several responses -> a row of records.SAMPLED_ANSWERS."""
+def judge_responses(sample: Mapping[str, Any], grader: Grader, failures: Failures | None = None) -> dict[str, Any]:
+    """Samples of a question -> a row of records.SAMPLED_ANSWERS; the grader's failures are counted."""
     responses = sample["responses"]
     graded = clustered([response["text"] for response in responses], records.Question.of(sample), grader)
+    if failures is not None:
+        failures.add(graded.num_failed, graded.error)
     return {name: sample[name] for name in ("model", "question_id", "level", "subject")} | {
         "num_responses": len(responses),
         "num_correct": sum(cluster.num_responses for cluster in graded.clusters if cluster.is_correct),

@@ -69,7 +69,9 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
         "".join(filter(None, texts)).encode()
     except UnicodeEncodeError:
         raise InputError("half of a surrogate pair, which is not text") from None
-    return asked | {"extra": _extra(row.get("extra")), "model": "given", "responses": found}
+    kept = {name: cell(row, name) for name in columns.extra_columns}
+    extra = json.dumps(kept, default=str) if kept else _extra(row.get("extra"))
+    return asked | {"extra": extra, "model": "given", "responses": found}
 
 
 def why_set_aside(sample: Row, can_use: questions.CanUse = answers.is_parsable_reference) -> SetAside | None:
@@ -230,7 +232,7 @@ def _rows(
         yield from ((number, line) for number, line in lines if line is None or line.strip())
         return
     required = (columns.question_column, columns.reference_answer_column, columns.responses_column)
-    wanted = {*required, columns.id_column, "level", "subject", "type", "extra"}
+    wanted = {*required, *columns.extra_columns, columns.id_column, "level", "subject", "type", "extra"}
     try:
         with filesystem.open_input_file(piece.path) as file:
             # Buffered, a row group is read page by page; many writers put a whole file into one.

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, NoReturn
 from uuid import uuid4
@@ -33,6 +34,9 @@ from east_ray.serving.settings import ServingConfig
 
 #: Number of responses if the request names none; the server's limit may be lower.
 DEFAULT_NUM_RESPONSES = 16
+
+#: Gradings that are under way at the same time; those of a user's own grader wait for its one process.
+_GRADING_THREADS = 8
 
 logger = logging.getLogger("ray.serve")
 
@@ -90,6 +94,10 @@ class Solving:
     no_answer: Literal["cluster", "exclude"] = "cluster"
     abstain_above: float | None = None
     """The largest entropy, in nats, with which an answer is given; None: always."""
+    num_failed: int = 0
+    """Responses that have no answer because the grader failed on them."""
+    error: str | None = None
+    """How the grader failed first."""
 
     def __post_init__(self) -> None:
         self._tally = Tally(self.question, self.grader)
@@ -103,6 +111,7 @@ class Solving:
     def solution(self) -> Solution:
         """The solution by all responses so far; without responses, no answer and entropy 0."""
         graded, num_responses = self._tally.graded(), len(self._responses)
+        self.num_failed, self.error = graded.num_failed, graded.error
         answered = [cluster for cluster in graded.clusters if cluster.answer is not None]
         entropy = measured("", graded.clusters, self.no_answer).entropy
         majority = answered[0] if answered else None
@@ -191,6 +200,8 @@ class Solver:
         self._engine, self._tokenizer, self._grader, self._count = engine, tokenizer, grader, count
         self._name, self._limits, self._prompt = settings.name, settings.limits, settings.prompt
         self._no_answer = settings.answers.no_answer
+        # Threads of its own: a grader that hangs keeps its thread, and others on this event loop need threads too.
+        self._threads = ThreadPoolExecutor(_GRADING_THREADS, thread_name_prefix="grading")
 
     def prepare(self, request: SolveRequest) -> EngineRequest:
         """The request for the engine. Raises HTTPException 400 if the limits or the model's context do not allow it."""
@@ -226,7 +237,7 @@ class Solver:
             raise self._engine.dead_error
 
     async def solve(self, asked: EngineRequest) -> SolveResult:
-        """The result of all responses. Raises HTTPException 500 if the grader fails."""
+        """The result of all responses. Raises HTTPException 500 if the grader cannot be loaded."""
         try:
             *_, (_, solution) = [part async for part in self._parts(asked)]
         except InputError as error:
@@ -252,7 +263,7 @@ class Solver:
         """Responses that finish together, and the solution by all so far; the complete one is counted."""
         question, abstain_above = Question("", asked.request.question), asked.request.abstain_above
         solving = Solving(question, self._grader, no_answer=self._no_answer, abstain_above=abstain_above)
-        prompt = {"prompt_token_ids": asked.token_ids}
+        prompt, loop = {"prompt_token_ids": asked.token_ids}, asyncio.get_running_loop()
         async with contextlib.aclosing(self._engine.generate(prompt, asked.params, f"solve-{uuid4().hex}")) as outputs:
             async for output in outputs:
                 ended = [one for one in output.outputs if one.finish_reason is not None]
@@ -260,10 +271,11 @@ class Solver:
                     raise RuntimeError("the engine aborted a response")
                 if ended:
                     finished = [ServedResponse(x.text, len(x.token_ids), x.finish_reason == "length") for x in ended]
-                    await asyncio.to_thread(solving.add, finished)
-                    solution = await asyncio.to_thread(solving.solution)
+                    await loop.run_in_executor(self._threads, solving.add, finished)
+                    solution = await loop.run_in_executor(self._threads, solving.solution)
                     if solution.num_responses == asked.params.n:
                         self._count(solution)
+                        _log_failures(solving)
                     yield finished, solution
 
     def _result(self, solution: Solution, asked: EngineRequest) -> SolveResult:
@@ -279,8 +291,15 @@ def end_replica(path: str, error: Exception) -> NoReturn:
 def _explained(error: Exception) -> str:
     """What a client is told of an error, which is logged without its message: that may contain a prompt."""
     is_grader = isinstance(error, InputError)  # of all that answers a request, only grading raises it
-    logger.error("/v1/solve failed: %s", type(error.__cause__ if is_grader else error).__name__)
-    return "the grader failed on a response" if is_grader else "internal error"
+    logger.error("/v1/solve failed: %s", type(error).__name__)
+    return "the grader cannot be used" if is_grader else "internal error"
+
+
+def _log_failures(solving: Solving) -> None:
+    """Log the failures of the grader without what it says, which may contain a response."""
+    if solving.num_failed:
+        said, _, _ = (solving.error or "").partition(":")
+        logger.error("/v1/solve: the grader failed on %d responses, first: %s", solving.num_failed, said)
 
 
 def _event(values: dict[str, Any]) -> str:
