@@ -34,7 +34,9 @@ ANNOUNCEMENTS = {
     "Bulgarian": Language("отговор", "е", True),
     "Burmese": Language("အဖြေ", "မှာ|သည်"),
     "Catalan": Language("resposta|resultat", "és|es", True),
-    "Chinese": Language("答案|答覆|答复|答|最终结果|最終結果|结果|結果", "是|为|為|等于|等於"),
+    "Chinese": Language(
+        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選", "是|为|為|等于|等於|选|選"
+    ),
     "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True),
     "Czech, Slovak": Language("odpověď|odpoveď|výsledek|výsledok", "je", True),
     "Danish, Norwegian, Swedish": Language("svar|svaret|resultatet", "er|är|blir", True),
@@ -88,11 +90,12 @@ ANNOUNCEMENTS = {
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
 _SEPARATOR = r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|[:：∶ঃ—])[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
-_VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$))"
+_VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _VERB = (
     r"\s{1,4}(?:is|are|was|were|equals|becomes|reads|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be"
-    r"|(?:will|would|should|must|can|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be)\b[ \t]*[:=]?"
+    r"|(?:will|would|should|must|can|may|might|could|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be"
+    r"|of(?=\s+[*$\\(]{0,3}[-−]?[\d$\\]))\b[ \t]*[:=]?"
 )
 _ENGLISH = {
     "answer": re.compile(rf"s?(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE),
@@ -133,15 +136,21 @@ class _Word(NamedTuple):
 def places(text: str, further: tuple[str, ...] = (), begin: int = 0) -> list[Place]:
     """The announcements of a text after the place `begin`, from the last to the first."""
     rest = text[begin:]
-    lowered = rest.lower()
-    if len(lowered) != len(rest):  # İ has two characters in lower case
-        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in rest)
+    lowered = lower_case(rest)
     words = [word for word in _words(further, text.isascii()) if word.text in lowered]
     hits = [(begin + place, len(word.text), word) for word in words for place in _last_places(word.text, lowered)]
     hits.sort(key=lambda hit: hit[:2], reverse=True)
     announced = [_announcement(text, place, word) for place, _, word in hits[:_MAX_PLACES]]
     lines = [Place(match.start(), match.end(), True) for match in _LINE_A.finditer(text, begin)] if "A:" in rest else []
     return sorted([*filter(None, announced), *lines[-_MAX_PLACES:]], reverse=True)
+
+
+def lower_case(text: str) -> str:
+    """The text in lower case, of the same length."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)  # İ has two characters in lower case
 
 
 def writes_decimal_comma(text: str) -> bool:

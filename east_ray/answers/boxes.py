@@ -68,6 +68,7 @@ _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5}
 _DRAWN_BOX = re.compile(
     r"[┌╔╭┏][─═━]{1,80}[┐╗╮┓][ \t]{0,9}\n[ \t]{0,9}[│║┃|]([^\n│║┃|]{1,300})[│║┃|][ \t]{0,9}\n[ \t]{0,9}[└╚╰┗]"
 )
+_MARKED_BOX = re.compile(r"<\|begin_of_box\|>([^|]{1,2000})<\|end_of_box\|>")
 _INTRODUCED = re.compile(
     r"\s*(?:\\(?:text|textbf|mathrm|mbox|mathbf)\s*\{)?\s*(?:the\s+)?(?:final\s+|correct\s+)?answers?\s*"
     r"(?:(?:is|are|[:=])\s*)*(?P<closes>\}?)\s*(?:(?:is|are|[:=])\s*)*(?P<rest>.+)",
@@ -100,7 +101,7 @@ def boxed_answer(text: str) -> Boxes | None:
     if not openings and "oxed" in text:
         openings = list(_BOX_WITHOUT_BACKSLASH.finditer(text))
     if not openings:
-        return _drawn_box(text)
+        return None
     boxes, is_cut_off = _complete_boxes(text, openings)
     filled = [box for box in boxes if not is_placeholder(box.content)]
     if not filled:
@@ -110,10 +111,11 @@ def boxed_answer(text: str) -> Boxes | None:
     return Boxes(", ".join(contents), chosen[-1].end)
 
 
-def _drawn_box(text: str) -> Boxes | None:
-    """The last box that is drawn in characters: ┌──┐│ 5 │└──┘."""
-    drawn = list(_DRAWN_BOX.finditer(text)) if any(corner in text for corner in "┌╔╭┏") else []
-    return Boxes(drawn[-1][1].strip() or None, drawn[-1].end(), "empty") if drawn else None
+def drawn_box(text: str) -> str | None:
+    """The last answer between <|begin_of_box|> and <|end_of_box|>, or in a box of characters ┌──┐│5│└──┘."""
+    found = [*_DRAWN_BOX.finditer(text)] if any(corner in text for corner in "┌╔╭┏") else []
+    found += [*_MARKED_BOX.finditer(text)] if "_box|>" in text else []
+    return found[-1][1].strip() or None if found else None
 
 
 def _complete_boxes(text: str, openings: Sequence[re.Match[str]]) -> tuple[list[Box], bool]:

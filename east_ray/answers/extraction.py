@@ -31,13 +31,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from east_ray.answers.announcements import places, writes_decimal_comma
-from east_ray.answers.boxes import boxed_answer
+from east_ray.answers.announcements import lower_case, places, writes_decimal_comma
+from east_ray.answers.boxes import boxed_answer, drawn_box
 from east_ray.answers.sentences import (
     MAX_TAIL_CHARS,
     VALUE_START,
     announced,
-    end_of_chain,
     is_cut_off,
     is_placeholder,
     is_unfinished,
@@ -138,11 +137,17 @@ def _marked(text: str, further: tuple[str, ...]) -> Extraction:
         part = text[start:end]
         found = _in_box(part, further)
         if found is None or found.reason == "empty":
-            found = _after_hashes(part) or _in_tags(part, further) or _after_words(part, further) or found
+            drawn = drawn_box(part)
+            found = (_explicit(drawn, part) if drawn else None) or _by_marks_or_words(part, further) or found
         if found is not None and found.answer is not None:
             return found
         without_answer = without_answer or found
     return without_answer or Extraction(None, "none")
+
+
+def _by_marks_or_words(part: str, further: tuple[str, ...]) -> Extraction | None:
+    """The answer after hashes, in tags, or after words that announce it. None: nothing marks one."""
+    return _after_hashes(part) or _in_tags(part, further) or _after_words(part, further)
 
 
 def _explicit(answer: str, text: str = "", boxed: bool = False) -> Extraction:
@@ -211,7 +216,7 @@ _NOT_WORDS = re.compile(
 )
 _TAGS = ("answer", "final_answer", "finalanswer", "final-answer")
 _IS_THE_ANSWER = re.compile(
-    r"\bis\s+(?:our|the|my)\s+(?:(?:final|correct|right)\s+)?(?:answer|option\b|choice\b)", re.IGNORECASE
+    r"\b(?:is|as)\s+(?:our|the|my|your)\s+(?:(?:final|correct|right)\s+)?(?:answer|option\b|choice\b)", re.IGNORECASE
 )
 _CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s+\(?([A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right)", re.IGNORECASE)
 
@@ -229,13 +234,13 @@ def _after_hashes(text: str) -> Extraction | None:
         if _PLAIN_VALUE.fullmatch(content) or (is_last and (VALUE_START.match(content) or _SHORT.fullmatch(content))):
             if is_last and is_cut_off(content):
                 return Extraction(None, "truncated")
-            return _explicit(end_of_chain(content), text)
+            return _explicit(announced(content) or content, text)
     return None
 
 
 def _in_tags(text: str, further: tuple[str, ...]) -> Extraction | None:
     """The content of the last <answer>…</answer>, or the answer that its words announce."""
-    lower = text.lower()
+    lower = lower_case(text)
     if "/" not in lower or "answer" not in lower:
         return None
     for name, (opening, closing) in itertools.product(_TAGS, (("<", ">"), ("[", "]"))):
