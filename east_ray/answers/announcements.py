@@ -211,6 +211,7 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
 @functools.lru_cache(maxsize=256)
 def _grammar(verbs: str, whole: bool) -> re.Pattern[str]:
     """What stands between the name of the answer and the answer in a language other than English."""
+    verbs = "|".join(sorted(verbs.split("|"), key=len, reverse=True))
     some = r"(?:\s[^\W\d]{1,14}){0,2}" if whole else r"[^\d\n,，。.:：$\\]{0,16}?"
     more = r"(?:\s[^\W\d]{1,14}){0,6}?" if whole else some
     space, end = (r"\s{1,4}", r"(?![^\W\d])") if whole else (r"\s{0,4}", "")

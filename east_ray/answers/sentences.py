@@ -211,7 +211,7 @@ def _words_first(sentence: str) -> str | None:
 _GROUPING = re.compile(r"(?<=\d)(?:,|\{,\}|\\[,!])+(?=\d{3}(?!\d))")
 _NO_CHAIN = re.compile(r"[,;<>≤≥≠&]|\\(?:le|ge|ne|lt|gt|text|begin|or|and|quad)|\b(?:or|and)\b")
 _COMPUTATION = re.compile(
-    r"(?=.*[\d}) ][-−+*/^×÷·!\\]|\\)"
+    r"(?=.*[\d}) ][-−+*/^×÷·!\\x]|\\)"
     r"(?:[\d\s.,+*/^!%()\[\]{}$·×÷−-]|(?<=[\d ])x(?=[\d ])|\\(?:times|cdot|div|[dt]?frac|sqrt|left|right|\$|%))*"
 )
 _BARE_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?")
