@@ -190,11 +190,12 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
         return tuple(word for word in _words(further, False) if word.text.isascii())
     verbs_of: dict[str, list[str]] = {}
     every_verb = "|".join(filter(None, (language.verbs for language in ANNOUNCEMENTS.values())))
-    users = Language("|".join(map(str.lower, further)), f"is|are|{every_verb}")
-    for language in [*ANNOUNCEMENTS.values(), users]:
-        for name in filter(None, language.names.split("|")):
-            for spelled in {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}:
-                verbs_of.setdefault(spelled, []).append(language.verbs)
+    users = [name.strip().lower() for name in further]
+    table = [(language.names.split("|"), language.verbs) for language in ANNOUNCEMENTS.values()]
+    for names, verb in [*table, (users, f"is|are|{every_verb}")]:
+        for name in names:
+            for spelled in dict.fromkeys((unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+                verbs_of.setdefault(spelled, []).append(verb)
     of_english = set(ANNOUNCEMENTS["English"].names.split("|"))
     found = []
     for name, verbs in verbs_of.items():
@@ -202,17 +203,17 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
         after = (
             _ENGLISH.get(name, _ENGLISH_OPTION)
             if name in of_english
-            else _grammar("|".join(filter(None, verbs)), whole)
+            else _grammar("|".join(filter(None, verbs)), whole, len(name))
         )
-        found.append(_Word(name, whole, after, anywhere=not whole or name in further))
+        found.append(_Word(name, whole, after, anywhere=(not whole and len(name) > 1) or name in users))
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=256)
-def _grammar(verbs: str, whole: bool) -> re.Pattern[str]:
+def _grammar(verbs: str, whole: bool, length: int) -> re.Pattern[str]:
     """What stands between the name of the answer and the answer in a language other than English."""
     verbs = "|".join(sorted(verbs.split("|"), key=len, reverse=True))
-    some = r"(?:\s[^\W\d]{1,14}){0,2}" if whole else r"[^\d\n,，。.:：$\\]{0,16}?"
+    some = r"(?:\s[^\W\d]{1,14}){0,2}" if whole else rf"[^\d\n,，。.:：$\\]{{0,{0 if length == 1 else 12}}}?"
     more = r"(?:\s[^\W\d]{1,14}){0,6}?" if whole else some
     space, end = (r"\s{1,4}", r"(?![^\W\d])") if whole else (r"\s{0,4}", "")
     verb = rf"{more}{space}(?:{verbs}){end}[ \t]*[:：=]?" if verbs else r"(?!)"

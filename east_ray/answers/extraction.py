@@ -37,6 +37,7 @@ from east_ray.answers.sentences import (
     MAX_TAIL_CHARS,
     VALUE_START,
     announced,
+    begins_with_value,
     is_cut_off,
     is_placeholder,
     is_unfinished,
@@ -172,6 +173,7 @@ def _with_decimal_point(answer: str, text: str) -> str:
 # ------------------------------------------------------------------------------------------------------ box and pattern
 
 
+_LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 _IS_VALUE = re.compile(r"\d|\\|^[A-Z]$")
 
 
@@ -190,8 +192,8 @@ def _in_box(part: str, further: tuple[str, ...]) -> Extraction | None:
 
 
 def _characters(answer: str) -> str:
-    r"""The letters and digits, by which 10,455 after $\boxed{10{,}455}$ says the same."""
-    return "".join(c for c in answer if c.isalnum())
+    r"""The digits and names without words, by which "10,455 apples" after \boxed{10{,}455} says the same."""
+    return "".join(c for c in _LONG_WORD.sub("", answer) if c.isalnum()) or answer
 
 
 def _matched(text: str, pattern: re.Pattern[str]) -> Extraction:
@@ -265,6 +267,8 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
         if after_box and not place.opens_line and not text[: place.start].rstrip().lower().endswith("final"):
             continue
         tail = text[place.end : place.end + MAX_TAIL_CHARS]
+        if after_box and not begins_with_value(tail):
+            continue
         if place.end + MAX_TAIL_CHARS >= len(text) and is_unfinished(tail):
             return Extraction(None, "truncated")
         if (answer := announced(tail)) is not None and not is_placeholder(answer):

@@ -14,7 +14,8 @@ _MARKUP_TAG = re.compile(
 )
 _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|hence|then|for\s+sure|indeed|exactly|precisely|equal\s+to"
-    r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice)\b"
+    r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
+    r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
     r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
@@ -23,6 +24,7 @@ _SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।�
 # -------------------------------------------------------------------------------------------------------------- values
 
 VALUE_START = re.compile(r"[-+−$£€¥₹(\[{.\\|√π½]|\d")
+_BEGINS_WITH_VALUE = re.compile(rf"{VALUE_START.pattern}|\(?[A-H]\)?(?:\W|$)(?!\s*[a-z])|[A-Za-z]\s*=")
 _CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
 _CHOICE = re.compile(r"\(?([A-HJ-Z])\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
 _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(\"']*([A-HJ-Z])[*)\"']*\W*$")
@@ -56,6 +58,7 @@ _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
     r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|not|rather|instead|but|and\s+not|in\s+total|in\s+all"
     r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I)\b.*$"
+    r"|\s+(?:is|are|was|has|and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
     r"|\s+of\s+(?:them|the|an?|these|all|it)\b.*$"
     r"|(?:\s*[,;]|\s+[-–—])\s+(?:or\s+)?(?!(?:and|or|sqrt|pi|sin|cos|tan|ln|log|inf|infinity|oo)\b)[A-Za-z'’]{2,}(?!\s*[=<>(]).*$"
     r"|\s+(?:--|[|→⇒]|:\)|\[\d+\]|\$?\\blacksquare|\$?\\square|\$?\\qed|QED\b).*$|:\s+[A-Za-z]{2,}.*$|\s*[✓✔✅☑■□∎].*$",
@@ -69,6 +72,8 @@ _IS_THE_SUBJECT = re.compile(
 )
 """A value that is the subject of a sentence, as in "12 is part of the sum", is not stated as the answer."""
 _CALCULATES = re.compile(r"\s+(?:times\s+(?:the|as)|plus|minus|divided|multiplied|added|subtracted)\b")
+_ASIDE = re.compile(r"(?<=[\w)%°])\s\([^()=]*=[^()]*\)$")
+_AFTER_COLON = re.compile(r"[A-Za-z][^:]*:\s(?=[-+−]?[\d$\\(√π])")
 _NO_ANSWER = re.compile(
     r"(?:very|quite|so|too|pretty|rather|fairly|really|simple|easy|hard|difficult|tricky|trivial|straightforward|important"
     r"|interesting|related|wrong|incorrect|correct|right|true\s+that|clear|unclear|obvious|known|unknown|expected|supposed"
@@ -148,6 +153,12 @@ def announced(tail: str) -> str | None:
     return None if _NO_LETTER.fullmatch(sentence) else _stated(_without_lone_bracket(sentence))
 
 
+def begins_with_value(tail: str) -> bool:
+    """Whether the text begins with a value and not with words about it."""
+    hedge = _HEDGE.match(tail)
+    return _BEGINS_WITH_VALUE.match(tail, hedge.end() if hedge else 0) is not None
+
+
 def _items(text: str) -> str | None:
     """The values of lines such as "- x = 2" or "(b) 3", at least two, as a list."""
     values: list[str] = []
@@ -168,7 +179,7 @@ def _without_lone_bracket(sentence: str) -> str:
 
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
-    sentence = " ".join(sentence.split())
+    sentence = _ASIDE.sub("", " ".join(sentence.split()))
     for pattern, group in ((_CHOICES, 0), (_SEVERAL_UNITS, 0), (_IN_ANOTHER_LANGUAGE, 1), (_IN_WORDS, 1)):
         if whole := pattern.match(sentence):
             return whole[group]
@@ -199,6 +210,8 @@ def _value_first(sentence: str) -> str | None:
 
 def _words_first(sentence: str) -> str | None:
     """The value of a sentence that begins with a word: the words themselves if they are few, else the last value."""
+    if introduced := _AFTER_COLON.match(sentence):
+        return _value_first(sentence[introduced.end() :])
     can_be_one = _ANSWER_AFTER_ALL.match(sentence) or not _NO_ANSWER.match(sentence)
     few = _REMARK.sub("", sentence).strip("*_` ")
     if can_be_one and 0 < len(few.split()) <= 3:
