@@ -645,7 +645,6 @@ STATEMENTS: Rows = [
     (r"The answer is 5 $\blacksquare$", "5"),
     ("The answer is 5 QED", "5"),
     ("The answer is 5 units.", "5"),
-    ("The answer is 5 more than before.", "5"),
     (r"Remember to use \boxed{}. \boxed{}", None),
     ("The answer is $5 and change.", "5"),
     ("The answer is in fact 5.", "5"),
