@@ -6,10 +6,14 @@ from east_ray import doors
 from east_ray.answers.equality import Equivalence, answer_keys, is_parsable_reference
 from east_ray.answers.extraction import extract
 from east_ray.answers.grading import Grader, Reading
+from east_ray.answers.thinking import UnclosedThinking
 from east_ray.config import AnswersConfig, InputError
+from east_ray.config.base import compiled_pattern
 from east_ray.records import Question
 
 GRADERS = {"math": "east_ray.answers.graders:MathGrader"}
+MATH_SETTINGS = ("equivalence", "last_number", "unclosed_thinking", "announcements", "pattern")
+"""The settings of `answers` that are arguments of the mathematical grader."""
 
 
 class MathGrader:
@@ -17,16 +21,32 @@ class MathGrader:
 
     Args:
         equivalence: the setting `answers.equivalence`, math or string.
-        last_number: the setting `answers.last_number`: take the last number of a response that states no answer.
+        last_number, unclosed_thinking, announcements, pattern: the settings of these names in `answers`.
     """
 
-    def __init__(self, equivalence: Equivalence = "math", last_number: bool = False) -> None:
-        self._equivalence, self._last_number = equivalence, last_number
+    def __init__(
+        self,
+        equivalence: Equivalence = "math",
+        last_number: bool = False,
+        unclosed_thinking: UnclosedThinking = "count",
+        announcements: Sequence[str] = (),
+        pattern: str | None = None,
+    ) -> None:
+        self._equivalence, self._last_number, self._unclosed_thinking = equivalence, last_number, unclosed_thinking
+        self._announcements = tuple(announcements)
+        self._pattern = None if pattern is None else compiled_pattern(pattern)
 
     def read(self, response: str, question: Question) -> Reading:
         """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""
-        found = extract(response, last_number=self._last_number)
-        rule = "" if found.answer is None else "box" if found.boxed else "stated" if found.explicit else "last_number"
+        found = extract(
+            response,
+            last_number=self._last_number,
+            unclosed_thinking=self._unclosed_thinking,
+            announcements=self._announcements,
+            pattern=self._pattern,
+        )
+        by_words = "pattern" if self._pattern else "stated"
+        rule = "" if found.answer is None else "box" if found.boxed else by_words if found.explicit else "last_number"
         return Reading(found.answer, found.boxed, rule)
 
     def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
@@ -42,7 +62,7 @@ def load(settings: AnswersConfig) -> Grader:
     """The grader that the settings name. Raises InputError if it cannot be made or does not fit."""
     made_with = settings.grader_args
     if settings.grader in GRADERS:
-        made_with = {"equivalence": settings.equivalence, "last_number": settings.last_number} | made_with
+        made_with = {name: getattr(settings, name) for name in MATH_SETTINGS} | made_with
     kind = doors.load("answers.grader", settings.grader, GRADERS)
     try:
         grader: Grader = kind(**made_with)

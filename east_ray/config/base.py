@@ -5,6 +5,7 @@ have none of their own. `storage.rounds` asks `differences` whether a stored run
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,32 @@ def _check_name(name: str) -> str:
 
 #: A string that can be the name of a folder.
 Name = Annotated[str, AfterValidator(_check_name)]
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
+    """A regular expression with one group, compiled by RE2, whose time is linear. Raises ValueError if it is none."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled: re.Pattern[str] = re2.compile(pattern, options)  # has the methods of a pattern of re
+    except re2.error as error:
+        detail = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(f"{pattern!r} is no regular expression of RE2: {detail}") from error
+    if compiled.groups != 1:
+        raise ValueError(f"{pattern!r} has {compiled.groups} groups; expected one, around the answer")
+    return compiled
+
+
+def _check_pattern(pattern: str) -> str:
+    compiled_pattern(pattern)
+    return pattern
+
+
+#: A regular expression of RE2 with one group.
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
 def set_dotted(values: dict[str, Any], dotted_key: str, value: Any) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Section
+from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
 
 SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
 MappingName = Annotated[str, Part("power", "sigmoid")]
 ObjectiveName = Annotated[str, Part("sft", "dpo", "kto")]
+Announcement = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
 
 
 class QuestionsConfig(Section):
@@ -164,13 +165,23 @@ class AnswersConfig(Section):
     grader: Annotated[str, Part("math")] = "math"
     """What reads an answer from a response and compares answers: math, or a class of your own (module:name)."""
     grader_args: dict[str, Any] = {}
-    """Arguments of a grader of your own. The settings of math are `equivalence` and `last_number`."""
+    """Arguments of a grader of your own. The settings of math are `equivalence`, `last_number`, `unclosed_thinking`,
+    `announcements` and `pattern`."""
     equivalence: Literal["math", "string"] = "math"
     """math: mathematically equal answers share a cluster; string: only equal strings do, as in the authors' code."""
     no_answer: Literal["cluster", "exclude"] = "cluster"
     """Responses without an answer: one cluster of their own, as in the authors' code, or excluded from the entropy."""
     last_number: bool = False
     """Take the last number of a response that states no answer explicitly."""
+    unclosed_thinking: Literal["count", "exclude"] = "count"
+    """Thinking that a response never closes, as when its tokens ran out: count takes an answer from it, exclude none.
+    Where the prompt opens the thinking, such a response looks like one without thinking."""
+    announcements: list[Announcement] = []
+    """Further words that announce an answer, e.g. [Solution, my verdict]. Built in are those of some 50 languages."""
+    pattern: Pattern | None = None
+    """A regular expression of RE2 with one group, which finds the answer instead of all other rules, e.g.
+    "(?m)^Answer: (.+)$". The last match counts, in the last 20,000 characters. Such an answer has no box: see
+    `selection.require_boxed`."""
     responses: Annotated[int, Field(ge=1)] | None = None
     """Use only the first so many responses of each question; by default all."""
 

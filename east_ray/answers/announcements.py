@@ -1,0 +1,227 @@
+"""The words that announce a final answer, in many languages, and the places of a text where they stand.
+
+A word of the table announces an answer if a colon or an arrow follows, a verb of its language ("the answer is"), or,
+where it begins a line, the answer itself. The setting `answers.announcements` adds words to the table.
+"""
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_MAX_PLACES = 200  # so many places of words of the table are looked at, from the last
+
+
+class Language(NamedTuple):
+    """How a language announces an answer. Words are lower case and separated by "|"."""
+
+    names: str
+    """What the answer is called: "answer|result"."""
+    verbs: str = ""
+    """What may stand between the name and the answer: "is|are"."""
+    decimal_comma: bool = False
+    """A response in this language writes 3,5 for 3.5."""
+
+
+ANNOUNCEMENTS = {
+    "English": Language("answer|final result|result|correct option|right option|correct choice|right choice|ans"),
+    "Arabic": Language("الإجابة|الاجابة|إجابة|الجواب|جواب|الناتج", "هي|هو"),
+    "Armenian": Language("պատասխան", "է"),
+    "Azerbaijani": Language("cavab"),
+    "Bengali": Language("উত্তর|উত্তরঃ", "হল|হলো|হলঃ|হবে"),
+    "Bulgarian": Language("отговор", "е", True),
+    "Burmese": Language("အဖြေ", "မှာ|သည်"),
+    "Catalan": Language("resposta|resultat", "és|es", True),
+    "Chinese": Language(
+        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選", "是|为|為|等于|等於|选|選"
+    ),
+    "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True),
+    "Czech, Slovak": Language("odpověď|odpoveď|výsledek|výsledok", "je", True),
+    "Danish, Norwegian, Swedish": Language("svar|svaret|resultatet", "er|är|blir", True),
+    "Dutch": Language("antwoord|uitkomst|resultaat", "is|luidt", True),
+    "Estonian": Language("vastus", "on", True),
+    "Filipino": Language("sagot", "ay"),
+    "Finnish": Language("vastaus|tulos", "on", True),
+    "French": Language("réponse|reponse|résultat", "est|sont|vaut", True),
+    "Galician, Portuguese": Language("resposta|resultado", "é|e|são|será", True),
+    "Georgian": Language("პასუხი", "არის"),
+    "German": Language("antwort|ergebnis|endergebnis|lösung", "ist|sind|lautet|beträgt", True),
+    "Greek": Language("απάντηση|αποτέλεσμα", "είναι", True),
+    "Gujarati": Language("જવાબ"),
+    "Hausa": Language("amsa", "ita ce|ce"),
+    "Hebrew": Language("תשובה|התשובה", "היא|הוא"),
+    "Hindi, Marathi, Nepali": Language("उत्तर|जवाब", "है|आहे"),
+    "Hungarian": Language("válasz|eredmény|végeredmény", "", True),
+    "Indonesian, Malay": Language("jawaban|jawabannya|jawapan|jawapannya|hasil akhir", "adalah|ialah", True),
+    "Italian": Language("risposta|risultato", "è|é|sono", True),
+    "Japanese": Language("答え|答|解答|回答|最終結果", "は|が"),
+    "Kannada": Language("ಉತ್ತರ"),
+    "Kazakh, Kyrgyz": Language("жауап|жауабы|жооп", "", True),
+    "Khmer": Language("ចម្លើយ", "គឺ"),
+    "Korean": Language("정답|답변|답", "은|는|이"),
+    "Lao": Language("ຄໍາຕອບ|ຄຳຕອບ", "ແມ່ນ"),
+    "Latvian": Language("atbilde", "ir", True),
+    "Lithuanian": Language("atsakymas", "yra", True),
+    "Malayalam": Language("ഉത്തരം"),
+    "Persian, Urdu": Language("پاسخ|جواب|نتیجه", "برابر است با|برابر|ہے"),
+    "Polish": Language("odpowiedź|wynik", "to|brzmi|wynosi", True),
+    "Punjabi": Language("ਜਵਾਬ|ਉੱਤਰ"),
+    "Romanian": Language("răspuns|răspunsul|rezultatul", "este|e", True),
+    "Russian": Language("ответ|ответом|результат", "равен|является|будет|это", True),
+    "Sinhala": Language("පිළිතුර"),
+    "Somali": Language("jawaabta|jawaab", "waa"),
+    "Spanish": Language("respuesta|resultado", "es|son|sería", True),
+    "Swahili": Language("jibu|majibu", "ni"),
+    "Tamil": Language("பதில்|விடை"),
+    "Telugu": Language("సమాధానం|జవాబు"),
+    "Thai": Language("คำตอบ", "คือ|เท่ากับ"),
+    "Turkish": Language("cevap|cevabı|cevabımız|yanıt|sonuç", "", True),
+    "Ukrainian": Language("відповідь|відповіддю", "дорівнює|є|це", True),
+    "Uzbek": Language("javob", "", True),
+    "Vietnamese": Language("đáp án|đáp số|câu trả lời|trả lời|kết quả", "là|bằng", True),
+    "Yoruba": Language("ìdáhùn|idahun|ìdáhùn náà", "ni"),
+    "Zulu, Xhosa": Language("impendulo", "ngu|ithi|yi"),
+}
+"""Every built-in announcement. English has a grammar of its own below."""
+
+# ------------------------------------------------------------------------------------------------------------- grammar
+
+_MARKUP = r"[*_`\"'”’»)\]]{0,6}"
+_SEPARATOR = r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|[:：∶ঃ—])[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+_VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
+_OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
+_VERB = (
+    r"\s{1,4}(?:is|are|was|were|equals|becomes|reads|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be"
+    r"|(?:will|would|should|must|can|may|might|could|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be"
+    r"|of(?=\s+[*$\\(]{0,3}[-−]?[\d$\\]))\b[ \t]*[:=]?"
+)
+_ENGLISH = {
+    "answer": re.compile(rf"s?(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE),
+    "result": re.compile(rf"s?{_MARKUP}{_VERB}", re.IGNORECASE),
+    "final result": re.compile(rf"s?(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE),
+    "ans": re.compile(rf"\.?{_MARKUP}(?:{_SEPARATOR})"),
+}
+_ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
+_AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,12} ){0,2}$")
+_AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*\n|(?={_VALUE}))", re.IGNORECASE)
+_MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
+_LINE_A = re.compile(r"^[ \t]*A:", re.MULTILINE)
+"""The answer in few-shot form: "Q: … A: 26"."""
+
+
+class Place(NamedTuple):
+    """An announcement in a text."""
+
+    start: int
+    end: int
+    """Where the answer may begin."""
+    opens_line: bool
+    """It stands where a line begins: "Answer: 5", "**Final answer** 5", "La respuesta es 5"."""
+
+
+_FIRST_JOINED_SCRIPT = 0x0530  # Latin, Greek and Cyrillic stand before it
+
+
+class _Word(NamedTuple):
+    text: str
+    whole: bool
+    """It is a word between spaces. Other scripts write words together, or with prefixes."""
+    after: re.Pattern[str]
+    anywhere: bool
+    """The answer may follow at once, also in the middle of a line."""
+
+
+def places(text: str, further: tuple[str, ...] = (), begin: int = 0) -> list[Place]:
+    """The announcements of a text after the place `begin`, from the last to the first."""
+    rest = text[begin:]
+    lowered = lower_case(rest)
+    words = [word for word in _words(further, text.isascii()) if word.text in lowered]
+    hits = [(begin + place, len(word.text), word) for word in words for place in _last_places(word.text, lowered)]
+    hits.sort(key=lambda hit: hit[:2], reverse=True)
+    announced = [_announcement(text, place, word) for place, _, word in hits[:_MAX_PLACES]]
+    lines = [Place(match.start(), match.end(), True) for match in _LINE_A.finditer(text, begin)] if "A:" in rest else []
+    return sorted([*filter(None, announced), *lines[-_MAX_PLACES:]], reverse=True)
+
+
+def lower_case(text: str) -> str:
+    """The text in lower case, of the same length."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)  # İ has two characters in lower case
+
+
+def writes_decimal_comma(text: str) -> bool:
+    """Whether the text has a word of the table in a language that writes 3,5 for 3.5."""
+    return _COMMA_WORDS.search(text) is not None
+
+
+def _last_places(word: str, lowered: str) -> Iterator[int]:
+    place = lowered.rfind(word)
+    for _ in itertools.repeat(None, _MAX_PLACES):
+        if place < 0:
+            return
+        yield place
+        place = lowered.rfind(word, 0, place)
+
+
+def _announcement(text: str, start: int, word: _Word) -> Place | None:
+    end = start + len(word.text)
+    is_plural = text[end : end + 1] in ("s", "S") and not text[end + 1 : end + 2].isalpha()
+    is_within = text[max(0, start - 1) : start].isalnum() or (text[end : end + 1].isalpha() and not is_plural)
+    if word.whole and is_within:
+        return None
+    line = _AT_LINE_START.search(text, max(0, start - 60), start)
+    if after := word.after.match(text, end):
+        return Place(start, after.end(), line is not None)
+    if (line or word.anywhere) and (heading := _AS_HEADING.match(text, end)):
+        return Place(start, heading.end(), line is not None)
+    if word.text == "answer" and (mathematics := _MATHEMATICS.match(text, end)):
+        return Place(start, mathematics.end(), False)
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
+    """Every word of the table and of the setting, also in decomposed characters, or those of ASCII characters alone."""
+    if only_ascii:
+        return tuple(word for word in _words(further, False) if word.text.isascii())
+    verbs_of: dict[str, list[str]] = {}
+    every_verb = "|".join(filter(None, (language.verbs for language in ANNOUNCEMENTS.values())))
+    users = [name.strip().lower() for name in further]
+    table = [(language.names.split("|"), language.verbs) for language in ANNOUNCEMENTS.values()]
+    for names, verb in [*table, (users, f"is|are|{every_verb}")]:
+        for name in names:
+            for spelled in dict.fromkeys((unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+                verbs_of.setdefault(spelled, []).append(verb)
+    of_english = set(ANNOUNCEMENTS["English"].names.split("|"))
+    found = []
+    for name, verbs in verbs_of.items():
+        whole = ord(name[0]) < _FIRST_JOINED_SCRIPT
+        after = (
+            _ENGLISH.get(name, _ENGLISH_OPTION)
+            if name in of_english
+            else _grammar("|".join(filter(None, verbs)), whole, len(name))
+        )
+        found.append(_Word(name, whole, after, anywhere=(not whole and len(name) > 1) or name in users))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _grammar(verbs: str, whole: bool, length: int) -> re.Pattern[str]:
+    """What stands between the name of the answer and the answer in a language other than English."""
+    verbs = "|".join(sorted(verbs.split("|"), key=len, reverse=True))
+    some = r"(?:\s[^\W\d]{1,14}){0,2}" if whole else rf"[^\d\n,，。.:：$\\]{{0,{0 if length == 1 else 12}}}?"
+    more = r"(?:\s[^\W\d]{1,14}){0,6}?" if whole else some
+    space, end = (r"\s{1,4}", r"(?![^\W\d])") if whole else (r"\s{0,4}", "")
+    verb = rf"{more}{space}(?:{verbs}){end}[ \t]*[:：=]?" if verbs else r"(?!)"
+    return re.compile(rf"{some}{_MARKUP}\s?(?:{_SEPARATOR})|{verb}", re.IGNORECASE)
+
+
+_COMMA_WORDS = re.compile(
+    rf"\b(?:{'|'.join(language.names for language in ANNOUNCEMENTS.values() if language.decimal_comma)}"
+    r"|donc|решение)\b",
+    re.IGNORECASE,
+)
