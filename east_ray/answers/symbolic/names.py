@@ -7,6 +7,7 @@ from east_ray.answers.symbolic.prose import is_english
 from east_ray.answers.symbolic.tokens import Token
 from east_ray.answers.symbolic.tree import Apply, Node, Symbol, Text, is_constant, is_literal
 
+_OPERATORS = KEPT_OPERATORS.union("¬") - {"∘"}  # f ∘ g is the name of a function
 _OF_NAMES = frozenset(("\\", *FIGURES))
 
 
@@ -30,9 +31,12 @@ def _names(node: Apply) -> bool:
         return all(names_a_quantity((), argument) for argument in node.arguments)
     if node.operator == "*":
         factors = _flat_product(node)
+        if isinstance(factors[0], Apply) and factors[0].operator == "call":  # (f ∘ g)(x)
+            factors[0] = factors[0].arguments[0]
+            return factors[0] == Symbol("∘") and all(isinstance(factor, Symbol) for factor in factors)
         return all(isinstance(f, Symbol) and (f.name[0].isupper() or f.name[0] in _OF_NAMES) for f in factors)
     if node.operator == "call":
-        return isinstance(node.arguments[0], Symbol) and node.arguments[0].name not in KEPT_OPERATORS | {"¬"}
+        return isinstance(node.arguments[0], Symbol) and node.arguments[0].name not in _OPERATORS
     return node.operator in FUNCTIONS and not is_constant(node) and not any(map(_is_unknown, _symbols(node)))
 
 

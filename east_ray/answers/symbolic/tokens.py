@@ -130,11 +130,12 @@ _HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[
 _PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
 _DIGITS_OR_CAPITALS = re.compile("[0-9A-Z]+")
 _MIN_BASE_WITH_LETTERS, _MAX_BASE = 11, 36
+_INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
 _DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _WORD = re.compile(r"[A-Za-z]+")
-_VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb)(?![a-z])|[ℕℤℚℝℂ]")
+_VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
 _MAX_ACCENTS = 8  # in one another
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
@@ -250,7 +251,7 @@ class _Tokenizer:
                 raise NotMathematicsError("environment without a name")
             self.position = environment.end()
             self._add(name, environment[1])
-        elif name == "mathbb":
+        elif name in ("mathbb", "Bbb"):
             letters = self._group().strip()
             self._add("letter", BLACKBOARD.get(letters, f"\\mathbb {letters}"))
         elif name in ("pmod", "mod", "bmod"):
@@ -294,7 +295,7 @@ class _Tokenizer:
         if not below:
             raise NotMathematicsError("an accent over nothing")
         is_segment = len(below) > 1 and all(len(text) == 1 and text.isupper() for text in below)
-        is_segment = is_segment or all(token.kind == "number" or token.text.isupper() for token in tokens)
+        is_segment = is_segment or all(token.kind == "number" for token in tokens)
         if (len(below) == 1 and accent in TYPE_MARKS) or (is_segment and accent in SEGMENT_LINES):
             self.tokens += tokens
         else:
@@ -352,6 +353,10 @@ class _Tokenizer:
         else:
             for letter in word:
                 self._add("letter", letter)
+            if index := _INDEX.match(self.text, self.position):  # x2 is x_2
+                self._add("mark", "_")
+                self._add("number", index[0])
+                self.position = index.end()
 
     def _mark(self, mark: str, length: int = 1) -> None:
         if length and (double := _TWO_CHARACTER_MARKS.get(self.text[self.position : self.position + 2])):
@@ -393,7 +398,7 @@ def _time_of_day(match: re.Match[str]) -> str | None:
 def _join_negations(tokens: list[Token]) -> None:
     r"""``\not`` and the sign after it become one sign."""
     for place in range(len(tokens) - 2, -1, -1):
-        if tokens[place] == ("mark", "\not"):
+        if tokens[place] == ("mark", "\\not"):
             negated = tokens.pop(place + 1)
             sign = "≠" if negated.text == "=" else f"not{negated.text}"
             tokens[place] = Token("mark" if negated.kind == "mark" else "opaque", sign)
