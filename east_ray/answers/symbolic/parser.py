@@ -24,6 +24,7 @@ from fractions import Fraction
 
 from east_ray.answers.symbolic.names import names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
+from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
 from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, SHORT_UNITS, NotMathematicsError, Token, clean, tokenize
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
 
@@ -560,16 +561,30 @@ def parse(answer: str) -> Node:
     Text(words='no solution')
     """
     text = clean(answer)
-    if len(text) > MAX_CHARS:
-        return Text(text)
+    return Text(text) if len(text) > MAX_CHARS else _read(without_label(text))
+
+
+def _read(text: str) -> Node:
+    """The tree of a cleaned answer."""
+    text = set_in_words(without_remarks(text))
+    if (letter := choice(text)) is not None:
+        return letter
     try:
         tokens = tokenize(text)
     except NotMathematicsError:
         return prose(text)
-    node = choice(text) or (prose(text) if is_prose(tokens) else quantity_of_several_units(tokens))
-    if node is not None:
-        return node
+    if is_prose(tokens):
+        return _said(text) or prose(text)
     try:
-        return _Parser(tokens).answer()
+        return quantity_of_several_units(tokens) or _Parser(tokens).answer()
     except NotMathematicsError:
-        return as_written(tokens)
+        return _said(text) or as_written(tokens)
+
+
+def _said(text: str) -> Node | None:
+    """The tree of the value that a sentence states: what follows its verb, if that is mathematics or the answer."""
+    for value, is_answer in values_said(text):
+        node = _read(clean(value))
+        if is_answer or not isinstance(node, Text):
+            return node
+    return None

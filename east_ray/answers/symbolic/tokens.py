@@ -10,6 +10,8 @@ from fractions import Fraction
 from math import gcd
 from typing import NamedTuple
 
+from east_ray.answers.symbolic.notation import rewritten
+
 MAX_DIGITS = 1000  # of one number
 
 
@@ -40,7 +42,8 @@ _INVISIBLE_CATEGORY = "Cf"  # zero-width spaces, direction marks
 
 _GROUPED_DIGITS = re.compile(r"(?<=\d) ?(?:\{ ?, ?\}(?: ?\\!)?|,? ?\\!|\\[,;: ]|~) ?(?=\d{3}(?!\d))")
 _DELIMITERS = re.compile(r"\\\$|\$|\\[()]|\\\[(?!\d+(?:pt|em|ex))|(?<!\\)\\\]")
-_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z])")
+_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z]{2})")
+_DOUBLED_COMMAND = re.compile(r"\\\\(?=[A-Za-z]{2}|[^\sA-Za-z0-9])")
 _BACKSLASHES = re.compile(r"\\+")
 _WRAPPER = re.compile(r"(?:\\(?:boxed|fbox|framebox)\s*)?\{")
 _ROW_SPACING = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]")
@@ -72,10 +75,12 @@ def clean(answer: str) -> str:
         text = _ROW_SPACING.sub(r"\1 ", text)
         # Text that was escaped twice has only doubled backslashes. Otherwise, two before a letter may end a matrix row.
         if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
-            text = text.replace(r"\\", "\\")
+            text = _DOUBLED_COMMAND.sub(r"\\", text)  # but x = 2 \\ y = 3 has two lines
         elif r"\begin" not in text:
             text = _DOUBLED_BACKSLASH.sub(r"\\", text)
         text = _DELIMITERS.sub(" ", text)
+    if not text.isdecimal():
+        text = rewritten(text)
     if "\\" in text or "~" in text or "{" in text:
         text = _GROUPED_DIGITS.sub("", text).replace("\\!", "").replace("{}^", "^")
     text = _trimmed(text)
