@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from east_ray.answers.symbolic.commands import FUNCTIONS
 from east_ray.answers.symbolic.prose import is_english
-from east_ray.answers.symbolic.tokens import FUNCTIONS, Token
+from east_ray.answers.symbolic.tokens import Token
 from east_ray.answers.symbolic.tree import Apply, Node, Symbol, Text, is_constant, is_literal
 
 

@@ -22,10 +22,11 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from east_ray.answers.symbolic.commands import SHORT_UNITS
 from east_ray.answers.symbolic.names import names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
-from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, SHORT_UNITS, NotMathematicsError, Token, clean, tokenize
+from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, NotMathematicsError, Token, clean, tokenize
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
 
 MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159

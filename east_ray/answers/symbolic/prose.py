@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token, value_of_each_name
+from east_ray.answers.symbolic.commands import IGNORED, TEXT_COMMANDS, value_of_each_name
+from east_ray.answers.symbolic.tokens import AND, Token
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Symbol, Text
 
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}

@@ -10,6 +10,16 @@ from fractions import Fraction
 from math import gcd
 from typing import NamedTuple
 
+from east_ray.answers.symbolic.commands import (
+    FUNCTIONS,
+    IGNORED,
+    LETTERS,
+    MARKS,
+    PLAIN_WORDS,
+    SHORT_UNITS,
+    TEXT_COMMAND_NAMES,
+    TEXT_COMMANDS,
+)
 from east_ray.answers.symbolic.notation import rewritten
 
 MAX_DIGITS = 1000  # of one number
@@ -102,49 +112,6 @@ def _trimmed(text: str) -> str:
 AND = "∧"  # separates items as a comma does, but inequalities joined by it hold together
 
 
-def value_of_each_name(groups: str) -> dict[str, str]:
-    """A table from text: each group, up to a semicolon, is a value and the names that stand for it."""
-    split = (group.split() for group in groups.split(";"))
-    return {name: value for value, *names in split for name in names}
-
-
-_MARKS = value_of_each_name(
-    r"""
-    * cdot times ast;  / div;  ± pm;  ∓ mp;  ≤ le leq leqslant;  ≥ ge geq geqslant;  < lt;  > gt;  ≠ ne neq;
-    ≈ approx simeq;  = equiv;  ∈ in;  ∪ cup bigcup;  ∩ cap bigcap;  \\ cr \;  ∖ setminus backslash;  ⦃ { lbrace;
-    ⦄ } rbrace;  ⟨ langle;  ⟩ rangle;  ⌊ lfloor;  ⌋ rfloor;  ⌈ lceil;  ⌉ rceil;  [ lbrack;  ] rbrack;
-    | lvert rvert vert mid | lVert rVert;  : colon;  , quad qquad or lor vee;  ∧ and land wedge;  % %;  ° degree;
-    ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;  choose choose;
-    over over;  → to rightarrow Rightarrow implies;  & &
-    """
-)
-_LETTERS = value_of_each_name(
-    """
-    π pi;  ∞ infty infinity inf oo;  ∅ emptyset varnothing;  θ theta;  φ varphi phi;  α alpha;  β beta;  γ gamma;
-    λ lambda;  μ mu;  σ sigma;  ω omega;  ε epsilon varepsilon;  ρ rho;  δ delta;  ℝ R reals;  … cdots ldots dots
-    """
-)
-_FUNCTION_NAMES = """
-    sin cos tan sec csc cot cis sinh cosh tanh arcsin arccos arctan asin acos atan ln log lg exp max min gcd lcm abs
-    floor ceil
-"""
-FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_LAYOUT_COMMANDS = """
-    left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle limits
-    nolimits boxed fbox framebox mathbf mathcal mathit mathsf boldsymbol bm vec overrightarrow hat widehat
-    underline bf rm it Large large normalsize ensuremath hfill , ; : ! > /
-"""
-IGNORED = frozenset((*_LAYOUT_COMMANDS.split(), " ", "\n", "\t"))
-_TEXT_COMMAND_NAMES = "text textbf textrm textit textnormal textsf texttt textup emph mbox hbox mathrm operatorname"
-TEXT_COMMANDS = frozenset(_TEXT_COMMAND_NAMES.split())
-_PLAIN_WORD_NAMES = "pi infinity inf oo theta alpha beta gamma lambda sqrt and or"
-_PLAIN_WORDS = frozenset(_PLAIN_WORD_NAMES.split())
-_UNIT_NAMES = """
-    Hz USD am bag box boy bus can car cat cc cm cow cu cup dL day deg dm dog egg ft gal gm hat hen hr hrs in jar kg
-    kid km kph lb lbs mL man men mg mi min mins ml mm mph ms nm oz pct pen per pie pig pm rad sec secs sq ton toy
-    usd way yd
-"""
-SHORT_UNITS = frozenset(_UNIT_NAMES.split())
 _TWO_CHARACTER_MARKS = {"<=": "≤", ">=": "≥", "!=": "≠", "**": "^", ":=": "=", "==": "=", "=>": "→", "->": "→"}
 
 _THOUSANDS = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)|\d{1,3}(?: \d{3})+(?! ?\d))(?:\.\d+)?")
@@ -158,7 +125,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
 _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
-_NESTED_TEXT = re.compile(rf"\\(?:{_TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
+_NESTED_TEXT = re.compile(rf"\\(?:{TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
 _VARIABLES = frozenset("iknxyz")  # in 3\text{i}, i is no unit
 _AFTER_DIGITS = frozenset("_0123456789")  # 2\text{A}3_{16}
 _QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
@@ -278,10 +245,10 @@ class _Tokenizer:
             self.position = len(self.text)
         elif name in FUNCTIONS:
             self._add("function", name)
-        elif name in _MARKS:
-            self._mark(_MARKS[name], 0)
+        elif name in MARKS:
+            self._mark(MARKS[name], 0)
         else:
-            self._add("letter", _LETTERS.get(name, "\\" + name))
+            self._add("letter", LETTERS.get(name, "\\" + name))
 
     def _overline(self) -> None:
         """A line over a complex number means its conjugate; over a segment, a mean or anything else it is dropped."""
@@ -327,11 +294,11 @@ class _Tokenizer:
         is_time = lower in ("min", "sec") and follows_number and not _ARGUMENT.match(self.text, self.position)
         if lower in FUNCTIONS and not is_time:
             self._add("function", lower)
-        elif lower in _PLAIN_WORDS:
-            if lower in _MARKS:
-                self._mark(_MARKS[lower], 0)
+        elif lower in PLAIN_WORDS:
+            if lower in MARKS:
+                self._mark(MARKS[lower], 0)
             else:
-                self._add("letter", _LETTERS[lower])
+                self._add("letter", LETTERS[lower])
         elif len(word) >= 3 or word in SHORT_UNITS:
             self._add("word", word)
         else:
