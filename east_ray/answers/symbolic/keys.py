@@ -264,6 +264,7 @@ _STRUCTURES: dict[str, Callable[[Apply], Key]] = {
     "∖": lambda node: _difference_key(*node.arguments),
     ":": lambda node: _ratio_key(node.arguments),
     **dict.fromkeys(("()", "(]", "[)", "[]"), _sequence_key),
+    "cases": lambda node: ("cases", frozenset(map(_key, node.arguments))),
     **dict.fromkeys(("matrix", "determinant", "row"), _parts_key),
 }
 

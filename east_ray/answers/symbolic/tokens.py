@@ -121,7 +121,8 @@ _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?\.?")
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?!\d)(?:\s*(?:[ap]\.?(?:m\.?)?)(?![A-Za-z]))?", re.IGNORECASE)
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
-_WORD = re.compile(r"[A-Za-z]+")
+_LATIN = "A-Za-zÀ-ÖØ-öø-ÿĀ-ſ"
+_WORD = re.compile(f"[{_LATIN}]+")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
 _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
@@ -175,9 +176,9 @@ class _Tokenizer:
                 self._number()
             elif character == "\\":
                 self._command()
-            elif character.isascii() and character.isalpha():
+            elif character.isalpha() and _WORD.match(character):
                 self._word()
-            elif character.isalpha() and character != "ℝ":
+            elif (character.isalpha() or unicodedata.category(character)[0] == "M") and character != "ℝ":
                 self._add("letter", character)
                 self.position += 1
             else:
@@ -316,6 +317,45 @@ class _Tokenizer:
         self._add("letter" if mark in "ℝ∅∞" else "mark", mark)
 
 
+_RELATION_SIGNS = frozenset("=≈∈<≤>≥≠")
+
+
+def _without_alignment(tokens: list[Token]) -> list[Token]:
+    """The tokens without each & beside a relation sign, and without the brace before an environment of equations."""
+    kept: list[Token] = []
+    for place, token in enumerate(tokens):
+        beside = (kept[-1:] or [token])[0].text, tokens[min(place + 1, len(tokens) - 1)].text
+        if token != ("mark", "&") or _RELATION_SIGNS.isdisjoint(beside):
+            kept.append(token)
+    return kept
+
+
+def _turn_brackets(tokens: list[Token]) -> None:
+    """The intervals ]0, 1[ and [0, 1[ get the brackets (0, 1) and [0, 1)."""
+    opened: int | None = None
+    for place, (kind, text) in enumerate(tokens):
+        if kind != "mark":
+            continue
+        if text == "]" and opened is None:
+            before = tokens[place - 1].text if place else "∪"
+            if before not in _BEFORE_INTERVAL:
+                return
+            tokens[place], opened = Token("mark", "("), place
+        elif text == "[" and opened is not None and tokens[place - 1].text != ",":
+            after = tokens[place + 1].text if place + 1 < len(tokens) else "∪"
+            if after not in _AFTER_INTERVAL:
+                return
+            tokens[place], opened = Token("mark", ")"), None
+        elif text in "([":
+            opened = place if text == "[" else opened
+        elif text == "]":
+            opened = None
+
+
+_BEFORE_INTERVAL = frozenset(("∪", "∩", "∖", "∈", "=", ",", AND, "⦃", "{"))
+_AFTER_INTERVAL = frozenset(("∪", "∩", "∖", ",", AND, "⦄", "}", "."))
+
+
 def tokenize(text: str) -> list[Token]:
     """The tokens of a cleaned answer.
 
@@ -323,6 +363,10 @@ def tokenize(text: str) -> list[Token]:
         NotMathematicsError: a command or a number is broken.
     """
     tokens = _Tokenizer(text).run()
+    if "&" in text:
+        tokens = _without_alignment(tokens)
+    if "]" in text or "[" in text:
+        _turn_brackets(tokens)
     for index in range(1, len(tokens) - 1):  # (1, 2) U (3, 4); R - {2}
         before, token, after = tokens[index - 1 : index + 2]
         if token == ("letter", "U") and before.text in (")", "]") and after.text in ("(", "["):
