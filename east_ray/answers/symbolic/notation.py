@@ -32,7 +32,7 @@ _RIGHT_CHOICE = re.compile(
 
 _BASE_NAME = "|".join(_NUMBER_OF_BASE)
 _BASE_INDEX = re.compile(
-    rf"_\s*(?:\{{\s*)?(?:\\(?:text|mathrm|textrm|mbox)\s*\{{\s*)?\(?\s*(\d{{1,2}}|{_BASE_NAME})\s*\)?\s*"
+    rf"_\s*(?:\{{\s*)?(?:\\(?:text|mathrm|textrm|mbox)\s*\{{\s*)?(?:base\s*\}}?\s*)?\(?\s*(\d{{1,2}}|{_BASE_NAME})\s*\)?\s*"
     rf"(?:\}}\s*)?(?:\}}|(?<!\}})(?=[\s,;.)]|$))",
     re.IGNORECASE,
 )
@@ -40,6 +40,27 @@ _BASE_IN_WORDS = re.compile(
     rf"\b([0-9A-F]+(?:\.[0-9A-F]+)?)\s*(?:\\text\w*\s*\{{)?[\s,(~]*(?:in\s+)?base[\s-]*\}}?[\s~$]*"
     rf"(?:\\text\w*\s*\{{)?\{{?(\d{{1,2}}|{_BASE_NAME})\b\}}?\)?\}}?"
 )
+
+_BLACKBOARD = r"\\mathbb\s*(?:\{\s*[A-Z]\s*\}|[A-Z])(?:\s*[_^]\s*(?:\{[^{}]*\}|[-+*\d]))?|[ℕℤℚℝℂ]"
+_LETTERS_IN_DOMAIN = re.compile(
+    rf"(?<![A-Za-z\\])([a-zA-Z](?:_\w)?)\s*,\s*([a-zA-Z](?:_\w)?)\s*(?:\\in\b|∈)\s*({_BLACKBOARD})"
+)
+_BRACKETED_DOMAIN = re.compile(
+    rf"(?:[\s,~]|\\[,;: ]|\\q?quad)*(?:\\left)?\(\s*([a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z])*\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*"
+    r"(?:\\right)?\)$"
+)
+_SET_OVER_DOMAIN = re.compile(
+    rf"\\\{{\s*([^|:{{}}]{{2,}}(?:\{{[^|:]*\}}[^|:]*)*?)\s*(?:\\mid\b|\\vert\b|\\?\||:)\s*([a-zA-Z]\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*\\\}}"
+)
+_WHOLE_NUMBERS = re.compile(
+    r"(?:\\mathbb\s*(?:\{\s*Z\s*\}|Z)|ℤ)\s*(?:\^\s*(?:\{\s*\+\s*\}|\+(?!\s*[\da-z(]))|_\s*\{\s*(?:>\s*0|\\geq?\s*1|≥\s*1)\s*\})"
+)
+_DEFINITE = re.compile(
+    r"(\\int(?:\\limits)?\s*_\s*(?:\{[^{}]*\}|\\?\w+?)\s*\^\s*(?:\{[^{}]*\}|\\[a-z]+|\w))(.{1,200}?)"
+    r"(?:\\[,;:! ]|\s)*(?:\\(?:mathrm|text)\s*\{\s*d\s*\}|(?<!\\)(?<![b-zA-Z]{2})d)\s*([a-z])(?![a-z])"
+)
+_RUNS = re.compile(r"\\[A-Za-z]+|[A-Za-z]+")
+_BOUND = "ʋ"  # the letter of integration
 
 _REALS = r"(?:\\mathbb\s*(?:\{\s*R\s*\}|R)|ℝ|\\R\b|\\Reals\b)"
 _PART_OF_REALS = re.compile(
@@ -80,6 +101,8 @@ def rewritten(text: str) -> str:
         text = _BASE_IN_WORDS.sub(lambda match: f"{match[1]}_{{{_base(match[2])}}}", text)
     if "R" in text or "ℝ" in text:
         text = _PART_OF_REALS.sub(_part_of_reals, text)
+    if r"\in" in text or "∈" in text:
+        text = _with_domains(text)
     return _lines(text) if "\n" in text and r"\begin" not in text else text
 
 
@@ -145,6 +168,26 @@ def _chosen(kind: str, total: str, part: str) -> str:
     if kind == "C":
         return rf"\binom{{{total}}}{{{part}}}"
     return rf"(\binom{{{total}}}{{{part}}}\cdot({part})!)"
+
+
+def _with_domains(text: str) -> str:
+    """Domains of letters as items of a list; the letter of a definite integral gets a name of its own."""
+    text = _WHOLE_NUMBERS.sub(r"\\mathbb{Z}_{+}", text)
+    if match := _SET_OVER_DOMAIN.fullmatch(text.strip()):
+        text = f"{match[1]}, {match[2]}"
+    text = _BRACKETED_DOMAIN.sub(r", \1", text)
+    text = _LETTERS_IN_DOMAIN.sub(r"\1 \\in \3, \2 \\in \3", text)
+    return _DEFINITE.sub(_integral, text) if r"\int" in text else text
+
+
+def _integral(match: re.Match[str]) -> str:
+    bounds, body, letter = match.groups()
+
+    def renamed(run: re.Match[str]) -> str:
+        is_word = run[0][0] == "\\" or (len(run[0]) > 2 and run[0].islower())
+        return run[0] if is_word else run[0].replace(letter, _BOUND)
+
+    return f"{bounds}{_RUNS.sub(renamed, body)} d{_BOUND}"
 
 
 def _part_of_reals(match: re.Match[str]) -> str:

@@ -27,6 +27,7 @@ from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
 from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, NotMathematicsError, Token, clean, tokenize
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+from east_ray.answers.symbolic.tree import num_nested_series, substitute
 from east_ray.answers.symbolic.units import SCALE_LETTERS, end_of_unit
 
 MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159
@@ -262,6 +263,8 @@ class _Parser:
                 node = self.degrees(node)
             elif mark == "%":
                 self.position += 1
+            elif mark == "_" and isinstance(node, Symbol) and self.tokens[self.position - 1].text == "}":
+                node = self.symbol(node.name)  # {g}_{k}
             elif mark == "_" and isinstance(node, Number) and self.tokens[self.position - 1].text == ")":
                 self.position += 1
                 node = Symbol(f"{node.value} in base {self.script()}")
@@ -431,7 +434,7 @@ class _Parser:
 
     def root(self) -> Node:
         degree: Node = Number(Fraction(2))
-        if self.take("["):
+        if self.take("[") and not self.take("]"):
             degree = self.sum()
             self.expect("]")
         return Apply("^", (self.argument(whole_number=True), Apply("/", (Number(Fraction(1)), degree))))
@@ -446,7 +449,9 @@ class _Parser:
         upper = self.argument(whole_number=True)
         if not (isinstance(lower, Relation) and lower.signs == ("=",) and isinstance(lower.sides[0], Symbol)):
             raise NotMathematicsError("series without a running index")
-        return Apply(operator, (lower.sides[0], lower.sides[1], upper, self.product()))
+        body = self.product()
+        index = Symbol(f"index {num_nested_series(body)}")  # the letter of the index does not matter
+        return Apply(operator, (index, lower.sides[1], upper, substitute(body, lower.sides[0], index)))
 
     def bracket(self, opening: str) -> Node:
         if opening in "⦃{" and self.at_set_builder():
@@ -486,12 +491,28 @@ class _Parser:
                     rows.append(Apply("row", tuple(cells)))
                 cells = []
             elif not self.take("&"):
-                cells.append(self.cell())
+                cells.append(self.cell(name))
                 self.take(",", ";")
         raise NotMathematicsError("environment without an end")
 
-    def cell(self) -> Node:
-        r"""An item of an environment: ``\\text{if } x > 0`` is x > 0, and ``\\text{otherwise}`` stays text."""
+    def cell(self, name: str) -> Node:
+        """An item of an environment. In cases, a condition in words, such as "n is even", is text."""
+        start, depth = self.position, self.depth
+        try:
+            node = self.item_of_cell()
+            if name in _MATRICES or self.at_end("&,;") or self.mark() == "\\\\" or self.tokens[self.position].kind == "end":
+                return node
+        except NotMathematicsError:
+            if name in _MATRICES:
+                raise
+        self.position, self.depth, self.open_bars, self.open_functions = start, depth, 0, 0
+        while not (self.at_end("&") or self.mark() == "\\\\" or self.tokens[self.position].kind in ("begin", "end")):
+            self.position += 1
+        words = " ".join(token.text.strip() for token in self.tokens[start : self.position])
+        return Text(words.casefold().strip(" ,.").removeprefix("if "))
+
+    def item_of_cell(self) -> Node:
+        r"""``\text{if } x > 0`` is x > 0, and ``\text{otherwise}`` stays text."""
         said = ""
         while self.position < len(self.tokens) and self.tokens[self.position].kind in ("word", "text", "letter"):
             word = self.tokens[self.position].text.strip(" ,.:").casefold()

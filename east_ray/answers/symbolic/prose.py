@@ -27,7 +27,7 @@ _TEXT_OPENING = r"(?:\\(?:text\w*|mathrm|mathbf|mbox)\s*\{\s*)?"
 _END_OF_LABEL = r"(?:\s|~|\\[ ,;:]|\\q?quad\b|\}|(?=\\text))\s*"
 _CHOICE_WITH_TEXT = re.compile(
     rf"{_TEXT_OPENING}(?:[Oo]ption |[Cc]hoice )?"
-    rf"(?:\(([A-J])\)(?:\s*[:.])?{_END_OF_LABEL}|([A-J])\)\.?{_END_OF_LABEL}|([A-E])\.{_END_OF_LABEL}|([A-E]):{_END_OF_LABEL})+"
+    rf"(?:\(([A-J])\)[:.]?{_END_OF_LABEL}|([A-J])\)\.?{_END_OF_LABEL}|([A-E])\.{_END_OF_LABEL}|([A-E]):{_END_OF_LABEL})+"
     r"(?P<text>(?![-+*/=<>^_|&!]\s|[=<>^_|&]|\\(?:cup|cap|cdot|times|in|leq?|geq?|to|subset)\b|[A-Z]\s*[=:)]).+)",
     re.DOTALL,
 )

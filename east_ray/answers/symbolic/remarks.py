@@ -36,7 +36,7 @@ _DOMAIN = (
 _ALL = r"(?:all|any|every|each|some|an?|arbitrary|the)?\s*"
 _DOMAIN_THEN_LETTERS = re.compile(rf"{_ALL}{_DOMAIN}(?: of)?(?:\s+{_LETTERS})?", re.IGNORECASE)
 _LETTERS_THEN_DOMAIN = re.compile(
-    rf"(?:{_ALL}){_LETTERS}\s+(?:is|are|be|being|can be|denotes?|=)?\s*{_ALL}{_DOMAIN}", re.IGNORECASE
+    rf"{_ALL}{_LETTERS}\s+(?:is|are|be|being|can be|denotes?|=)?\s*{_ALL}{_DOMAIN}", re.IGNORECASE
 )
 _LETTERS_ALONE = re.compile(rf"{_ALL}(?:values? of )?{_LETTERS}", re.IGNORECASE)
 _RELATION = re.compile(r"[=<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|lt|gt|leqslant|geqslant)\b")
@@ -45,14 +45,14 @@ _SIGN_OF_DOMAIN = {
     "integer": r"\mathbb{Z}",
     "integral": r"\mathbb{Z}",
     "whole": r"\mathbb{Z}",
-    "positive integer": r"\mathbb{Z}^{+}",
+    "positive integer": r"\mathbb{Z}_{+}",
     "natural": r"\mathbb{N}",
     "rational": r"\mathbb{Q}",
     "complex": r"\mathbb{C}",
 }
 _DROPPED_DOMAINS = frozenset(("real", "constant", "arbitrary"))
 _UNSAID_CONDITION = re.compile(
-    rf"[,(;]\s*(?:\\q?quad|\\[,;: ]|\\text\w*\s*\{{|\s|\$)*(?P<tail>\\?[A-Za-z](?:_\w)?(?:\}}|\s|\$|\\text\w*\s*\{{)+"
+    rf"[,(;](?:\\q?quad|\\[,;: ]|\\text\w*\s*\{{|[\s}}$(])*(?P<tail>\\?[A-Za-z](?:_\w)?(?:\}}|\s|\$|\\text\w*\s*\{{)+"
     r"(?:is|are|an?|any|arbitrary|integers?|real|constant)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )
@@ -157,6 +157,7 @@ _IS_THE_ANSWER = re.compile(
     rf"(?:\\text\w*\s*\{{|[\s,~{{])*\b(?:is|are) (?:the |our |my )?{_ANSWER_WORDS}[\s}}.]*$", re.IGNORECASE
 )
 _MARKER = re.compile(r"(?:\\(?:therefore|Rightarrow|implies|Longrightarrow|sim)(?![A-Za-z])|[∴⇒⟹]|=>)\s*")
+_CONCLUSION = re.compile(r"(?:so|thus|hence|therefore|then|finally|in conclusion)\b,?\s+(?=\S)", re.IGNORECASE)
 _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z])|[⇒⟹]|=>")
 _MAX_VERBS = 8
 
@@ -169,6 +170,7 @@ def without_label(text: str) -> str:
     """
     if marker := _MARKER.match(text):
         text = text[marker.end() :]
+    text = text[conclusion.end() :] if (conclusion := _CONCLUSION.match(text)) else text
     if "=" in text and (parts := _IMPLIES.split(text))[1:] and all("=" in part for part in parts):
         text = parts[-1]
     if ":" in text or "：" in text:

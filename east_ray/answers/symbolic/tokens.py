@@ -321,13 +321,17 @@ _RELATION_SIGNS = frozenset("=≈∈<≤>≥≠")
 
 
 def _without_alignment(tokens: list[Token]) -> list[Token]:
-    """The tokens without each & beside a relation sign, and without the brace before an environment of equations."""
+    """The tokens without each & beside a relation sign."""
     kept: list[Token] = []
     for place, token in enumerate(tokens):
         beside = (kept[-1:] or [token])[0].text, tokens[min(place + 1, len(tokens) - 1)].text
         if token != ("mark", "&") or _RELATION_SIGNS.isdisjoint(beside):
             kept.append(token)
     return kept
+
+
+def _is_left_brace(token: Token, after: Token | None) -> bool:
+    return token == ("mark", "⦃") and after is not None and after.kind == "begin"
 
 
 def _turn_brackets(tokens: list[Token]) -> None:
@@ -363,6 +367,8 @@ def tokenize(text: str) -> list[Token]:
         NotMathematicsError: a command or a number is broken.
     """
     tokens = _Tokenizer(text).run()
+    if r"\begin" in text and Token("mark", "⦄") not in tokens:  # \left\{ \begin{array} … \end{array} \right.
+        tokens = [token for token, after in zip(tokens, [*tokens[1:], None], strict=True) if not _is_left_brace(token, after)]
     if "&" in text:
         tokens = _without_alignment(tokens)
     if "]" in text or "[" in text:

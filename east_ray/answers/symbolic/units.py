@@ -44,7 +44,7 @@ def end_of_unit(tokens: Sequence[Token], start: int) -> int | None:
     position = _start(tokens, start)
     if position is None:
         return None
-    words = [word for token in tokens[start:position] for word in _words(token.text)]
+    words = [word for kind, text in tokens[start:position] if kind in ("word", "text") for word in _words(text)]
     letters = ""
     while position < len(tokens):
         kind, text = tokens[position]
