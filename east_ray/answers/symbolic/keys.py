@@ -35,7 +35,17 @@ from east_ray.answers.symbolic.intervals import Key, interval_key
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
 from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+from east_ray.answers.symbolic.tree import (
+    Apply,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_constant,
+    is_literal,
+    substitute,
+)
 from east_ray.answers.symbolic.values import (
     CONSTANT,
     LOCK,
@@ -51,7 +61,6 @@ from east_ray.answers.symbolic.values import (
     is_complex,
     is_zero,
     real,
-    substitute,
     values_at_points,
     variables,
 )
@@ -237,6 +246,9 @@ def _parts_key(node: Apply) -> Key:
 
 def _list_key(node: Apply) -> Key:
     items = node.arguments
+    domains = [item for item in items if isinstance(item, Relation) and _is_domain(item)]
+    if domains and len(domains) < len(items):
+        return _key_over_domains([item for item in items if item not in domains], domains)
     if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 means x ≠ 1, x ≠ 3
         left, right = items[0].sides[0], items[1:]
         others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
@@ -297,6 +309,29 @@ def _name_of(relation: Relation) -> str | None:
     return repr(relation.sides[1]) if len(relation.sides) == 2 and relation.named[1] else None
 
 
+def _is_domain(relation: Relation) -> bool:
+    """Whether the relation says of a letter that it is an integer, a real number or the like."""
+    letter, domain = relation.sides[0], relation.sides[-1]
+    if relation.signs != ("∈",) or not isinstance(letter, Symbol) or not isinstance(domain, Symbol):
+        return False
+    return domain.name[0] in "ℕℤℚℝℂ"
+
+
+def _key_over_domains(items: Sequence[Node], domains: Sequence[Relation]) -> Key:
+    """k pi, k in Z is n pi, n in Z: the letter does not matter. Letters that are real are as without a domain."""
+    names: dict[str, list[str]] = {}
+    for letter, domain in sorted((repr(one.sides[0]), repr(one.sides[1])) for one in set(domains)):
+        if domain != repr(Symbol("ℝ")):
+            names.setdefault(domain, []).append(letter)
+    for domain, letters in names.items():
+        for number, letter in enumerate(letters):
+            symbol = next(one.sides[0] for one in domains if repr(one.sides[0]) == letter)
+            items = [substitute(item, symbol, Symbol(f"{domain} {number}")) for item in items]
+    value = _key(items[0]) if len(items) == 1 else _list_key(Apply("list", tuple(items)))
+    counts = frozenset((domain, len(letters)) for domain, letters in names.items())
+    return ("over", value, counts) if counts else value
+
+
 def _all_key(node: Apply) -> Key:
     """Inequalities that hold together. With two variables, or without a common solution, they form a bare list."""
     if len(frozenset().union(*map(variables, node.arguments))) == 1:
@@ -322,6 +357,7 @@ _STRUCTURES: dict[str, Callable[[Apply], Key]] = {
     ":": lambda node: _ratio_key(node.arguments),
     **dict.fromkeys(("∧", "∨"), _operands_key),
     **dict.fromkeys(("()", "(]", "[)", "[]"), _sequence_key),
+    "cases": lambda node: ("cases", frozenset(map(_key, node.arguments))),
     **dict.fromkeys(("matrix", "determinant", "row"), _parts_key),
 }
 
@@ -391,7 +427,7 @@ def _relation_key(relation: Relation) -> Key:
         return _key(rest[0])
     if "∈" in rest_signs:
         return _key(rest[-1])
-    if first or all(is_constant(side) for side in rest):  # A = 2 * 3 = 6
+    if first or all(is_constant(side) for side in rest[len(rest) > 2 :]):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
         return _key(rest[-1])
     return _equation_key(rest[0], rest[-1])
 
@@ -416,6 +452,8 @@ def _equation_key(left: Node, right: Node) -> Key:
     """A line or another graph y = E(x) has the key of E; any other equation is compared up to a constant factor."""
     difference = _difference(left, right)
     symbols = variables(difference)
+    if len(symbols) == 1 and _is_linear(difference, symbol := Symbol(next(iter(symbols)))):  # x - 3 = 0
+        return _scalar_key(_solved_for(difference, symbol))
     if "y" in symbols and len(symbols) == 2 and _is_linear(difference, Symbol("y")):
         return _scalar_key(_solved_for(difference, Symbol("y")))
     return ("equation", _up_to_factor(difference, keep_sign=False))
@@ -548,7 +586,9 @@ def key(answer: str) -> Key:
             raise UndefinedError("too long to evaluate")
         with LOCK:
             return _choice_key(node)
-    except (UndefinedError, OffDomainError, RecursionError):  # RecursionError: deep nesting and a deep caller
+    except (UndefinedError, OffDomainError):
+        return ("written", repr(node))
+    except RecursionError:  # deep nesting and a deep caller
         return _key(as_written(tokenize(clean(answer))))
 
 

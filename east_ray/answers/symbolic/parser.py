@@ -22,9 +22,10 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS, SHORT_UNITS
+from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
 from east_ray.answers.symbolic.names import is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
+from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
 from east_ray.answers.symbolic.tokens import (
     AND,
     MAX_DIGITS,
@@ -36,6 +37,8 @@ from east_ray.answers.symbolic.tokens import (
     tokenize,
 )
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+from east_ray.answers.symbolic.tree import num_nested_series, substitute
+from east_ray.answers.symbolic.units import SCALE_LETTERS, end_of_unit
 
 MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159
 MAX_DEPTH = 40  # of nested brackets, fractions, roots; each level takes about eight Python frames
@@ -45,16 +48,13 @@ _RELATIONS = frozenset("=≈∈<≤>≥≠") | KEPT_RELATIONS
 _LOGIC = frozenset("∧∨")
 _SEPARATORS = frozenset((",", ";", "\\\\", AND, *_LOGIC))
 _INEQUALITIES = frozenset("<≤>≥≠")
-_UNIT_MARKS = frozenset("./-'\"()")
-#: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
-_NO_UNIT_NAMES = "plus minus divided multiplied choose remainder factorial half halves tenths hundredths"
-_NO_UNITS = frozenset(_NO_UNIT_NAMES.split())
-_NO_UNITS_FIRST = frozenset(("squared", "cubed"))
-_NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
-_ENVIRONMENT_NAMES = "cases aligned align gathered matrix pmatrix bmatrix Bmatrix smallmatrix array vmatrix"
+_LISTS = frozenset(("cases", "dcases", "aligned", "align", "alignedat", "gathered", "gather", "split", "eqnarray"))
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix"))
+_CASE_WORDS = frozenset(("if", "for", "when", "where"))
+_OTHER_CASE_WORDS = frozenset(("otherwise", "else"))
+_OTHERWISE = "otherwise"
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
 _OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
-_ENVIRONMENTS = frozenset(_ENVIRONMENT_NAMES.split())
 _CALLABLE = frozenset("fghFGHζσφχψτΓΘΛΞΦΨΩ")  # f(x) is a value of f; x(y) is a product
 
 
@@ -318,10 +318,10 @@ class _Parser:
         if self.position >= len(self.tokens):
             return False
         kind, text = self.tokens[self.position]
-        if kind in ("word", "text"):
-            return kind == "word" and not self.at_unit(left)
+        if kind in ("word", "text", "letter"):
+            return kind != "text" and self.unit_end(left) is None
         if kind == "mark":
-            return (text in _OPENERS and not self.at_unit(left)) or (text == "|" and not self.open_bars)
+            return (text in _OPENERS and self.unit_end(left) is None) or (text == "|" and not self.open_bars)
         return kind != "end"
 
     def power(self) -> Node:
@@ -344,6 +344,8 @@ class _Parser:
                 node = self.degrees(node)
             elif mark == "%":
                 self.position += 1
+            elif mark == "_" and isinstance(node, Symbol) and self.tokens[self.position - 1].text == "}":
+                node = self.symbol(node.name)  # {g}_{k}
             elif mark == "_" and isinstance(node, Number) and self.tokens[self.position - 1].text == ")":
                 self.position += 1
                 node = Symbol(in_base(str(node.value), self.script()))
@@ -475,8 +477,11 @@ class _Parser:
 
     def scale(self) -> int:
         """The factor of a word such as million, if such a word comes next, else 1."""
-        if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text"):
+        if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text", "letter"):
             return 1
+        if (factor := SCALE_LETTERS.get(self.tokens[self.position].text, 1)) > 1:
+            self.position += 1
+            return factor
         first, _, rest = self.tokens[self.position].text.strip().partition(" ")
         factor = SCALES.get(first.casefold(), 1)
         if factor > 1 and rest:  # 3 \text{ million dollars}
@@ -491,7 +496,7 @@ class _Parser:
             name += "'" if mark == "'" else "_" + self.script()
         if name in FIGURES:
             name += self.corners()
-        if name.partition("_")[0].rstrip("'") in _CALLABLE and self.take("("):
+        if name.rstrip("'") in _CALLABLE and self.take("("):
             return self.call(name)
         if name == "¬":
             return Apply("call", (Symbol(name), self.power()))
@@ -559,7 +564,7 @@ class _Parser:
 
     def root(self) -> Node:
         degree: Node = Number(Fraction(2))
-        if self.take("["):
+        if self.take("[") and not self.take("]"):
             degree = self.sum()
             self.expect("]")
         return Apply("^", (self.argument(whole_number=True), Apply("/", (Number(Fraction(1)), degree))))
@@ -574,7 +579,9 @@ class _Parser:
         upper = self.argument(whole_number=True)
         if not (isinstance(lower, Relation) and lower.signs == ("=",) and isinstance(lower.sides[0], Symbol)):
             raise NotMathematicsError("series without a running index")
-        return Apply(operator, (lower.sides[0], lower.sides[1], upper, self.product()))
+        body = self.product()
+        index = Symbol(f"index {num_nested_series(body)}")  # the letter of the index does not matter
+        return Apply(operator, (index, lower.sides[1], upper, substitute(body, lower.sides[0], index)))
 
     def bracket(self, opening: str) -> Node:
         if opening in "⦃{" and self.at_set_builder():
@@ -608,63 +615,91 @@ class _Parser:
                 self.position += 1
                 if cells:
                     rows.append(Apply("row", tuple(cells)))
-                if name not in _ENVIRONMENTS:
-                    raise NotMathematicsError(f"environment {name}")
-                if name in ("cases", "aligned", "align", "gathered"):
-                    return Apply("list", tuple(cell for row in rows for cell in row.arguments))
-                return Apply("determinant" if name == "vmatrix" else "matrix", tuple(rows))
+                return _environment_of(name, rows)
             if self.take("\\\\"):
                 if cells:
                     rows.append(Apply("row", tuple(cells)))
                 cells = []
             elif not self.take("&"):
-                cells.append(self.item())
-                if self.mark() == ",":
-                    self.position += 1
+                cells.append(self.cell(name))
+                self.take(",", ";")
         raise NotMathematicsError("environment without an end")
+
+    def cell(self, name: str) -> Node:
+        """An item of an environment. In cases, a condition in words, such as "n is even", is text."""
+        start, depth = self.position, self.depth
+        try:
+            node = self.item_of_cell()
+            if (
+                name in _MATRICES
+                or self.at_end("&,;")
+                or self.mark() == "\\\\"
+                or self.tokens[self.position].kind == "end"
+            ):
+                return node
+        except NotMathematicsError:
+            if name in _MATRICES:
+                raise
+        self.position, self.depth, self.open_bars, self.open_functions = start, depth, 0, 0
+        while not (self.at_end("&") or self.mark() == "\\\\" or self.tokens[self.position].kind in ("begin", "end")):
+            self.position += 1
+        words = " ".join(token.text.strip() for token in self.tokens[start : self.position])
+        return Text(words.casefold().strip(" ,.").removeprefix("if "))
+
+    def item_of_cell(self) -> Node:
+        r"""``\text{if } x > 0`` is x > 0, and ``\text{otherwise}`` stays text."""
+        said = ""
+        while self.position < len(self.tokens) and self.tokens[self.position].kind in ("word", "text", "letter"):
+            word = self.tokens[self.position].text.strip(" ,.:").casefold()
+            ahead = "".join(token.text for token in self.tokens[self.position : self.position + 2])
+            if word in _CASE_WORDS:
+                self.position += 1
+            elif ahead == "if":
+                self.position += 2
+            elif word in _OTHER_CASE_WORDS:
+                self.position += 1
+                said = _OTHERWISE
+            else:
+                break
+        if said and self.mark() in (",", "&", "\\\\", None):
+            return Text(said)
+        items = [self.item()]
+        while self.mark() == AND:
+            self.position += 1
+            items.append(self.item())
+        return items[0] if len(items) == 1 else Apply("all", tuple(items))
 
     # -- units
 
-    def at_unit(self, left: Node) -> bool:
-        """Whether a unit comes next. Units stand only after constants, as in 10weeks, 10 cm, 10 \\text{ m}."""
-        if self.position >= len(self.tokens) or not (is_constant(left) or is_literal(left)):
-            return False
-        kind, text = self.tokens[self.position]
-        if kind == "word" and text not in SHORT_UNITS and len(text) <= 3:
-            return False
-        return (kind in ("text", "word") or self.at_unit_fraction()) and self.unit_end() is not None
-
-    def at_unit_fraction(self) -> bool:
-        r"""Whether ``\frac{\text{km}}{\text{h}}`` comes next."""
-        ahead = self.tokens[self.position : self.position + 7]
-        marks = [token.text for token in ahead if token.kind == "mark"]
-        return marks == ["frac", "{", "}", "{", "}"] and all(ahead[i].kind in ("text", "word") for i in (2, 5))
-
-    def unit_end(self) -> int | None:
-        """The end of the unit that comes next: 10 cm^2, 42 square metres of grass. None: no unit, as in 3 out of 5."""
-        start, self.position = self.position, self.position + 7 if self.at_unit_fraction() else self.position
-        words: list[str] = []
-        while self.position < len(self.tokens):
-            kind, text = self.tokens[self.position]
-            if kind == "mark" and (text in _RELATIONS or text in _SEPARATORS or text in ")]⦄}⟩&:"):
-                break
-            if self.take("^"):
-                self.script()
-                continue
-            if kind not in ("word", "text", "letter") and not (kind == "mark" and text in _UNIT_MARKS):
-                self.position = start
-                return None
-            words += re.findall(r"\w+", text.casefold())
-            self.position += 1
-        end, self.position = self.position, start
-        if any(word in _NO_UNITS or word.isdecimal() for word in words) or _NO_UNITS_FIRST.intersection(words[:1]):
+    def unit_end(self, left: Node) -> int | None:
+        """The end of the unit that comes next. Units stand only after constants: 10weeks, 10 \\text{ m}."""
+        if not (is_constant(left) or is_literal(left)):
             return None
-        return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else end
+        return end_of_unit(self.tokens, self.position)
 
     def skip_unit(self, left: Node) -> None:
         """Move to the end of the unit, if one comes next."""
-        if self.at_unit(left):
-            self.position = self.unit_end() or self.position
+        self.position = self.unit_end(left) or self.position
+
+
+def _environment_of(name: str, rows: Sequence[Apply]) -> Node:
+    """A matrix, a list of lines, or the cases of a function: values with their conditions, in any order."""
+    if name == "vmatrix":
+        return Apply("determinant", tuple(rows))
+    if all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
+        return Apply("cases", tuple(rows))
+    lines = tuple(cell for row in rows for cell in row.arguments)
+    if name in _LISTS or (name not in _MATRICES and lines and all(isinstance(line, Relation) for line in lines)):
+        return lines[0] if len(lines) == 1 else Apply("list", lines)
+    is_matrix = name in _MATRICES or name == "array"
+    return Apply("matrix" if is_matrix else f"environment {name}", tuple(rows))
+
+
+def _is_case(row: Apply) -> bool:
+    value, condition = row.arguments
+    if isinstance(condition, Apply) and condition.operator == "all":
+        return True
+    return not isinstance(value, Relation | Text) and isinstance(condition, Relation | Text)
 
 
 def _is_condition(node: Node) -> bool:
@@ -694,16 +729,30 @@ def parse(answer: str) -> Node:
     Text(words='no solution')
     """
     text = clean(answer)
-    if len(text) > MAX_CHARS:
-        return Text(text)
+    return Text(text) if len(text) > MAX_CHARS else _read(without_label(text))
+
+
+def _read(text: str) -> Node:
+    """The tree of a cleaned answer."""
+    text = set_in_words(without_remarks(text))
+    if (letter := choice(text)) is not None:
+        return letter
     try:
         tokens = tokenize(text)
     except NotMathematicsError:
         return prose(text)
-    node = choice(text) or (prose(text) if is_prose(tokens) else quantity_of_several_units(tokens))
-    if node is not None:
-        return node
+    if is_prose(tokens):
+        return _said(text) or prose(text)
     try:
-        return _Parser(tokens).answer()
+        return quantity_of_several_units(tokens) or _Parser(tokens).answer()
     except NotMathematicsError:
-        return as_written(tokens)
+        return _said(text) or as_written(tokens)
+
+
+def _said(text: str) -> Node | None:
+    """The tree of the value that a sentence states: what follows its verb, if that is mathematics or the answer."""
+    for value, is_answer in values_said(text):
+        node = _read(clean(value))
+        if is_answer or not isinstance(node, Text):
+            return node
+    return None

@@ -20,10 +20,12 @@ from east_ray.answers.symbolic.commands import (
     PLAIN_WORDS,
     SEGMENT_LINES,
     SHORT_UNITS,
+    SIGN_OF_CHARACTER,
     TEXT_COMMAND_NAMES,
     TEXT_COMMANDS,
     TYPE_MARKS,
 )
+from east_ray.answers.symbolic.notation import rewritten
 
 MAX_DIGITS = 1000  # of one number
 
@@ -55,7 +57,8 @@ _INVISIBLE_CATEGORY = "Cf"  # zero-width spaces, direction marks
 
 _GROUPED_DIGITS = re.compile(r"(?<=\d) ?(?:\{ ?, ?\}(?: ?\\!)?|,? ?\\!|\\[,;: ]|~) ?(?=\d{3}(?!\d))")
 _DELIMITERS = re.compile(r"\\\$|\$|\\[()]|\\\[(?!\d+(?:pt|em|ex))|(?<!\\)\\\]")
-_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z])")
+_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z]{2})")
+_DOUBLED_COMMAND = re.compile(r"\\\\(?=[A-Za-z]{2}|[^\sA-Za-z0-9])")
 _BACKSLASHES = re.compile(r"\\+")
 _WRAPPER = re.compile(r"(?:\\(?:boxed|fbox|framebox)\s*)?\{")
 _ROW_SPACING = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]")
@@ -87,10 +90,12 @@ def clean(answer: str) -> str:
         text = _ROW_SPACING.sub(r"\1 ", text)
         # Text that was escaped twice has only doubled backslashes. Otherwise, two before a letter may end a matrix row.
         if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
-            text = text.replace(r"\\", "\\")
+            text = _DOUBLED_COMMAND.sub(r"\\", text)  # but x = 2 \\ y = 3 has two lines
         elif r"\begin" not in text:
             text = _DOUBLED_BACKSLASH.sub(r"\\", text)
         text = _DELIMITERS.sub(" ", text)
+    if not text.isdecimal():
+        text = rewritten(text)
     if "\\" in text or "~" in text or "{" in text:
         text = _GROUPED_DIGITS.sub("", text).replace("\\!", "").replace("{}^", "^")
     text = _trimmed(text)
@@ -134,7 +139,8 @@ _INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
 _DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
-_WORD = re.compile(r"[A-Za-z]+")
+_LATIN = "A-Za-zÀ-ÖØ-öø-ÿĀ-ſ"
+_WORD = re.compile(f"[{_LATIN}]+")
 _VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
 _MAX_ACCENTS = 8  # in one another
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
@@ -191,9 +197,9 @@ class _Tokenizer:
                 self._number()
             elif character == "\\":
                 self._command()
-            elif character.isascii() and character.isalpha():
+            elif character.isalpha() and _WORD.match(character):
                 self._word()
-            elif character.isalpha() and character != "ℝ":
+            elif (character.isalpha() or unicodedata.category(character)[0] == "M") and character != "ℝ":
                 self._add("letter", character)
                 self.position += 1
             else:
@@ -362,6 +368,7 @@ class _Tokenizer:
         if length and (double := _TWO_CHARACTER_MARKS.get(self.text[self.position : self.position + 2])):
             mark, length = double, 2
         self.position += length
+        mark = SIGN_OF_CHARACTER.get(mark, mark)
         if mark in "([⦃⟨":
             self.bracket_depth += 1
         elif mark in ")]⦄⟩":
@@ -425,6 +432,49 @@ def _place_of_subscript(tokens: list[Token], start: int) -> int:
     return next((place for place in range(start, len(tokens)) if tokens[place] == ("mark", "_")), -1)
 
 
+_RELATION_SIGNS = frozenset("=≈∈<≤>≥≠")
+
+
+def _without_alignment(tokens: list[Token]) -> list[Token]:
+    """The tokens without each & beside a relation sign."""
+    kept: list[Token] = []
+    for place, token in enumerate(tokens):
+        beside = (kept[-1:] or [token])[0].text, tokens[min(place + 1, len(tokens) - 1)].text
+        if token != ("mark", "&") or _RELATION_SIGNS.isdisjoint(beside):
+            kept.append(token)
+    return kept
+
+
+def _is_left_brace(token: Token, after: Token | None) -> bool:
+    return token == ("mark", "⦃") and after is not None and after.kind == "begin"
+
+
+def _turn_brackets(tokens: list[Token]) -> None:
+    """The intervals ]0, 1[ and [0, 1[ get the brackets (0, 1) and [0, 1)."""
+    opened: int | None = None
+    for place, (kind, text) in enumerate(tokens):
+        if kind != "mark":
+            continue
+        if text == "]" and opened is None:
+            before = tokens[place - 1].text if place else "∪"
+            if before not in _BEFORE_INTERVAL:
+                return
+            tokens[place], opened = Token("mark", "("), place
+        elif text == "[" and opened is not None and tokens[place - 1].text != ",":
+            after = tokens[place + 1].text if place + 1 < len(tokens) else "∪"
+            if after not in _AFTER_INTERVAL:
+                return
+            tokens[place], opened = Token("mark", ")"), None
+        elif text in "([":
+            opened = place if text == "[" else opened
+        elif text == "]":
+            opened = None
+
+
+_BEFORE_INTERVAL = frozenset(("∪", "∩", "∖", "∈", "=", ",", AND, "⦃", "{"))
+_AFTER_INTERVAL = frozenset(("∪", "∩", "∖", ",", AND, "⦄", "}", "."))
+
+
 def tokenize(text: str) -> list[Token]:
     """The tokens of a cleaned answer.
 
@@ -432,10 +482,18 @@ def tokenize(text: str) -> list[Token]:
         NotMathematicsError: a command or a number is broken.
     """
     tokens = _Tokenizer(text).run()
-    if "\\not" in text:
+    if r"\not" in text:
         _join_negations(tokens)
     if "_" in text:
         _join_digits(tokens)
+    if r"\begin" in text and Token("mark", "⦄") not in tokens:  # \left\{ \begin{array} … \end{array} \right.
+        tokens = [
+            token for token, after in zip(tokens, [*tokens[1:], None], strict=True) if not _is_left_brace(token, after)
+        ]
+    if "&" in text:
+        tokens = _without_alignment(tokens)
+    if "]" in text or "[" in text:
+        _turn_brackets(tokens)
     for index in range(1, len(tokens) - 1):  # (1, 2) U (3, 4); R - {2}
         before, token, after = tokens[index - 1 : index + 2]
         if token == ("letter", "U") and before.text in (")", "]") and after.text in ("(", "["):

@@ -54,3 +54,21 @@ def is_constant(node: Node) -> bool:
 def is_literal(node: Node) -> bool:
     """Whether the node is a time of day or a number with a base, which is exact but takes no part in arithmetic."""
     return isinstance(node, Symbol) and (node.name[0].isdecimal() or " in base " in node.name)
+
+
+def substitute(node: Node, symbol: Node, value: Node) -> Node:
+    """The expression with the value in place of the symbol."""
+    if node == symbol:
+        return value
+    if isinstance(node, Apply):
+        return Apply(node.operator, tuple(substitute(argument, symbol, value) for argument in node.arguments))
+    if isinstance(node, Relation):
+        return Relation(node.signs, tuple(substitute(side, symbol, value) for side in node.sides), node.named)
+    return node
+
+
+def num_nested_series(node: Node) -> int:
+    """The number of sums and products over an index that stand in one another."""
+    if not isinstance(node, Apply):
+        return 0
+    return max(map(num_nested_series, node.arguments), default=0) + (node.operator in ("∑", "∏"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, is_constant
+from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, is_constant, substitute
 
 PRECISION_BITS = 240  # of the arithmetic
 KEY_BITS = 83  # of a value in a key: 25 digits
@@ -362,7 +362,7 @@ def _series(arguments: Arguments, point: int, neutral: int, combine: Callable[[V
     index, lower, upper, body = arguments
     if not (is_constant(lower) and is_constant(upper)):
         # With variable bounds, the series is a new unknown, which depends on the values of its parts.
-        return _symbol(repr((neutral, index, *map(fingerprint, (lower, upper, body)))), point)
+        return _symbol(repr((neutral, *map(fingerprint, (lower, upper, body)))), point)
     first, last = evaluate(lower, CONSTANT), evaluate(upper, CONSTANT)
     if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
         raise UndefinedError("bounds")
@@ -452,15 +452,6 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # wi
     "gcd": (lambda values, _: _of_integers(values, gcd), ANY_NUMBER),
     "lcm": (lambda values, _: _of_integers(values, lcm), ANY_NUMBER),
 }
-
-
-def substitute(node: Node, symbol: Node, value: Node) -> Node:
-    """The expression with the value in place of the symbol."""
-    if node == symbol:
-        return value
-    if isinstance(node, Apply):
-        return Apply(node.operator, tuple(substitute(argument, symbol, value) for argument in node.arguments))
-    return node
 
 
 _COSTS = {"!": 50, "!!": 50 * _PARITY_TRIALS, "binom": 100, "^": 5, "/": 2} | dict.fromkeys(
