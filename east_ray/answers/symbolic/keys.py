@@ -23,11 +23,14 @@ Known limits: no integrals, limits, derivatives or unknown functions; x = 3y + 1
 x - 3y = 1 is the line y = (x - 1)/3; n is any real number, so (-1)^{2n} is not 1.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
 
 from east_ray.answers.symbolic import intervals
+from east_ray.answers.symbolic.commands import FLIPPED_RELATIONS, KEPT_RELATIONS, SYMMETRIC_RELATIONS
 from east_ray.answers.symbolic.intervals import Key, interval_key
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
@@ -49,6 +52,7 @@ from east_ray.answers.symbolic.values import (
     is_zero,
     real,
     values_at_points,
+    variables,
 )
 
 MIN_DECIMALS = 8  # a decimal with as many places stands for every value that it rounds
@@ -215,6 +219,12 @@ def _scaled_matrix(node: Apply) -> Node | None:
     return Apply("matrix", tuple(Apply("row", tuple(map(scaled, row.arguments))) for row in rows))
 
 
+def _operands_key(node: Apply) -> Key:
+    """Propositions joined by "or" may be exchanged. Those joined by "and" keep their order: dx and dy in dx ∧ dy."""
+    keys = map(_key, node.arguments)
+    return (node.operator, frozenset(keys) if node.operator == "∨" else tuple(keys))
+
+
 def _sequence_key(node: Apply) -> Key:
     """A tuple or an interval. The operator is its brackets: "()", "(]", "[)" or "[]"."""
     return ("sequence", node.operator[0], node.operator[1], tuple(map(_key, node.arguments)))
@@ -234,7 +244,10 @@ def _list_key(node: Apply) -> Key:
         others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
         if all(other.signs == ("≠",) for other in others):
             return _all_key(Apply("all", (items[0], *others)))
-    keys = [_key(variant) for item in items for variant in _variants(item)]
+    if (system := _system_key(items)) is not None:
+        return system
+    alone = _key if _differ_in_case(items) else _choice_key
+    keys = [alone(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
         return _joined(keys)  # x < -1 or x > 3
     if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
@@ -265,9 +278,53 @@ def _key_over_domains(items: Sequence[Node], domains: Sequence[Relation]) -> Key
     return ("over", value, counts) if counts else value
 
 
+def _differ_in_case(items: Sequence[Node]) -> bool:
+    """Whether single letters are written in both cases, as n and N: then they are no choices."""
+    letters = [item.name for item in items if isinstance(item, Symbol) and len(item.name) == 1]
+    return len(letters) > 1 and any(letter.isupper() != letters[0].isupper() for letter in letters)
+
+
+def _system_key(items: Sequence[Node]) -> Key | None:
+    """Values of several unknowns: which is that of which counts. None: there are not two unknowns with names."""
+    pairs: list[tuple[str, Node]] = []
+    for item in items:
+        name = _name_of(item) if isinstance(item, Relation) else pairs[-1][0] if pairs else None
+        if name is None:
+            return None
+        pairs.append((name, item))
+    if len({name for name, _ in pairs}) < 2:
+        return None
+    solutions: list[dict[str, Key]] = [{}]
+    for name, item in pairs:
+        if name in solutions[-1]:
+            solutions.append({})
+        solutions[-1][name] = _key(item)
+    if any(one.keys() != solutions[0].keys() for one in solutions):  # x = 1, x = 2, y = 3
+        return ("system", frozenset((name, _key(item)) for name, item in pairs))
+    if len(solutions) == 1:
+        values = [solutions[0][name] for name in sorted(solutions[0])]
+        if all(isinstance(value, tuple) and value[0] == "number" for value in values):
+            numbers = list(map(numeric, values))
+            if all(lower < upper for lower, upper in itertools.pairwise(numbers)):
+                return _set_key(values)  # a bare list has no order: 1, 2 and 2, 1 are x = 1, y = 2
+    return ("system", frozenset(frozenset(one.items()) for one in solutions))
+
+
+def _name_of(relation: Relation) -> str | None:
+    """The unknown whose value or range a relation gives. None: it is not that of one unknown."""
+    if not KEPT_RELATIONS.isdisjoint(relation.signs):
+        return None
+    if _is_inequality(relation):
+        names = variables(relation)
+        return next(iter(names)) if len(names) == 1 else None
+    if relation.named[0]:
+        return repr(relation.sides[0])
+    return repr(relation.sides[1]) if len(relation.sides) == 2 and relation.named[1] else None
+
+
 def _all_key(node: Apply) -> Key:
     """Inequalities that hold together. With two variables, or without a common solution, they form a bare list."""
-    if len(frozenset().union(*map(_variables, node.arguments))) == 1:
+    if len(frozenset().union(*map(variables, node.arguments))) == 1:
         common = _common(tuple(map(_key, node.arguments)))
         if common != _EMPTY:
             return common
@@ -288,6 +345,7 @@ _STRUCTURES: dict[str, Callable[[Apply], Key]] = {
     "∩": lambda node: _common(tuple(map(_key, node.arguments))),
     "∖": lambda node: _difference_key(*node.arguments),
     ":": lambda node: _ratio_key(node.arguments),
+    **dict.fromkeys(("∧", "∨"), _operands_key),
     **dict.fromkeys(("()", "(]", "[)", "[]"), _sequence_key),
     "cases": lambda node: ("cases", frozenset(map(_key, node.arguments))),
     **dict.fromkeys(("matrix", "determinant", "row"), _parts_key),
@@ -320,9 +378,16 @@ def _symbol_key(symbol: Symbol) -> Key:
         return intervals.ALL_REALS
     if symbol.name == "∅":
         return _EMPTY
-    if len(symbol.name) == 1 and symbol.name.isascii() and symbol.name not in "ei":
-        return ("text", symbol.name.casefold())  # a letter alone, as n in x = n, is that of a choice
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
+
+
+def _choice_key(node: Node) -> Key:
+    """The key of an answer or of a member of a list. A letter alone, as n in x = n, is that of a choice."""
+    while isinstance(node, Relation) and node.signs == ("=",) and node.named[0]:
+        node = node.sides[1]
+    if isinstance(node, Symbol) and len(node.name) == 1 and node.name.isascii() and node.name not in "ei":
+        return ("text", node.name.casefold())
+    return _key(node)
 
 
 # --------------------------------------------------------------------------------------------------------- relations
@@ -336,6 +401,8 @@ def _is_inequality(relation: Relation) -> bool:
 
 def _relation_key(relation: Relation) -> Key:
     signs, sides, named = relation
+    if not KEPT_RELATIONS.isdisjoint(signs):
+        return _kept_relation_key(relation)
     if _is_inequality(relation):
         return _inequality_key(relation)
     if named[-1] and not any(named[:-1]) and len(sides) == 2 and signs == ("=",):  # 3 = x
@@ -355,6 +422,18 @@ def _relation_key(relation: Relation) -> Key:
     return _equation_key(rest[0], rest[-1])
 
 
+def _kept_relation_key(relation: Relation) -> Key:
+    """A relation that is not computed: its signs and its sides, from left to right."""
+    signs, sides, _ = relation
+    keys = tuple(map(_key, sides))
+    if signs[0] in SYMMETRIC_RELATIONS and len(set(signs)) == 1:
+        return ("relation", signs, frozenset(keys))
+    if all(sign.removeprefix("not") in FLIPPED_RELATIONS for sign in signs):
+        turned = tuple(re.sub(r"[^not]", lambda sign: FLIPPED_RELATIONS[sign[0]], sign) for sign in reversed(signs))
+        return ("relation", turned, keys[::-1])
+    return ("relation", signs, keys)
+
+
 def _difference(left: Node, right: Node) -> Node:
     return Apply("+", (left, Apply("-", (right,))))
 
@@ -362,24 +441,12 @@ def _difference(left: Node, right: Node) -> Node:
 def _equation_key(left: Node, right: Node) -> Key:
     """A line or another graph y = E(x) has the key of E; any other equation is compared up to a constant factor."""
     difference = _difference(left, right)
-    symbols = _variables(difference)
+    symbols = variables(difference)
     if len(symbols) == 1 and _is_linear(difference, symbol := Symbol(next(iter(symbols)))):  # x - 3 = 0
         return _scalar_key(_solved_for(difference, symbol))
     if "y" in symbols and len(symbols) == 2 and _is_linear(difference, Symbol("y")):
         return _scalar_key(_solved_for(difference, Symbol("y")))
     return ("equation", _up_to_factor(difference, keep_sign=False))
-
-
-def _variables(node: Node) -> frozenset[str]:
-    if isinstance(node, Symbol):
-        return frozenset() if is_constant(node) else frozenset((node.name,))
-    if isinstance(node, Apply):
-        if node.operator == "call":
-            return frozenset((repr(node),))
-        return frozenset().union(*map(_variables, node.arguments))
-    if isinstance(node, Relation):
-        return frozenset().union(*map(_variables, node.sides))
-    return frozenset()
 
 
 def _up_to_factor(node: Node, keep_sign: bool) -> Key:
@@ -481,7 +548,7 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
     if isinstance(left, Symbol) and _scalar_key(right) in (intervals.INFINITY, intervals.MINUS_INFINITY):
         return _scalar_key(right), True
     difference = _difference(left, right)
-    symbols = _variables(difference)
+    symbols = variables(difference)
     if len(symbols) != 1:
         return None
     symbol = Symbol(next(iter(symbols)))
@@ -508,7 +575,7 @@ def key(answer: str) -> Key:
         if cost(node) > MAX_COST:
             raise UndefinedError("too long to evaluate")
         with LOCK:
-            return _key(node)
+            return _choice_key(node)
     except (UndefinedError, OffDomainError):
         return ("written", repr(node))
     except RecursionError:  # deep nesting and a deep caller

@@ -22,10 +22,20 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.names import names_a_quantity
+from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
+from east_ray.answers.symbolic.names import is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
-from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, NotMathematicsError, Token, clean, tokenize
+from east_ray.answers.symbolic.tokens import (
+    AND,
+    MAX_DIGITS,
+    NotMathematicsError,
+    Token,
+    clean,
+    derivative_name,
+    in_base,
+    tokenize,
+)
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
 from east_ray.answers.symbolic.tree import num_nested_series, substitute
 from east_ray.answers.symbolic.units import SCALE_LETTERS, end_of_unit
@@ -34,8 +44,9 @@ MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest refe
 MAX_DEPTH = 40  # of nested brackets, fractions, roots; each level takes about eight Python frames
 
 
-_RELATIONS = frozenset("=≈∈<≤>≥≠")
-_SEPARATORS = frozenset((",", ";", "\\\\", AND))
+_RELATIONS = frozenset("=≈∈<≤>≥≠") | KEPT_RELATIONS
+_LOGIC = frozenset("∧∨")
+_SEPARATORS = frozenset((",", ";", "\\\\", AND, *_LOGIC))
 _INEQUALITIES = frozenset("<≤>≥≠")
 _LISTS = frozenset(("cases", "dcases", "aligned", "align", "alignedat", "gathered", "gather", "split", "eqnarray"))
 _MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix"))
@@ -44,7 +55,8 @@ _OTHER_CASE_WORDS = frozenset(("otherwise", "else"))
 _OTHERWISE = "otherwise"
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
 _OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
-_CALLABLE = frozenset("fghFGH")  # f(x) is a value of f; x(y) is a product
+_ENVIRONMENTS = _LISTS | _MATRICES | {"array"}
+_CALLABLE = frozenset("fghFGHζσφχψτΓΘΛΞΦΨΩ")  # f(x) is a value of f; x(y) is a product
 
 
 class _Parser:
@@ -55,6 +67,7 @@ class _Parser:
         self.open_bars = 0
         self.open_functions = 0
         self.separators: set[str] = set()  # between the items read last
+        self.has_opaque = any(token.kind == "opaque" for token in tokens)
 
     # -- tokens
 
@@ -127,15 +140,28 @@ class _Parser:
                 separators.add(str(separator))
                 self.position += 1
             if self.at_end(closers):
-                self.separators = separators
-                return found
+                if _LOGIC.isdisjoint(separators):
+                    self.separators = separators
+                    return found
+                return self.logical(found, separators)
             found.append(self.item())
             if self.mark() not in _SEPARATORS and not self.at_end(closers):
                 raise NotMathematicsError(f"unexpected {self.tokens[self.position].text}")
 
+    def logical(self, items: list[Node], separators: set[str]) -> list[Node]:
+        """Conditions joined by signs of logic are a list, as with words; propositions are one expression."""
+        self.separators = {AND if separator == "∧" else separator for separator in separators}
+        if all(isinstance(item, Relation) or is_constant(item) for item in items):
+            return items
+        if len(separators) > 1 or len(items) < 2:
+            raise NotMathematicsError("signs of logic without brackets")
+        return [Apply(separators.pop(), tuple(items))]
+
     def item(self) -> Node:
         if self.mark() in ("=", "≈"):  # "≈ 8.24"
             self.position += 1
+        if self.has_opaque and (item := self.opaque_item()) is not None:
+            return item
         signs: list[str] = []
         sides: list[Node] = []
         named: list[bool] = []
@@ -151,8 +177,32 @@ class _Parser:
             self.position += 1
         return Relation(tuple(signs), tuple(sides), tuple(named)) if signs else sides[0]
 
+    def opaque_item(self) -> Node | None:
+        """The item that comes next, as written, if it has a command that is not known; only x = is dropped."""
+        start, end, depth = self.position, self.position, 0
+        equals: list[int] = []
+        while end < len(self.tokens):
+            kind, text = self.tokens[end]
+            if kind == "mark" and depth == 0 and (text in _SEPARATORS or text in ")]}⦄⟩"):
+                break
+            depth += (kind == "begin" or (kind == "mark" and text in "([{⦃⟨")) - (
+                kind == "end" or (kind == "mark" and text in ")]}⦄⟩")
+            )
+            if kind == "mark" and depth == 0 and text in _RELATIONS:
+                equals.append(end)
+            end += 1
+        if not any(token.kind == "opaque" for token in self.tokens[start:end]):
+            return None
+        if len(equals) == 1 and self.tokens[equals[0]].text == "=" and is_plain_name(self.tokens[start : equals[0]]):
+            start = equals[0] + 1
+        self.position = end
+        return as_written(self.tokens[start:end])
+
     def union(self) -> Node:
+        start = self.position
         node = self.ratio()
+        if self.mark() in KEPT_OPERATORS:
+            return self.kept_operation(node, start)
         num_operators = 0
         while (mark := self.mark()) in ("∪", "∩", "∖"):
             self.position += 1
@@ -161,6 +211,32 @@ class _Parser:
                 raise NotMathematicsError("too many sets")
             node = Apply(str(mark), (node, self.ratio()))
         return node
+
+    def kept_operation(self, node: Node, start: int) -> Node:
+        """Operators that are not computed. How strongly they bind is not known: sums beside them need brackets."""
+        operator = str(self.mark())
+        for _ in range(MAX_DEPTH):
+            if self.has_sum(start):
+                raise NotMathematicsError(f"a sum beside {operator}")
+            if not self.take(operator):
+                break
+            start = self.position
+            right = self.ratio()
+            by_number = operator == "×" and (is_constant(node) or is_constant(right))
+            node = Apply("*", (node, right)) if by_number else Apply("call", (Symbol(operator), node, right))
+        if self.mark() in KEPT_OPERATORS or self.mark() in ("∪", "∩", "∖"):
+            raise NotMathematicsError("operators without brackets")
+        return node
+
+    def has_sum(self, start: int) -> bool:
+        """Whether a sum outside brackets was read since `start`."""
+        depth = 0
+        for kind, text in self.tokens[start : self.position]:
+            if kind == "mark":
+                depth += (text in _OPENERS and text not in ("√", "∑", "∏", "frac", "binom")) - (text in ")]}⦄⟩⌋⌉")
+                if depth == 0 and text in "+-±∓:":
+                    return True
+        return False
 
     def ratio(self) -> Node:
         terms = [self.sum()]
@@ -216,8 +292,7 @@ class _Parser:
         """Append a factor that has no sign before it. 2\\frac12 is a mixed number."""
         before = self.tokens[self.position - 1]
         follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
-        texts = [token.text for token in self.tokens[self.position : self.position + 3]]
-        is_fraction = self.mark() == "frac" or (texts[:1] == ["{"] and texts[2:] == ["over"])
+        is_fraction = self.at_fraction()
         factor = self.power()
         if follows_literal and isinstance(factor, Number):
             raise NotMathematicsError("two numbers in a row")
@@ -225,6 +300,14 @@ class _Parser:
             factors[-1] = Apply("+", (factors[-1], factor))
         else:
             factors.append(factor)
+
+    def at_fraction(self) -> bool:
+        r"""Whether ``\frac12``, ``{\frac12}`` or ``{1 \over 2}`` comes next."""
+        start = self.position
+        while start < len(self.tokens) and self.tokens[start] == ("mark", "{"):
+            start += 1
+        texts = [token.text for token in self.tokens[start : start + 2]]
+        return texts[:1] == ["frac"] or (start > self.position and texts[1:] == ["over"])
 
     def signed_power(self) -> Node:
         if self.take("-"):
@@ -256,8 +339,7 @@ class _Parser:
                 self.position += 1
                 node = self.exponentiation(node)
             elif mark == "!":
-                self.position += 1
-                node = Apply("!", (node,))
+                node = self.factorial(node)
             elif mark == "°":
                 self.position += 1
                 node = self.degrees(node)
@@ -267,17 +349,26 @@ class _Parser:
                 node = self.symbol(node.name)  # {g}_{k}
             elif mark == "_" and isinstance(node, Number) and self.tokens[self.position - 1].text == ")":
                 self.position += 1
-                node = Symbol(f"{node.value} in base {self.script()}")
+                node = Symbol(in_base(str(node.value), self.script()))
             else:
                 self.depth -= 1
                 return node
 
+    def factorial(self, node: Node) -> Node:
+        """n! or n!!, the product of every second number; n!!! is not known."""
+        num_signs = 0
+        while self.take("!"):
+            num_signs += 1
+        if num_signs > 2:
+            raise NotMathematicsError("factorial")
+        return Apply("!" * num_signs, (node,))
+
     def exponentiation(self, base: Node) -> Node:
         after = [token.text for token in self.tokens[self.position : self.position + 3]]
-        if after[:1] in (["\\circ"], ["°"]):
+        if after[:1] in (["∘"], ["°"]):
             self.position += 1
             return self.degrees(base)
-        if after in (["{", "\\circ", "}"], ["{", "°", "}"]):
+        if after in (["{", "∘", "}"], ["{", "°", "}"]):
             self.position += 3
             return self.degrees(base)
         if self.take("-"):
@@ -289,6 +380,8 @@ class _Parser:
             if self.depth > MAX_DEPTH:
                 raise NotMathematicsError("nested too deeply")
             exponent = self.exponentiation(exponent)
+        if isinstance(base, Symbol) and base.name in _CALLABLE and self.take("("):  # f^{-1}(x)
+            return self.call(f"{base.name}^{exponent}")
         return Apply("^", (base, exponent))
 
     def degrees(self, node: Node) -> Node:
@@ -317,7 +410,7 @@ class _Parser:
         self.position += 1
         reader = {
             "number": self.number,
-            "clock": Symbol,
+            "literal": Symbol,
             "letter": self.symbol,
             "word": _letters_of,
             "text": self.label,
@@ -339,6 +432,8 @@ class _Parser:
         match mark:
             case "(" | "[" | "{" | "⦃" | "⟨":
                 return self.bracket(mark)
+            case "frac" if (derivative := self.derivative()) is not None:
+                return derivative
             case "frac" | "binom":
                 self.depth += 1  # fractions in fractions nest without brackets
                 if self.depth > MAX_DEPTH:
@@ -355,12 +450,27 @@ class _Parser:
                 return self.series(mark)
         raise NotMathematicsError(f"unexpected {mark}")
 
+    def derivative(self) -> Symbol | None:
+        r"""``\frac{dy}{dx}`` is a name, not a quotient. The operator ``\frac{d}{dx}`` is not known."""
+        ahead = [token.text for token in self.tokens[self.position : self.position + 12]]
+        if ahead[:2] != ["{", "d"] or "}" not in ahead:
+            return None
+        middle = ahead.index("}")
+        top, bottom = ahead[1:middle], ahead[middle + 1 :]
+        if bottom[:2] != ["{", "d"] or not bottom[2:3] or not bottom[2].isalpha() or "}" not in bottom:
+            return None
+        bottom = bottom[1 : bottom.index("}")]
+        if len(top) == 1:
+            raise NotMathematicsError("derivative")
+        self.position += len(top) + len(bottom) + 4
+        return Symbol(derivative_name("".join(top), "".join(bottom)))
+
     def number(self, text: str) -> Node:
         text = text.rstrip(".")
         if len(text) > MAX_DIGITS or abs(int(re.split("[eE]", text + "e0")[1])) > MAX_DIGITS:
             raise NotMathematicsError("number too long")
         if re.fullmatch(r"[\d.]+", text) and self.take("_"):
-            return Symbol(f"{int(text) if text.isdecimal() else text} in base {self.script()}")
+            return Symbol(in_base(text, self.script()))
         scale = self.scale()
         mantissa, _, exponent = text.lower().partition("e")
         places = len(mantissa.partition(".")[2]) - int(exponent or 0)
@@ -385,12 +495,33 @@ class _Parser:
         while (mark := self.mark()) in ("_", "'"):
             self.position += 1
             name += "'" if mark == "'" else "_" + self.script()
-        if name in _CALLABLE and self.mark() == "(":
-            self.position += 1
-            arguments = self.items(")")
-            self.expect(")")
-            return Apply("call", (Symbol(name), *arguments))
+        if name in FIGURES:
+            name += self.corners()
+        if name.partition("_")[0].rstrip("'") in _CALLABLE and self.take("("):
+            return self.call(name)
+        if name == "¬":
+            return Apply("call", (Symbol(name), self.power()))
         return Symbol(name)
+
+    def call(self, name: str) -> Node:
+        """A value of an unknown function, after the opening bracket."""
+        arguments = self.items(")")
+        self.expect(")")
+        return Apply("call", (Symbol(name), *arguments))
+
+    def corners(self) -> str:
+        """The letters of a figure, in order: ABC in the angle ABC."""
+        letters = ""
+        in_braces = self.take("{")
+        while self.position < len(self.tokens) and self.tokens[self.position].kind in ("letter", "word"):
+            letters += self.tokens[self.position].text
+            self.position += 1
+            while self.mark() in ("_", "'"):
+                self.position += 1
+                letters += "'" if self.tokens[self.position - 1].text == "'" else f"_{self.script()}"
+        if in_braces:
+            self.expect("}")
+        return letters
 
     def script(self) -> str:
         """A subscript or a unit's exponent as text: the tokens of the next group, or the next token."""
@@ -549,7 +680,9 @@ class _Parser:
 
 def _environment_of(name: str, rows: Sequence[Apply]) -> Node:
     """A matrix, a list of lines, or the cases of a function: values with their conditions, in any order."""
-    if all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
+    if name not in _ENVIRONMENTS:
+        raise NotMathematicsError(f"environment {name}")
+    if rows and all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
         return Apply("cases", tuple(rows))
     lines = tuple(cell for row in rows for cell in row.arguments)
     if name in _LISTS or (name not in _MATRICES and lines and all(isinstance(line, Relation) for line in lines)):

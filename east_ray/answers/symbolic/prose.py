@@ -20,7 +20,7 @@ _NUMBER_WORDS = {word: value for value, word in enumerate(_BELOW_TWENTY.split())
 _MAX_NUMBER_WORDS = 12
 
 _COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
-_BETWEEN_WORDS = re.compile(r"[^\w+*/=<>^|-]+")
+_BETWEEN_WORDS = re.compile(r"(?:[\s.,;:?'\"(){}$\\&~`_#“”‘’«»，。；：？！（）]|(?<=[a-z]{2})!)+")
 _PUNCTUATION = frozenset((*",;'.?!-()\"", AND))
 _CHOICE = re.compile(r"\(?([A-Ea-e])\)")
 _TEXT_OPENING = r"(?:\\(?:text\w*|mathrm|mathbf|mbox)\s*\{\s*)?"
@@ -146,7 +146,7 @@ def is_prose(tokens: Sequence[Token]) -> bool:
     if not any(is_english(token) for token in tokens):
         return "".join(token.text for token in tokens).lower() == "no"
     computes = any(
-        kind in ("number", "clock", "function", "begin")
+        kind in ("number", "literal", "function", "begin", "opaque")
         or (kind == "mark" and text not in _PUNCTUATION)
         or (kind == "letter" and text in "π∞")
         for kind, text in tokens
@@ -184,4 +184,10 @@ def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
 
 def as_written(tokens: Sequence[Token]) -> Text:
     """The tokens of mathematics that cannot be read or computed. Spacing and the kind of \\frac do not matter."""
-    return Text(" ".join("," if token.text == AND else token.text for token in tokens).casefold())
+    return Text(" ".join(map(_as_written, tokens)))
+
+
+def _as_written(token: Token) -> str:
+    if token.text == AND:
+        return ","
+    return token.text.casefold() if token.kind in ("text", "word") else token.text

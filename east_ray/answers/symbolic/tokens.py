@@ -11,14 +11,18 @@ from math import gcd
 from typing import NamedTuple
 
 from east_ray.answers.symbolic.commands import (
+    ACCENTS,
+    BLACKBOARD,
     FUNCTIONS,
     IGNORED,
     LETTERS,
     MARKS,
     PLAIN_WORDS,
+    SEGMENT_LINES,
     SHORT_UNITS,
     TEXT_COMMAND_NAMES,
     TEXT_COMMANDS,
+    TYPE_MARKS,
 )
 from east_ray.answers.symbolic.notation import rewritten
 
@@ -32,7 +36,7 @@ class NotMathematicsError(ValueError):
 class Token(NamedTuple):
     """A piece of an answer: its kind, and its text in a uniform spelling."""
 
-    kind: str  # number | clock | letter | word | text | function | begin | end | mark
+    kind: str  # number | literal | letter | word | text | function | begin | end | mark | opaque
     text: str
 
 
@@ -109,7 +113,7 @@ def _trimmed(text: str) -> str:
 
 # -------------------------------------------------------------------------------------------------------- tokenizing
 
-AND = "∧"  # separates items as a comma does, but inequalities joined by it hold together
+AND = "and"  # separates items as a comma does, but inequalities joined by it hold together
 
 
 _TWO_CHARACTER_MARKS = {"<=": "≤", ">=": "≥", "!=": "≠", "**": "^", ":=": "=", "==": "=", "=>": "→", "->": "→"}
@@ -118,11 +122,26 @@ _THOUSANDS = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)|\d{1,3}(?: \d{3})
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _MIXED = re.compile(r"(\d+) +(\d+)/(\d+)(?![\d.])")
 _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?\.?")
-_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?!\d)(?:\s*(?:[ap]\.?(?:m\.?)?)(?![A-Za-z]))?", re.IGNORECASE)
+_SPACE = r"(?:[\s~]|\\[ ,;:])*"
+_TEXT_OPENS = r"(?P<opening>\\(?:text[a-z]*|mathrm|mbox)\s*\{[\s~]*)?"
+_TEXT_CLOSES = r"(?![A-Za-z])(?(opening)[^{}]*\})"
+_CLOCK = re.compile(
+    r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])"
+    rf"(?:{_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?(?:[\s~]*m\.?)?{_TEXT_CLOSES})?",
+    re.IGNORECASE,
+)
+_HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
+_PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
+_DIGITS_OR_CAPITALS = re.compile("[0-9A-Z]+")
+_MIN_BASE_WITH_LETTERS, _MAX_BASE = 11, 36
+_INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
+_DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _LATIN = "A-Za-zÀ-ÖØ-öø-ÿĀ-ſ"
 _WORD = re.compile(f"[{_LATIN}]+")
+_VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
+_MAX_ACCENTS = 8  # in one another
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
 _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
@@ -159,8 +178,9 @@ def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
 class _Tokenizer:
     """Splits a cleaned answer into tokens."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, num_accents: int = 0) -> None:
         self.text = text
+        self.num_accents = num_accents  # around the text
         self.position = 0
         self.bracket_depth = 0
         self.tokens: list[Token] = []
@@ -190,14 +210,15 @@ class _Tokenizer:
 
     def _number(self) -> None:
         text, position = self.text, self.position
-        if match := _CLOCK.match(text, position):
-            hours, minutes = int(match[1]), int(match[2])
-            # 11:21, a ratio in lowest terms, is read as 11/21; 4:30 and 12:00 are times of day.
-            if minutes == 0 or gcd(hours, minutes) > 1:
-                self._add("clock", f"{hours}:{minutes:02}")
-                self.position = match.end()
-                return
-        if self.bracket_depth == 0 and (match := _THOUSANDS.match(text, position)):
+        match = _CLOCK.match(text, position) or _HOUR.match(text, position)
+        if match and (time := _time_of_day(match)) is not None:
+            self._add("literal", time)
+            self.position = match.end()
+            return
+        if match := _PREFIXED.match(text, position):
+            place, digits = next((place, digits) for place, digits in enumerate(match.groups()) if digits)
+            self._add("literal", in_base(digits, (16, 2, 8)[place]))
+        elif self.bracket_depth == 0 and (match := _THOUSANDS.match(text, position)):
             self._add("number", match[0].replace(",", "").replace(" ", ""))
         elif match := _REPEATING.match(text, position):
             if len(match[0]) > MAX_DIGITS:
@@ -225,8 +246,8 @@ class _Tokenizer:
             return
         if name in TEXT_COMMANDS:
             self._text(name)
-        elif name in ("overline", "bar"):
-            self._overline()
+        elif name in ACCENTS:
+            self._accent(ACCENTS[name])
         elif name in ("color", "textcolor"):
             self.position = _closing_brace(self.text, self.position) + 1
         elif name in ("begin", "end"):
@@ -235,9 +256,9 @@ class _Tokenizer:
                 raise NotMathematicsError("environment without a name")
             self.position = environment.end()
             self._add(name, environment[1])
-        elif name == "mathbb":
-            self._add("letter", "ℝ" if "R" in self.text[self.position : self.position + 3] else "mathbb")
-            self.position = _closing_brace(self.text, self.position) + 1
+        elif name in ("mathbb", "Bbb"):
+            letters = self._group().strip()
+            self._add("letter", BLACKBOARD.get(letters, f"\\mathbb {letters}"))
         elif name in ("pmod", "mod", "bmod"):
             # The answer of "9 (mod 11)" is 9; the modulus is part of the question.
             if not self.tokens or name == "bmod":
@@ -247,15 +268,43 @@ class _Tokenizer:
         elif name in FUNCTIONS:
             self._add("function", name)
         elif name in MARKS:
-            self._mark(MARKS[name], 0)
+            keeps_order = name == "times" and _VECTORS.search(self.text)
+            self._mark("×" if keeps_order else MARKS[name], 0)
+        elif name in LETTERS:
+            self._add("letter", LETTERS[name])
         else:
-            self._add("letter", LETTERS.get(name, "\\" + name))
+            self._add("opaque", "\\" + name)
 
-    def _overline(self) -> None:
-        """A line over a complex number means its conjugate; over a segment, a mean or anything else it is dropped."""
-        content = self.text[self.position : _closing_brace(self.text, self.position)]
-        if _IMAGINARY.search(content) and re.search(r"\d", content):
+    def _group(self) -> str:
+        """The group in braces that comes next, or else the next command or character."""
+        match = _BLANKS.match(self.text, self.position)
+        start = match.end() if match else self.position
+        if self.text[start : start + 1] == "{":
+            self.position = _closing_brace(self.text, start) + 1
+            return self.text[start + 1 : self.position - 1]
+        command = _COMMAND.match(self.text, start)
+        self.position = command.end() if command else start + 1
+        return self.text[start : self.position]
+
+    def _accent(self, accent: str) -> None:
+        """A mark over letters makes a name of them. Of a complex number in digits, a line means the conjugate."""
+        start, content = self.position, self._group()
+        if accent == "bar" and _IMAGINARY.search(content) and re.search(r"\d", content):
+            self.position = start
             self._add("function", "conj")
+            return
+        if self.num_accents == _MAX_ACCENTS:
+            raise NotMathematicsError("too many accents")
+        tokens = _Tokenizer(content, self.num_accents + 1).run()
+        below = [token.text for token in tokens if token.text not in ("{", "}")]
+        if not below:
+            raise NotMathematicsError("an accent over nothing")
+        is_segment = len(below) > 1 and all(len(text) == 1 and text.isupper() for text in below)
+        is_segment = is_segment or all(token.kind == "number" for token in tokens)
+        if (len(below) == 1 and accent in TYPE_MARKS) or (is_segment and accent in SEGMENT_LINES):
+            self.tokens += tokens
+        else:
+            self._add("letter", f"\\{accent} {' '.join(below)}")
 
     def _text(self, command: str) -> None:
         while self.text[self.position : self.position + 1] == " ":
@@ -290,6 +339,10 @@ class _Tokenizer:
         assert match is not None
         self.position = match.end()
         word = match[0]
+        if word[0] == "d" and (derivative := _DERIVATIVE.match(self.text, match.start())):
+            self._add("letter", derivative_name("d" + derivative[1], "d" + derivative[2]))
+            self.position = derivative.end()
+            return
         lower = word.lower()
         follows_number = self.tokens and self.tokens[-1].kind == "number"
         is_time = lower in ("min", "sec") and follows_number and not _ARGUMENT.match(self.text, self.position)
@@ -305,6 +358,10 @@ class _Tokenizer:
         else:
             for letter in word:
                 self._add("letter", letter)
+            if index := _INDEX.match(self.text, self.position):  # x2 is x_2
+                self._add("mark", "_")
+                self._add("number", index[0])
+                self.position = index.end()
 
     def _mark(self, mark: str, length: int = 1) -> None:
         if length and (double := _TWO_CHARACTER_MARKS.get(self.text[self.position : self.position + 2])):
@@ -314,7 +371,63 @@ class _Tokenizer:
             self.bracket_depth += 1
         elif mark in ")]⦄⟩":
             self.bracket_depth = max(0, self.bracket_depth - 1)
-        self._add("letter" if mark in "ℝ∅∞" else "mark", mark)
+        self._add("letter" if mark in "ℝ∅∞∠△□" else "mark", mark)
+
+
+def in_base(digits: str, base: str | int) -> str:
+    """The name of a number with a base."""
+    return f"{digits.upper().lstrip('0') or '0'} in base {base}"
+
+
+def derivative_name(top: str, bottom: str) -> str:
+    """The name of a derivative such as dy/dx."""
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def _time_of_day(match: re.Match[str]) -> str | None:
+    """A time without a.m. or p.m. is that of the afternoon: 4:30 is 4:30 p.m. None: a ratio, such as 11:21."""
+    parts = match.groupdict()
+    hours, minutes, seconds = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
+    half = (parts["half"] or "").lower()
+    if not half and parts.get("second") and seconds and match[1][0] != "0":
+        return None
+    if not half and not parts.get("second") and minutes and gcd(hours, minutes) == 1:
+        return None
+    if half == "a" and hours == 12:
+        hours = 0
+    elif half != "a" and 1 <= hours <= 11:
+        hours += 12
+    return f"{hours}:{minutes:02}" + (f":{seconds:02}" if seconds else "")
+
+
+def _join_negations(tokens: list[Token]) -> None:
+    r"""``\not`` and the sign after it become one sign."""
+    for place in range(len(tokens) - 2, -1, -1):
+        if tokens[place] == ("mark", "\\not"):
+            negated = tokens.pop(place + 1)
+            sign = "≠" if negated.text == "=" else f"not{negated.text}"
+            tokens[place] = Token("mark" if negated.kind == "mark" else "opaque", sign)
+
+
+def _join_digits(tokens: list[Token]) -> None:
+    """Digits with a base above ten, such as 2A3 with the subscript 16, become one token."""
+    place = 1
+    while (place := _place_of_subscript(tokens, place + 1)) > 0:
+        after = [token.text for token in tokens[place + 1 : place + 4]]
+        base = after[1] if after[0:1] == ["{"] and after[2:] == ["}"] else "".join(after[:1])
+        start = place
+        while start > 0 and _DIGITS_OR_CAPITALS.fullmatch(tokens[start - 1].text):
+            start -= 1
+        digits = "".join(token.text for token in tokens[start:place])
+        is_number = base.isdecimal() and len(base) == 2 and _MIN_BASE_WITH_LETTERS <= int(base) <= _MAX_BASE
+        if is_number and place - start >= 2 and all(int(digit, 36) < int(base) for digit in digits):
+            tokens[start : place + (4 if after[0] == "{" else 2)] = [Token("literal", in_base(digits, base))]
+            place = start
+
+
+def _place_of_subscript(tokens: list[Token], start: int) -> int:
+    """The index of the next subscript, or -1."""
+    return next((place for place in range(start, len(tokens)) if tokens[place] == ("mark", "_")), -1)
 
 
 _RELATION_SIGNS = frozenset("=≈∈<≤>≥≠")
@@ -367,6 +480,10 @@ def tokenize(text: str) -> list[Token]:
         NotMathematicsError: a command or a number is broken.
     """
     tokens = _Tokenizer(text).run()
+    if "\\not" in text:
+        _join_negations(tokens)
+    if "_" in text:
+        _join_digits(tokens)
     if r"\begin" in text and Token("mark", "⦄") not in tokens:  # \left\{ \begin{array} … \end{array} \right.
         tokens = [token for token, after in zip(tokens, [*tokens[1:], None], strict=True) if not _is_left_brace(token, after)]
     if "&" in text:

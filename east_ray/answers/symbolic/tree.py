@@ -53,7 +53,7 @@ def is_constant(node: Node) -> bool:
 
 def is_literal(node: Node) -> bool:
     """Whether the node is a time of day or a number with a base, which is exact but takes no part in arithmetic."""
-    return isinstance(node, Symbol) and node.name[0].isdecimal()
+    return isinstance(node, Symbol) and (node.name[0].isdecimal() or " in base " in node.name)
 
 
 def substitute(node: Node, symbol: Node, value: Node) -> Node:

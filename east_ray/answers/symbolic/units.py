@@ -4,11 +4,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from east_ray.answers.symbolic.commands import SHORT_UNITS
+from east_ray.answers.symbolic.commands import KEPT_RELATIONS, SHORT_UNITS
 from east_ray.answers.symbolic.tokens import Token
 
 _UNIT_MARKS = frozenset("./-'\"()")
-_AFTER_UNIT = frozenset(("=", "≈", "∈", "<", "≤", ">", "≥", "≠", ",", ";", "\\\\", "and", "∧", *")]⦄}⟩&:"))
+_AFTER_UNIT = KEPT_RELATIONS.union(("and", "\\\\"), "=≈∈<≤>≥≠,;∧∨)]⦄}⟩&:")
 #: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
 _NO_UNIT_NAMES = """
     plus minus divided multiplied choose remainder factorial half halves tenths hundredths than lakh lakhs crore crores

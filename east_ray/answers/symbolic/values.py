@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial, gcd, isqrt, lcm
+from math import comb, factorial, gcd, isqrt, lcm, prod
 from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
@@ -25,6 +25,7 @@ MAX_MAGNITUDE = 16_384  # of the binary exponent of any value
 MAX_ARGUMENT_BITS = 64  # of the argument of a sine and of an irrational exponent
 MAX_TERMS = 1000  # of a sum or product
 MAX_FACTORIAL = 2100
+_PARITY_TRIALS = 12
 MAX_COST = 10_000  # of an answer, in additions: below a second, with all evaluations of an inequality
 
 CONTEXT = mpmath.MPContext()
@@ -245,8 +246,8 @@ def _rounded(value: Value, upwards: bool) -> Fraction:
 
 
 _ELEMENTARY_NAMES = """
-    sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan asin acos atan arcsec arccsc arccot arcsinh arccosh
-    arctanh
+    sin cos tan sec csc cot sinh cosh tanh sech csch coth arcsin arccos arctan asin acos atan arcsec arccsc arccot
+    arcsinh arccosh arctanh
 """
 _ELEMENTARY = {name: name.replace("arc", "a") for name in _ELEMENTARY_NAMES.split()}  # the names in mpmath
 
@@ -373,6 +374,52 @@ def _series(arguments: Arguments, point: int, neutral: int, combine: Callable[[V
     return total
 
 
+def _double_factorial(arguments: Arguments, point: int) -> Value:
+    """5!! = 5 * 3 * 1. With variables, the values of odd and of even arguments have a formula each."""
+    value = evaluate(arguments[0], point)
+    if isinstance(value, Fraction):
+        if value.denominator > 1 or not -1 <= value <= MAX_FACTORIAL:
+            raise UndefinedError("double factorial")
+        return _checked(Fraction(prod(range(int(value), 0, -2))))
+    parity = _parity(arguments[0])
+    if parity is None:
+        return _symbol(repr(("!!", fingerprint(arguments[0]))), point)
+    half = _factorial(value / 2)
+    power = _power(Fraction(2), value / 2, point)
+    return _checked(half * power * (CONTEXT.sqrt(2 / CONTEXT.pi) if parity else 1))
+
+
+def _parity(node: Node) -> int | None:
+    """1 if the node is odd for whole numbers in place of the variables, 0 if it is even, None if it is neither."""
+    names = sorted(variables(node))
+    parities: set[int | None] = set()
+    for trial in range(_PARITY_TRIALS):
+        values = hashlib.sha256(f"{trial}".encode()).digest()
+        whole = node
+        for name, value in zip(names, values, strict=False):
+            whole = substitute(whole, Symbol(name), Number(Fraction(value % 8)))
+        try:
+            result = evaluate(whole, CONSTANT)
+        except (UndefinedError, OffDomainError):
+            result = None
+        is_whole = isinstance(result, Fraction) and result.denominator == 1
+        parities.add(int(result) % 2 if is_whole else None)
+    return parities.pop() if len(parities) == 1 else None
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of the variables; a value of an unknown function counts as one."""
+    if isinstance(node, Symbol):
+        return frozenset() if is_constant(node) else frozenset((node.name,))
+    if isinstance(node, Apply):
+        if node.operator == "call":
+            return frozenset((repr(node),))
+        return frozenset().union(*map(variables, node.arguments))
+    if isinstance(node, Relation):
+        return frozenset().union(*map(variables, node.sides))
+    return frozenset()
+
+
 _OPERATORS: dict[str, Callable[[Arguments, int], Value]] = {
     "+": _sum,
     "*": _product,
@@ -381,6 +428,7 @@ _OPERATORS: dict[str, Callable[[Arguments, int], Value]] = {
     ":": _quotient,
     "^": _power_of,
     "call": _call,
+    "!!": _double_factorial,
     "∑": lambda arguments, point: _series(arguments, point, 0, _add),
     "∏": lambda arguments, point: _series(arguments, point, 1, _multiply),
 }
@@ -406,7 +454,9 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # wi
 }
 
 
-_COSTS = {"!": 50, "binom": 100, "^": 5, "/": 2} | dict.fromkeys((*_ELEMENTARY, "ln", "log", "exp", "log_base"), 20)
+_COSTS = {"!": 50, "!!": 50 * _PARITY_TRIALS, "binom": 100, "^": 5, "/": 2} | dict.fromkeys(
+    (*_ELEMENTARY, "ln", "log", "exp", "log_base"), 20
+)
 
 
 def cost(node: Node) -> int:
