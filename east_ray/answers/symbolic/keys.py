@@ -45,6 +45,7 @@ from east_ray.answers.symbolic.tree import (
     is_constant,
     is_literal,
     substitute,
+    variables,
 )
 from east_ray.answers.symbolic.values import (
     CONSTANT,
@@ -62,7 +63,6 @@ from east_ray.answers.symbolic.values import (
     is_zero,
     real,
     values_at_points,
-    variables,
 )
 
 MIN_DECIMALS = 8  # a decimal with as many places stands for every value that it rounds
@@ -265,6 +265,29 @@ def _list_key(node: Apply) -> Key:
     return _set_key(keys)
 
 
+def _is_domain(relation: Relation) -> bool:
+    """Whether the relation says of a letter that it is an integer, a real number or the like."""
+    letter, domain = relation.sides[0], relation.sides[-1]
+    if relation.signs != ("∈",) or not isinstance(letter, Symbol) or not isinstance(domain, Symbol):
+        return False
+    return domain.name[0] in "ℕℤℚℝℂ"
+
+
+def _key_over_domains(items: Sequence[Node], domains: Sequence[Relation]) -> Key:
+    """k pi, k in Z is n pi, n in Z: the letter does not matter. Letters that are real are as without a domain."""
+    names: dict[str, list[str]] = {}
+    for letter, domain in sorted((repr(one.sides[0]), repr(one.sides[1])) for one in set(domains)):
+        if domain != repr(Symbol("ℝ")):
+            names.setdefault(domain, []).append(letter)
+    for domain, letters in names.items():
+        for number, letter in enumerate(letters):
+            symbol = next(one.sides[0] for one in domains if repr(one.sides[0]) == letter)
+            items = [substitute(item, symbol, Symbol(f"{domain} {number}")) for item in items]
+    value = _key(items[0]) if len(items) == 1 else _list_key(Apply("list", tuple(items)))
+    counts = frozenset((domain, len(letters)) for domain, letters in names.items())
+    return ("over", value, counts) if counts else value
+
+
 def _differ_in_case(items: Sequence[Node]) -> bool:
     """Whether single letters are written in both cases, as n and N: then they are no choices."""
     letters = [item.name for item in items if isinstance(item, Symbol) and len(item.name) == 1]
@@ -307,29 +330,6 @@ def _name_of(relation: Relation) -> str | None:
     if relation.named[0]:
         return repr(relation.sides[0])
     return repr(relation.sides[1]) if len(relation.sides) == 2 and relation.named[1] else None
-
-
-def _is_domain(relation: Relation) -> bool:
-    """Whether the relation says of a letter that it is an integer, a real number or the like."""
-    letter, domain = relation.sides[0], relation.sides[-1]
-    if relation.signs != ("∈",) or not isinstance(letter, Symbol) or not isinstance(domain, Symbol):
-        return False
-    return domain.name[0] in "ℕℤℚℝℂ"
-
-
-def _key_over_domains(items: Sequence[Node], domains: Sequence[Relation]) -> Key:
-    """k pi, k in Z is n pi, n in Z: the letter does not matter. Letters that are real are as without a domain."""
-    names: dict[str, list[str]] = {}
-    for letter, domain in sorted((repr(one.sides[0]), repr(one.sides[1])) for one in set(domains)):
-        if domain != repr(Symbol("ℝ")):
-            names.setdefault(domain, []).append(letter)
-    for domain, letters in names.items():
-        for number, letter in enumerate(letters):
-            symbol = next(one.sides[0] for one in domains if repr(one.sides[0]) == letter)
-            items = [substitute(item, symbol, Symbol(f"{domain} {number}")) for item in items]
-    value = _key(items[0]) if len(items) == 1 else _list_key(Apply("list", tuple(items)))
-    counts = frozenset((domain, len(letters)) for domain, letters in names.items())
-    return ("over", value, counts) if counts else value
 
 
 def _all_key(node: Apply) -> Key:
@@ -425,8 +425,8 @@ def _relation_key(relation: Relation) -> Key:
         rest, rest_signs = rest[: rest_signs.index("≈") + 1], rest_signs[: rest_signs.index("≈")]
     if len(rest) == 1:
         return _key(rest[0])
-    if "∈" in rest_signs:
-        return _key(rest[-1])
+    if "∈" in rest_signs:  # x^2 in [1, 2]
+        return _kept_relation_key(Relation(rest_signs, rest, named[first:]))
     if first or all(is_constant(side) for side in rest[len(rest) > 2 :]):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
         return _key(rest[-1])
     return _equation_key(rest[0], rest[-1])

@@ -36,8 +36,19 @@ from east_ray.answers.symbolic.tokens import (
     in_base,
     tokenize,
 )
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
-from east_ray.answers.symbolic.tree import num_nested_series, substitute
+from east_ray.answers.symbolic.tree import (
+    Apply,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_constant,
+    is_literal,
+    num_nested_series,
+    substitute,
+    variables,
+)
 from east_ray.answers.symbolic.units import SCALE_LETTERS, end_of_unit
 
 MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159
@@ -55,6 +66,7 @@ _OTHER_CASE_WORDS = frozenset(("otherwise", "else"))
 _OTHERWISE = "otherwise"
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
 _OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
+_ENVIRONMENTS = _LISTS | _MATRICES | {"array"}
 _CALLABLE = frozenset("fghFGHζσφχψτΓΘΛΞΦΨΩ")  # f(x) is a value of f; x(y) is a product
 
 
@@ -120,13 +132,15 @@ class _Parser:
 
     def set_builder(self, closers: str) -> Node:
         """The conditions of a set, which hold together."""
+        letter = self.tokens[self.position].text
         while self.mark() not in ("|", ":"):
             self.position += 1
         self.position += 1
         bars, self.open_bars = self.open_bars, 0
         conditions = self.items(closers)
         self.open_bars = bars
-        if not conditions or not all(map(_is_condition, conditions)):
+        of_letter = all(variables(condition) == {letter} for condition in conditions)
+        if not conditions or not of_letter or not all(map(_is_condition, conditions)):
             raise NotMathematicsError("a set by other conditions than inequalities")
         return conditions[0] if len(conditions) == 1 else Apply("all", tuple(conditions))
 
@@ -686,13 +700,14 @@ def _environment_of(name: str, rows: Sequence[Apply]) -> Node:
     """A matrix, a list of lines, or the cases of a function: values with their conditions, in any order."""
     if name == "vmatrix":
         return Apply("determinant", tuple(rows))
-    if all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
+    if name not in _ENVIRONMENTS:
+        raise NotMathematicsError(f"environment {name}")
+    if rows and all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
         return Apply("cases", tuple(rows))
     lines = tuple(cell for row in rows for cell in row.arguments)
     if name in _LISTS or (name not in _MATRICES and lines and all(isinstance(line, Relation) for line in lines)):
         return lines[0] if len(lines) == 1 else Apply("list", lines)
-    is_matrix = name in _MATRICES or name == "array"
-    return Apply("matrix" if is_matrix else f"environment {name}", tuple(rows))
+    return Apply("matrix", tuple(rows))
 
 
 def _is_case(row: Apply) -> bool:

@@ -133,6 +133,7 @@ _CLOCK = re.compile(
 )
 _HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
 _PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
+_BROKEN_PREFIX = re.compile(r"0[xXbBoO]\d")
 _DIGITS_OR_CAPITALS = re.compile("[0-9A-Z]+")
 _MIN_BASE_WITH_LETTERS, _MAX_BASE = 11, 36
 _INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
@@ -219,6 +220,8 @@ class _Tokenizer:
         if match := _PREFIXED.match(text, position):
             place, digits = next((place, digits) for place, digits in enumerate(match.groups()) if digits)
             self._add("literal", in_base(digits, (16, 2, 8)[place]))
+        elif _BROKEN_PREFIX.match(text, position):
+            raise NotMathematicsError("digits beyond the base")
         elif self.bracket_depth == 0 and (match := _THOUSANDS.match(text, position)):
             self._add("number", match[0].replace(",", "").replace(" ", ""))
         elif match := _REPEATING.match(text, position):
