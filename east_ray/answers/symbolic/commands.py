@@ -71,7 +71,8 @@ FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _LAYOUT_COMMANDS = """
     left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle limits
     nolimits boxed fbox framebox mathbf mathcal mathit mathsf boldsymbol bm
-    underline bf rm it Large large normalsize ensuremath hfill , ; : ! > /
+    underline bf rm it Large large normalsize ensuremath hfill
+    huge Huge LARGE small tiny footnotesize scriptsize strut mathstrut nonumber notag relax allowbreak , ; : ! > /
 """
 #: Commands without a meaning of their own, which are dropped; a font or a line below changes no value.
 IGNORED = frozenset((*_LAYOUT_COMMANDS.split(), " ", "\n", "\t"))
@@ -89,7 +90,7 @@ TYPE_MARKS = frozenset(("vec", "hat"))
 SEGMENT_LINES = frozenset(("bar",))
 TEXT_COMMAND_NAMES = "text textbf textrm textit textnormal textsf texttt textup emph mbox hbox mathrm operatorname"
 TEXT_COMMANDS = frozenset(TEXT_COMMAND_NAMES.split())
-_PLAIN_WORD_NAMES = "pi infinity inf oo theta alpha beta gamma lambda sqrt and or"
+_PLAIN_WORD_NAMES = "pi infinity inf oo theta alpha beta gamma delta lambda sigma phi omega sqrt and or"
 PLAIN_WORDS = frozenset(_PLAIN_WORD_NAMES.split())
 _UNIT_NAMES = """
     Hz USD bag box boy bus can car cat cc cm cow cu cup dL day deg dm dog egg ft gal gm hat hen hr hrs in jar kg

@@ -32,6 +32,7 @@ from functools import lru_cache, reduce
 from east_ray.answers.symbolic import intervals
 from east_ray.answers.symbolic.commands import FLIPPED_RELATIONS, KEPT_RELATIONS, SYMMETRIC_RELATIONS
 from east_ray.answers.symbolic.intervals import Key, interval_key
+from east_ray.answers.symbolic.matrices import as_matrix
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
 from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
@@ -214,21 +215,6 @@ def _ratio_key(terms: tuple[Node, ...]) -> Key:
     return ("ratio", tuple(_scalar_key(Apply("/", (term, terms[0]))) for term in terms))
 
 
-def _scaled_matrix(node: Apply) -> Node | None:
-    """A matrix that is negated, or multiplied or divided by a number, with the operation moved into its cells."""
-    matrices = [part for part in node.arguments if isinstance(part, Apply) and part.operator == "matrix"]
-    if node.operator not in ("*", "/", "-") or len(matrices) != 1:
-        return None
-    if node.operator == "/" and node.arguments[0] != matrices[0]:
-        return None
-
-    def scaled(cell: Node) -> Node:
-        return Apply(node.operator, tuple(cell if part is matrices[0] else part for part in node.arguments))
-
-    rows = (row for row in matrices[0].arguments if isinstance(row, Apply))
-    return Apply("matrix", tuple(Apply("row", tuple(map(scaled, row.arguments))) for row in rows))
-
-
 def _operands_key(node: Apply) -> Key:
     """Propositions joined by "or" may be exchanged. Those joined by "and" keep their order: dx and dy in dx ∧ dy."""
     keys = map(_key, node.arguments)
@@ -379,8 +365,8 @@ def _key(node: Node) -> Key:
 def _apply_key(node: Apply) -> Key:
     if (structure := _STRUCTURES.get(node.operator)) is not None:
         return structure(node)
-    scaled = _scaled_matrix(node)
-    return _scalar_key(node) if scaled is None else _key(scaled)
+    matrix = as_matrix(node)
+    return _scalar_key(node) if matrix is None else _key(matrix)
 
 
 def _symbol_key(symbol: Symbol) -> Key:

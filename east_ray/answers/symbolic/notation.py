@@ -11,6 +11,14 @@ _NUMBER_OF_BASE = {
     for value, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), start=2)
 } | {"sixteen": 16}
 
+#: Space and labels, which have an argument.
+_INVISIBLE = re.compile(
+    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
+)
+_TRANSPOSE = re.compile(
+    r"\^\s*(?:\{\s*\\(?:mathrm|text|mathsf|textrm)\s*\{\s*T\s*\}\s*\}|\\(?:mathrm|text|mathsf)\s*\{\s*T\s*\}"
+    r"|\{?\s*\\(?:intercal|top)(?![A-Za-z])\s*\}?)"
+)
 _DECIMAL_COMMA = re.compile(r"(?<![\d,}])(\d+) ?\{ ?, ?\} ?(\d+)(?![\d{]| ?\{ ?,)")
 _APOSTROPHE_GROUPS = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
 _POINT_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
@@ -43,7 +51,7 @@ _BASE_IN_WORDS = re.compile(
 
 _BLACKBOARD = r"\\mathbb\s*(?:\{\s*[A-Z]\s*\}|[A-Z])(?:\s*[_^]\s*(?:\{[^{}]*\}|[-+*\d]))?|[ℕℤℚℝℂ]"
 _LETTERS_IN_DOMAIN = re.compile(
-    rf"(?<![A-Za-z\\])([a-zA-Z](?:_\w)?)\s*,\s*([a-zA-Z](?:_\w)?)\s*(?:\\in\b|∈)\s*({_BLACKBOARD})"
+    rf"(?:(?<=[,;(])|(?<=[,;(] )|(?<=for ))([a-zA-Z](?:_\w)?)\s*,\s*([a-zA-Z](?:_\w)?)\s*(?:\\in\b|∈)\s*({_BLACKBOARD})"
 )
 _BRACKETED_DOMAIN = re.compile(
     rf"(?:[\s,~]|\\[,;: ]|\\q?quad)*(?:\\left)?\(\s*([a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z])*\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*"
@@ -85,6 +93,9 @@ def rewritten(text: str) -> str:
     >>> rewritten("1'234'567"), rewritten("0.1818...".replace("1818", "181818")), rewritten(r"{}_{10}C_{3}")
     ('1234567', '0.\\overline{18}', '\\binom{10}{3}')
     """
+    if "\\" in text:
+        text = _TRANSPOSE.sub("^{T}", text)
+        text = _INVISIBLE.sub(" ", text)
     if "{" in text:
         text = _DECIMAL_COMMA.sub(_with_decimal_point, text)
     if "'" in text:

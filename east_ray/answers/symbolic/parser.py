@@ -25,6 +25,7 @@ from fractions import Fraction
 from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
 from east_ray.answers.symbolic.names import is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
+from east_ray.answers.symbolic.quantities import without_quantity
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
 from east_ray.answers.symbolic.tokens import (
     AND,
@@ -296,6 +297,8 @@ class _Parser:
                 if num_divisions > MAX_DEPTH:
                     raise NotMathematicsError("too many divisions")
                 factors = [Apply("/", (_product_of(factors), self.signed_power()))]
+            elif self.take("mod"):
+                factors = [Apply("mod", (_product_of(factors), self.signed_power()))]
             elif self.starts_factor(factors[-1] if len(factors) == 1 else _product_of(factors)):
                 self.juxtaposed(factors)
             else:
@@ -750,6 +753,7 @@ def parse(answer: str) -> Node:
 def _read(text: str) -> Node:
     """The tree of a cleaned answer."""
     text = set_in_words(without_remarks(text))
+    text = without_quantity(text) if "=" in text else text
     if (letter := choice(text)) is not None:
         return letter
     try:

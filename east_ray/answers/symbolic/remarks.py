@@ -146,7 +146,7 @@ _LABEL = re.compile(
     rf"(?:\\text\w*\s*\{{\s*)?(?:the )?{_ANSWER_WORDS}(?: is| are)?\s*\}}?\s*[:：]\s*\}}?(?=.)", re.IGNORECASE | re.DOTALL
 )
 _NAME_AND_COLON = re.compile(
-    r"(?:\\text\w*\s*\{\s*)?(?![A-Z]+\b)(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}(?: [A-Za-z]+){0,5}\s*:\s+(?=[^\s:])"
+    r"(?:\\text\w*\s*\{\s*)?(?![A-Z]+\b)(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}(?: (?![A-J]:)[A-Za-z]+){0,5}\s*:\s+(?=[^\s:])"
 )
 _SAYS_ANSWER = re.compile(
     rf"(?:so |thus |hence |therefore |then )?,? ?(?:(?:the|our|my) {_ANSWER_WORDS}|{_ANSWER_WORDS}|it|there)", re.IGNORECASE

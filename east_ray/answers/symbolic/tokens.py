@@ -48,7 +48,7 @@ _SPACES = "\u00a0\u2009\u202f\u3000"
 _UNICODE = (
     _FULL_WIDTH
     | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]"}
-    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’º⩽⩾、。∣" + _SPACES, "-----****///''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹")
+    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹")
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
@@ -154,6 +154,7 @@ _QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
 _LETTERS_OR_NUMBER = re.compile(
     r"\(?[A-Za-z]{1,2}\)?|\(?[A-Za-z]\)?(?:\s*(?:,\s*and\b|,|and\b|&)\s*\(?[A-Za-z]\)?)+|\(?[-+]?[\d.,/]+\s*%?\)?"
 )
+_UNITS_TOO = frozenset(("min", "sec", "max"))
 _ARGUMENT = re.compile(r"\s*[A-Za-z0-9(\\{^]")  # of a function: 40 min, 12 sec, but 2 sec x
 _BLANKS = re.compile(r"[\s~]+")
 
@@ -265,7 +266,10 @@ class _Tokenizer:
             self._add("letter", BLACKBOARD.get(letters, f"\\mathbb {letters}"))
         elif name in ("pmod", "mod", "bmod"):
             # The answer of "9 (mod 11)" is 9; the modulus is part of the question.
-            if not self.tokens or name == "bmod":
+            if name == "bmod":
+                self._add("mark", "mod")
+                return
+            if not self.tokens:
                 raise NotMathematicsError("modulus")
             self._add("text", "mod")
             self.position = len(self.text)
@@ -326,7 +330,10 @@ class _Tokenizer:
             self._add("word", words)  # 40 min: minutes, not a minimum
         elif words in ("and", "or", "") and not any(c.isalnum() and not c.isalpha() for c in content):
             self._add("mark", AND if words == "and" else ",")
-        elif words in FUNCTIONS and command in ("operatorname", "mathrm"):
+        elif words in FUNCTIONS and (
+            command in ("operatorname", "mathrm")
+            or (content == words and words not in _UNITS_TOO and _ARGUMENT.match(self.text, self.position))
+        ):
             self._add("function", words)
         elif (
             (command == "mathrm" and content in ("e", "i", "d", "π"))
@@ -356,7 +363,9 @@ class _Tokenizer:
             if lower in MARKS:
                 self._mark(MARKS[lower], 0)
             else:
-                self._add("letter", LETTERS[lower])
+                self._add("letter", LETTERS[lower if word not in LETTERS or lower == "pi" else word])
+        elif word == "mod":
+            self._add("mark", "mod")
         elif len(word) >= 3 or word in SHORT_UNITS:
             self._add("word", word)
         else:

@@ -110,7 +110,7 @@ def _end_of_fraction(tokens: Sequence[Token], start: int) -> int | None:
             kind, text = tokens[position]
             if text == "^":
                 position = _end_of_power(tokens, position + 1)
-            elif kind in ("text", "word") or text in ("*", "/"):
+            elif kind in ("text", "word") or text in ("*", "/") or _can_be_factor(tokens[position]):
                 position += 1
             else:
                 return None

@@ -351,6 +351,12 @@ def _extremum(values: list[Value], greatest: bool) -> Value:
     return max(reals, key=inexact) if greatest else min(reals, key=inexact)
 
 
+def _remainder(value: int, modulus: int) -> int:
+    if modulus == 0:
+        raise UndefinedError("modulus 0")
+    return value % modulus
+
+
 def _of_integers(values: list[Value], function: Callable[..., int]) -> Fraction:
     if not all(isinstance(value, Fraction) and value.denominator == 1 for value in values):
         raise UndefinedError("not integers")
@@ -437,6 +443,7 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # wi
     "max": (lambda values, _: _extremum(values, greatest=True), ANY_NUMBER),
     "min": (lambda values, _: _extremum(values, greatest=False), ANY_NUMBER),
     "gcd": (lambda values, _: _of_integers(values, gcd), ANY_NUMBER),
+    "mod": (lambda values, _: _of_integers(values, _remainder), 2),
     "lcm": (lambda values, _: _of_integers(values, lcm), ANY_NUMBER),
 }
 
