@@ -35,7 +35,8 @@ from east_ray.answers.symbolic.intervals import Key, interval_key
 from east_ray.answers.symbolic.matrices import as_matrix
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
-from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
+from east_ray.answers.symbolic.tokenizing import tokenize
+from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean
 from east_ray.answers.symbolic.tree import (
     Apply,
     Node,

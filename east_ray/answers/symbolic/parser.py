@@ -23,19 +23,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
+from east_ray.answers.symbolic.literals import derivative_name, in_base
 from east_ray.answers.symbolic.names import is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
 from east_ray.answers.symbolic.quantities import without_quantity
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
+from east_ray.answers.symbolic.tokenizing import tokenize
 from east_ray.answers.symbolic.tokens import (
     AND,
     MAX_DIGITS,
     NotMathematicsError,
     Token,
     clean,
-    derivative_name,
-    in_base,
-    tokenize,
 )
 from east_ray.answers.symbolic.tree import (
     Apply,
