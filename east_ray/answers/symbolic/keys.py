@@ -558,6 +558,9 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
 # ------------------------------------------------------------------------------------------------ the key of an answer
 
 
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,6})?")
+
+
 @lru_cache(maxsize=1 << 15)
 def key(answer: str) -> Key:
     r"""The canonical key of an answer: hashable, the same for equal answers and in every process.
@@ -567,6 +570,8 @@ def key(answer: str) -> Key:
     >>> key("(1, 2)") == key("(2, 1)")
     False
     """
+    if _PLAIN_NUMBER.fullmatch(answer):
+        return ("number", Fraction(answer))
     node = parse(answer)
     try:
         if cost(node) > MAX_COST:
