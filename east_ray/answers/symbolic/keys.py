@@ -547,6 +547,9 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
 # ------------------------------------------------------------------------------------------------ the key of an answer
 
 
+_PLAIN_NUMBER = re.compile(r"(?:\\?\$)?(\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?:\.(\d{1,7}))?\.?", re.ASCII)
+
+
 @lru_cache(maxsize=1 << 15)
 def key(answer: str) -> Key:
     r"""The canonical key of an answer: hashable, the same for equal answers and in every process.
@@ -556,6 +559,9 @@ def key(answer: str) -> Key:
     >>> key("(1, 2)") == key("(2, 1)")
     False
     """
+    if plain := _PLAIN_NUMBER.fullmatch(answer):  # most answers to word problems
+        whole, decimals = plain[1].replace(",", ""), plain[2] or ""
+        return ("number", Fraction(int(whole + decimals), 10 ** len(decimals)))
     node = parse(answer)
     try:
         if cost(node) > MAX_COST:

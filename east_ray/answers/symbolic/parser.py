@@ -470,6 +470,8 @@ class _Parser:
 
     def number(self, text: str) -> Node:
         text = text.rstrip(".")
+        if text.isdecimal() and len(text) <= MAX_DIGITS and self.mark() != "_":
+            return Number(Fraction(int(text) * self.scale()))
         if len(text) > MAX_DIGITS or abs(int(re.split("[eE]", text + "e0")[1])) > MAX_DIGITS:
             raise NotMathematicsError("number too long")
         if re.fullmatch(r"[\d.]+", text) and self.take("_"):
