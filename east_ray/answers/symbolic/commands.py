@@ -30,6 +30,11 @@ MARKS = value_of_each_name(
     ⊓ sqcap;  ⊔ sqcup;  ⋊ rtimes;  ⋉ ltimes;  ≀ wr;  ⋄ diamond
     """
 )
+#: Characters that have another sign in the table above.
+SIGN_OF_CHARACTER = value_of_each_name(
+    "→ ⇒ ⟶ ⟹;  ← ⇐ ⟵;  ↔ ⇔ ⟺ ⟷;  ↦ ⟼;  not∈ ∉;  not⊂ ⊄;  not⊃ ⊅;  not⊆ ⊈;  not⊇ ⊉;  not| ∤;  not∥ ∦;  ≈ ≃;  ∼ ~;  = ≡;"
+    "  ≤ ≦;  ≥ ≧;  ⪯ ≼;  ⪰ ≽;  not≅ ≇;  not∼ ≁;  not⊢ ⊬;  not⊨ ⊭;  not< ≮;  not> ≯;  ⋆ ★;  • ∙"
+)
 LETTERS = value_of_each_name(
     """
     π pi;  ∞ infty infinity inf oo;  ∅ emptyset varnothing;  θ theta;  φ varphi phi;  α alpha;  β beta;  γ gamma;

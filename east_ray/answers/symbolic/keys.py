@@ -35,8 +35,20 @@ from east_ray.answers.symbolic.intervals import Key, interval_key
 from east_ray.answers.symbolic.matrices import as_matrix
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
-from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal, substitute
+from east_ray.answers.symbolic.tokenizing import tokenize
+from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean
+from east_ray.answers.symbolic.tree import (
+    Apply,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_constant,
+    is_literal,
+    substitute,
+    variables,
+)
 from east_ray.answers.symbolic.values import (
     CONSTANT,
     LOCK,
@@ -53,7 +65,6 @@ from east_ray.answers.symbolic.values import (
     is_zero,
     real,
     values_at_points,
-    variables,
 )
 
 MIN_DECIMALS = 8  # a decimal with as many places stands for every value that it rounds
@@ -401,8 +412,8 @@ def _relation_key(relation: Relation) -> Key:
         rest, rest_signs = rest[: rest_signs.index("≈") + 1], rest_signs[: rest_signs.index("≈")]
     if len(rest) == 1:
         return _key(rest[0])
-    if "∈" in rest_signs:
-        return _key(rest[-1])
+    if "∈" in rest_signs:  # x^2 in [1, 2]
+        return _kept_relation_key(Relation(rest_signs, rest, named[first:]))
     if first or all(is_constant(side) for side in rest[len(rest) > 2 :]):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
         return _key(rest[-1])
     return _equation_key(rest[0], rest[-1])

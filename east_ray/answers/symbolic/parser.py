@@ -23,22 +23,32 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
+from east_ray.answers.symbolic.literals import derivative_name, in_base
 from east_ray.answers.symbolic.names import is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
 from east_ray.answers.symbolic.quantities import without_quantity
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
+from east_ray.answers.symbolic.tokenizing import tokenize
 from east_ray.answers.symbolic.tokens import (
     AND,
     MAX_DIGITS,
     NotMathematicsError,
     Token,
     clean,
-    derivative_name,
-    in_base,
-    tokenize,
 )
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
-from east_ray.answers.symbolic.tree import num_nested_series, substitute
+from east_ray.answers.symbolic.tree import (
+    Apply,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_constant,
+    is_literal,
+    num_nested_series,
+    substitute,
+    variables,
+)
 from east_ray.answers.symbolic.units import SCALE_LETTERS, end_of_unit
 
 MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159
@@ -50,7 +60,7 @@ _LOGIC = frozenset("∧∨")
 _SEPARATORS = frozenset((",", ";", "\\\\", AND, *_LOGIC))
 _INEQUALITIES = frozenset("<≤>≥≠")
 _LISTS = frozenset(("cases", "dcases", "aligned", "align", "alignedat", "gathered", "gather", "split", "eqnarray"))
-_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix"))
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix"))
 _CASE_WORDS = frozenset(("if", "for", "when", "where"))
 _OTHER_CASE_WORDS = frozenset(("otherwise", "else"))
 _OTHERWISE = "otherwise"
@@ -122,13 +132,15 @@ class _Parser:
 
     def set_builder(self, closers: str) -> Node:
         """The conditions of a set, which hold together."""
+        letter = self.tokens[self.position].text
         while self.mark() not in ("|", ":"):
             self.position += 1
         self.position += 1
         bars, self.open_bars = self.open_bars, 0
         conditions = self.items(closers)
         self.open_bars = bars
-        if not conditions or not all(map(_is_condition, conditions)):
+        of_letter = all(variables(condition) == {letter} for condition in conditions)
+        if not conditions or not of_letter or not all(map(_is_condition, conditions)):
             raise NotMathematicsError("a set by other conditions than inequalities")
         return conditions[0] if len(conditions) == 1 else Apply("all", tuple(conditions))
 
@@ -502,7 +514,7 @@ class _Parser:
             name += "'" if mark == "'" else "_" + self.script()
         if name in FIGURES:
             name += self.corners()
-        if name.partition("_")[0].rstrip("'") in _CALLABLE and self.take("("):
+        if name.rstrip("'") in _CALLABLE and self.take("("):
             return self.call(name)
         if name == "¬":
             return Apply("call", (Symbol(name), self.power()))
@@ -636,7 +648,12 @@ class _Parser:
         start, depth = self.position, self.depth
         try:
             node = self.item_of_cell()
-            if name in _MATRICES or self.at_end("&,;") or self.mark() == "\\\\" or self.tokens[self.position].kind == "end":
+            if (
+                name in _MATRICES
+                or self.at_end("&,;")
+                or self.mark() == "\\\\"
+                or self.tokens[self.position].kind == "end"
+            ):
                 return node
         except NotMathematicsError:
             if name in _MATRICES:
@@ -685,6 +702,8 @@ class _Parser:
 
 def _environment_of(name: str, rows: Sequence[Apply]) -> Node:
     """A matrix, a list of lines, or the cases of a function: values with their conditions, in any order."""
+    if name == "vmatrix":
+        return Apply("determinant", tuple(rows))
     if name not in _ENVIRONMENTS:
         raise NotMathematicsError(f"environment {name}")
     if rows and all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
@@ -692,7 +711,7 @@ def _environment_of(name: str, rows: Sequence[Apply]) -> Node:
     lines = tuple(cell for row in rows for cell in row.arguments)
     if name in _LISTS or (name not in _MATRICES and lines and all(isinstance(line, Relation) for line in lines)):
         return lines[0] if len(lines) == 1 else Apply("list", lines)
-    return Apply("determinant" if name == "vmatrix" else "matrix", tuple(rows))
+    return Apply("matrix", tuple(rows))
 
 
 def _is_case(row: Apply) -> bool:

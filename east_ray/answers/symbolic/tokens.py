@@ -7,7 +7,6 @@ parser. Each character is read a bounded number of times.
 import re
 import unicodedata
 from fractions import Fraction
-from math import gcd
 from typing import NamedTuple
 
 from east_ray.answers.symbolic.commands import (
@@ -20,9 +19,19 @@ from east_ray.answers.symbolic.commands import (
     PLAIN_WORDS,
     SEGMENT_LINES,
     SHORT_UNITS,
+    SIGN_OF_CHARACTER,
     TEXT_COMMAND_NAMES,
     TEXT_COMMANDS,
     TYPE_MARKS,
+)
+from east_ray.answers.symbolic.literals import (
+    BROKEN_PREFIX,
+    CLOCK,
+    HOUR,
+    PREFIXED,
+    derivative_name,
+    in_base,
+    time_of_day,
 )
 from east_ray.answers.symbolic.notation import rewritten
 
@@ -122,18 +131,6 @@ _THOUSANDS = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)|\d{1,3}(?: \d{3})
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _MIXED = re.compile(r"(\d+) +(\d+)/(\d+)(?![\d.])")
 _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?\.?")
-_SPACE = r"(?:[\s~]|\\[ ,;:])*"
-_TEXT_OPENS = r"(?P<opening>\\(?:text[a-z]*|mathrm|mbox)\s*\{[\s~]*)?"
-_TEXT_CLOSES = r"(?![A-Za-z])(?(opening)[^{}]*\})"
-_CLOCK = re.compile(
-    r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])"
-    rf"(?:{_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?(?:[\s~]*m\.?)?{_TEXT_CLOSES})?",
-    re.IGNORECASE,
-)
-_HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
-_PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
-_DIGITS_OR_CAPITALS = re.compile("[0-9A-Z]+")
-_MIN_BASE_WITH_LETTERS, _MAX_BASE = 11, 36
 _INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
 _DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
@@ -176,7 +173,7 @@ def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
     return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))
 
 
-class _Tokenizer:
+class Tokenizer:
     """Splits a cleaned answer into tokens."""
 
     def __init__(self, text: str, num_accents: int = 0) -> None:
@@ -211,14 +208,16 @@ class _Tokenizer:
 
     def _number(self) -> None:
         text, position = self.text, self.position
-        match = _CLOCK.match(text, position) or _HOUR.match(text, position)
-        if match and (time := _time_of_day(match)) is not None:
+        match = CLOCK.match(text, position) or HOUR.match(text, position)
+        if match and (time := time_of_day(match)) is not None:
             self._add("literal", time)
             self.position = match.end()
             return
-        if match := _PREFIXED.match(text, position):
+        if match := PREFIXED.match(text, position):
             place, digits = next((place, digits) for place, digits in enumerate(match.groups()) if digits)
             self._add("literal", in_base(digits, (16, 2, 8)[place]))
+        elif BROKEN_PREFIX.match(text, position):
+            raise NotMathematicsError("digits beyond the base")
         elif self.bracket_depth == 0 and (match := _THOUSANDS.match(text, position)):
             self._add("number", match[0].replace(",", "").replace(" ", ""))
         elif match := _REPEATING.match(text, position):
@@ -299,7 +298,7 @@ class _Tokenizer:
             return
         if self.num_accents == _MAX_ACCENTS:
             raise NotMathematicsError("too many accents")
-        tokens = _Tokenizer(content, self.num_accents + 1).run()
+        tokens = Tokenizer(content, self.num_accents + 1).run()
         below = [token.text for token in tokens if token.text not in ("{", "}")]
         if not below:
             raise NotMathematicsError("an accent over nothing")
@@ -337,7 +336,7 @@ class _Tokenizer:
             or (self.tokens and (content == "i" or (self.tokens[-1].kind == "number" and content in _VARIABLES)))
             or (re.fullmatch("[0-9A-Z]+", content) and self.text[end + 1 : end + 2] in _AFTER_DIGITS)
         ):
-            self.tokens.extend(_Tokenizer(content.rstrip(".")).run())
+            self.tokens.extend(Tokenizer(content.rstrip(".")).run())
         else:
             self._add("text", content)
 
@@ -376,133 +375,9 @@ class _Tokenizer:
         if length and (double := _TWO_CHARACTER_MARKS.get(self.text[self.position : self.position + 2])):
             mark, length = double, 2
         self.position += length
+        mark = SIGN_OF_CHARACTER.get(mark, mark)
         if mark in "([⦃⟨":
             self.bracket_depth += 1
         elif mark in ")]⦄⟩":
             self.bracket_depth = max(0, self.bracket_depth - 1)
         self._add("letter" if mark in "ℝ∅∞∠△□" else "mark", mark)
-
-
-def in_base(digits: str, base: str | int) -> str:
-    """The name of a number with a base."""
-    return f"{digits.upper().lstrip('0') or '0'} in base {base}"
-
-
-def derivative_name(top: str, bottom: str) -> str:
-    """The name of a derivative such as dy/dx."""
-    return rf"\frac{{{top}}}{{{bottom}}}"
-
-
-def _time_of_day(match: re.Match[str]) -> str | None:
-    """A time without a.m. or p.m. is that of the afternoon: 4:30 is 4:30 p.m. None: a ratio, such as 11:21."""
-    parts = match.groupdict()
-    hours, minutes, seconds = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
-    half = (parts["half"] or "").lower()
-    if not half and parts.get("second") and seconds and match[1][0] != "0":
-        return None
-    if not half and not parts.get("second") and minutes and gcd(hours, minutes) == 1:
-        return None
-    if half == "a" and hours == 12:
-        hours = 0
-    elif half != "a" and 1 <= hours <= 11:
-        hours += 12
-    return f"{hours}:{minutes:02}" + (f":{seconds:02}" if seconds else "")
-
-
-def _join_negations(tokens: list[Token]) -> None:
-    r"""``\not`` and the sign after it become one sign."""
-    for place in range(len(tokens) - 2, -1, -1):
-        if tokens[place] == ("mark", "\\not"):
-            negated = tokens.pop(place + 1)
-            sign = "≠" if negated.text == "=" else f"not{negated.text}"
-            tokens[place] = Token("mark" if negated.kind == "mark" else "opaque", sign)
-
-
-def _join_digits(tokens: list[Token]) -> None:
-    """Digits with a base above ten, such as 2A3 with the subscript 16, become one token."""
-    place = 1
-    while (place := _place_of_subscript(tokens, place + 1)) > 0:
-        after = [token.text for token in tokens[place + 1 : place + 4]]
-        base = after[1] if after[0:1] == ["{"] and after[2:] == ["}"] else "".join(after[:1])
-        start = place
-        while start > 0 and _DIGITS_OR_CAPITALS.fullmatch(tokens[start - 1].text):
-            start -= 1
-        digits = "".join(token.text for token in tokens[start:place])
-        is_number = base.isdecimal() and len(base) == 2 and _MIN_BASE_WITH_LETTERS <= int(base) <= _MAX_BASE
-        if is_number and place - start >= 2 and all(int(digit, 36) < int(base) for digit in digits):
-            tokens[start : place + (4 if after[0] == "{" else 2)] = [Token("literal", in_base(digits, base))]
-            place = start
-
-
-def _place_of_subscript(tokens: list[Token], start: int) -> int:
-    """The index of the next subscript, or -1."""
-    return next((place for place in range(start, len(tokens)) if tokens[place] == ("mark", "_")), -1)
-
-
-_RELATION_SIGNS = frozenset("=≈∈<≤>≥≠")
-
-
-def _without_alignment(tokens: list[Token]) -> list[Token]:
-    """The tokens without each & beside a relation sign."""
-    kept: list[Token] = []
-    for place, token in enumerate(tokens):
-        beside = (kept[-1:] or [token])[0].text, tokens[min(place + 1, len(tokens) - 1)].text
-        if token != ("mark", "&") or _RELATION_SIGNS.isdisjoint(beside):
-            kept.append(token)
-    return kept
-
-
-def _is_left_brace(token: Token, after: Token | None) -> bool:
-    return token == ("mark", "⦃") and after is not None and after.kind == "begin"
-
-
-def _turn_brackets(tokens: list[Token]) -> None:
-    """The intervals ]0, 1[ and [0, 1[ get the brackets (0, 1) and [0, 1)."""
-    opened: int | None = None
-    for place, (kind, text) in enumerate(tokens):
-        if kind != "mark":
-            continue
-        if text == "]" and opened is None:
-            before = tokens[place - 1].text if place else "∪"
-            if before not in _BEFORE_INTERVAL:
-                return
-            tokens[place], opened = Token("mark", "("), place
-        elif text == "[" and opened is not None and tokens[place - 1].text != ",":
-            after = tokens[place + 1].text if place + 1 < len(tokens) else "∪"
-            if after not in _AFTER_INTERVAL:
-                return
-            tokens[place], opened = Token("mark", ")"), None
-        elif text in "([":
-            opened = place if text == "[" else opened
-        elif text == "]":
-            opened = None
-
-
-_BEFORE_INTERVAL = frozenset(("∪", "∩", "∖", "∈", "=", ",", AND, "⦃", "{"))
-_AFTER_INTERVAL = frozenset(("∪", "∩", "∖", ",", AND, "⦄", "}", "."))
-
-
-def tokenize(text: str) -> list[Token]:
-    """The tokens of a cleaned answer.
-
-    Raises:
-        NotMathematicsError: a command or a number is broken.
-    """
-    tokens = _Tokenizer(text).run()
-    if "\\not" in text:
-        _join_negations(tokens)
-    if "_" in text:
-        _join_digits(tokens)
-    if r"\begin" in text and Token("mark", "⦄") not in tokens:  # \left\{ \begin{array} … \end{array} \right.
-        tokens = [token for token, after in zip(tokens, [*tokens[1:], None], strict=True) if not _is_left_brace(token, after)]
-    if "&" in text:
-        tokens = _without_alignment(tokens)
-    if "]" in text or "[" in text:
-        _turn_brackets(tokens)
-    for index in range(1, len(tokens) - 1):  # (1, 2) U (3, 4); R - {2}
-        before, token, after = tokens[index - 1 : index + 2]
-        if token == ("letter", "U") and before.text in (")", "]") and after.text in ("(", "["):
-            tokens[index] = Token("mark", "∪")
-        elif token == ("mark", "-") and before == ("letter", "ℝ") and after.text == "⦃":
-            tokens[index] = Token("mark", "∖")
-    return tokens

@@ -14,7 +14,7 @@ from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, is_constant, substitute
+from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, is_constant, substitute, variables
 
 PRECISION_BITS = 240  # of the arithmetic
 KEY_BITS = 83  # of a value in a key: 25 digits
@@ -411,19 +411,6 @@ def _parity(node: Node) -> int | None:
         is_whole = isinstance(result, Fraction) and result.denominator == 1
         parities.add(int(result) % 2 if is_whole else None)
     return parities.pop() if len(parities) == 1 else None
-
-
-def variables(node: Node) -> frozenset[str]:
-    """The names of the variables; a value of an unknown function counts as one."""
-    if isinstance(node, Symbol):
-        return frozenset() if is_constant(node) else frozenset((node.name,))
-    if isinstance(node, Apply):
-        if node.operator == "call":
-            return frozenset((repr(node),))
-        return frozenset().union(*map(variables, node.arguments))
-    if isinstance(node, Relation):
-        return frozenset().union(*map(variables, node.sides))
-    return frozenset()
 
 
 _OPERATORS: dict[str, Callable[[Arguments, int], Value]] = {

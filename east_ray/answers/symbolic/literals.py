@@ -1,0 +1,42 @@
+"""Values that are exact but take no part in arithmetic: times of day, numbers with a base, names of derivatives."""
+
+import re
+from math import gcd
+
+_SPACE = r"(?:[\s~]|\\[ ,;:])*"
+_TEXT_OPENS = r"(?P<opening>\\(?:text[a-z]*|mathrm|mbox)\s*\{[\s~]*)?"
+_TEXT_CLOSES = r"(?![A-Za-z])(?(opening)[^{}]*\})"
+CLOCK = re.compile(
+    r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])"
+    rf"(?:{_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?(?:[\s~]*m\.?)?{_TEXT_CLOSES})?",
+    re.IGNORECASE,
+)
+HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
+PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
+BROKEN_PREFIX = re.compile(r"0[xXbBoO]\d")
+
+
+def in_base(digits: str, base: str | int) -> str:
+    """The name of a number with a base."""
+    return f"{digits.upper().lstrip('0') or '0'} in base {base}"
+
+
+def derivative_name(top: str, bottom: str) -> str:
+    """The name of a derivative such as dy/dx."""
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def time_of_day(match: re.Match[str]) -> str | None:
+    """A time without a.m. or p.m. is that of the afternoon: 4:30 is 4:30 p.m. None: a ratio, such as 11:21."""
+    parts = match.groupdict()
+    hours, minutes, seconds = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
+    half = (parts["half"] or "").lower()
+    if not half and parts.get("second") and seconds and match[1][0] != "0":
+        return None
+    if not half and not parts.get("second") and minutes and gcd(hours, minutes) == 1:
+        return None
+    if half == "a" and hours == 12:
+        hours = 0
+    elif half != "a" and 1 <= hours <= 11:
+        hours += 12
+    return f"{hours}:{minutes:02}" + (f":{seconds:02}" if seconds else "")
