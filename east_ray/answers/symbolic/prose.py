@@ -148,7 +148,7 @@ def is_prose(tokens: Sequence[Token]) -> bool:
     computes = any(
         kind in ("number", "literal", "function", "begin", "opaque")
         or (kind == "mark" and text not in _PUNCTUATION)
-        or (kind == "letter" and text in "π∞")
+        or (kind == "letter" and text in "π∞∠△□")
         for kind, text in tokens
     )
     if not computes:

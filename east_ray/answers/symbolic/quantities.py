@@ -34,6 +34,7 @@ _WHOLE_NUMBER = re.compile(r"\s*[1-9][\d,]*\s*")
 _CONSTANT = re.compile(r"(?:[^A-Za-z\\]|\\(?:frac|sqrt|pi|cdot|times|left|right|circ|text\s*\{[^{}]*\}|[ ,;!])(?![A-Za-z]))+")
 _WORDS = re.compile(r"(?:[A-Za-z]+|\d|[_' -])+")
 _ENGLISH_WORD = re.compile(r"(?<![A-Za-z])(?=[A-Za-z]*[aeiou])[A-Za-z][a-z]{2,}(?![A-Za-z])")
+_NEXT_ITEM = re.compile(r"[,;]|\\\\|\band\b|\bor\b")
 _NO_RELATION = re.compile(r"[<>!:=≤≥≠]$")
 
 
@@ -47,6 +48,8 @@ def without_quantity(text: str) -> str:
     if place <= 0 or text[place + 1 : place + 2] in ("=", ">"):
         return text
     name, value = text[:place].strip(), text[place + 1 :].strip()
+    if "=" in value and _NEXT_ITEM.search(value):  # the values of several quantities: which is which counts
+        return text
     return value if value and not _NO_RELATION.search(name) and _is_name(name, value) else text
 
 
