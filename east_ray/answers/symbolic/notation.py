@@ -13,7 +13,8 @@ _NUMBER_OF_BASE = {
 
 #: Space and labels, which have an argument.
 _INVISIBLE = re.compile(
-    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
+    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|qed|qedsymbol)(?![A-Za-z])"
+    r"|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
 )
 _TRANSPOSE = re.compile(
     r"\^\s*(?:\{\s*\\(?:mathrm|text|mathsf|textrm)\s*\{\s*T\s*\}\s*\}|\\(?:mathrm|text|mathsf)\s*\{\s*T\s*\}"
