@@ -32,9 +32,11 @@ from fractions import Fraction
 from typing import Literal
 
 from east_ray.answers.extraction import MAX_ANSWER_CHARS
-from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, key
+from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, key, text_of_choice
 
 Equivalence = Literal["math", "string"]
+_MAY_BE_OPTION = re.compile(r"[A-J][).:]")
+_LETTER_KEY = re.compile(r"\('text', '[a-j]'\)")
 _MAX_READABLE = 10**1000  # a fraction with a larger numerator or denominator is not written out
 
 
@@ -72,6 +74,17 @@ def equivalent(a: str, b: str) -> bool:
     """
     key_a, key_b = key(a), key(b)
     return key_a == key_b or is_rounding_of(key_a, key_b) or is_rounding_of(key_b, key_a)
+
+
+def as_options_text(answers: Sequence[str], reference: str) -> list[str]:
+    r"""The answers to a question whose reference answer is no letter: "(B) 12" is the option's text, 12.
+
+    >>> as_options_text(["(B) 12", "12"], "12"), as_options_text(["(B) 12", "B"], "B")
+    (['12', '12'], ['(B) 12', 'B'])
+    """
+    if not any(_MAY_BE_OPTION.search(answer) for answer in answers) or _LETTER_KEY.fullmatch(str(key(reference))):
+        return list(answers)
+    return [text_of_choice(clean(answer)) or answer for answer in answers]
 
 
 def is_parsable_reference(answer: str | None) -> bool:

@@ -95,6 +95,6 @@ PLAIN_WORDS = frozenset(_PLAIN_WORD_NAMES.split())
 _UNIT_NAMES = """
     Hz USD bag box boy bus can car cat cc cm cow cu cup dL day deg dm dog egg ft gal gm hat hen hr hrs in jar kg
     kid km kph lb lbs mL man men mg mi min mins ml mm mph ms nm oz pct pen per pie pig rad sec secs sq ton toy
-    usd way yd
+    usd way yd kWh mol kPa rpm MHz GHz kHz kJ kW kV mA dB
 """
 SHORT_UNITS = frozenset(_UNIT_NAMES.split())

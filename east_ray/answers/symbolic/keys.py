@@ -243,6 +243,8 @@ def _list_key(node: Apply) -> Key:
             return _all_key(Apply("all", (items[0], *others)))
     if (system := _system_key(items)) is not None:
         return system
+    if node.operator == "set" and any(map(_is_set, items)):
+        return ("set", frozenset(map(_inner_set_key, items)))
     alone = _key if _differ_in_case(items) else _choice_key
     keys = [alone(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
@@ -250,6 +252,17 @@ def _list_key(node: Apply) -> Key:
     if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
         return _joined(keys)  # (-oo, -1) or (2, oo)
     return _set_key(keys)
+
+
+def _is_set(node: Node) -> bool:
+    return node == Symbol("∅") or (isinstance(node, Apply) and node.operator == "set")
+
+
+def _inner_set_key(node: Node) -> Key:
+    """The key of a member of a set of sets. There, a set of one element differs from its element."""
+    if isinstance(node, Apply) and node.operator == "set":
+        return ("set", frozenset(map(_inner_set_key, node.arguments)))
+    return _key(node)
 
 
 def _is_domain(relation: Relation) -> bool:
@@ -558,7 +571,7 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
 # ------------------------------------------------------------------------------------------------ the key of an answer
 
 
-_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,6})?")
+_PLAIN_NUMBER = re.compile(r"(?:\\?\$)?(\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?:\.(\d{1,7}))?\.?", re.ASCII)
 
 
 @lru_cache(maxsize=1 << 15)
@@ -570,8 +583,9 @@ def key(answer: str) -> Key:
     >>> key("(1, 2)") == key("(2, 1)")
     False
     """
-    if _PLAIN_NUMBER.fullmatch(answer):
-        return ("number", Fraction(answer))
+    if plain := _PLAIN_NUMBER.fullmatch(answer):  # most answers to word problems
+        whole, decimals = plain[1].replace(",", ""), plain[2] or ""
+        return ("number", Fraction(int(whole + decimals), 10 ** len(decimals)))
     node = parse(answer)
     try:
         if cost(node) > MAX_COST:

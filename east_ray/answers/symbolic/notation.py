@@ -13,7 +13,8 @@ _NUMBER_OF_BASE = {
 
 #: Space and labels, which have an argument.
 _INVISIBLE = re.compile(
-    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
+    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|qed|qedsymbol)(?![A-Za-z])"
+    r"|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
 )
 _TRANSPOSE = re.compile(
     r"\^\s*(?:\{\s*\\(?:mathrm|text|mathsf|textrm)\s*\{\s*T\s*\}\s*\}|\\(?:mathrm|text|mathsf)\s*\{\s*T\s*\}"
@@ -39,9 +40,11 @@ _RIGHT_CHOICE = re.compile(
 )
 
 _BASE_NAME = "|".join(_NUMBER_OF_BASE)
+_TEXT = r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*"
+_BASE = rf"(\d{{1,2}}|{_BASE_NAME})"
 _BASE_INDEX = re.compile(
-    rf"_\s*(?:\{{\s*)?(?:\\(?:text|mathrm|textrm|mbox)\s*\{{\s*)?(?:base\s*\}}?\s*)?\(?\s*(\d{{1,2}}|{_BASE_NAME})\s*\)?\s*"
-    rf"(?:\}}\s*)?(?:\}}|(?<!\}})(?=[\s,;.)]|$))",
+    rf"(?<=[0-9A-F)])_\s*(?:\{{\s*{_TEXT}(?:base\s*)?\(?{_BASE}\)?\s*\}}\s*\}}|\{{\s*{_TEXT}base\s*\}}\s*{_BASE}\s*\}}"
+    rf"|\{{?\s*\({_BASE}\)\s*\}}?|{_TEXT}{_BASE}\s*\}}|\{{\s*({_BASE_NAME})\s*\}}|({_BASE_NAME})\b)",
     re.IGNORECASE,
 )
 _BASE_IN_WORDS = re.compile(
@@ -107,7 +110,7 @@ def rewritten(text: str) -> str:
     if "C" in text or "P" in text or "A" in text:
         text = _RIGHT_CHOICE.sub(_choice_after, _LEFT_CHOICE.sub(_choice_between, text))
     if "_" in text:
-        text = _BASE_INDEX.sub(lambda match: f"_{{{_base(match[1])}}}", text)
+        text = _BASE_INDEX.sub(lambda match: f"_{{{_base(next(filter(None, match.groups())))}}}", text)
     if "base" in text:
         text = _BASE_IN_WORDS.sub(lambda match: f"{match[1]}_{{{_base(match[2])}}}", text)
     if "R" in text or "ℝ" in text:

@@ -467,21 +467,21 @@ class _Parser:
 
     def derivative(self) -> Symbol | None:
         r"""``\frac{dy}{dx}`` is a name, not a quotient. The operator ``\frac{d}{dx}`` is not known."""
-        ahead = [token.text for token in self.tokens[self.position : self.position + 12]]
-        if ahead[:2] != ["{", "d"] or "}" not in ahead:
+        start = self.position
+        groups: list[list[str]] = []
+        while len(groups) < 2 and [token.text for token in self.tokens[self.position : self.position + 2]] == ["{", "d"]:
+            groups.append(self.script_tokens())
+        if len(groups) < 2 or not groups[1][1:2] or not groups[1][1].isalpha():
+            self.position = start
             return None
-        middle = ahead.index("}")
-        top, bottom = ahead[1:middle], ahead[middle + 1 :]
-        if bottom[:2] != ["{", "d"] or not bottom[2:3] or not bottom[2].isalpha() or "}" not in bottom:
-            return None
-        bottom = bottom[1 : bottom.index("}")]
-        if len(top) == 1:
+        if not groups[0][-1].isalpha() or len(groups[0]) == 1:
             raise NotMathematicsError("derivative")
-        self.position += len(top) + len(bottom) + 4
-        return Symbol(derivative_name("".join(top), "".join(bottom)))
+        return Symbol(derivative_name(*map("".join, groups)))
 
     def number(self, text: str) -> Node:
         text = text.rstrip(".")
+        if text.isdecimal() and len(text) <= MAX_DIGITS and self.mark() != "_":
+            return Number(Fraction(int(text) * self.scale()))
         if len(text) > MAX_DIGITS or abs(int(re.split("[eE]", text + "e0")[1])) > MAX_DIGITS:
             raise NotMathematicsError("number too long")
         if re.fullmatch(r"[\d.]+", text) and self.take("_"):
@@ -540,6 +540,9 @@ class _Parser:
 
     def script(self) -> str:
         """A subscript or a unit's exponent as text: the tokens of the next group, or the next token."""
+        return "".join(self.script_tokens())
+
+    def script_tokens(self) -> list[str]:
         parts: list[str] = []
         depth = 0
         while self.position < len(self.tokens):
@@ -549,7 +552,7 @@ class _Parser:
             if text not in "{}":
                 parts.append(text)
             if depth <= 0:
-                return "".join(parts)
+                return parts
         raise NotMathematicsError("subscript without an end")
 
     def function(self, name: str) -> Node:
@@ -557,6 +560,8 @@ class _Parser:
         exponent: Node | None = None
         while self.mark() in ("_", "^"):
             if self.take("_"):
+                if not name.startswith("l"):
+                    raise NotMathematicsError(f"{name} with a subscript")
                 base = self.argument(whole_number=True)
             elif self.take("^"):
                 exponent = Apply("-", (self.argument(),)) if self.take("-") else self.argument(whole_number=True)

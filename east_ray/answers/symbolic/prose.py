@@ -36,7 +36,7 @@ _HEDGES = re.compile(r"(?:approximately|about|around|nearly|exactly|roughly|answ
 _BETWEEN_ITEMS = re.compile(r"[,;]|\b(?:and|or)\b")
 _SAID_OTHERWISE = {"dne": "does not exist"}
 _NO_SOLUTION = re.compile(
-    r"(?:there (?:is|are|exists?) |has |have |it has )?(?:no (?:real |valid )?solutions?(?: exists?)?|(?:the )?empty set)"
+    r"(?:there (?:is|are|exists?) |has |have |it has )?(?:no (?:real |valid )?(?:solution|root)s?(?: exists?)?|(?:the )?empty set)"
     r"|(?:real )?solutions? (?:does|do) not exist|无解|無解|해가 없다|해 없음|нет решений|решений нет|sin solución|keine lösung"
 )
 _ALL_REALS = frozenset(("real numbers", "every real number", "for all real x"))

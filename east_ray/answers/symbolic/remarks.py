@@ -15,12 +15,13 @@ _GLUE = " \t\n,;:(~{"
 
 _SPOKEN = re.compile(
     r"\b(?:for|where|wherever|with|when|whenever|if|since|because|provided|such that|as|in total|in all|altogether|"
-    r"overall|respectively|that is|which|i\.e|integers?|constants?|arbitrary|real|mod)\b|\\forall|∀",
+    r"overall|respectively|that is|which|approx|rounded|exactly|nearest|i\.e|integers?|constants?|arbitrary|real|mod)\b|\\forall|∀",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
     r"\b(?:since|because|as (?:required|desired|needed|claimed|expected|wanted|stated|given)|in total|in all|"
-    r"altogether|overall|respectively|that is|i\.e|which (?:is|are|means|gives|equals))\b|\\because\b",
+    r"altogether|overall|respectively|that is|i\.e|which (?:is|are|means|gives|equals))\b|\\because\b"
+    r"|(?<=\()\s*(?:approx|rounded|exactly|nearest|to the nearest)",
     re.IGNORECASE,
 )
 _MODULUS = re.compile(r"\(\s*(?:\\text\w*\s*\{\s*)?\\?mod\b\s*\}?\s*\{?\w+\}?\s*\)\s*\}?$")
@@ -40,6 +41,8 @@ _LETTERS_THEN_DOMAIN = re.compile(
 )
 _LETTERS_ALONE = re.compile(rf"{_ALL}(?:values? of )?{_LETTERS}", re.IGNORECASE)
 _RELATION = re.compile(r"[=<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|lt|gt|leqslant|geqslant)\b")
+_QUANTIFIER = re.compile(r"^(?:all|any|every|each|some|which)\s+", re.IGNORECASE)
+_LETTERS_IN = re.compile(rf"{_LETTERS}\s*(?P<domain>(?:\\in\b|∈).*)", re.DOTALL)
 #: Domains that say nothing new are dropped.
 _SIGN_OF_DOMAIN = {
     "integer": r"\mathbb{Z}",
@@ -80,7 +83,7 @@ def without_remarks(text: str) -> str:
     """
     if not _SPOKEN.search(text) or r"\begin" in text:
         return text
-    if remark := _REMARK.search(text):
+    if (remark := _REMARK.search(text)) and not _goes_on(text, remark.start()):
         text = _head(text[: remark.start()]) or text
     if modulus := _MODULUS.search(text):
         text = _head(text[: modulus.start()]) or text
@@ -95,8 +98,16 @@ def without_remarks(text: str) -> str:
         return text
     is_for_all = condition[0].casefold() in ("for", r"\forall", "∀")
     tail = _unwrapped(tail).strip(" .,")
-    said = _condition(tail[:-1] if tail.count(")") > tail.count("(") else tail, is_for_all)
+    said = _condition(tail[:-1].strip() if tail.count(")") > tail.count("(") else tail, is_for_all)
     return text if said is None else f"{head}, {said}" if said else head
+
+
+def _goes_on(text: str, start: int) -> bool:
+    """Whether mathematics follows the bracket in which a remark stands."""
+    opening = text.rfind("(", 0, start)
+    closing = text.find(")", start)
+    is_inside = opening > text.rfind(")", 0, start) and closing > 0
+    return is_inside and re.match(r"[\s}]*[-+*/^=]", text[closing + 1 :]) is not None
 
 
 def _condition(tail: str, is_for_all: bool) -> str | None:
@@ -105,7 +116,7 @@ def _condition(tail: str, is_for_all: bool) -> str | None:
     if match is None:
         if is_for_all and _LETTERS_ALONE.fullmatch(tail):
             return ""
-        return tail if _RELATION.search(tail) else None
+        return _relation(tail)
     domain = match["domain"].lower()
     if domain in _DROPPED_DOMAINS:
         return ""
@@ -113,6 +124,14 @@ def _condition(tail: str, is_for_all: bool) -> str | None:
     if sign is None or not match["letters"]:
         return None
     return ", ".join(rf"{letter} \in {sign}" for letter in re.split(r"\s*(?:,|\band\b)\s*", match["letters"]))
+
+
+def _relation(tail: str) -> str | None:
+    r"""A condition in signs, once for each letter of "all a, b \in R"."""
+    tail = _QUANTIFIER.sub("", tail)
+    if match := _LETTERS_IN.fullmatch(tail):
+        return ", ".join(f"{letter} {match['domain']}" for letter in re.split(r"\s*(?:,|\band\b)\s*", match["letters"]))
+    return tail if _RELATION.search(tail) else None
 
 
 def _head(text: str) -> str:
@@ -151,13 +170,17 @@ _NAME_AND_COLON = re.compile(
 _SAYS_ANSWER = re.compile(
     rf"(?:so |thus |hence |therefore |then )?,? ?(?:(?:the|our|my) {_ANSWER_WORDS}|{_ANSWER_WORDS}|it|there)", re.IGNORECASE
 )
-_VERB = re.compile(r"(?<=[\s}])(?:is|are|was|were|equals?|will be|becomes)(?=[\s{}\\$:])(?:\s*(?:equal\s+to|exactly|:))?")
+_VERB = re.compile(r"(?<=[\s}])(?:is|are|was|were|has|have|costs|equals?|will be|becomes)(?=[\s{}\\$:])(?:\s*(?:equal\s+to|exactly|:))?")
 _NOT_A_SUBJECT = re.compile(r"\b(?:is|are|equals?|has|have|=)\s*[-\d\\$]|\d\s*(?:,|;|\band\b)|[=<>≤≥]|\bif\b", re.IGNORECASE)
 _IS_THE_ANSWER = re.compile(
     rf"(?:\\text\w*\s*\{{|[\s,~{{])*\b(?:is|are) (?:the |our |my )?{_ANSWER_WORDS}[\s}}.]*$", re.IGNORECASE
 )
 _MARKER = re.compile(r"(?:\\(?:therefore|Rightarrow|implies|Longrightarrow|sim)(?![A-Za-z])|[∴⇒⟹]|=>)\s*")
-_CONCLUSION = re.compile(r"(?:so|thus|hence|therefore|then|finally|in conclusion)\b,?\s+(?=\S)", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:\\text\w*\s*\{\s*)?(?:so|thus|hence|therefore|then|finally|in conclusion|equals|"
+    r"(?:we|which|this|this means|it) (?:gets?|have|finds?|obtains?|gives?|equals)(?: that)?)\b(?:[\s,:}]|\\[ ,])+(?=[^\s=])",
+    re.IGNORECASE,
+)
 _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z])|[⇒⟹]|=>")
 _MAX_VERBS = 8
 
@@ -170,7 +193,8 @@ def without_label(text: str) -> str:
     """
     if marker := _MARKER.match(text):
         text = text[marker.end() :]
-    text = text[conclusion.end() :] if (conclusion := _CONCLUSION.match(text)) else text
+    if conclusion := _CONCLUSION.match(text):
+        text = _balanced(text[conclusion.end() :])
     if "=" in text and (parts := _IMPLIES.split(text))[1:] and all("=" in part for part in parts):
         text = parts[-1]
     if ":" in text or "：" in text:

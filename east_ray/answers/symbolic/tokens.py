@@ -27,6 +27,7 @@ from east_ray.answers.symbolic.commands import (
 from east_ray.answers.symbolic.literals import (
     BROKEN_PREFIX,
     CLOCK,
+    DATE,
     HOUR,
     PREFIXED,
     derivative_name,
@@ -55,8 +56,8 @@ _FULL_WIDTH = {0xFF01 + offset: chr(0x21 + offset) for offset in range(94)}
 _SPACES = "\u00a0\u2009\u202f\u3000"
 _UNICODE = (
     _FULL_WIDTH
-    | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]"}
-    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹")
+    | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("℃"): "°C", ord("℉"): "°F"}
+    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹₩₽₺₦₱฿₫₴₪✓✔∎")
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
@@ -75,13 +76,18 @@ _LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
 _MARKUP = ' \t\r\n\f\v*_`"“”'
 
 
+_SQUARE_METRES = re.compile(r"(?<=\d )m(?=[²³](?:\s|$))")  # but 5m^2 is a product
+
+
 def _latex_fraction(character: re.Match[str]) -> str:
     numerator, _, denominator = unicodedata.normalize("NFKC", character[0]).partition("⁄")
     return rf"\frac{{{numerator}}}{{{denominator}}}"
 
 
 def _plain_unicode(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)
     text = "".join(c for c in text if unicodedata.category(c) != _INVISIBLE_CATEGORY).translate(_UNICODE)
+    text = _SQUARE_METRES.sub(r"\\text{m}", text)
     text = _VULGAR_FRACTION.sub(_latex_fraction, text)
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
     return re.sub("[₀-₉ₙ]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
@@ -135,7 +141,7 @@ _INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
 _DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
-_LATIN = "A-Za-zÀ-ÖØ-öø-ÿĀ-ſ"
+_LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _WORD = re.compile(f"[{_LATIN}]+")
 _VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
 _MAX_ACCENTS = 8  # in one another
@@ -213,7 +219,9 @@ class Tokenizer:
             self._add("literal", time)
             self.position = match.end()
             return
-        if match := PREFIXED.match(text, position):
+        if match := DATE.match(text, position):
+            self._add("literal", match[0])
+        elif match := PREFIXED.match(text, position):
             place, digits = next((place, digits) for place, digits in enumerate(match.groups()) if digits)
             self._add("literal", in_base(digits, (16, 2, 8)[place]))
         elif BROKEN_PREFIX.match(text, position):
@@ -361,7 +369,7 @@ class Tokenizer:
                 self._add("letter", LETTERS[lower if word not in LETTERS or lower == "pi" else word])
         elif word == "mod":
             self._add("mark", "mod")
-        elif len(word) >= 3 or word in SHORT_UNITS:
+        elif len(word) >= 3 or word in SHORT_UNITS or (len(word) > 1 and not word.isascii()):
             self._add("word", word)
         else:
             for letter in word:

@@ -11,7 +11,7 @@ _UNIT_MARKS = frozenset("./-'\"()")
 _AFTER_UNIT = KEPT_RELATIONS.union(("and", "\\\\"), "=≈∈<≤>≥≠,;∧∨)]⦄}⟩&:")
 #: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
 _NO_UNIT_NAMES = """
-    plus minus divided multiplied choose remainder factorial half halves tenths hundredths than lakh lakhs crore crores
+    plus minus divided multiplied choose remainder factorial half halves tenths hundredths than if when unless otherwise else not lakh lakhs crore crores
     millionen millones milliarden mille mil tausend milhões
 """
 _NO_UNITS = frozenset(_NO_UNIT_NAMES.split())
@@ -26,6 +26,7 @@ _NO_UNIT_PARTS = tuple(
 )
 #: Words for powers of ten that stand directly after a number.
 SCALE_LETTERS = {"万": 10**4, "萬": 10**4, "만": 10**4, "亿": 10**8, "億": 10**8, "억": 10**8}
+_HUNDREDS = re.compile("[千百十](?![米克瓦卡升分])")  # 5千 is 5000, and 5千米 is 5 km
 _POWER_OR_SPACE = re.compile(r"\^\s*\{?\s*[-+]?\d+\s*\}?|\\(?:[,;: ]|cdot|frac|d?frac|mathrm|text)|[{}]")
 _POWER_OF_VARIABLE = re.compile(r"[iknxyz]\s*\^.*")
 _MICRO = frozenset("μµ")
@@ -63,7 +64,7 @@ def end_of_unit(tokens: Sequence[Token], start: int) -> int | None:
         position += 1
     if any(word in _NO_UNITS or word.isdecimal() for word in words) or _NO_UNITS_FIRST.intersection(words[:1]):
         return None
-    if any(part in letters or part in "".join(words) for part in _NO_UNIT_PARTS if not part.isascii()):
+    if _HUNDREDS.search(letters) or any(part in letters or part in "".join(words) for part in _NO_UNIT_PARTS if not part.isascii()):
         return None
     return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else position
 
@@ -94,7 +95,9 @@ def _is_letter_of_unit(tokens: Sequence[Token], start: int) -> bool:
     after = [token.text for token in tokens[start + 1 : start + 3]]
     if text in _MICRO:
         return bool(after) and tokens[start + 1].kind in ("text", "word")
-    return text == "m" and after == ["/", "s"]
+    if text == "Ω":
+        return start + 1 == len(tokens)
+    return text in "mgsNJWL" and after[:1] == ["/"] and (after[1:] == ["s"] or after[-1] in SHORT_UNITS)
 
 
 def _end_of_fraction(tokens: Sequence[Token], start: int) -> int | None:
