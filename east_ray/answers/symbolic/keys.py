@@ -391,12 +391,17 @@ def _symbol_key(symbol: Symbol) -> Key:
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
 
 
+_ROMAN_DIGITS = frozenset(map(Symbol, "IVX"))
+
+
 def _choice_key(node: Node) -> Key:
     """The key of an answer or of a member of a list. A letter alone, as n in x = n, is that of a choice."""
     while isinstance(node, Relation) and node.signs == ("=",) and node.named[0]:
         node = node.sides[1]
     if isinstance(node, Symbol) and len(node.name) == 1 and node.name.isascii() and node.name not in "ei":
         return ("text", node.name.casefold())
+    if isinstance(node, Apply) and node.operator == "*" and all(map(_ROMAN_DIGITS.__contains__, node.arguments)):
+        return ("text", "".join(digit.name for digit in node.arguments if isinstance(digit, Symbol)))  # IV
     return _key(node)
 
 

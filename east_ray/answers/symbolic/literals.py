@@ -28,7 +28,7 @@ def derivative_name(top: str, bottom: str) -> str:
 
 
 def time_of_day(match: re.Match[str]) -> str | None:
-    """A time without a.m. or p.m. is that of the afternoon: 4:30 is 4:30 p.m. None: a ratio, such as 11:21."""
+    """4:30 without a.m. or p.m. is 4:30 p.m., but 04:30 is a time of 24 hours. None: a ratio, such as 11:21."""
     parts = match.groupdict()
     hours, minutes, seconds = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
     half = (parts["half"] or "").lower()
@@ -38,6 +38,6 @@ def time_of_day(match: re.Match[str]) -> str | None:
         return None
     if half == "a" and hours == 12:
         hours = 0
-    elif half != "a" and 1 <= hours <= 11:
+    elif half != "a" and 1 <= hours <= 11 and (half or parts["hour"][0] != "0"):
         hours += 12
     return f"{hours}:{minutes:02}" + (f":{seconds:02}" if seconds else "")

@@ -309,7 +309,8 @@ class _Parser:
         follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
         is_fraction = self.at_fraction()
         factor = self.power()
-        if follows_literal and isinstance(factor, Number):
+        follows_letter = before.kind == "letter" and before.text.isascii()
+        if (follows_literal or follows_letter) and isinstance(factor, Number):
             raise NotMathematicsError("two numbers in a row")
         if follows_literal and is_fraction and before.text.isdecimal() and _is_literal_fraction(factor):
             factors[-1] = Apply("+", (factors[-1], factor))

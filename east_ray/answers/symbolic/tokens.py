@@ -143,6 +143,7 @@ _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _WORD = re.compile(f"[{_LATIN}]+")
+_BEFORE_PROPOSITION = frozenset("(∧∨→↔¬")
 _VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
 _MAX_ACCENTS = 8  # in one another
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
@@ -192,8 +193,11 @@ class Tokenizer:
     def run(self) -> list[Token]:
         while self.position < len(self.text):
             character = self.text[self.position]
-            if character.isspace() or character == "~":
-                self.position = _BLANKS.match(self.text, self.position).end()  # type: ignore[union-attr]
+            if character == "~" and self._negates():
+                self._add("letter", "¬")
+                self.position += 1
+            elif character.isspace() or character == "~":
+                self.position += 1
             elif character.isdecimal() or (
                 character == "." and self.text[self.position + 1 : self.position + 2].isdecimal()
             ):
@@ -208,6 +212,11 @@ class Tokenizer:
             else:
                 self._mark(character)
         return self.tokens
+
+    def _negates(self) -> bool:
+        """Whether ~ stands before a proposition, as in (~p); elsewhere it is a space of LaTeX."""
+        before = self.tokens[-1].text if self.tokens else "("
+        return before in _BEFORE_PROPOSITION and self.text[self.position + 1 : self.position + 2].isalpha()
 
     def _add(self, kind: str, text: str) -> None:
         self.tokens.append(Token(kind, text))
@@ -388,4 +397,4 @@ class Tokenizer:
             self.bracket_depth += 1
         elif mark in ")]⦄⟩":
             self.bracket_depth = max(0, self.bracket_depth - 1)
-        self._add("letter" if mark in "ℝ∅∞∠△□" else "mark", mark)
+        self._add("letter" if mark in "ℝ∅∞∠△□¬" else "mark", mark)
