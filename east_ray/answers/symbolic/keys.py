@@ -232,6 +232,20 @@ def _parts_key(node: Apply) -> Key:
 
 
 def _list_key(node: Apply) -> Key:
+    if (special := _special_list_key(node)) is not None:
+        return special
+    items = node.arguments
+    alone = _key if _differ_in_case(items) else _choice_key
+    keys = [alone(variant) for item in items for variant in _variants(item)]
+    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
+        return _joined(keys)  # x < -1 or x > 3
+    if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
+        return _joined(keys)  # (-oo, -1) or (2, oo)
+    return _set_key(keys)
+
+
+def _special_list_key(node: Apply) -> Key | None:
+    """The key of a list that is more than the set of its items."""
     items = node.arguments
     domains = [item for item in items if isinstance(item, Relation) and _is_domain(item)]
     if domains and len(domains) < len(items):
@@ -241,17 +255,9 @@ def _list_key(node: Apply) -> Key:
         others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
         if all(other.signs == ("≠",) for other in others):
             return _all_key(Apply("all", (items[0], *others)))
-    if (system := _system_key(items)) is not None:
-        return system
     if node.operator == "set" and any(map(_is_set, items)):
         return ("set", frozenset(map(_inner_set_key, items)))
-    alone = _key if _differ_in_case(items) else _choice_key
-    keys = [alone(variant) for item in items for variant in _variants(item)]
-    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
-        return _joined(keys)  # x < -1 or x > 3
-    if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
-        return _joined(keys)  # (-oo, -1) or (2, oo)
-    return _set_key(keys)
+    return _system_key(items)
 
 
 def _is_set(node: Node) -> bool:

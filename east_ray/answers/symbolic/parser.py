@@ -470,8 +470,9 @@ class _Parser:
         r"""``\frac{dy}{dx}`` is a name, not a quotient. The operator ``\frac{d}{dx}`` is not known."""
         start = self.position
         groups: list[list[str]] = []
-        while len(groups) < 2 and [token.text for token in self.tokens[self.position : self.position + 2]] == ["{", "d"]:
-            groups.append(self.script_tokens())
+        for _ in range(2):
+            if [token.text for token in self.tokens[self.position : self.position + 2]] == ["{", "d"]:
+                groups.append(self.script_tokens())
         if len(groups) < 2 or not groups[1][1:2] or not groups[1][1].isalpha():
             self.position = start
             return None
@@ -665,6 +666,8 @@ class _Parser:
         self.position, self.depth, self.open_bars, self.open_functions = start, depth, 0, 0
         while not (self.at_end("&") or self.mark() == "\\\\" or self.tokens[self.position].kind in ("begin", "end")):
             self.position += 1
+        if self.position in (start, len(self.tokens)) or self.tokens[self.position].kind == "begin":
+            raise NotMathematicsError("unfinished cell")
         words = " ".join(token.text.strip() for token in self.tokens[start : self.position])
         return Text(words.casefold().strip(" ,.").removeprefix("if "))
 

@@ -57,7 +57,9 @@ _SPACES = "\u00a0\u2009\u202f\u3000"
 _UNICODE = (
     _FULL_WIDTH
     | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("℃"): "°C", ord("℉"): "°F"}
-    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹₩₽₺₦₱฿₫₴₪✓✔∎")
+    | str.maketrans(
+        "−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹₩₽₺₦₱฿₫₴₪✓✔∎"
+    )
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
@@ -191,6 +193,7 @@ class Tokenizer:
         self.tokens: list[Token] = []
 
     def run(self) -> list[Token]:
+        """The tokens, in order."""
         while self.position < len(self.text):
             character = self.text[self.position]
             if character == "~" and self._negates():
