@@ -32,6 +32,7 @@ from east_ray.answers.symbolic.literals import (
     PREFIXED,
     derivative_name,
     in_base,
+    repeating_decimal,
     time_of_day,
 )
 from east_ray.answers.symbolic.notation import rewritten
@@ -176,12 +177,6 @@ def _closing_brace(text: str, start: int) -> int:
     return len(text)
 
 
-def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
-    """0.1(6) = (16 - 1)/90: the digits to the end of the first period, minus those before it, over 9..90..0."""
-    numerator = int(f"{whole}{fixed}{repeated}") - int(f"{whole}{fixed}" or "0")
-    return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))
-
-
 class Tokenizer:
     """Splits a cleaned answer into tokens."""
 
@@ -243,7 +238,7 @@ class Tokenizer:
         elif match := _REPEATING.match(text, position):
             if len(match[0]) > MAX_DIGITS:
                 raise NotMathematicsError("repeating decimal")
-            self._add("number", str(_repeating_decimal(match[1], match[2], match[3] or match[4])))
+            self._add("number", str(repeating_decimal(match[1], match[2], match[3] or match[4])))
         elif match := _MIXED.match(text, position):
             if len(match[0]) > MAX_DIGITS or int(match[3]) == 0:
                 raise NotMathematicsError("mixed number")
