@@ -56,7 +56,9 @@ _SPACES = "\u00a0\u2009\u202f\u3000"
 _UNICODE = (
     _FULL_WIDTH
     | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("℃"): "°C", ord("℉"): "°F"}
-    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹₩₽₺₦₱฿₫₴₪✓✔∎")
+    | str.maketrans(
+        "−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹₩₽₺₦₱฿₫₴₪✓✔∎"
+    )
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
