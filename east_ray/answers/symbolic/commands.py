@@ -18,7 +18,7 @@ MARKS = value_of_each_name(
     ⦃ { lbrace;  ⦄ } rbrace;  ⟨ langle;  ⟩ rangle;  ⌊ lfloor;  ⌋ rfloor;  ⌈ lceil;  ⌉ rceil;  [ lbrack;  ] rbrack;
     | lvert rvert vert mid | lVert rVert;  : colon;  , quad qquad or;  and and;  % %;  ° degree;
     ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;  choose choose;
-    over over;  & &;  ∧ land wedge;  ∨ lor vee;  ¬ neg lnot;  \not not;
+    over over;  & &;  ∧ land wedge;  ∨ lor vee;  \not not;
     → to rightarrow Rightarrow implies longrightarrow Longrightarrow;  ← gets leftarrow Leftarrow impliedby;
     ↔ iff leftrightarrow Leftrightarrow Longleftrightarrow;  ↦ mapsto longmapsto;
     ⊂ subset;  ⊃ supset;  ⊆ subseteq;  ⊇ supseteq;  ⊊ subsetneq subsetneqq;  ⊋ supsetneq supsetneqq;  ≺ prec;  ≻ succ;
@@ -41,7 +41,7 @@ LETTERS = value_of_each_name(
     λ lambda;  μ mu;  σ sigma;  ω omega;  ε epsilon varepsilon;  ρ rho;  δ delta;  ℝ R reals;  … cdots ldots dots
     η eta;  ζ zeta;  κ kappa;  ν nu;  ξ xi;  τ tau;  υ upsilon;  χ chi;  ψ psi;  Γ Gamma;  Δ Delta;  Θ Theta varTheta;
     Λ Lambda;  Ξ Xi;  Π Pi;  Σ Sigma;  Υ Upsilon;  Φ Phi;  Ψ Psi;  Ω Omega;  ℓ ell;  ℏ hbar;  ℵ aleph;  ⊤ top;  ⊥ bot;
-    ∠ angle measuredangle;  △ triangle vartriangle;  □ square Box;  † dagger;
+    ∠ angle measuredangle;  △ triangle vartriangle;  □ square Box;  † dagger;  ¬ neg lnot;
     ℕ N natnums naturals;  ℤ Z integers;  ℚ Q rationals;  ℂ C cnums Complex
     """
 )

@@ -232,6 +232,20 @@ def _parts_key(node: Apply) -> Key:
 
 
 def _list_key(node: Apply) -> Key:
+    if (special := _special_list_key(node)) is not None:
+        return special
+    items = node.arguments
+    alone = _key if _differ_in_case(items) else _choice_key
+    keys = [alone(variant) for item in items for variant in _variants(item)]
+    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
+        return _joined(keys)  # x < -1 or x > 3
+    if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
+        return _joined(keys)  # (-oo, -1) or (2, oo)
+    return _set_key(keys)
+
+
+def _special_list_key(node: Apply) -> Key | None:
+    """The key of a list that is more than the set of its items."""
     items = node.arguments
     domains = [item for item in items if isinstance(item, Relation) and _is_domain(item)]
     if domains and len(domains) < len(items):
@@ -241,15 +255,20 @@ def _list_key(node: Apply) -> Key:
         others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
         if all(other.signs == ("≠",) for other in others):
             return _all_key(Apply("all", (items[0], *others)))
-    if (system := _system_key(items)) is not None:
-        return system
-    alone = _key if _differ_in_case(items) else _choice_key
-    keys = [alone(variant) for item in items for variant in _variants(item)]
-    if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
-        return _joined(keys)  # x < -1 or x > 3
-    if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
-        return _joined(keys)  # (-oo, -1) or (2, oo)
-    return _set_key(keys)
+    if node.operator == "set" and any(map(_is_set, items)):
+        return ("set", frozenset(map(_inner_set_key, items)))
+    return _system_key(items)
+
+
+def _is_set(node: Node) -> bool:
+    return node == Symbol("∅") or (isinstance(node, Apply) and node.operator == "set")
+
+
+def _inner_set_key(node: Node) -> Key:
+    """The key of a member of a set of sets. There, a set of one element differs from its element."""
+    if isinstance(node, Apply) and node.operator == "set":
+        return ("set", frozenset(map(_inner_set_key, node.arguments)))
+    return _key(node)
 
 
 def _is_domain(relation: Relation) -> bool:
@@ -378,12 +397,17 @@ def _symbol_key(symbol: Symbol) -> Key:
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
 
 
+_ROMAN_DIGITS = frozenset(map(Symbol, "IVX"))
+
+
 def _choice_key(node: Node) -> Key:
     """The key of an answer or of a member of a list. A letter alone, as n in x = n, is that of a choice."""
     while isinstance(node, Relation) and node.signs == ("=",) and node.named[0]:
         node = node.sides[1]
     if isinstance(node, Symbol) and len(node.name) == 1 and node.name.isascii() and node.name not in "ei":
         return ("text", node.name.casefold())
+    if isinstance(node, Apply) and node.operator == "*" and all(map(_ROMAN_DIGITS.__contains__, node.arguments)):
+        return ("text", "".join(digit.name for digit in node.arguments if isinstance(digit, Symbol)))  # IV
     return _key(node)
 
 

@@ -12,6 +12,7 @@ CLOCK = re.compile(
     re.IGNORECASE,
 )
 HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
+DATE = re.compile(r"\d{4}-(?:0\d|1[0-2])-[0-3]\d(?!\d)")
 PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
 BROKEN_PREFIX = re.compile(r"0[xXbBoO]\d")
 
@@ -27,7 +28,7 @@ def derivative_name(top: str, bottom: str) -> str:
 
 
 def time_of_day(match: re.Match[str]) -> str | None:
-    """A time without a.m. or p.m. is that of the afternoon: 4:30 is 4:30 p.m. None: a ratio, such as 11:21."""
+    """4:30 without a.m. or p.m. is 4:30 p.m., but 04:30 is a time of 24 hours. None: a ratio, such as 11:21."""
     parts = match.groupdict()
     hours, minutes, seconds = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
     half = (parts["half"] or "").lower()
@@ -37,6 +38,6 @@ def time_of_day(match: re.Match[str]) -> str | None:
         return None
     if half == "a" and hours == 12:
         hours = 0
-    elif half != "a" and 1 <= hours <= 11:
+    elif half != "a" and 1 <= hours <= 11 and (half or parts["hour"][0] != "0"):
         hours += 12
     return f"{hours}:{minutes:02}" + (f":{seconds:02}" if seconds else "")

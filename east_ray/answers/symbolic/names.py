@@ -32,8 +32,9 @@ def _names(node: Apply) -> bool:
     if node.operator == "*":
         factors = _flat_product(node)
         if isinstance(factors[0], Apply) and factors[0].operator == "call":  # (f ∘ g)(x)
-            factors[0] = factors[0].arguments[0]
-            return factors[0] == Symbol("∘") and all(isinstance(factor, Symbol) for factor in factors)
+            function = factors[0].arguments[0]
+            is_composed = isinstance(function, Symbol) and function.name == "∘"
+            return is_composed and all(isinstance(factor, Symbol) for factor in factors[1:])
         return all(isinstance(f, Symbol) and (f.name[0].isupper() or f.name[0] in _OF_NAMES) for f in factors)
     if node.operator == "call":
         return isinstance(node.arguments[0], Symbol) and node.arguments[0].name not in _OPERATORS

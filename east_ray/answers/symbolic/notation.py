@@ -104,7 +104,8 @@ def rewritten(text: str) -> str:
         text = _DECIMAL_COMMA.sub(_with_decimal_point, text)
     if "'" in text:
         text = _APOSTROPHE_GROUPS.sub(lambda match: match[0].replace("'", ""), text)
-        if len(text) > 2 and text[0] == text[-1] == "'":
+        text = text.strip()
+        if len(text) > 2 and text[0] == text[-1] == "'" and "'" not in text[1:-1]:
             text = text[1:-1]
     if "." in text:
         text = _with_period(text)

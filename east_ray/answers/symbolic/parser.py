@@ -309,7 +309,8 @@ class _Parser:
         follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
         is_fraction = self.at_fraction()
         factor = self.power()
-        if follows_literal and isinstance(factor, Number):
+        follows_letter = before.kind == "letter" and before.text.isascii()
+        if (follows_literal or follows_letter) and isinstance(factor, Number):
             raise NotMathematicsError("two numbers in a row")
         if follows_literal and is_fraction and before.text.isdecimal() and _is_literal_fraction(factor):
             factors[-1] = Apply("+", (factors[-1], factor))
@@ -467,18 +468,17 @@ class _Parser:
 
     def derivative(self) -> Symbol | None:
         r"""``\frac{dy}{dx}`` is a name, not a quotient. The operator ``\frac{d}{dx}`` is not known."""
-        ahead = [token.text for token in self.tokens[self.position : self.position + 12]]
-        if ahead[:2] != ["{", "d"] or "}" not in ahead:
+        start = self.position
+        groups: list[list[str]] = []
+        for _ in range(2):
+            if [token.text for token in self.tokens[self.position : self.position + 2]] == ["{", "d"]:
+                groups.append(self.script_tokens())
+        if len(groups) < 2 or not groups[1][1:2] or not groups[1][1].isalpha():
+            self.position = start
             return None
-        middle = ahead.index("}")
-        top, bottom = ahead[1:middle], ahead[middle + 1 :]
-        if bottom[:2] != ["{", "d"] or not bottom[2:3] or not bottom[2].isalpha() or "}" not in bottom:
-            return None
-        bottom = bottom[1 : bottom.index("}")]
-        if len(top) == 1:
+        if not groups[0][-1].isalpha() or len(groups[0]) == 1:
             raise NotMathematicsError("derivative")
-        self.position += len(top) + len(bottom) + 4
-        return Symbol(derivative_name("".join(top), "".join(bottom)))
+        return Symbol(derivative_name(*map("".join, groups)))
 
     def number(self, text: str) -> Node:
         text = text.rstrip(".")
@@ -542,6 +542,9 @@ class _Parser:
 
     def script(self) -> str:
         """A subscript or a unit's exponent as text: the tokens of the next group, or the next token."""
+        return "".join(self.script_tokens())
+
+    def script_tokens(self) -> list[str]:
         parts: list[str] = []
         depth = 0
         while self.position < len(self.tokens):
@@ -551,7 +554,7 @@ class _Parser:
             if text not in "{}":
                 parts.append(text)
             if depth <= 0:
-                return "".join(parts)
+                return parts
         raise NotMathematicsError("subscript without an end")
 
     def function(self, name: str) -> Node:
@@ -559,6 +562,8 @@ class _Parser:
         exponent: Node | None = None
         while self.mark() in ("_", "^"):
             if self.take("_"):
+                if not name.startswith("l"):
+                    raise NotMathematicsError(f"{name} with a subscript")
                 base = self.argument(whole_number=True)
             elif self.take("^"):
                 exponent = Apply("-", (self.argument(),)) if self.take("-") else self.argument(whole_number=True)
@@ -662,7 +667,7 @@ class _Parser:
         while not (self.at_end("&") or self.mark() == "\\\\" or self.tokens[self.position].kind in ("begin", "end")):
             self.position += 1
         if self.position in (start, len(self.tokens)) or self.tokens[self.position].kind == "begin":
-            raise NotMathematicsError("a cell without a value")
+            raise NotMathematicsError("unfinished cell")
         words = " ".join(token.text.strip() for token in self.tokens[start : self.position])
         return Text(words.casefold().strip(" ,.").removeprefix("if "))
 

@@ -189,7 +189,7 @@ _NOT_A_SUBJECT = re.compile(
 _IS_THE_ANSWER = re.compile(
     rf"(?:\\text\w*\s*\{{|[\s,~{{])*\b(?:is|are) (?:the |our |my )?{_ANSWER_WORDS}[\s}}.]*$", re.IGNORECASE
 )
-_MARKER = re.compile(r"(?:\\(?:therefore|Rightarrow|implies|Longrightarrow|sim)(?![A-Za-z])|[∴⇒⟹]|=>)\s*")
+_MARKER = re.compile(r"(?:\\(?:therefore|Rightarrow|implies|Longrightarrow|sim\s*(?=[-+.\d]))(?![A-Za-z])|[∴⇒⟹]|=>)\s*")
 _CONCLUSION = re.compile(
     r"(?:\\text\w*\s*\{\s*)?(?:so|thus|hence|therefore|then|finally|in conclusion|equals|"
     r"(?:we|which|this|this means|it) (?:gets?|have|finds?|obtains?|gives?|equals)(?: that)?)\b"

@@ -27,6 +27,7 @@ from east_ray.answers.symbolic.commands import (
 from east_ray.answers.symbolic.literals import (
     BROKEN_PREFIX,
     CLOCK,
+    DATE,
     HOUR,
     PREFIXED,
     derivative_name,
@@ -144,6 +145,7 @@ _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _WORD = re.compile(f"[{_LATIN}]+")
+_BEFORE_PROPOSITION = frozenset("(∧∨→↔¬")
 _VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
 _MAX_ACCENTS = 8  # in one another
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
@@ -191,10 +193,14 @@ class Tokenizer:
         self.tokens: list[Token] = []
 
     def run(self) -> list[Token]:
+        """The tokens, in order."""
         while self.position < len(self.text):
             character = self.text[self.position]
-            if character.isspace() or character == "~":
-                self.position = _BLANKS.match(self.text, self.position).end()  # type: ignore[union-attr]
+            if character == "~" and self._negates():
+                self._add("letter", "¬")
+                self.position += 1
+            elif character.isspace() or character == "~":
+                self.position += 1
             elif character.isdecimal() or (
                 character == "." and self.text[self.position + 1 : self.position + 2].isdecimal()
             ):
@@ -210,6 +216,11 @@ class Tokenizer:
                 self._mark(character)
         return self.tokens
 
+    def _negates(self) -> bool:
+        """Whether ~ stands before a proposition, as in (~p); elsewhere it is a space of LaTeX."""
+        before = self.tokens[-1].text if self.tokens else "("
+        return before in _BEFORE_PROPOSITION and self.text[self.position + 1 : self.position + 2].isalpha()
+
     def _add(self, kind: str, text: str) -> None:
         self.tokens.append(Token(kind, text))
 
@@ -220,7 +231,9 @@ class Tokenizer:
             self._add("literal", time)
             self.position = match.end()
             return
-        if match := PREFIXED.match(text, position):
+        if match := DATE.match(text, position):
+            self._add("literal", match[0])
+        elif match := PREFIXED.match(text, position):
             place, digits = next((place, digits) for place, digits in enumerate(match.groups()) if digits)
             self._add("literal", in_base(digits, (16, 2, 8)[place]))
         elif BROKEN_PREFIX.match(text, position):
@@ -387,4 +400,4 @@ class Tokenizer:
             self.bracket_depth += 1
         elif mark in ")]⦄⟩":
             self.bracket_depth = max(0, self.bracket_depth - 1)
-        self._add("letter" if mark in "ℝ∅∞∠△□" else "mark", mark)
+        self._add("letter" if mark in "ℝ∅∞∠△□¬" else "mark", mark)
