@@ -1,7 +1,5 @@
 r"""Matrices: transposed, negated, multiplied or divided by a number, added. The operations move into the cells."""
 
-from collections.abc import Callable
-
 from east_ray.answers.symbolic.tree import Apply, Node, Symbol
 
 Rows = tuple[tuple[Node, ...], ...]
@@ -56,9 +54,10 @@ def _scaled(node: Apply) -> Rows | None:
         return None
     place, rows = matrices[0]
     arguments = node.arguments
-    scaled: Callable[[Node], Node] = lambda cell: Apply(  # noqa: E731
-        node.operator, (*arguments[:place], cell, *arguments[place + 1 :])
-    )
+
+    def scaled(cell: Node) -> Node:
+        return Apply(node.operator, (*arguments[:place], cell, *arguments[place + 1 :]))
+
     return tuple(tuple(map(scaled, row)) for row in rows)
 
 

@@ -5,11 +5,10 @@ Each function takes and returns the text of an answer. A cheap test comes first,
 
 import re
 
+_MAX_CHARS = 4000  # longer answers are not read as mathematics
 _MAX_PERIOD = 100  # digits of a period that is found by its repetition
-_NUMBER_OF_BASE = {
-    name: value
-    for value, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), start=2)
-} | {"sixteen": 16}
+_BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
+_NUMBER_OF_BASE = {name: value for value, name in enumerate(_BASE_NAMES.split(), start=2)} | {"sixteen": 16}
 
 #: Space and labels, which have an argument.
 _INVISIBLE = re.compile(
@@ -57,8 +56,8 @@ _LETTERS_IN_DOMAIN = re.compile(
     rf"(?:(?<=[,;(])|(?<=[,;(] )|(?<=for ))([a-zA-Z](?:_\w)?)\s*,\s*([a-zA-Z](?:_\w)?)\s*(?:\\in\b|∈)\s*({_BLACKBOARD})"
 )
 _BRACKETED_DOMAIN = re.compile(
-    rf"(?:[\s,~]|\\[,;: ]|\\q?quad)*(?:\\left)?\(\s*([a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z])*\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*"
-    r"(?:\\right)?\)$"
+    r"(?:\\left)?\(\s*([a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z])*"
+    rf"\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*(?:\\right)?\)$"
 )
 _SET_OVER_DOMAIN = re.compile(
     rf"\\\{{\s*([^|:{{}}]{{2,}}(?:\{{[^|:]*\}}[^|:]*)*?)\s*(?:\\mid\b|\\vert\b|\\?\||:)\s*([a-zA-Z]\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*\\\}}"
@@ -96,6 +95,8 @@ def rewritten(text: str) -> str:
     >>> rewritten("1'234'567"), rewritten("0.1818...".replace("1818", "181818")), rewritten(r"{}_{10}C_{3}")
     ('1234567', '0.\\overline{18}', '\\binom{10}{3}')
     """
+    if len(text) > _MAX_CHARS:
+        return text
     if "\\" in text:
         text = _TRANSPOSE.sub("^{T}", text)
         text = _INVISIBLE.sub(" ", text)
@@ -190,7 +191,8 @@ def _with_domains(text: str) -> str:
     text = _WHOLE_NUMBERS.sub(r"\\mathbb{Z}_{+}", text)
     if match := _SET_OVER_DOMAIN.fullmatch(text.strip()):
         text = f"{match[1]}, {match[2]}"
-    text = _BRACKETED_DOMAIN.sub(r", \1", text)
+    if match := _BRACKETED_DOMAIN.search(text):
+        text = text[: match.start()].rstrip(" ,~;:\\") + ", " + match[1]
     text = _LETTERS_IN_DOMAIN.sub(r"\1 \\in \3, \2 \\in \3", text)
     return _DEFINITE.sub(_integral, text) if r"\int" in text else text
 

@@ -760,8 +760,8 @@ def parse(answer: str) -> Node:
     return Text(text) if len(text) > MAX_CHARS else _read(without_label(text))
 
 
-def _read(text: str) -> Node:
-    """The tree of a cleaned answer."""
+def _read(text: str, is_said: bool = False) -> Node:
+    """The tree of a cleaned answer. `is_said`: it is what a sentence says, so that it is no sentence itself."""
     text = set_in_words(without_remarks(text))
     text = without_quantity(text) if "=" in text else text
     if (letter := choice(text)) is not None:
@@ -771,17 +771,17 @@ def _read(text: str) -> Node:
     except NotMathematicsError:
         return prose(text)
     if is_prose(tokens):
-        return _said(text) or prose(text)
+        return (None if is_said else _said(text)) or prose(text)
     try:
         return quantity_of_several_units(tokens) or _Parser(tokens).answer()
     except NotMathematicsError:
-        return _said(text) or as_written(tokens)
+        return (None if is_said else _said(text)) or as_written(tokens)
 
 
 def _said(text: str) -> Node | None:
     """The tree of the value that a sentence states: what follows its verb, if that is mathematics or the answer."""
     for value, is_answer in values_said(text):
-        node = _read(clean(value))
+        node = _read(clean(value), is_said=True)
         if is_answer or not isinstance(node, Text):
             return node
     return None

@@ -27,7 +27,7 @@ _TEXT_OPENING = r"(?:\\(?:text\w*|mathrm|mathbf|mbox)\s*\{\s*)?"
 _END_OF_LABEL = r"(?:\s|~|\\[ ,;:]|\\q?quad\b|\}|(?=\\text))\s*"
 _CHOICE_WITH_TEXT = re.compile(
     rf"{_TEXT_OPENING}(?:[Oo]ption |[Cc]hoice )?"
-    rf"(?:\(([A-J])\)[:.]?{_END_OF_LABEL}|([A-J])\)\.?{_END_OF_LABEL}|([A-E])\.{_END_OF_LABEL}|([A-E]):{_END_OF_LABEL})+"
+    rf"(?:\(([A-J])\)[:.]?{_END_OF_LABEL}|([A-J])\)\.?{_END_OF_LABEL}|([A-E])[.:]{_END_OF_LABEL})+"
     r"(?P<text>(?![-+*/=<>^_|&!]\s|[=<>^_|&]|\\(?:cup|cap|cdot|times|in|leq?|geq?|to|subset)\b|[A-Z]\s*[=:)]).+)",
     re.DOTALL,
 )
@@ -36,8 +36,9 @@ _HEDGES = re.compile(r"(?:approximately|about|around|nearly|exactly|roughly|answ
 _BETWEEN_ITEMS = re.compile(r"[,;]|\b(?:and|or)\b")
 _SAID_OTHERWISE = {"dne": "does not exist"}
 _NO_SOLUTION = re.compile(
-    r"(?:there (?:is|are|exists?) |has |have |it has )?(?:no (?:real |valid )?(?:solution|root)s?(?: exists?)?|(?:the )?empty set)"
-    r"|(?:real )?solutions? (?:does|do) not exist|无解|無解|해가 없다|해 없음|нет решений|решений нет|sin solución|keine lösung"
+    r"(?:there (?:is|are|exists?) |(?:it )?(?:has|have) )?no (?:real |valid )?(?:solution|root)s?(?: exists?)?"
+    r"|(?:the )?empty set|(?:real )?solutions? (?:does|do) not exist"
+    r"|无解|無解|해가 없다|해 없음|нет решений|решений нет|sin solución|keine lösung"
 )
 _ALL_REALS = frozenset(("real numbers", "every real number", "for all real x"))
 _PLAIN_NUMBER = re.compile(r"\d{1,30}(?:[./]\d{1,30})?\.?", re.ASCII)

@@ -28,11 +28,15 @@ _POWER_OF_MATRIX = re.compile(rf"[A-Z]{{1,2}}\s*\^{_GROUP}")
 _MATRIX = re.compile(r"\s*(?:-?\s*(?:\d+|\\frac\{\d+\}\{\d+\}))?\s*\\begin\s*\{[pbB]?matrix\}")
 _COEFFICIENT = r"(?:\d{1,6}\s*(?:\\cdot\s*)?)?"
 _SUM_OF_LETTERS = re.compile(rf"{_COEFFICIENT}[a-dkm-npqrs](?:\s*\+\s*{_COEFFICIENT}[a-dkm-npqrs])+")
-_NAMED_TERM = r"(?:[A-Z]{2,3}|[fghpPq]\s*\(\s*-?\w+\s*\)|\|\s*\\?[a-z]\w*\s*\||\\overline\s*\{[A-Z]{2}\}|\\angle\s*[A-Z]{1,3})"
+_NAMED_TERM = (
+    r"(?:[A-Z]{2,3}|[fghpPq]\s*\(\s*-?\w+\s*\)|\|\s*\\?[a-z]\w*\s*\||\\overline\s*\{[A-Z]{2}\}|\\angle\s*[A-Z]{1,3})"
+)
 _SUM_OF_NAMES = re.compile(rf"{_COEFFICIENT}{_NAMED_TERM}(?:\s*\+\s*{_COEFFICIENT}{_NAMED_TERM})+")
 _WHOLE_NUMBER = re.compile(r"\s*[1-9][\d,]*\s*")
-_CONSTANT = re.compile(r"(?:[^A-Za-z\\]|\\(?:frac|sqrt|pi|cdot|times|left|right|circ|text\s*\{[^{}]*\}|[ ,;!])(?![A-Za-z]))+")
-_WORDS = re.compile(r"(?:[A-Za-z]+|\d|[_' -])+")
+_CONSTANT = re.compile(
+    r"(?:[^A-Za-z\\]|\\(?:frac|sqrt|pi|cdot|times|left|right|circ|text\s*\{[^{}]*\}|[ ,;!])(?![A-Za-z]))+"
+)
+_WORDS = re.compile(r"[A-Za-z0-9_' -]+")
 _ENGLISH_WORD = re.compile(r"(?<![A-Za-z])(?=[A-Za-z]*[aeiou])[A-Za-z][a-z]{2,}(?![A-Za-z])")
 _NEXT_ITEM = re.compile(r"[,;]|\\\\|\band\b|\bor\b")
 _NO_RELATION = re.compile(r"[<>!:=≤≥≠]$")
@@ -71,14 +75,20 @@ def _is_name(name: str, value: str) -> bool:
         return name.startswith(r"\lim") or re.search(r"d\s*[a-zʋ]$", name) is not None or "+" not in match["rest"]
     if match := _OF_CHANCE.fullmatch(name):
         return _is_one_bracket(match["bracket"])
+    return _is_operation(name, value) or _is_in_words(name)
+
+
+def _is_operation(name: str, value: str) -> bool:
     if _DERIVATIVE.fullmatch(name) or _OF_MATRIX.fullmatch(name):
         return True
     if _POWER_OF_MATRIX.fullmatch(name):
         return _MATRIX.match(value) is not None
     if _SUM_OF_LETTERS.fullmatch(name):
         return _WHOLE_NUMBER.fullmatch(value) is not None
-    if _SUM_OF_NAMES.fullmatch(name):
-        return _CONSTANT.fullmatch(value) is not None
+    return _SUM_OF_NAMES.fullmatch(name) is not None and _CONSTANT.fullmatch(value) is not None
+
+
+def _is_in_words(name: str) -> bool:
     words = plain(name) if r"\text" in name or " " in name else ""
     return _WORDS.fullmatch(words) is not None and _ENGLISH_WORD.search(words) is not None
 

@@ -8,14 +8,17 @@ All of this works on text, because the words and the value may share one ``\text
 import re
 from collections.abc import Iterator
 
-_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|emph|mbox|hbox|mathrm)\s*\{|\\[,;:! ]|\\q?quad\b|[{}~$]")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|emph|mbox|hbox|mathrm)\s*\{|\\[,;:! ]|\\q?quad\b|[{}~$]"
+)
 _TEXT_OR_SPACE = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|emph|mbox|hbox)\s*\{|\\[,;:! ]|\\q?quad\b|[~$]")
 _OPENS_TEXT = re.compile(r"(?:\\(?:text\w*|emph|mbox|hbox|mathrm|left|q?quad)|\\[,;: ])$")
 _GLUE = " \t\n,;:(~{"
 
 _SPOKEN = re.compile(
     r"\b(?:for|where|wherever|with|when|whenever|if|since|because|provided|such that|as|in total|in all|altogether|"
-    r"overall|respectively|that is|which|approx|rounded|exactly|nearest|i\.e|integers?|constants?|arbitrary|real|mod)\b|\\forall|∀",
+    r"overall|respectively|that is|which|approx|rounded|exactly|nearest|i\.e|integers?|constants?|arbitrary|real|mod)\b"
+    r"|\\forall|∀",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
@@ -29,7 +32,8 @@ _CONDITION = re.compile(
     r"\b(?:for|where|wherever|with|when|whenever|if|provided(?: that)?|such that|assuming(?: that)?)\b|\\forall\b|∀",
     re.IGNORECASE,
 )
-_LETTERS = r"(?P<letters>\\?[A-Za-z](?:_\{?\w+\}?|[a-z]*(?<=\\alpha)|[a-z]*(?<=\\lambda))?(?:\s*(?:,|and)\s*[A-Za-z](?:_\w+)?)*)"
+_LETTER = r"(?:\\[a-z]+|[A-Za-z])(?:_\{?\w+\}?)?"
+_LETTERS = rf"(?P<letters>{_LETTER}(?:\s*(?:,|and)\s*{_LETTER})*)"
 _DOMAIN = (
     r"(?P<domain>positive integer|negative integer|non-?negative integer|natural|whole|integer|integral|rational|real|"
     r"complex|constant|arbitrary|positive real|negative real|nonzero real)s?(?: (?:number|value|constant)s?)*"
@@ -55,7 +59,7 @@ _SIGN_OF_DOMAIN = {
 }
 _DROPPED_DOMAINS = frozenset(("real", "constant", "arbitrary"))
 _UNSAID_CONDITION = re.compile(
-    rf"[,(;](?:\\q?quad|\\[,;: ]|\\text\w*\s*\{{|[\s}}$(])*(?P<tail>\\?[A-Za-z](?:_\w)?(?:\}}|\s|\$|\\text\w*\s*\{{)+"
+    r"[,(;](?:\\q?quad|\\[,;: ]|\\text\w*\s*\{|[\s}$(])*(?P<tail>\\?[A-Za-z](?:_\w)?(?:\}|\s|\$|\\text\w*\s*\{)+"
     r"(?:is|are|an?|any|arbitrary|integers?|real|constant)\b.*)$",
     re.IGNORECASE | re.DOTALL,
 )
@@ -160,25 +164,36 @@ def _balanced(text: str) -> str:
 
 # ---------------------------------------------------------------------------------------------- sentences and labels
 
-_ANSWER_WORDS = r"(?:final |correct |required |desired |only |our |right )*(?:answers?|ans|results?|solutions?|options?|choices?)"
+_ANSWER_WORDS = (
+    r"(?:final |correct |required |desired |only |our |right )*(?:answers?|ans|results?|solutions?|options?|choices?)"
+)
 _LABEL = re.compile(
-    rf"(?:\\text\w*\s*\{{\s*)?(?:the )?{_ANSWER_WORDS}(?: is| are)?\s*\}}?\s*[:：]\s*\}}?(?=.)", re.IGNORECASE | re.DOTALL
+    rf"(?:\\text\w*\s*\{{\s*)?(?:the )?{_ANSWER_WORDS}(?: is| are)?\s*\}}?\s*[:：]\s*\}}?(?=.)",
+    re.IGNORECASE | re.DOTALL,
 )
 _NAME_AND_COLON = re.compile(
-    r"(?:\\text\w*\s*\{\s*)?(?![A-Z]+\b)(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}(?: (?![A-J]:)[A-Za-z]+){0,5}\s*:\s+(?=[^\s:])"
+    r"(?:\\text\w*\s*\{\s*)?(?![A-Z]+\b)(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}"
+    r"(?: (?![A-J]:)[A-Za-z]+){0,5}\s*:\s+(?=[^\s:])"
 )
 _SAYS_ANSWER = re.compile(
-    rf"(?:so |thus |hence |therefore |then )?,? ?(?:(?:the|our|my) {_ANSWER_WORDS}|{_ANSWER_WORDS}|it|there)", re.IGNORECASE
+    rf"(?:so |thus |hence |therefore |then )?,? ?(?:(?:the|our|my) {_ANSWER_WORDS}|{_ANSWER_WORDS}|it|there)",
+    re.IGNORECASE,
 )
-_VERB = re.compile(r"(?<=[\s}])(?:is|are|was|were|has|have|costs|equals?|will be|becomes)(?=[\s{}\\$:])(?:\s*(?:equal\s+to|exactly|:))?")
-_NOT_A_SUBJECT = re.compile(r"\b(?:is|are|equals?|has|have|=)\s*[-\d\\$]|\d\s*(?:,|;|\band\b)|[=<>≤≥]|\bif\b", re.IGNORECASE)
+_VERB = re.compile(
+    r"(?<=[\s}])(?:is|are|was|were|has|have|costs|equals?|will be|becomes)(?=[\s{}\\$:])"
+    r"(?:\s*(?:equal\s+to|exactly|:))?"
+)
+_NOT_A_SUBJECT = re.compile(
+    r"\b(?:is|are|equals?|has|have|=)\s*[-\d\\$]|\d\s*(?:,|;|\band\b)|[=<>≤≥]|\bif\b", re.IGNORECASE
+)
 _IS_THE_ANSWER = re.compile(
     rf"(?:\\text\w*\s*\{{|[\s,~{{])*\b(?:is|are) (?:the |our |my )?{_ANSWER_WORDS}[\s}}.]*$", re.IGNORECASE
 )
 _MARKER = re.compile(r"(?:\\(?:therefore|Rightarrow|implies|Longrightarrow|sim\s*(?=[-+.\d]))(?![A-Za-z])|[∴⇒⟹]|=>)\s*")
 _CONCLUSION = re.compile(
     r"(?:\\text\w*\s*\{\s*)?(?:so|thus|hence|therefore|then|finally|in conclusion|equals|"
-    r"(?:we|which|this|this means|it) (?:gets?|have|finds?|obtains?|gives?|equals)(?: that)?)\b(?:[\s,:}]|\\[ ,])+(?=[^\s=])",
+    r"(?:we|which|this|this means|it) (?:gets?|have|finds?|obtains?|gives?|equals)(?: that)?)\b"
+    r"(?:[\s,:}]|\\[ ,])+(?=[^\s=])",
     re.IGNORECASE,
 )
 _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z])|[⇒⟹]|=>")
@@ -232,8 +247,8 @@ _EXCEPT = re.compile(
     re.IGNORECASE,
 )
 _COMPARED = re.compile(
-    r"\s*(?:that are |which are )?(?P<sign>greater than or equal to|less than or equal to|greater than|less than|at least"
-    r"|at most|not less than|not greater than|more than|above|below) (?P<bound>[^,]+)",
+    r"\s*(?:that are |which are )?(?P<sign>greater than or equal to|less than or equal to|greater than|less than|"
+    r"at least|at most|not less than|not greater than|more than|above|below) (?P<bound>[^,]+)",
     re.IGNORECASE,
 )
 _KINDS = {

@@ -11,24 +11,26 @@ _UNIT_MARKS = frozenset("./-'\"()")
 _AFTER_UNIT = KEPT_RELATIONS.union(("and", "\\\\"), "=≈∈<≤>≥≠,;∧∨)]⦄}⟩&:")
 #: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
 _NO_UNIT_NAMES = """
-    plus minus divided multiplied choose remainder factorial half halves tenths hundredths than if when unless otherwise else not lakh lakhs crore crores
+    plus minus divided multiplied choose remainder factorial half halves tenths hundredths than
+    if when unless otherwise else not lakh lakhs crore crores
     millionen millones milliarden mille mil tausend milhões
 """
 _NO_UNITS = frozenset(_NO_UNIT_NAMES.split())
 _NO_UNITS_FIRST = frozenset(("squared", "cubed"))
 _NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
 #: What changes a number, or is no unit, in other scripts: or more, less than, and a half, or, and, parts of, powers.
-_NO_UNIT_PARTS = tuple(
-    """
+_NO_UNIT_NAMES_ELSEWHERE = """
     以上 以下 未满 未満 超 余 多 半 几 或 和 及 と 分の 分之 次方 乗 乘 加 减 減 除 个半 이상 이하 미만 또는 그리고 반
-    или больше меньше более менее тыс млн млрд миллион миллиард полов и\u0020 万 萬 亿 億 兆 만 억 조 लाख करोड़ ألف مليون
-    """.split()
-)
+    или больше меньше более менее тыс млн млрд миллион миллиард полов 万 萬 亿 億 兆 만 억 조 लाख करोड़ ألف مليون
+"""
+_NO_UNIT_PARTS = _NO_UNIT_NAMES_ELSEWHERE.split()
 #: Words for powers of ten that stand directly after a number.
 SCALE_LETTERS = {"万": 10**4, "萬": 10**4, "만": 10**4, "亿": 10**8, "億": 10**8, "억": 10**8}
 _HUNDREDS = re.compile("[千百十](?![米克瓦卡升分])")  # 5千 is 5000, and 5千米 is 5 km
 _POWER_OR_SPACE = re.compile(r"\^\s*\{?\s*[-+]?\d+\s*\}?|\\(?:[,;: ]|cdot|frac|d?frac|mathrm|text)|[{}]")
 _POWER_OF_VARIABLE = re.compile(r"[iknxyz]\s*\^.*")
+_SCRIPT_NAMES = "LATIN GREEK MATHEMATICAL DOUBLE-STRUCK SCRIPT BLACK-LETTER ALEF COMBINING"
+_SCRIPTS_OF_MATHEMATICS = frozenset(_SCRIPT_NAMES.split())
 _MICRO = frozenset("μµ")
 
 
@@ -37,7 +39,7 @@ def is_of_another_script(text: str) -> bool:
     if text.isascii() or len(text) != 1 or unicodedata.category(text)[0] not in "LM":
         return False
     script = unicodedata.name(text, "").partition(" ")[0]
-    return script not in ("LATIN", "GREEK", "MATHEMATICAL", "DOUBLE-STRUCK", "SCRIPT", "BLACK-LETTER", "ALEF", "COMBINING")
+    return script not in _SCRIPTS_OF_MATHEMATICS
 
 
 def end_of_unit(tokens: Sequence[Token], start: int) -> int | None:
@@ -59,12 +61,12 @@ def end_of_unit(tokens: Sequence[Token], start: int) -> int | None:
             return None
         if kind == "text" and _POWER_OF_VARIABLE.fullmatch(text):
             return None
-        letters += text if is_of_another_script(text) else " "
+        letters += " " if text.isascii() else "".join(c if is_of_another_script(c) else " " for c in text)
         words += _words(text)
         position += 1
     if any(word in _NO_UNITS or word.isdecimal() for word in words) or _NO_UNITS_FIRST.intersection(words[:1]):
         return None
-    if _HUNDREDS.search(letters) or any(part in letters or part in "".join(words) for part in _NO_UNIT_PARTS if not part.isascii()):
+    if _HUNDREDS.search(letters) or any(part in letters for part in _NO_UNIT_PARTS):
         return None
     return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else position
 
