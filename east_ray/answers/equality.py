@@ -21,8 +21,8 @@ of convention, the conventions are:
                        A \subset B the case counts
     3:4                3/4; 12:00 and 4:30 are times of day: 4:30 is 4:30 p.m. or 16:30, while 04:30 is a.m.
     1011_2, 0b1011     the base is kept; 0x2A is 2A_{16}
-    A \subset B        relations and operators that are not computed, and commands that are not known, are kept, with both
-                       sides in order; A \subset B is B \supset A; the order of \parallel, \perp, \cong, \sim does not count
+    A \subset B        relations and operators that are not computed, and commands that are not known, are kept, with
+                       both sides in order. A \subset B is B \supset A; \parallel, \perp, \cong, \sim have no order
     p \land q          keeps its order (it may be u \wedge v), p \lor q does not; between conditions they mean and, or
     \vec{v}, \hat{v}   a mark or a font over one letter is dropped, and the line of \overline{AB}; \vec{AB}, \bar{z} and
                        \dot{x} are names of their own
