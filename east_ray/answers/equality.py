@@ -10,7 +10,7 @@ of convention, the conventions are:
     x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1 and x^2 in (0, 1);
                        other equations are equal up to a constant factor
     x = 2, y = 1       which value is that of which unknown counts, not their order. A bare list has no order, so 1, 2
-                       and 2, 1 are read as x = 1, y = 2
+                       and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns and not the roots 1, 3
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
     x < 5              the interval of its solutions; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
