@@ -117,6 +117,7 @@ APART = [
     ("x = 1 and y = 2", "x = 2 and y = 1"),
     (r"\begin{cases}x=1\\y=2\end{cases}", r"\begin{cases}x=2\\y=1\end{cases}"),
     ("x=3, y=2", "3, 2"),
+    ("x_1=1, x_2=2", "x_1=2, x_2=1"),
     ("x=3, y=2", "a=3, b=2"),
     ("x>1, y<2", "y>1, x<2"),
     ("1<x<3, 2<y<4", "1<y<3, 2<x<4"),
@@ -192,6 +193,8 @@ TOGETHER = [
     ("20:34:00", "08:34 P.M."),
     ("x=1, y=2", "y=2, x=1"),
     ("x=1, y=2, z=3", "1, 2, 3"),
+    (r"x = -5,\ p = \frac{14}{3}", r"-5, \frac{14}{3}"),
+    (r"x=1 \quady=2", r"y=2, \quad x=1"),
     ("x=3 and y=2", r"\begin{cases}y=2\\x=3\end{cases}"),
     ("p=5,q=2;p=7,q=2", "p=7,q=2 or p=5,q=2"),
     (r"\frac{dy}{dx}=2x", "2x"),
@@ -220,8 +223,9 @@ def test_together(a: str, b: str) -> None:
 
 #: Where one part of an answer stands. @ is the part that is replaced.
 PLACES = [
-    "@", "2 @", "@ + 1", "-@", "(@, 1)", "[@, 9)", r"\{@, 3\}", "1, @", r"1 \text{ or } @", r"\frac{@}{7}", 
-    r"\frac{3}{@}", r"\sqrt{@}", r"\sqrt[3]{@}", "2^{@}", "|@| + 1", r"x = @", r"f(x) = @", r"y < @", r"(-\infty, @) \cup (20, \infty)",
+    "@", "2 @", "@ + 1", "-@", "(@, 1)", "[@, 9)", r"\{@, 3\}", "1, @", r"1 \text{ or } @", r"\frac{@}{7}",
+    r"\frac{3}{@}", r"\sqrt{@}", r"\sqrt[3]{@}", "2^{@}", "|@| + 1", r"x = @", r"f(x) = @", r"y < @",
+    r"(-\infty, @) \cup (20, \infty)",
     r"\begin{pmatrix} @ \\ 5 \end{pmatrix}", "g(@)", r"\vec{u} \cdot @", r"3 \otimes @", r"A \subset @", r"p \land @",
     r"\unknown @", r"\unknown{@}", r"@ \unknown b", r"\overrightarrow{A@}", r"\overline{a@}", r"\angle A@C", r"a_{@}",
     r"@ \text{ and } 3", r"\frac{@}{2} \pm 1", r"\text{the set } @", r"\det @", r"\int_0^{@} f\,du", r"x = 3, y = @",
@@ -340,7 +344,8 @@ def test_a_time_of_day_is_one_of_24_hours(hour: int, minute: int) -> None:
 
 
 HOSTILE = [
-    r"\begin{cases}" * 2, r"\begin{cases}" * 150, r"\vec" * 600, r"\vec{" * 300, r"\unknown{" * 200, r"\not" * 400, "x!" * 600, "x" + "!!" * 900, r"a\circ " * 300,
+    r"\begin{cases}" * 2, r"\begin{cases}" * 150,
+    r"\vec" * 600, r"\vec{" * 300, r"\unknown{" * 200, r"\not" * 400, "x!" * 600, "x" + "!!" * 900, r"a\circ " * 300,
     r"p\land " * 300, r"A\subset " * 300, r"\neg" * 400, "0x" + "F" * 1900, "F" * 1000 + "_{16}", "_{16}" * 400,
     r"\angle" * 300, "x=1," * 400, "(2n)!!" * 200, "((n)!!)!!" * 100, r"\mathbb" * 250, r"f^{-1}(" * 200, "3 PM" * 400,
     r"\frac{dy}{dx}" * 140, r"\unknown," * 200, "A1" * 900 + "_{16}", "n!!" + "+n!!" * 300, "(" * 900 + r"\unknown",

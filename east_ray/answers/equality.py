@@ -7,7 +7,10 @@ of convention, the conventions are:
                        every value that it cuts or rounds (1.41421356 = sqrt 2, 0.333 != 1/3)
     percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 9.8 m/s^2 = 9.8, 12元 = 12, $5 = 5;
     currency           but 3 million and 5万 are numbers, 5 m is a product, 2 hours 30 minutes is neither 2 nor 2.5
-    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); other equations are equal up to a constant factor
+    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1 and x^2 in (0, 1);
+                       other equations are equal up to a constant factor
+    x = 2, y = 1       which value is that of which unknown counts, not their order. A bare list has no order, so 1, 2
+                       and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns and not the roots 1, 3
     P(X = 3) = 1/2     so is the name of a quantity: a probability, an extremum, an integral or a limit, a derivative,
                        A^{-1}, words; so is a sum of letters other than x, y, z: m + n = 293 is 293 (a whole number),
                        but x + y = 5 is a line. A chain gives its end: m + n = 256 + 37 = 293
@@ -31,16 +34,25 @@ of convention, the conventions are:
                        (1, 3) are equal; intervals that touch are joined: [1, 2] with [2, 3] is [1, 3]
     1 +- x             two values
     \text{(C)}         words are compared without markup, punctuation and case; number words are numbers
-    3:4                3/4; 12:00 and 4:30 are times of day
-    1011_2             keeps its base
+    A, a               a letter alone, or letters of one case in a list, are those of choices: x = X. In (n, N) and in
+                       A \subset B the case counts
+    3:4                3/4; 12:00 and 4:30 are times of day: 4:30 is 4:30 p.m. or 16:30, while 04:30 is a.m.
+    1011_2, 0b1011     the base is kept; 0x2A is 2A_{16}
+    A \subset B        relations and operators that are not computed, and commands that are not known, are kept, with
+                       both sides in order. A \subset B is B \supset A; \parallel, \perp, \cong, \sim have no order
+    p \land q          keeps its order (it may be u \wedge v), p \lor q does not; between conditions they mean and, or
+    \vec{v}, \hat{v}   a mark or a font over one letter is dropped, and the line of \overline{AB}; \vec{AB}, \bar{z} and
+                       \dot{x} are names of their own
+    n!!, x2, dy/dx     a double factorial, x_2, and the name of a derivative
+    9 (mod 11)         9: the modulus is part of the question
 
 Answers are compared by canonical keys (`east_ray.answers.symbolic`). Clusters therefore depend neither on the order of
 the responses nor on the machine, the time of a comparison is bounded, and no answer is executed as code. Rounded
 decimals are the one exception: `equivalent` compares two answers alone, while `cluster` also joins 1.41421356 with
 1.4142135623 if the square root of 2 is among the answers. Clusters are always transitive.
 
-Known limits: "81,256" is one number and "81, 256" a list; a letter alone is a choice, so x = X; "x < -2 and x > 5",
-which has no solution, is read as "or"; "dozen" is a unit; irrational numbers are compared to 25 digits.
+Known limits: "81,256" is one number and "81, 256" a list; "x < -2 and x > 5", which has no solution, is read as "or";
+|v| is the norm ||v||; "dozen" is a unit; irrational numbers are compared to 25 digits.
 """
 
 import re

@@ -301,6 +301,9 @@ def _differ_in_case(items: Sequence[Node]) -> bool:
     return len(letters) > 1 and any(letter.isupper() != letters[0].isupper() for letter in letters)
 
 
+_FIRST_UNKNOWNS = frozenset(repr(Symbol(name)) for name in "xyz")
+
+
 def _system_key(items: Sequence[Node]) -> Key | None:
     """Values of several unknowns: which is that of which counts. None: there are not two unknowns with names."""
     pairs: list[tuple[str, Node]] = []
@@ -319,7 +322,9 @@ def _system_key(items: Sequence[Node]) -> Key | None:
     if any(one.keys() != solutions[0].keys() for one in solutions):  # x = 1, x = 2, y = 3
         return ("system", frozenset((name, _key(item)) for name, item in pairs))
     if len(solutions) == 1:
-        values = [solutions[0][name] for name in sorted(solutions[0])]
+        # Parameters come after x, y and z, as they do in a list that is written down.
+        order = sorted(solutions[0], key=lambda name: (name not in _FIRST_UNKNOWNS, name))
+        values = [solutions[0][name] for name in order]
         if all(isinstance(value, tuple) and value[0] == "number" for value in values):
             numbers = list(map(numeric, values))
             if all(lower < upper for lower, upper in itertools.pairwise(numbers)):

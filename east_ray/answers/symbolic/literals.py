@@ -1,6 +1,7 @@
-"""Values that are exact but take no part in arithmetic: times of day, numbers with a base, names of derivatives."""
+"""What the digits of a literal mean: times of day, numbers with a base, dates, periods; and names of derivatives."""
 
 import re
+from fractions import Fraction
 from math import gcd
 
 _SPACE = r"(?:[\s~]|\\[ ,;:])*"
@@ -41,3 +42,9 @@ def time_of_day(match: re.Match[str]) -> str | None:
     elif half != "a" and 1 <= hours <= 11 and (half or parts["hour"][0] != "0"):
         hours += 12
     return f"{hours}:{minutes:02}" + (f":{seconds:02}" if seconds else "")
+
+
+def repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
+    """0.1(6) = (16 - 1)/90: the digits to the end of the first period, minus those before it, over 9..90..0."""
+    numerator = int(f"{whole}{fixed}{repeated}") - int(f"{whole}{fixed}" or "0")
+    return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))

@@ -5,13 +5,15 @@ and the time for every input is bounded, because texts, numbers and nesting have
 
 Grammar, loosest binding first::
 
-    answer   = item { ("," | ";" | "and" | "or") item }          a bare list; inequalities with "and" hold together
-    item     = union { ("=" | "≈" | "∈" | "<" | "≤" | ">" | "≥" | "≠") union }
-    union    = ratio { ("∪" | "∩" | "∖") ratio }
+    answer   = item { ("," | ";" | "and" | "or" | "∧" | "∨") item }   a bare list; inequalities with "and" hold together
+    item     = union { ("=" | "≈" | "∈" | "<" | "≤" | ">" | "≥" | "≠" | kept relation) union }   or tokens as written
+    union    = ratio { ("∪" | "∩" | "∖" | kept operator) ratio }
     ratio    = sum { ":" sum }
     sum      = ["+" | "-" | "±" | "∓"] product { ("+" | "-" | "±" | "∓") product }
     product  = power { ("*" | "/" | nothing) power }
-    power    = atom { "!" | "°" | "%" | "'" } ["^" argument]
+    power    = atom { "!" | "!!" | "°" | "%" | "'" } ["^" argument]
+
+An item with a command that is not known is no expression: its tokens are kept as they are written.
 
 Known limits: ``1/2x`` is (1/2)x; ``log`` is to base 10; a function name without brackets takes the factors up to the
 next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); matrices are added, transposed and

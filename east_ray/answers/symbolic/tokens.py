@@ -33,6 +33,7 @@ from east_ray.answers.symbolic.literals import (
     PREFIXED,
     derivative_name,
     in_base,
+    repeating_decimal,
     time_of_day,
 )
 
@@ -63,7 +64,7 @@ _MIXED = re.compile(r"(\d+) +(\d+)/(\d+)(?![\d.])")
 _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?\.?")
 _INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
 _DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
-_COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
+_COMMAND = re.compile(r"\\(q?quad|[A-Za-z]+|.)", re.DOTALL)  # \quadx is \quad x
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
 _LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 _WORD = re.compile(f"[{_LATIN}]+")
@@ -83,12 +84,6 @@ _LETTERS_OR_NUMBER = re.compile(
 _UNITS_TOO = frozenset(("min", "sec", "max"))
 _ARGUMENT = re.compile(r"\s*[A-Za-z0-9(\\{^]")  # of a function: 40 min, 12 sec, but 2 sec x
 _BLANKS = re.compile(r"[\s~]+")
-
-
-def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
-    """0.1(6) = (16 - 1)/90: the digits to the end of the first period, minus those before it, over 9..90..0."""
-    numerator = int(f"{whole}{fixed}{repeated}") - int(f"{whole}{fixed}" or "0")
-    return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))
 
 
 class Tokenizer:
@@ -152,7 +147,7 @@ class Tokenizer:
         elif match := _REPEATING.match(text, position):
             if len(match[0]) > MAX_DIGITS:
                 raise NotMathematicsError("repeating decimal")
-            self._add("number", str(_repeating_decimal(match[1], match[2], match[3] or match[4])))
+            self._add("number", str(repeating_decimal(match[1], match[2], match[3] or match[4])))
         elif match := _MIXED.match(text, position):
             if len(match[0]) > MAX_DIGITS or int(match[3]) == 0:
                 raise NotMathematicsError("mixed number")
