@@ -5,12 +5,29 @@ of convention, the conventions are:
 
     exact values       equal only exactly. A decimal is exact too, except that a decimal with 8 places or more equals
                        every value that it cuts or rounds (1.41421356 = sqrt 2, 0.333 != 1/3)
-    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5; but
-    currency           3 million is a number, and 2 hours 30 minutes equals neither 2 nor 2.5
+    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 9.8 m/s^2 = 9.8, 12元 = 12, $5 = 5;
+    currency           but 3 million and 5万 are numbers, 5 m is a product, 2 hours 30 minutes is neither 2 nor 2.5
     x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1 and x^2 in (0, 1);
                        other equations are equal up to a constant factor
     x = 2, y = 1       which value is that of which unknown counts, not their order. A bare list has no order, so 1, 2
                        and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns and not the roots 1, 3
+    P(X = 3) = 1/2     so is the name of a quantity: a probability, an extremum, an integral or a limit, a derivative,
+                       A^{-1}, words; so is a sum of letters other than x, y, z: m + n = 293 is 293 (a whole number),
+                       but x + y = 5 is a line. A chain gives its end: m + n = 256 + 37 = 293
+    x - 3 = 0          its solution, if it is linear in its only unknown
+    the area is 5      what a sentence says, if that is mathematics, or if its subject is the answer
+    5, as required     remarks and reasons are dropped: since, because, as required, in total, (mod 20)
+    for all real x     a domain that says nothing new is dropped: real, constant, arbitrary. Other domains are kept,
+                       and their letters do not matter: k pi, k in Z = n pi, n in Z; nor do those of sums and integrals
+    for x > 0          a condition is an item of the list: x^2, x > 0
+    C. x = 42, (B) 12  the letter. A grader reads them as the option's text where the reference answer is no letter
+    no real solution   the empty set
+    even, odd          lists of words are sets, too; the cases of a function have no order
+    0.(3), 0.333...    1/3: a period must be seen three times, or twice if there is nothing else
+    3{,}5              3.5, but 3{,}500 = 3500; 1'234'567 and 1.234.567 are whole numbers
+    ]0, 1[             (0, 1)
+    C_{10}^3           the binomial coefficient, if both are numbers and the lower is not the smaller
+    17 mod 5           2, but the answer of 17 (mod 5) is 17
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
     x < 5              the interval of its solutions; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and

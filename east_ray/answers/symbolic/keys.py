@@ -30,13 +30,14 @@ from fractions import Fraction
 from functools import lru_cache, reduce
 
 from east_ray.answers.symbolic import intervals
+from east_ray.answers.symbolic.cleaning import clean
 from east_ray.answers.symbolic.commands import FLIPPED_RELATIONS, KEPT_RELATIONS, SYMMETRIC_RELATIONS
 from east_ray.answers.symbolic.intervals import Key, interval_key
 from east_ray.answers.symbolic.matrices import as_matrix
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
 from east_ray.answers.symbolic.tokenizing import tokenize
-from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean
+from east_ray.answers.symbolic.tokens import MAX_DIGITS
 from east_ray.answers.symbolic.tree import (
     Apply,
     Node,

@@ -16,14 +16,15 @@ Grammar, loosest binding first::
 An item with a command that is not known is no expression: its tokens are kept as they are written.
 
 Known limits: ``1/2x`` is (1/2)x; ``log`` is to base 10; a function name without brackets takes the factors up to the
-next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); the only arithmetic with a matrix is to multiply or
-divide it by a number; integrals, limits and derivatives are compared as text.
+next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); matrices are added, transposed and
+scaled, but not multiplied; integrals, limits and derivatives are compared as text.
 """
 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from east_ray.answers.symbolic.cleaning import clean
 from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
 from east_ray.answers.symbolic.literals import derivative_name, in_base
 from east_ray.answers.symbolic.names import is_function, is_plain_name, names_a_quantity
@@ -36,7 +37,6 @@ from east_ray.answers.symbolic.tokens import (
     MAX_DIGITS,
     NotMathematicsError,
     Token,
-    clean,
 )
 from east_ray.answers.symbolic.tree import (
     Apply,

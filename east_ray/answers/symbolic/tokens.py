@@ -9,6 +9,7 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
+from east_ray.answers.symbolic.cleaning import closing_brace
 from east_ray.answers.symbolic.commands import (
     ACCENTS,
     BLACKBOARD,
@@ -35,7 +36,6 @@ from east_ray.answers.symbolic.literals import (
     repeating_decimal,
     time_of_day,
 )
-from east_ray.answers.symbolic.notation import rewritten
 
 MAX_DIGITS = 1000  # of one number
 
@@ -49,84 +49,6 @@ class Token(NamedTuple):
 
     kind: str  # number | literal | letter | word | text | function | begin | end | mark | opaque
     text: str
-
-
-# ---------------------------------------------------------------------------------------------------------- cleaning
-
-_FULL_WIDTH = {0xFF01 + offset: chr(0x21 + offset) for offset in range(94)}
-_SPACES = "\u00a0\u2009\u202f\u3000"
-_UNICODE = (
-    _FULL_WIDTH
-    | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]", ord("℃"): "°C", ord("℉"): "°F"}
-    | str.maketrans(
-        "−–—‐‑×·⋅∗÷∕⁄′’‘º⩽⩾、。∣" + _SPACES, "-----****///'''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹₩₽₺₦₱฿₫₴₪✓✔∎"
-    )
-)
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
-_VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
-_INVISIBLE_CATEGORY = "Cf"  # zero-width spaces, direction marks
-
-_GROUPED_DIGITS = re.compile(r"(?<=\d) ?(?:\{ ?, ?\}(?: ?\\!)?|,? ?\\!|\\[,;: ]|~) ?(?=\d{3}(?!\d))")
-_DELIMITERS = re.compile(r"\\\$|\$|\\[()]|\\\[(?!\d+(?:pt|em|ex))|(?<!\\)\\\]")
-_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z]{2})")
-_DOUBLED_COMMAND = re.compile(r"\\\\(?=[A-Za-z]{2}|[^\sA-Za-z0-9])")
-_BACKSLASHES = re.compile(r"\\+")
-_WRAPPER = re.compile(r"(?:\\(?:boxed|fbox|framebox)\s*)?\{")
-_ROW_SPACING = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]")
-_CURRENCY_CODE = re.compile(r"^(?:USD|US(?=\s*\\?\$)|EUR|GBP|Rs\.?)\s*(?=\\?\$?\s*\d)")
-_LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
-_MARKUP = ' \t\r\n\f\v*_`"“”'
-
-
-_SQUARE_METRES = re.compile(r"(?<=\d )m(?=[²³](?:\s|$))")  # but 5m^2 is a product
-
-
-def _latex_fraction(character: re.Match[str]) -> str:
-    numerator, _, denominator = unicodedata.normalize("NFKC", character[0]).partition("⁄")
-    return rf"\frac{{{numerator}}}{{{denominator}}}"
-
-
-def _plain_unicode(text: str) -> str:
-    text = unicodedata.normalize("NFC", text)
-    text = "".join(c for c in text if unicodedata.category(c) != _INVISIBLE_CATEGORY).translate(_UNICODE)
-    text = _SQUARE_METRES.sub(r"\\text{m}", text)
-    text = _VULGAR_FRACTION.sub(_latex_fraction, text)
-    text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
-    return re.sub("[₀-₉ₙ]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
-
-
-def clean(answer: str) -> str:
-    """The answer without math delimiters, currency signs, digit grouping and punctuation at its edges."""
-    text = answer if answer.isascii() else _plain_unicode(answer)
-    if text[:1] in "UERG":
-        text = _CURRENCY_CODE.sub("", text)
-    if "10" in text:
-        text = _LETTER_TIMES.sub("*", text)
-    if "\\" in text or "$" in text:
-        text = _ROW_SPACING.sub(r"\1 ", text)
-        # Text that was escaped twice has only doubled backslashes. Otherwise, two before a letter may end a matrix row.
-        if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
-            text = _DOUBLED_COMMAND.sub(r"\\", text)  # but x = 2 \\ y = 3 has two lines
-        elif r"\begin" not in text:
-            text = _DOUBLED_BACKSLASH.sub(r"\\", text)
-        text = _DELIMITERS.sub(" ", text)
-    if not text.isdecimal():
-        text = rewritten(text)
-    if "\\" in text or "~" in text or "{" in text:
-        text = _GROUPED_DIGITS.sub("", text).replace("\\!", "").replace("{}^", "^")
-    text = _trimmed(text)
-    wrapper = _WRAPPER.match(text)
-    if wrapper and _closing_brace(text, wrapper.end() - 1) == len(text) - 1:
-        text = _trimmed(text[wrapper.end() : -1])
-    return text
-
-
-def _trimmed(text: str) -> str:
-    text = text.lstrip(_MARKUP).rstrip(_MARKUP + ".,;:")
-    while text.endswith("\\"):
-        text = text[:-1].rstrip(" .,;")
-    return text
 
 
 # -------------------------------------------------------------------------------------------------------- tokenizing
@@ -162,19 +84,6 @@ _LETTERS_OR_NUMBER = re.compile(
 _UNITS_TOO = frozenset(("min", "sec", "max"))
 _ARGUMENT = re.compile(r"\s*[A-Za-z0-9(\\{^]")  # of a function: 40 min, 12 sec, but 2 sec x
 _BLANKS = re.compile(r"[\s~]+")
-
-
-def _closing_brace(text: str, start: int) -> int:
-    """The index of the brace that closes the brace at `start`, or the length of the text if there is none."""
-    depth = 0
-    for index in range(start, len(text)):
-        if text[index] == "{":
-            depth += 1
-        elif text[index] == "}":
-            depth -= 1
-            if depth == 0:
-                return index
-    return len(text)
 
 
 class Tokenizer:
@@ -264,7 +173,7 @@ class Tokenizer:
         elif name in ACCENTS:
             self._accent(ACCENTS[name])
         elif name in ("color", "textcolor"):
-            self.position = _closing_brace(self.text, self.position) + 1
+            self.position = closing_brace(self.text, self.position) + 1
         elif name in ("begin", "end"):
             environment = _BEGIN.match(self.text, self.position)
             if environment is None:
@@ -298,7 +207,7 @@ class Tokenizer:
         match = _BLANKS.match(self.text, self.position)
         start = match.end() if match else self.position
         if self.text[start : start + 1] == "{":
-            self.position = _closing_brace(self.text, start) + 1
+            self.position = closing_brace(self.text, start) + 1
             return self.text[start + 1 : self.position - 1]
         command = _COMMAND.match(self.text, start)
         self.position = command.end() if command else start + 1
@@ -329,7 +238,7 @@ class Tokenizer:
             self.position += 1
         if self.text[self.position : self.position + 1] != "{":
             return
-        end = _closing_brace(self.text, self.position)
+        end = closing_brace(self.text, self.position)
         content = self.text[self.position + 1 : end].replace("~", " ").strip()
         self.position = end + 1
         if nested := _NESTED_TEXT.fullmatch(content):
