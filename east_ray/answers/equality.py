@@ -7,10 +7,11 @@ of convention, the conventions are:
                        every value that it cuts or rounds (1.41421356 = sqrt 2, 0.333 != 1/3)
     percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 9.8 m/s^2 = 9.8, 12元 = 12, $5 = 5;
     currency           but 3 million and 5万 are numbers, 5 m is a product, 2 hours 30 minutes is neither 2 nor 2.5
-    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1 and x^2 in (0, 1);
-                       other equations are equal up to a constant factor
+    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1, sin A = c and
+                       x^2 in (0, 1); other equations are equal up to a constant factor
     x = 2, y = 1       which value is that of which unknown counts, not their order. A bare list has no order, so 1, 2
-                       and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns and not the roots 1, 3
+                       and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns, not the roots 1, 3. So
+                       are 5 boys, 3 girls
     P(X = 3) = 1/2     so is the name of a quantity: a probability, an extremum, an integral or a limit, a derivative,
                        A^{-1}, words; so is a sum of letters other than x, y, z: m + n = 293 is 293 (a whole number),
                        but x + y = 5 is a line. A chain gives its end: m + n = 256 + 37 = 293
@@ -44,7 +45,6 @@ of convention, the conventions are:
     \vec{v}, \hat{v}   a mark or a font over one letter is dropped, and the line of \overline{AB}; \vec{AB}, \bar{z} and
                        \dot{x} are names of their own
     n!!, x2, dy/dx     a double factorial, x_2, and the name of a derivative
-    9 (mod 11)         9: the modulus is part of the question
 
 Answers are compared by canonical keys (`east_ray.answers.symbolic`). Clusters therefore depend neither on the order of
 the responses nor on the machine, the time of a comparison is bounded, and no answer is executed as code. Rounded
