@@ -486,17 +486,18 @@ def _up_to_factor(node: Node, keep_sign: bool) -> Key:
     return tuple(None if value is None else complex_digits(value / scale) for value in values)
 
 
-def _at(node: Node, symbol: Symbol, value: int) -> Node:
+def _at(node: Node, symbol: Symbol, value: int | Fraction) -> Node:
     return substitute(node, symbol, Number(Fraction(value)))
 
 
 def _is_linear(node: Node, symbol: Symbol) -> bool:
-    """Whether the values for symbol = 0, 1, 2 and 5 lie, at every point, on a line that is not horizontal."""
-    at_0, at_1, at_2, at_5 = (values_at_points(_at(node, symbol, k)) for k in (0, 1, 2, 5))
-    for v0, v1, v2, v5 in zip(at_0, at_1, at_2, at_5, strict=True):
-        if v0 is None or v1 is None or v2 is None or v5 is None:
+    """Whether the values for symbol = 0, 1, -2 and 7/2 lie, at every point, on a line that is not horizontal."""
+    at_0, at_1, at_negative, at_half = (values_at_points(_at(node, symbol, k)) for k in (0, 1, -2, Fraction(7, 2)))
+    for v0, v1, v_negative, v_half in zip(at_0, at_1, at_negative, at_half, strict=True):
+        if v0 is None or v1 is None or v_negative is None or v_half is None:
             return False
-        if not is_zero(v2 - 2 * v1 + v0) or not is_zero(v5 - 5 * v1 + 4 * v0) or is_zero(v1 - v0):
+        slope = v1 - v0
+        if is_zero(slope) or not is_zero(v_negative - v0 + 2 * slope) or not is_zero(2 * (v_half - v0) - 7 * slope):
             return False
     return True
 

@@ -7,9 +7,10 @@ from math import gcd
 _SPACE = r"(?:[\s~]|\\[ ,;:])*"
 _TEXT_OPENS = r"(?P<opening>\\(?:text[a-z]*|mathrm|mbox)\s*\{[\s~]*)?"
 _TEXT_CLOSES = r"(?![A-Za-z])(?(opening)[^{}]*\})"
+_PART_OF_DAY = r"(?P<part>in[\s~]+the[\s~]+(?:morning|afternoon|evening)|at[\s~]+night)"
 CLOCK = re.compile(
     r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:])"
-    rf"(?:{_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?(?:[\s~]*m\.?)?{_TEXT_CLOSES})?",
+    rf"(?:{_SPACE}{_TEXT_OPENS}(?:{_PART_OF_DAY}|(?P<half>[ap])\.?(?:[\s~]*m\.?)?){_TEXT_CLOSES})?",
     re.IGNORECASE,
 )
 HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
@@ -33,6 +34,8 @@ def time_of_day(match: re.Match[str]) -> str | None:
     parts = match.groupdict()
     hours, minutes, seconds = (int(parts.get(name) or 0) for name in ("hour", "minute", "second"))
     half = (parts["half"] or "").lower()
+    if part := parts.get("part"):
+        half = "a" if part.lower().endswith("morning") else "p"
     if not half and parts.get("second") and seconds and match[1][0] != "0":
         return None
     if not half and not parts.get("second") and minutes and gcd(hours, minutes) == 1:

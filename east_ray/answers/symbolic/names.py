@@ -41,6 +41,11 @@ def _names(node: Apply) -> bool:
     return node.operator in FUNCTIONS and not is_constant(node) and not any(map(_is_unknown, _symbols(node)))
 
 
+def is_function(node: Node) -> bool:
+    """Whether the node is a value of a known function."""
+    return isinstance(node, Apply) and node.operator in FUNCTIONS - {"abs"}
+
+
 def _symbols(node: Node) -> list[Symbol]:
     if isinstance(node, Apply):
         return [symbol for argument in node.arguments for symbol in _symbols(argument)]

@@ -27,7 +27,7 @@ from fractions import Fraction
 from east_ray.answers.symbolic.cleaning import clean
 from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
 from east_ray.answers.symbolic.literals import derivative_name, in_base
-from east_ray.answers.symbolic.names import is_plain_name, names_a_quantity
+from east_ray.answers.symbolic.names import is_function, is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
 from east_ray.answers.symbolic.quantities import without_quantity
 from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
@@ -80,6 +80,8 @@ class _Parser:
         self.open_bars = 0
         self.open_functions = 0
         self.separators: set[str] = set()  # between the items read last
+        self.unit = ""  # of the item read last
+        self.units: list[str] = []  # of the items read last
         self.has_opaque = any(token.kind == "opaque" for token in tokens)
 
     # -- tokens
@@ -118,6 +120,7 @@ class _Parser:
             items = self.items("")
             if not items:
                 raise NotMathematicsError("nothing")
+            items = _with_units(items, self.units)
             together = self.separators == {AND} and all(map(_is_condition, items))
             node = items[0] if len(items) == 1 else Apply("all" if together else "list", tuple(items))
         return node
@@ -149,17 +152,21 @@ class _Parser:
     def items(self, closers: str) -> list[Node]:
         """Items up to the end or to one of `closers`, which is not consumed. Empty items are dropped."""
         found: list[Node] = []
+        units: list[str] = []
         separators: set[str] = set()
         while True:
             while (separator := self.mark()) in _SEPARATORS:
                 separators.add(str(separator))
                 self.position += 1
             if self.at_end(closers):
+                self.units = units
                 if _LOGIC.isdisjoint(separators):
                     self.separators = separators
                     return found
                 return self.logical(found, separators)
+            self.unit = ""
             found.append(self.item())
+            units.append(self.unit)
             if self.mark() not in _SEPARATORS and not self.at_end(closers):
                 raise NotMathematicsError(f"unexpected {self.tokens[self.position].text}")
 
@@ -190,6 +197,8 @@ class _Parser:
             assert mark is not None
             signs.append(mark)
             self.position += 1
+        if signs and named[0] and not is_constant(sides[-1]) and is_function(sides[0]):
+            named[0] = False  # sin A = c is an equation
         return Relation(tuple(signs), tuple(sides), tuple(named)) if signs else sides[0]
 
     def opaque_item(self) -> Node | None:
@@ -706,7 +715,18 @@ class _Parser:
 
     def skip_unit(self, left: Node) -> None:
         """Move to the end of the unit, if one comes next."""
-        self.position = self.unit_end(left) or self.position
+        if (end := self.unit_end(left)) is not None:
+            self.unit = " ".join(token.text for token in self.tokens[self.position : end]).casefold().strip()
+            self.position = end
+
+
+def _with_units(items: list[Node], units: Sequence[str]) -> list[Node]:
+    """Numbers of several kinds of things are like the values of several unknowns: 5 boys, 3 girls."""
+    kinds = {unit.removesuffix("s") for unit in units}
+    if len(kinds) < 2 or "" in kinds or len(units) != len(items) or not all(map(is_constant, items)):
+        return items
+    names = [Text(unit.removesuffix("s")) for unit in units]
+    return [Relation(("=",), (name, item), (True, False)) for name, item in zip(names, items, strict=True)]
 
 
 def _environment_of(name: str, rows: Sequence[Apply]) -> Node:

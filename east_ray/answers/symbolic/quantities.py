@@ -10,10 +10,12 @@ from east_ray.answers.symbolic.remarks import plain
 _GROUP = r"(?:\s*\{[^{}]*\}|\s*\\?\w)"
 _SCRIPTS = rf"(?:\s*[_^]{_GROUP})*"
 _FUNCTIONAL = re.compile(
-    rf"\\(?:max|min|sup|inf|lim|limsup|liminf|i{{0,2}}int|oint|det|dim|deg|arg|ker|Re|Im|rank|tr|sum|prod)(?![A-Za-z])"
+    rf"\\(?:max|min|sup|inf|lim|limsup|liminf|i{{0,2}}int|oint|det|dim|deg|ker|rank|tr|sum|prod)(?![A-Za-z])"
     rf"(?:\\limits)?{_SCRIPTS}(?P<rest>.*)",
     re.DOTALL,
 )
+_EXTREMUM = re.compile(r"\\(?:max|min|sup|inf|gcd|lcm|operatorname\{lcm\})(?![A-Za-z])")
+_OF_UNKNOWNS = re.compile(r"(?:max|min|sup|inf|gcd|lcm)\}?\s*(?:\\left)?\s*\(\s*[a-z](?:\s*,\s*[a-z])*\s*(?:\\right)?\s*\)$")
 _OF_CHANCE = re.compile(
     r"(?:\\(?:mathbb|mathrm|mathbf|operatorname|text)\s*\{?\s*)?\\?(?:P|E|Pr|Var|Cov|Corr|det|rank|tr|dim|deg|lcm|gcd)\s*\}?"
     rf"{_SCRIPTS}\s*(?:\\left|\\[bB]igg?l?)?\s*(?P<bracket>[(\[{{].*)",
@@ -71,6 +73,8 @@ def _first_equals(text: str) -> int:
 
 
 def _is_name(name: str, value: str) -> bool:
+    if _EXTREMUM.match(name) and (_OF_UNKNOWNS.search(name) or not _CONSTANT.fullmatch(value)):
+        return False
     if match := _FUNCTIONAL.fullmatch(name):
         return name.startswith(r"\lim") or re.search(r"d\s*[a-zʋ]$", name) is not None or "+" not in match["rest"]
     if match := _OF_CHANCE.fullmatch(name):
