@@ -4,6 +4,7 @@ Each line is a reference and other ways of writing it. The sign ⏎ stands for t
 """
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -502,3 +503,30 @@ def test_an_option_is_its_letter_or_its_text_as_the_reference_answer_is(referenc
     graded = clustered([rf"\boxed{{{one}}}" for one in answers], Question("q", "?", reference), MathGrader())
     is_correct = [graded.clusters[number].is_correct for number in graded.cluster]
     assert [one for one, right in zip(answers, is_correct, strict=True) if right] == correct
+
+
+#: Input for which patterns or cells of these notations once took long.
+LONG = [
+    r"\begin{cases}" * 150,
+    "a" * 1900 + "! = 5",
+    r"\text{a b} " * 150 + "= 5",
+    r"\{" + "a{b}" * 450 + r" \in \}",
+    "is " * 600 + "x",
+    "5" + "元" * 1900,
+    ", k" * 600 + r" \in \mathbb{Z}",
+    "0." + "12" * 900 + "...",
+    "(" * 900 + "since",
+    "if " * 600,
+    "[1,2[" * 380,
+    "5" + r" \int_0^1 x" * 180 + "dx",
+    "all real numbers except " * 80,
+    "answer: " * 240 + "5",
+    " " * 1900 + r"(k\in\mathbb{Z})",
+]
+
+
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+def test_long_notations_are_read_at_once(text: str) -> None:
+    start = time.process_time()
+    assert equivalent(text, f"{text} ") and not equivalent(text, "7")
+    assert time.process_time() - start < 1

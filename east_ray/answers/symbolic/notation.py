@@ -59,9 +59,8 @@ _BRACKETED_DOMAIN = re.compile(
     r"(?:\\left)?\(\s*([a-zA-Z](?:_\w)?(?:\s*,\s*[a-zA-Z])*"
     rf"\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*(?:\\right)?\)$"
 )
-_SET_OVER_DOMAIN = re.compile(
-    rf"\\\{{\s*([^|:{{}}]{{2,}}(?:\{{[^|:]*\}}[^|:]*)*?)\s*(?:\\mid\b|\\vert\b|\\?\||:)\s*([a-zA-Z]\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD}))\s*\\\}}"
-)
+_SUCH_THAT = re.compile(r"\\mid(?![A-Za-z])|\\vert(?![A-Za-z])|\\?\||:")
+_LETTER_IN_DOMAIN = re.compile(rf"\s*[a-zA-Z](?:_\w)?\s*(?:\\in\b|∈)\s*(?:{_BLACKBOARD})\s*")
 _WHOLE_NUMBERS = re.compile(
     r"(?:\\mathbb\s*(?:\{\s*Z\s*\}|Z)|ℤ)\s*(?:\^\s*(?:\{\s*\+\s*\}|\+(?!\s*[\da-z(]))|_\s*\{\s*(?:>\s*0|\\geq?\s*1|≥\s*1)\s*\})"
 )
@@ -189,8 +188,10 @@ def _chosen(kind: str, total: str, part: str) -> str:
 def _with_domains(text: str) -> str:
     """Domains of letters as items of a list; the letter of a definite integral gets a name of its own."""
     text = _WHOLE_NUMBERS.sub(r"\\mathbb{Z}_{+}", text)
-    if match := _SET_OVER_DOMAIN.fullmatch(text.strip()):
-        text = f"{match[1]}, {match[2]}"
+    if text.lstrip().startswith(r"\{") and text.rstrip().endswith(r"\}"):  # {2k | k in Z}
+        parts = _SUCH_THAT.split(text.strip()[2:-2])
+        if len(parts) == 2 and len(parts[0].strip()) > 1 and _LETTER_IN_DOMAIN.fullmatch(parts[1]):
+            text = ", ".join(parts)
     if match := _BRACKETED_DOMAIN.search(text):
         text = text[: match.start()].rstrip(" ,~;:\\") + ", " + match[1]
     text = _LETTERS_IN_DOMAIN.sub(r"\1 \\in \3, \2 \\in \3", text)
