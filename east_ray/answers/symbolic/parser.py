@@ -773,8 +773,8 @@ def parse(answer: str) -> Node:
 
     >>> parse("1/2") == parse(r"\frac{1}{2}")
     True
-    >>> parse(r"\text{No solution.}")
-    Text(words='no solution')
+    >>> parse(r"\text{Acute triangle.}")
+    Text(words='acute triangle')
     """
     text = clean(answer)
     return Text(text) if len(text) > MAX_CHARS else _read(without_label(text))

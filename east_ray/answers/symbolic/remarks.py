@@ -211,7 +211,7 @@ def without_label(text: str) -> str:
     if conclusion := _CONCLUSION.match(text):
         text = _balanced(text[conclusion.end() :])
     if "=" in text and (parts := _IMPLIES.split(text))[1:] and all("=" in part for part in parts):
-        text = parts[-1]
+        text = parts[-1].strip()
     if ":" in text or "：" in text:
         label = _LABEL.match(text) or _NAME_AND_COLON.match(text)
         if label is not None:
