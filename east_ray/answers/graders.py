@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 
 from east_ray import doors
-from east_ray.answers.equality import Equivalence, answer_keys, is_parsable_reference
+from east_ray.answers.equality import Equivalence, answer_keys, as_options_text, is_parsable_reference
 from east_ray.answers.extraction import extract
 from east_ray.answers.grading import Grader, Reading
 from east_ray.answers.thinking import UnclosedThinking
@@ -50,7 +50,12 @@ class MathGrader:
         return Reading(found.answer, found.boxed, rule)
 
     def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
-        """The same key for mathematically equal answers or, with `equivalence: string`, for equal texts."""
+        """The same key for mathematically equal answers or, with `equivalence: string`, for equal texts.
+
+        "(B) 12" is read as the letter B if the reference answer is a letter, as 12 if it is something else.
+        """
+        if self._equivalence == "math" and question.reference_answer is not None:
+            answers = as_options_text(answers, question.reference_answer)
         return answer_keys(answers, self._equivalence)
 
     def can_use(self, reference_answer: str | None) -> bool:
