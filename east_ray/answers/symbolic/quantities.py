@@ -15,7 +15,9 @@ _FUNCTIONAL = re.compile(
     re.DOTALL,
 )
 _EXTREMUM = re.compile(r"\\(?:max|min|sup|inf|gcd|lcm|operatorname\{lcm\})(?![A-Za-z])")
-_OF_UNKNOWNS = re.compile(r"(?:max|min|sup|inf|gcd|lcm)\}?\s*(?:\\left)?\s*\(\s*[a-z](?:\s*,\s*[a-z])*\s*(?:\\right)?\s*\)$")
+_OF_UNKNOWNS = re.compile(
+    r"(?:max|min|sup|inf|gcd|lcm)\}?\s*(?:\\left)?\s*\(\s*[a-z](?:\s*,\s*[a-z])*\s*(?:\\right)?\s*\)$"
+)
 _OF_CHANCE = re.compile(
     r"(?:\\(?:mathbb|mathrm|mathbf|operatorname|text)\s*\{?\s*)?\\?(?:P|E|Pr|Var|Cov|Corr|det|rank|tr|dim|deg|lcm|gcd)\s*\}?"
     rf"{_SCRIPTS}\s*(?:\\left|\\[bB]igg?l?)?\s*(?P<bracket>[(\[{{].*)",
