@@ -89,8 +89,9 @@ class Boxes(NamedTuple):
 
     answer: str | None
     """None: no box is closed and filled."""
+    start: int
     end: int
-    """Where the last box of the answer ends."""
+    """Where the first box of the answer begins and the last one ends."""
     reason: str = ""
     """Without an answer: "truncated" or "empty"."""
 
@@ -105,10 +106,10 @@ def boxed_answer(text: str) -> Boxes | None:
     boxes, is_cut_off = _complete_boxes(text, openings)
     filled = [box for box in boxes if not is_placeholder(box.content)]
     if not filled:
-        return Boxes(None, 0, "truncated" if is_cut_off else "empty") if boxes or is_cut_off else None
+        return Boxes(None, 0, 0, "truncated" if is_cut_off else "empty") if boxes or is_cut_off else None
     chosen = _of_one_answer(text, filled)
     contents = dict.fromkeys(_without_introduction(box.content) for box in chosen)
-    return Boxes(", ".join(contents), chosen[-1].end)
+    return Boxes(", ".join(contents), chosen[0].start, chosen[-1].end)
 
 
 def drawn_box(text: str) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 from east_ray import doors
 from east_ray.answers.equality import Equivalence, answer_keys, as_options_text, is_parsable_reference
-from east_ray.answers.extraction import extract
+from east_ray.answers.extraction import Extraction, extract
 from east_ray.answers.grading import Grader, Reading
 from east_ray.answers.thinking import UnclosedThinking
 from east_ray.config import AnswersConfig, InputError
@@ -36,18 +36,20 @@ class MathGrader:
         self._announcements = tuple(announcements)
         self._pattern = None if pattern is None else compiled_pattern(pattern)
 
-    def read(self, response: str, question: Question) -> Reading:
-        """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""
-        found = extract(
+    def found(self, response: str) -> Extraction:
+        """The answer of a response, the rule that found it and where, or why there is none."""
+        return extract(
             response,
             last_number=self._last_number,
             unclosed_thinking=self._unclosed_thinking,
             announcements=self._announcements,
             pattern=self._pattern,
         )
-        by_words = "pattern" if self._pattern else "stated"
-        rule = "" if found.answer is None else "box" if found.boxed else by_words if found.explicit else "last_number"
-        return Reading(found.answer, found.boxed, rule)
+
+    def read(self, response: str, question: Question) -> Reading:
+        """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""
+        found = self.found(response)
+        return Reading(found.answer, found.boxed, found.rule)
 
     def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
         """The same key for mathematically equal answers or, with `equivalence: string`, for equal texts.

@@ -616,6 +616,12 @@ def key(answer: str) -> Key:
         return _key(as_written(tokenize(clean(answer))))
 
 
+def symbol_key(name: str) -> Key:
+    """The key of a letter in an expression."""
+    with LOCK:
+        return _key(Symbol(name))
+
+
 def numeric(number_key: Key) -> Fraction:
     """The value in a ("number", ...) key, exact or to 25 digits."""
     assert isinstance(number_key, tuple)
