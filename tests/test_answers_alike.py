@@ -521,6 +521,7 @@ LONG = [
     "5" + r" \int_0^1 x" * 180 + "dx",
     "all real numbers except " * 80,
     "answer: " * 240 + "5",
+    r"\text{11/" + "The answer " * 150,
     " " * 1900 + r"(k\in\mathbb{Z})",
 ]
 

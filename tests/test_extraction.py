@@ -785,6 +785,7 @@ LONG_RESPONSES = [
     "Question" + "\n" * 5000, "Q" + " " * 20_000, "the answer to " + " " * 5000, ("answer to" + " " * 61) * 1000,
     "<answer>" * 25_000, "<answer>x" * 22_000, ("word " * 50 + "<answer>") * 800, "answer" + "*" * 50_000,
     "The answer is " * 15_000, "The answer is " + "1 apple and " * 300, "answer to the " * 5000, "<<1=1" * 20_000,
+    r"\boxed{1}" + " " * 5000 + r"z\boxed{2}", r"\boxed{1}" + r"\ $" * 5000 + r"(z\boxed{2}",
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ _UNBRACED = re.compile(
 )
 _WORD = re.compile(r"[*_`'\"(]*(?:[A-Za-z]{2,}+(?![({])|[Ia]\s+[a-z])|[^\w\\$√π∞∅½]{1,9}(?:\s|$)")
 """A bare \\boxed before a word, as in "use \\boxed notation", is no box."""
-_SPACING = r"(?:[ \t\n$]|\\[()\[\],;: ]|\\q?quad|\\text\{\s*\})*"
+_SPACING = r"(?:[ \t\n$]|\\[()\[\],;: ]|\\q?quad|\\text\{\s*\})*+"
 _CONJUNCTION = r"(?:[,;&]|\\(?:text|mbox)\{\s*,?\s*(?:and|or)\s*\}|(?:,\s*)?\b(?:and|or)\b|,?\s*\\(?:lor|vee|cup)\b)"
 _WORDS_BETWEEN = r"(?:[^\W\d]{1,15}[ ]+){0,%d}"
 _NAME = r"(?:\\?[A-Za-z]{1,8}(?:_\{?\w{1,3}\}?)?(?:\([A-Za-z]\))?\s*=\s*)?"
@@ -158,8 +158,7 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
         box, between = filled[at], text[filled[at].end : chosen[0].start]
         earlier = _label(text, filled[at - 1].end if at else 0, box.start)
         is_near = len(between) <= _MAX_CHARS_BETWEEN_BOXES
-        is_exact = _APPROXIMATELY.fullmatch(between) or _IS_APPROXIMATE.match(chosen[0].content)
-        if is_near and is_exact and "\n" not in between and len(chosen) == 1:
+        if is_near and len(chosen) == 1 and "\n" not in between and _is_rounded(between, chosen[0]):
             chosen = [box]
         elif (label is not None and label - 1 == earlier) or (is_near and _joins(between)):
             chosen.insert(0, box)
@@ -167,6 +166,11 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
             break
         label = earlier
     return chosen
+
+
+def _is_rounded(between: str, box: Box) -> bool:
+    """Whether a box has a rounding of what stands in the box before it."""
+    return (_APPROXIMATELY.fullmatch(between) or _IS_APPROXIMATE.match(box.content)) is not None
 
 
 def _joins(between: str) -> bool:

@@ -77,7 +77,7 @@ _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
 _NESTED_TEXT = re.compile(rf"\\(?:{TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
 _VARIABLES = frozenset("iknxyz")  # in 3\text{i}, i is no unit
 _AFTER_DIGITS = frozenset("_0123456789")  # 2\text{A}3_{16}
-_QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
+_QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*+[A-Za-z.\s]*")
 _LETTERS_OR_NUMBER = re.compile(
     r"\(?[A-Za-z]{1,2}\)?|\(?[A-Za-z]\)?(?:\s*(?:,\s*and\b|,|and\b|&)\s*\(?[A-Za-z]\)?)+|\(?[-+]?[\d.,/]+\s*%?\)?"
 )

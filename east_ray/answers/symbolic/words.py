@@ -6,7 +6,7 @@ Each kind of key that `keys` makes has a line in the two tables.
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from decimal import ROUND_DOWN, Context
+from decimal import ROUND_DOWN, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -51,7 +51,7 @@ def _number(value: Any) -> str:
     if size > 3000:
         power = math.log10(abs(exact.numerator)) - math.log10(exact.denominator)
         return f"about {'-' if exact < 0 else ''}10^{power:.1f}"
-    digits = _SHOWN_DIGITS.divide(*map(_SHOWN_DIGITS.create_decimal, exact.as_integer_ratio()))
+    digits = _SHOWN_DIGITS.divide(Decimal(exact.numerator), Decimal(exact.denominator))
     return f"{digits}…" if not isinstance(value, Fraction) else f"about {digits}"
 
 
