@@ -1,4 +1,4 @@
-"""The command line: one verb per stage, plus run, report, config and doctor.
+"""The command line: one verb per stage, plus run, report, explain, config and doctor.
 
 A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml weighting.exponent=1.5``.
 """
@@ -208,6 +208,29 @@ def serve(
     from east_ray.serving import deployment as serving
 
     serving.start(settings, _CONSOLE.print)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})  # -5 is an answer
+def explain(
+    answers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ANSWER]... [answers.KEY=VALUE]...", help="Answers, and settings such as answers.last_number=true."
+        ),
+    ] = None,
+    response: Annotated[str | None, typer.Option(metavar="FILE", help="A response in a file; - is the input.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="ANSWER", help="The reference answer to compare with.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="CONFIG_FILE", help="Read as this run does: a YAML file or run directory.")
+    ] = None,
+) -> None:
+    """Say how an answer or a response is read, and why answers are equal or not. This is what to paste in a report."""
+    from east_ray.answers import story
+
+    for line in story.from_command_line(answers or [], response=response, reference=reference, run=run):
+        _CONSOLE.print(line, markup=False, soft_wrap=True)
 
 
 @app.command(name="config")

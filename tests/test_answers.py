@@ -1,4 +1,4 @@
-"""Answers: a table of pairs and one of responses, to which each past mistake is added; properties; hostile input."""
+"""Answers: a table of pairs, to which each past mistake is added; properties; hostile input."""
 
 import asyncio
 import json
@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 
 from east_ray.answers import (
     MAX_ANSWER_CHARS,
-    Extraction,
     canonical,
     canonical_answer,
     cluster,
     equivalent,
     extract,
-    extract_answer,
     is_parsable_reference,
     symbolic,
 )
@@ -360,7 +358,6 @@ EQUAL = [
     (r"-\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}-1\\-2\end{pmatrix}"),
     (r"\begin{pmatrix}1&2\end{pmatrix}/2", r"\begin{pmatrix}0.5&1\end{pmatrix}"),
     (r"x = \sqrt{2} \approx 1.41", r"\sqrt2"),
-    (r"x^2 \in [1,2]", "[1,2]"),
     ("|x|>3", r"(-\infty,-3)\cup(3,\infty)"),
     ("1<-x<=3", "[-3,-1)"),
     (r"1 \le 3 - 2x < 5", "(-1, 1]"),
@@ -391,7 +388,6 @@ DIFFERENT = [
     ("C(5,2)", "10"),
     (r"2\pi", "6.28"),
     (r"10\%", "0.1"),
-    ("5 m/s", "5"),
     (r"5 \text{ hours } 30 \text{ minutes}", "5.5"),
     ("2 hours 30 minutes", "2 hours 45 minutes"),
     ("2 hours 30 minutes", "2"),
@@ -490,6 +486,7 @@ DIFFERENT = [
     ("10:20", "1/2"),
     ("twenty twelve", "32"),
     ("xy=6", "6"),
+    (r"x^2 \in [1,2]", "[1,2]"),
     ("|x+1|=5", "5"),
 ]
 
@@ -504,120 +501,6 @@ def test_equal(a: str, b: str) -> None:
 def test_different(a: str, b: str) -> None:
     assert not equivalent(a, b) and not equivalent(b, a)
     assert cluster([a, b]) == [0, 1]
-
-
-# ---------------------------------------------------------------------------------------------------------- extraction
-
-RESPONSES = [
-    (r"first \boxed{1}, then \boxed{2}", "2"),
-    (r"\boxed{\frac{\sqrt{3}}{\sqrt{2}+1}}", r"\frac{\sqrt{3}}{\sqrt{2}+1}"),
-    (r"\boxed{\{1,2,\{3\}\}}", r"\{1,2,\{3\}\}"),
-    (r"\boxed 5", "5"),
-    (r"\fbox{11}", "11"),
-    (r"x = \boxed{3} and y = \boxed{4}", "3, 4"),
-    (r"\boxed{(1, 2)}, \boxed{(2, 1)}", "(1, 2), (2, 1)"),
-    (r"\boxed{17} is wrong and \boxed{18}", "18"),
-    (r"\boxed{2\pi r} where r=3 gives \boxed{6\pi}", r"6\pi"),
-    ("\\boxed{5}\n\n\\boxed{6}", "6"),
-    (r"We get $\boxed{17}$. Let me double check: \boxed{17", "17"),
-    (r"First \boxed{3}, then \boxed{}", "3"),
-    ("\\boxed{3}\n\nProblem: What is 2+2?\nSolution: \\boxed{4}", "3"),
-    ("The answer is 10.\n\nQuestion: Bob has 5 apples.\nThe answer is 5.", "10"),
-    ("The answer is 7.<|im_end|>\n<|im_start|>user\nThe answer is 8.", "7"),
-    (r"<think>maybe \boxed{1}</think>The answer is 2", "2"),
-    (r"<think>so \boxed{1} is it", "1"),
-    ("So the total is\n#### 1,234", "1,234"),
-    ("#### Step 4\nThe answer is 3", "3"),
-    ("The answer is -3.5.", "-3.5"),
-    ("**Final Answer**: $12$", "12"),
-    ("The answers are $3$ and $5$.", "3, 5"),
-    ("The answer is (C).", "C"),
-    ("The answer is for sure D, it can't be A or B", "D"),
-    ("Hence the correct option is (B).", "B"),
-    ("Answer: 41 was a wrong guess.\nAnswer: 42", "42"),
-    ("Final Answer: The volume of $ABCD$ is 120. I hope it is correct.", "120"),
-    ("Thus $x <= 2$ is our answer.", "x <= 2"),
-    ("答案是 8", "8"),
-    (r"La réponse est \boxed{3,5}", "3.5"),
-    (r"The roots are \boxed{3,5}", "3,5"),
-    ("The answer is 2 * 3 = 6 apples.", "6"),
-    ("The answer is $3 + $4 = $7.", "$7"),
-    ("The answer is 100 - 20 = <<100-20=80>>80.", "80"),
-    ("Answer: y = 2x + 1", "y = 2x + 1"),
-    ("The answer is f(x) = x^2 + 3.", "f(x) = x^2 + 3"),
-    ("The answer is x = 2 or x = 3.", "x = 2 or x = 3"),
-    ("The answer is A = 9 pi.", "A = 9 pi"),
-    ("Answer: 5 (five)", "5"),
-    ("The answer is 5, which is odd.", "5"),
-    ("The answer is 3/4 of a cup.", "3/4"),
-    ("The answer is 12 miles per hour.", "12 miles per hour"),
-    ("The answer to the question is 64.", "64"),
-    ("The answer => 5", "5"),
-    ("The answer is -1 < x < 3.", "-1 < x < 3"),
-    ("The answer is x > 3 or x < -1.", "x > 3 or x < -1"),
-    ("The answer is 2 hours and 30 minutes.", "2 hours and 30 minutes"),
-    ("The answers are A, B and D.", "A, B and D"),
-    ("The answer is A total of 15.", "15"),
-    ("The answer is 6!", "6"),
-    ("The answer is 5! = 120.", "120"),
-    ("The answer is 5 <<2+3=5>>5.", "5"),
-    ("The answer is 7</s>", "7"),
-    ("<answer> $x=\\frac{1}{2}$ </answer>", "$x=\\frac{1}{2}$"),
-    ("Ans: 64", "64"),
-    ("Final Answer -> 64", "64"),
-    ("Therefore, option C is correct.", "C"),
-    ("\\boxed{5}\n\n## Problem 2\nNow \\boxed{7}", "5"),
-    (r"\boxed{3}" + " " * 90 + r"and \boxed{4}", "4"),
-    ("<answer>The answer is 5 apples, so 5.</answer>", "5 apples"),
-    ("<answer>**5**</answer>", "5"),
-    ("The answer is definitely 5.", "5"),
-]
-
-
-@pytest.mark.parametrize(("response", "expected"), RESPONSES)
-def test_extraction(response: str, expected: str) -> None:
-    found = extract(response)
-    assert (found.answer, found.explicit, found.reason) == (expected, True, None)
-    assert found.boxed == ("\\boxed" in response.rpartition("</think>")[2] or "fbox" in response)
-
-
-@pytest.mark.parametrize(
-    ("response", "reason"),
-    [
-        (r"start \boxed{never closes", "truncated"),
-        (r"\boxed{}", "empty"),
-        ("   \n\n", "empty"),
-        ("I cannot solve this problem.", "none"),
-        ("Step 1: add 3 and 4 to get 7. Step 2: multiply by", "none"),
-        ("The answer is not clear.", "none"),
-        (r"\boxed{" + "1" * (MAX_ANSWER_CHARS + 1) + "}", "too_long"),
-        ("Janet makes $18 every day.", "none"),
-        ("\\boxed{}\n\nProblem: 1 + 1\n\\boxed{2", "empty"),
-    ],
-)
-def test_no_answer_has_a_reason(response: str, reason: str) -> None:
-    assert extract(response) == Extraction(None, reason)  # type: ignore[arg-type]
-    assert extract_answer(response) is None
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [
-        ("Janet makes $18 every day.", "18"),
-        ("She has 1,234,567 stamps.", "1234567"),
-        ("Soucis : 2,74 $ a..", "2.74"),
-        ("The ordered pair $(x, y)$ that solves it is $(7, 6)$. <|im_start|>user", "(7, 6)"),
-        ("So there are 6! = 720 ways.\n\nTherefore 720 / 2 = 360.", "360"),
-        ("Step 1: add 3 and 4 to get 7. Step 2: multiply by", None),
-        (r"Now we have \[\frac{386}{64}", None),
-        ("\\boxed{3\nThen 7 remain.", None),
-        ("She has 7 eggs left.\nI hope this is correct.", "7"),
-        ("It is 3.</think>\n\nQuestion: we find 4.", "4"),
-    ],
-)
-def test_last_number_is_an_option_and_not_explicit(response: str, expected: str | None) -> None:
-    found = extract(response, last_number=True)
-    assert (found.answer, found.explicit, found.boxed) == (expected, False, False)
 
 
 # ------------------------------------------------------------------------------------------------------------ clusters
@@ -716,19 +599,6 @@ def test_clusters_do_not_depend_on_the_order(answers: list[str | None], rng: ran
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.one_of(PIECES, st.sampled_from([r"\boxed{", "}", "#### ", "The answer is ", "\n", "$", "</think>"])))
-)
-def test_extraction_never_raises_and_never_gives_an_empty_answer(pieces: list[str]) -> None:
-    response = "".join(pieces)
-    for last_number in (False, True):
-        found = extract(response, last_number=last_number)
-        assert (found.answer is None) == (found.reason is not None)
-        assert found.answer is None or 0 < len(found.answer.strip()) <= MAX_ANSWER_CHARS
-        assert found.answer is not None or not (found.boxed or found.explicit)
-
-
-@settings(deadline=None)
 @given(st.fractions(), st.integers(1, 50))
 def test_every_way_of_writing_a_fraction_is_one_answer(value: Any, factor: int) -> None:
     numerator, denominator = value.numerator * factor, value.denominator * factor
@@ -781,20 +651,6 @@ def test_hostile_input_is_answered_at_once(text: str) -> None:
     for response in (text, rf"\boxed{{{text}}}", f"The answer is {text}"):
         extract(response, last_number=True)
     assert time.process_time() - start < 2
-
-
-LONG_RESPONSES = [
-    "Question" + "\n" * 5000, "Q" + " " * 20_000, "the answer to " + " " * 5000, ("answer to" + " " * 61) * 1000,
-    "<answer>" * 25_000, "<answer>x" * 22_000, ("word " * 50 + "<answer>") * 800, "answer" + "*" * 50_000,
-    "The answer is " * 15_000, "The answer is " + "1 apple and " * 300, "answer to the " * 5000, "<<1=1" * 20_000,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("response", LONG_RESPONSES, ids=range(len(LONG_RESPONSES)))
-def test_long_responses_are_read_in_reasonable_time(response: str) -> None:
-    start = time.process_time()
-    extract(response, last_number=True)
-    assert time.process_time() - start < 1
 
 
 CHAINS = ["x∪" * 300 + "x", "x" + r"\cup x" * 300, "x" + "!" * 1990, r"\binom" * 331, "sin(1" + "°" * 1900 + ")",
@@ -871,18 +727,6 @@ def test_labelled_pairs() -> None:
     assert sum(expected == found for _, expected, found in rows) >= 0.97 * len(rows)
     assert sum(strict) >= 0.985 * len(strict)
     assert sum(accepted_in_error) <= 0.01 * len(accepted_in_error)
-
-
-def test_labelled_responses() -> None:
-    right = total = 0
-    for row in labelled("extraction"):
-        expected = row["expected_answer"]
-        found = extract(row["response"], last_number=not row["explicit"]).answer
-        if expected is None:
-            assert found is None, row
-        right += found == expected or (found is not None and equivalent(found, expected))
-        total += 1
-    assert right >= 0.95 * total
 
 
 def test_labelled_hostile_pairs() -> None:

@@ -37,7 +37,7 @@ def refused(*arguments: str, timeout: float = 300) -> str:
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "sample", "weigh", "train", "evaluate", "compare", "report", "audit", "config", "doctor"]
+    "verb", ["run", "sample", "weigh", "train", "evaluate", "compare", "report", "audit", "explain", "config", "doctor"]
 )
 def test_every_verb_has_help(verb: str) -> None:
     result = east_ray(verb, "--help")

@@ -9,6 +9,9 @@ import http.server
 import importlib.util
 import json
 import re
+import shlex
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -171,6 +174,21 @@ def is_importable(dotted: str) -> bool:
     except ModuleNotFoundError:
         pass
     return hasattr(importlib.import_module(parent), name)
+
+
+def commands(document: str) -> list[tuple[str, str]]:
+    """The commands of a document's blocks of a console, each with what it is said to print."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n\$ ([^\n]+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert text.count("```console") == len(blocks) > 0
+    return blocks
+
+
+@pytest.mark.parametrize(("command", "printed"), commands("README.md"))
+def test_commands_print_what_is_said(command: str, printed: str) -> None:
+    line = command.replace("east-ray ", f"{shlex.quote(sys.executable)} -m east_ray ")
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    assert result.stdout == printed
 
 
 # ---------------------------------------------------------------------------------------------- CONTRIBUTING's examples

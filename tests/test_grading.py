@@ -49,7 +49,7 @@ def test_equivalence_and_the_last_number_are_settings_of_the_mathematical_grader
     assert clustered(texts, QUESTION, MathGrader(equivalence="string")).cluster == [0, 1, 2]
     assert clustered(texts, QUESTION, MathGrader(last_number=True)).answers[2] == "18"
     assert [MathGrader(last_number=True).read(text, QUESTION).rule for text in (*texts, "So the answer is 4.")] == [
-        "box", "box", "last_number", "stated",
+        "box", "box", "last_number", "words",
     ]  # fmt: skip
 
 

@@ -191,6 +191,9 @@ def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
     texts = dict(questions[1]["responses"])
     assert texts["chosen, 72 × 5, correct"] == r"It is \boxed{72}."
     assert texts["rejected, 71 × 2"] == r"So \boxed{71}." and texts["no answer × 1"] == HOSTILE * 400
+    told = ["the number 72", "the number 72", "the number 71; 72 is not 71"]
+    assert [words for _, words in questions[1]["readings"]][:3] == told
+    assert not any(one["readings"] for one in shown_questions(*folders, num_responses=None, is_mathematical=False))
 
 
 def test_a_round_without_answers_shows_chosen_and_rejected_responses(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ ANNOUNCEMENTS = {
     "Bulgarian": Language("отговор", "е", True),
     "Burmese": Language("အဖြေ", "မှာ|သည်"),
     "Catalan": Language("resposta|resultat", "és|es", True),
-    "Chinese": Language("答案|答覆|答复|答|最终结果|最終結果|结果|結果", "是|为|為|等于|等於"),
+    "Chinese": Language(
+        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選", "是|为|為|等于|等於|选|選"
+    ),
     "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True),
     "Czech, Slovak": Language("odpověď|odpoveď|výsledek|výsledok", "je", True),
     "Danish, Norwegian, Swedish": Language("svar|svaret|resultatet", "er|är|blir", True),
@@ -88,11 +90,12 @@ ANNOUNCEMENTS = {
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
 _SEPARATOR = r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|[:：∶ঃ—])[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
-_VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$))"
+_VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _VERB = (
     r"\s{1,4}(?:is|are|was|were|equals|becomes|reads|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be"
-    r"|(?:will|would|should|must|can|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be)\b[ \t]*[:=]?"
+    r"|(?:will|would|should|must|can|may|might|could|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be"
+    r"|of(?=\s+[*$\\(]{0,3}[-−]?[\d$\\]))\b[ \t]*[:=]?"
 )
 _ENGLISH = {
     "answer": re.compile(rf"s?(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE),
@@ -133,15 +136,21 @@ class _Word(NamedTuple):
 def places(text: str, further: tuple[str, ...] = (), begin: int = 0) -> list[Place]:
     """The announcements of a text after the place `begin`, from the last to the first."""
     rest = text[begin:]
-    lowered = rest.lower()
-    if len(lowered) != len(rest):  # İ has two characters in lower case
-        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in rest)
+    lowered = lower_case(rest)
     words = [word for word in _words(further, text.isascii()) if word.text in lowered]
     hits = [(begin + place, len(word.text), word) for word in words for place in _last_places(word.text, lowered)]
     hits.sort(key=lambda hit: hit[:2], reverse=True)
     announced = [_announcement(text, place, word) for place, _, word in hits[:_MAX_PLACES]]
     lines = [Place(match.start(), match.end(), True) for match in _LINE_A.finditer(text, begin)] if "A:" in rest else []
     return sorted([*filter(None, announced), *lines[-_MAX_PLACES:]], reverse=True)
+
+
+def lower_case(text: str) -> str:
+    """The text in lower case, of the same length."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)  # İ has two characters in lower case
 
 
 def writes_decimal_comma(text: str) -> bool:
@@ -181,11 +190,12 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
         return tuple(word for word in _words(further, False) if word.text.isascii())
     verbs_of: dict[str, list[str]] = {}
     every_verb = "|".join(filter(None, (language.verbs for language in ANNOUNCEMENTS.values())))
-    users = Language("|".join(map(str.lower, further)), f"is|are|{every_verb}")
-    for language in [*ANNOUNCEMENTS.values(), users]:
-        for name in filter(None, language.names.split("|")):
-            for spelled in {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}:
-                verbs_of.setdefault(spelled, []).append(language.verbs)
+    users = [name.strip().lower() for name in further]
+    table = [(language.names.split("|"), language.verbs) for language in ANNOUNCEMENTS.values()]
+    for names, verb in [*table, (users, f"is|are|{every_verb}")]:
+        for name in names:
+            for spelled in dict.fromkeys((unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+                verbs_of.setdefault(spelled, []).append(verb)
     of_english = set(ANNOUNCEMENTS["English"].names.split("|"))
     found = []
     for name, verbs in verbs_of.items():
@@ -193,16 +203,17 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
         after = (
             _ENGLISH.get(name, _ENGLISH_OPTION)
             if name in of_english
-            else _grammar("|".join(filter(None, verbs)), whole)
+            else _grammar("|".join(filter(None, verbs)), whole, len(name))
         )
-        found.append(_Word(name, whole, after, anywhere=not whole or name in further))
+        found.append(_Word(name, whole, after, anywhere=(not whole and len(name) > 1) or name in users))
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=256)
-def _grammar(verbs: str, whole: bool) -> re.Pattern[str]:
+def _grammar(verbs: str, whole: bool, length: int) -> re.Pattern[str]:
     """What stands between the name of the answer and the answer in a language other than English."""
-    some = r"(?:\s[^\W\d]{1,14}){0,2}" if whole else r"[^\d\n,，。.:：$\\]{0,16}?"
+    verbs = "|".join(sorted(verbs.split("|"), key=len, reverse=True))
+    some = r"(?:\s[^\W\d]{1,14}){0,2}" if whole else rf"[^\d\n,，。.:：$\\]{{0,{0 if length == 1 else 12}}}?"
     more = r"(?:\s[^\W\d]{1,14}){0,6}?" if whole else some
     space, end = (r"\s{1,4}", r"(?![^\W\d])") if whole else (r"\s{0,4}", "")
     verb = rf"{more}{space}(?:{verbs}){end}[ \t]*[:：=]?" if verbs else r"(?!)"

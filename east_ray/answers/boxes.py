@@ -31,7 +31,7 @@ _UNBRACED = re.compile(
 )
 _WORD = re.compile(r"[*_`'\"(]*(?:[A-Za-z]{2,}+(?![({])|[Ia]\s+[a-z])|[^\w\\$√π∞∅½]{1,9}(?:\s|$)")
 """A bare \\boxed before a word, as in "use \\boxed notation", is no box."""
-_SPACING = r"(?:[ \t\n$]|\\[()\[\],;: ]|\\q?quad|\\text\{\s*\})*"
+_SPACING = r"(?:[ \t\n$]|\\[()\[\],;: ]|\\q?quad|\\text\{\s*\})*+"
 _CONJUNCTION = r"(?:[,;&]|\\(?:text|mbox)\{\s*,?\s*(?:and|or)\s*\}|(?:,\s*)?\b(?:and|or)\b|,?\s*\\(?:lor|vee|cup)\b)"
 _WORDS_BETWEEN = r"(?:[^\W\d]{1,15}[ ]+){0,%d}"
 _NAME = r"(?:\\?[A-Za-z]{1,8}(?:_\{?\w{1,3}\}?)?(?:\([A-Za-z]\))?\s*=\s*)?"
@@ -68,6 +68,7 @@ _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5}
 _DRAWN_BOX = re.compile(
     r"[┌╔╭┏][─═━]{1,80}[┐╗╮┓][ \t]{0,9}\n[ \t]{0,9}[│║┃|]([^\n│║┃|]{1,300})[│║┃|][ \t]{0,9}\n[ \t]{0,9}[└╚╰┗]"
 )
+_MARKED_BOX = re.compile(r"<\|begin_of_box\|>([^|]{1,2000})<\|end_of_box\|>")
 _INTRODUCED = re.compile(
     r"\s*(?:\\(?:text|textbf|mathrm|mbox|mathbf)\s*\{)?\s*(?:the\s+)?(?:final\s+|correct\s+)?answers?\s*"
     r"(?:(?:is|are|[:=])\s*)*(?P<closes>\}?)\s*(?:(?:is|are|[:=])\s*)*(?P<rest>.+)",
@@ -88,8 +89,9 @@ class Boxes(NamedTuple):
 
     answer: str | None
     """None: no box is closed and filled."""
+    start: int
     end: int
-    """Where the last box of the answer ends."""
+    """Where the first box of the answer begins and the last one ends."""
     reason: str = ""
     """Without an answer: "truncated" or "empty"."""
 
@@ -100,20 +102,21 @@ def boxed_answer(text: str) -> Boxes | None:
     if not openings and "oxed" in text:
         openings = list(_BOX_WITHOUT_BACKSLASH.finditer(text))
     if not openings:
-        return _drawn_box(text)
+        return None
     boxes, is_cut_off = _complete_boxes(text, openings)
     filled = [box for box in boxes if not is_placeholder(box.content)]
     if not filled:
-        return Boxes(None, 0, "truncated" if is_cut_off else "empty") if boxes or is_cut_off else None
+        return Boxes(None, 0, 0, "truncated" if is_cut_off else "empty") if boxes or is_cut_off else None
     chosen = _of_one_answer(text, filled)
     contents = dict.fromkeys(_without_introduction(box.content) for box in chosen)
-    return Boxes(", ".join(contents), chosen[-1].end)
+    return Boxes(", ".join(contents), chosen[0].start, chosen[-1].end)
 
 
-def _drawn_box(text: str) -> Boxes | None:
-    """The last box that is drawn in characters: ┌──┐│ 5 │└──┘."""
-    drawn = list(_DRAWN_BOX.finditer(text)) if any(corner in text for corner in "┌╔╭┏") else []
-    return Boxes(drawn[-1][1].strip() or None, drawn[-1].end(), "empty") if drawn else None
+def drawn_box(text: str) -> str | None:
+    """The last answer between <|begin_of_box|> and <|end_of_box|>, or in a box of characters ┌──┐│5│└──┘."""
+    found = [*_DRAWN_BOX.finditer(text)] if any(corner in text for corner in "┌╔╭┏") else []
+    found += [*_MARKED_BOX.finditer(text)] if "_box|>" in text else []
+    return found[-1][1].strip() or None if found else None
 
 
 def _complete_boxes(text: str, openings: Sequence[re.Match[str]]) -> tuple[list[Box], bool]:
@@ -155,8 +158,7 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
         box, between = filled[at], text[filled[at].end : chosen[0].start]
         earlier = _label(text, filled[at - 1].end if at else 0, box.start)
         is_near = len(between) <= _MAX_CHARS_BETWEEN_BOXES
-        is_exact = _APPROXIMATELY.fullmatch(between) or _IS_APPROXIMATE.match(chosen[0].content)
-        if is_near and is_exact and "\n" not in between and len(chosen) == 1:
+        if is_near and len(chosen) == 1 and "\n" not in between and _is_rounded(between, chosen[0]):
             chosen = [box]
         elif (label is not None and label - 1 == earlier) or (is_near and _joins(between)):
             chosen.insert(0, box)
@@ -164,6 +166,11 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
             break
         label = earlier
     return chosen
+
+
+def _is_rounded(between: str, box: Box) -> bool:
+    """Whether a box has a rounding of what stands in the box before it."""
+    return (_APPROXIMATELY.fullmatch(between) or _IS_APPROXIMATE.match(box.content)) is not None
 
 
 def _joins(between: str) -> bool:

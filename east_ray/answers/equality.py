@@ -5,25 +5,54 @@ of convention, the conventions are:
 
     exact values       equal only exactly. A decimal is exact too, except that a decimal with 8 places or more equals
                        every value that it cuts or rounds (1.41421356 = sqrt 2, 0.333 != 1/3)
-    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 90 degrees = 90, $5 = 5; but
-    currency           3 million is a number, and 2 hours 30 minutes equals neither 2 nor 2.5
-    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1); other equations are equal up to a constant factor
+    percent, units,    dropped after a number: 50% = 50 (not 0.5), 12 cm^2 = 12, 9.8 m/s^2 = 9.8, 12元 = 12, $5 = 5;
+    currency           but 3 million and 5万 are numbers, 5 m is a product, 2 hours 30 minutes is neither 2 nor 2.5
+    x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1, sin A = c and
+                       x^2 in (0, 1); other equations are equal up to a constant factor
+    x = 2, y = 1       which value is that of which unknown counts, not their order. A bare list has no order, so 1, 2
+                       and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns, not the roots 1, 3. So
+                       are 5 boys, 3 girls
+    P(X = 3) = 1/2     so is the name of a quantity: a probability, an extremum, an integral or a limit, a derivative,
+                       A^{-1}, words; so is a sum of letters other than x, y, z: m + n = 293 is 293 (a whole number),
+                       but x + y = 5 is a line. A chain gives its end: m + n = 256 + 37 = 293
+    x - 3 = 0          its solution, if it is linear in its only unknown
+    the area is 5      what a sentence says, if that is mathematics, or if its subject is the answer
+    5, as required     remarks and reasons are dropped: since, because, as required, in total, (mod 20)
+    for all real x     a domain that says nothing new is dropped: real, constant, arbitrary. Other domains are kept,
+                       and their letters do not matter: k pi, k in Z = n pi, n in Z; nor do those of sums and integrals
+    for x > 0          a condition is an item of the list: x^2, x > 0
+    C. x = 42, (B) 12  the letter. A grader reads them as the option's text where the reference answer is no letter
+    no real solution   the empty set
+    even, odd          lists of words are sets, too; the cases of a function have no order
+    0.(3), 0.333...    1/3: a period must be seen three times, or twice if there is nothing else
+    3{,}5              3.5, but 3{,}500 = 3500; 1'234'567 and 1.234.567 are whole numbers
+    ]0, 1[             (0, 1)
+    C_{10}^3           the binomial coefficient, if both are numbers and the lower is not the smaller
+    17 mod 5           2, but the answer of 17 (mod 5) is 17
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
     x < 5              the interval of its solutions; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
                        (1, 3) are equal; intervals that touch are joined: [1, 2] with [2, 3] is [1, 3]
     1 +- x             two values
     \text{(C)}         words are compared without markup, punctuation and case; number words are numbers
-    3:4                3/4; 12:00 and 4:30 are times of day
-    1011_2             keeps its base
+    A, a               a letter alone, or letters of one case in a list, are those of choices: x = X. In (n, N) and in
+                       A \subset B the case counts
+    3:4                3/4; 12:00 and 4:30 are times of day: 4:30 is 4:30 p.m. or 16:30, while 04:30 is a.m.
+    1011_2, 0b1011     the base is kept; 0x2A is 2A_{16}
+    A \subset B        relations and operators that are not computed, and commands that are not known, are kept, with
+                       both sides in order. A \subset B is B \supset A; \parallel, \perp, \cong, \sim have no order
+    p \land q          keeps its order (it may be u \wedge v), p \lor q does not; between conditions they mean and, or
+    \vec{v}, \hat{v}   a mark or a font over one letter is dropped, and the line of \overline{AB}; \vec{AB}, \bar{z} and
+                       \dot{x} are names of their own
+    n!!, x2, dy/dx     a double factorial, x_2, and the name of a derivative
 
 Answers are compared by canonical keys (`east_ray.answers.symbolic`). Clusters therefore depend neither on the order of
 the responses nor on the machine, the time of a comparison is bounded, and no answer is executed as code. Rounded
 decimals are the one exception: `equivalent` compares two answers alone, while `cluster` also joins 1.41421356 with
 1.4142135623 if the square root of 2 is among the answers. Clusters are always transitive.
 
-Known limits: "81,256" is one number and "81, 256" a list; a letter alone is a choice, so x = X; "x < -2 and x > 5",
-which has no solution, is read as "or"; "dozen" is a unit; irrational numbers are compared to 25 digits.
+Known limits: "81,256" is one number and "81, 256" a list; "x < -2 and x > 5", which has no solution, is read as "or";
+|v| is the norm ||v||; "dozen" is a unit; irrational numbers are compared to 25 digits.
 """
 
 import re
@@ -32,9 +61,11 @@ from fractions import Fraction
 from typing import Literal
 
 from east_ray.answers.extraction import MAX_ANSWER_CHARS
-from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, key
+from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, key, text_of_choice
 
 Equivalence = Literal["math", "string"]
+_MAY_BE_OPTION = re.compile(r"[A-J][).:]")
+_LETTER_KEY = re.compile(r"\('text', '[a-j]'\)")
 _MAX_READABLE = 10**1000  # a fraction with a larger numerator or denominator is not written out
 
 
@@ -72,6 +103,17 @@ def equivalent(a: str, b: str) -> bool:
     """
     key_a, key_b = key(a), key(b)
     return key_a == key_b or is_rounding_of(key_a, key_b) or is_rounding_of(key_b, key_a)
+
+
+def as_options_text(answers: Sequence[str], reference: str) -> list[str]:
+    r"""The answers to a question whose reference answer is no letter: "(B) 12" is the option's text, 12.
+
+    >>> as_options_text(["(B) 12", "12"], "12"), as_options_text(["(B) 12", "B"], "B")
+    (['12', '12'], ['(B) 12', 'B'])
+    """
+    if not any(_MAY_BE_OPTION.search(answer) for answer in answers) or _LETTER_KEY.fullmatch(str(key(reference))):
+        return list(answers)
+    return [text_of_choice(clean(answer)) or answer for answer in answers]
 
 
 def is_parsable_reference(answer: str | None) -> bool:

@@ -28,16 +28,16 @@ uses words of a language that writes it; if the last box is cut off, the box of 
 import functools
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from east_ray.answers.announcements import places, writes_decimal_comma
-from east_ray.answers.boxes import boxed_answer
+from east_ray.answers.announcements import lower_case, places, writes_decimal_comma
+from east_ray.answers.boxes import boxed_answer, drawn_box
 from east_ray.answers.sentences import (
     MAX_TAIL_CHARS,
     VALUE_START,
     announced,
-    end_of_chain,
+    begins_with_value,
     is_cut_off,
     is_placeholder,
     is_unfinished,
@@ -49,7 +49,10 @@ from east_ray.answers.thinking import UnclosedThinking, without_thinking
 MAX_ANSWER_CHARS = 2000
 _MAX_ANNOUNCEMENTS = 20  # so many of "the answer is" are tried, from the last
 _MAX_PATTERN_CHARS = 20_000  # of a response are searched for `answers.pattern`: many matches take quadratic time
+_CHARS_BEFORE, _CHARS_AFTER, _MAX_PLACE_CHARS = 40, 20, 240  # of the response around an answer, in `Extraction.place`
 NoAnswer = Literal["truncated", "none", "too_long", "empty"]
+Rule = Literal["", "box", "drawn_box", "hashes", "tags", "words", "subject", "option", "pattern", "last_number"]
+"""What found an answer. subject: "5 is our answer"; option: "option B is correct"; "": nothing did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,12 @@ class Extraction:
     """The answer stood in \\boxed, \\fbox or \\framebox."""
     explicit: bool = False
     """The response marks the answer by a box, "####", tags or words. False: it is merely the last number."""
+    rule: Rule = ""
+    """What found the answer."""
+    place: str = ""
+    """A few words of the response around the answer."""
+    in_thinking: bool = False
+    """The answer stood in thinking. Outside it there was none."""
 
 
 _RUN_ON = re.compile(
@@ -116,6 +125,7 @@ def extract(
         return found if found.answer is not None else Extraction(None, "truncated")
     if found.answer is None and said != response:
         found = find(response)
+        found = replace(found, in_thinking=found.answer is not None)
     if found.answer is None and found.reason == "none" and last_number and not pattern:
         return _last_value(response if is_thinking else said)
     return found
@@ -138,19 +148,43 @@ def _marked(text: str, further: tuple[str, ...]) -> Extraction:
         part = text[start:end]
         found = _in_box(part, further)
         if found is None or found.reason == "empty":
-            found = _after_hashes(part) or _in_tags(part, further) or _after_words(part, further) or found
+            drawn = drawn_box(part)
+            found = (
+                (_explicit(drawn, "drawn_box", part, part.rfind(drawn)) if drawn else None)
+                or _by_marks_or_words(part, further)
+                or found
+            )
         if found is not None and found.answer is not None:
             return found
         without_answer = without_answer or found
     return without_answer or Extraction(None, "none")
 
 
-def _explicit(answer: str, text: str = "", boxed: bool = False) -> Extraction:
-    """The extraction of a marked answer, unless it is empty or too long. `text` tells how it writes decimals."""
+def _by_marks_or_words(part: str, further: tuple[str, ...]) -> Extraction | None:
+    """The answer after hashes, in tags, or after words that announce it. None: nothing marks one."""
+    return _after_hashes(part) or _in_tags(part, further) or _after_words(part, further)
+
+
+def _explicit(answer: str, rule: Rule, text: str, start: int, end: int = 0) -> Extraction:
+    """The extraction of a marked answer, unless it is empty or too long.
+
+    Args:
+        text: where the answer was found; it also tells how decimals are written.
+        start, end: where in the text the answer and its mark stand.
+    """
     answer = answer.strip()
     if len(answer) > MAX_ANSWER_CHARS:
         return Extraction(None, "too_long")
-    return Extraction(_with_decimal_point(answer, text), None, boxed, True) if answer else Extraction(None, "empty")
+    if not answer:
+        return Extraction(None, "empty")
+    if rule != "pattern":
+        answer = _with_decimal_point(answer, text)
+    return Extraction(answer, None, rule == "box", True, rule, _place(text, start, max(end, start + len(answer))))
+
+
+def _place(text: str, start: int, end: int) -> str:
+    """The text from `start` to `end` with a few characters around it."""
+    return text[max(0, start - _CHARS_BEFORE) : min(end + _CHARS_AFTER, start + _MAX_PLACE_CHARS)]
 
 
 _DECIMAL_COMMA = re.compile(r"([-+−]?\d{1,15}|[-+−]?\d{1,3}(?:\.\d{3}){1,5}),(\d{1,2}|\d{4,})(?!\d)(?=[^\d,]{0,20}$)")
@@ -167,6 +201,7 @@ def _with_decimal_point(answer: str, text: str) -> str:
 # ------------------------------------------------------------------------------------------------------ box and pattern
 
 
+_LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 _IS_VALUE = re.compile(r"\d|\\|^[A-Z]$")
 
 
@@ -181,19 +216,21 @@ def _in_box(part: str, further: tuple[str, ...]) -> Extraction | None:
     statement = (stated.answer if stated else None) or ""
     if stated and _IS_VALUE.search(statement) and _characters(statement) != _characters(boxes.answer):
         return stated
-    return _explicit(boxes.answer, part, boxed=True)
+    return _explicit(boxes.answer, "box", part, boxes.start, boxes.end)
 
 
 def _characters(answer: str) -> str:
-    r"""The letters and digits, by which 10,455 after $\boxed{10{,}455}$ says the same."""
-    return "".join(c for c in answer if c.isalnum())
+    r"""The digits and names without words, by which "10,455 apples" after \boxed{10{,}455} says the same."""
+    return "".join(c for c in _LONG_WORD.sub("", answer) if c.isalnum()) or answer
 
 
 def _matched(text: str, pattern: re.Pattern[str]) -> Extraction:
     """The group of the last match of the user's pattern that is not empty."""
     text = text[-_MAX_PATTERN_CHARS:].encode("utf-8", "replace").decode("utf-8")
-    groups = [match[1].strip() for match in pattern.finditer(text) if match[1] and match[1].strip()]
-    return _explicit(groups[-1]) if groups else Extraction(None, "none")
+    last: re.Match[str] | None = None
+    for match in pattern.finditer(text):
+        last = match if match[1] and match[1].strip() else last
+    return Extraction(None, "none") if last is None else _explicit(last[1], "pattern", text, *last.span())
 
 
 # ------------------------------------------------------------------------------------------------- hashes, tags, words
@@ -211,7 +248,7 @@ _NOT_WORDS = re.compile(
 )
 _TAGS = ("answer", "final_answer", "finalanswer", "final-answer")
 _IS_THE_ANSWER = re.compile(
-    r"\bis\s+(?:our|the|my)\s+(?:(?:final|correct|right)\s+)?(?:answer|option\b|choice\b)", re.IGNORECASE
+    r"\b(?:is|as)\s+(?:our|the|my|your)\s+(?:(?:final|correct|right)\s+)?(?:answer|option\b|choice\b)", re.IGNORECASE
 )
 _CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s+\(?([A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right)", re.IGNORECASE)
 
@@ -229,13 +266,13 @@ def _after_hashes(text: str) -> Extraction | None:
         if _PLAIN_VALUE.fullmatch(content) or (is_last and (VALUE_START.match(content) or _SHORT.fullmatch(content))):
             if is_last and is_cut_off(content):
                 return Extraction(None, "truncated")
-            return _explicit(end_of_chain(content), text)
+            return _explicit(announced(content) or content, "hashes", text, *line.span())
     return None
 
 
 def _in_tags(text: str, further: tuple[str, ...]) -> Extraction | None:
     """The content of the last <answer>…</answer>, or the answer that its words announce."""
-    lower = text.lower()
+    lower = lower_case(text)
     if "/" not in lower or "answer" not in lower:
         return None
     for name, (opening, closing) in itertools.product(_TAGS, (("<", ">"), ("[", "]"))):
@@ -246,7 +283,7 @@ def _in_tags(text: str, further: tuple[str, ...]) -> Extraction | None:
         content = text[begin + len(name) + 2 : end]
         stated = _after_words(content, further) if len(content) <= MAX_TAIL_CHARS else None
         if stated or not is_placeholder(content):
-            return stated or _explicit(content.strip().strip("*_`"), text)
+            return stated or _explicit(content.strip().strip("*_`"), "tags", text, begin, end)
     return None
 
 
@@ -260,18 +297,20 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
         if after_box and not place.opens_line and not text[: place.start].rstrip().lower().endswith("final"):
             continue
         tail = text[place.end : place.end + MAX_TAIL_CHARS]
+        if after_box and not begins_with_value(tail):
+            continue
         if place.end + MAX_TAIL_CHARS >= len(text) and is_unfinished(tail):
             return Extraction(None, "truncated")
         if (answer := announced(tail)) is not None and not is_placeholder(answer):
-            return _explicit(answer, text)
+            return _explicit(answer, "words", text, place.start, place.end + len(answer))
     if after_box:
         return None
     for match in list(_IS_THE_ANSWER.finditer(text))[-1:]:
         head = text[max(0, match.start() - MAX_TAIL_CHARS) : match.start()]
         if (answer := last_in(head)) is not None:
-            return _explicit(answer)
-    for choice in _CHOICE_IS_RIGHT.findall(text)[-1:]:
-        return _explicit(choice)
+            return _explicit(answer, "subject", text, *match.span())
+    for match in list(_CHOICE_IS_RIGHT.finditer(text))[-1:]:
+        return _explicit(match[1], "option", text, *match.span())
     return None
 
 
@@ -282,4 +321,7 @@ def _last_value(response: str) -> Extraction:
     if is_cut_off(text):
         return Extraction(None, "truncated")
     answer = last_value(text)
-    return Extraction(answer) if answer else Extraction(None, "none")
+    if not answer:
+        return Extraction(None, "none")
+    at = max(0, text.rfind(answer))
+    return Extraction(answer, rule="last_number", place=_place(text, at, len(text)))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from east_ray import doors
-from east_ray.answers.equality import Equivalence, answer_keys, is_parsable_reference
-from east_ray.answers.extraction import extract
+from east_ray.answers.equality import Equivalence, answer_keys, as_options_text, is_parsable_reference
+from east_ray.answers.extraction import Extraction, extract
 from east_ray.answers.grading import Grader, Reading
 from east_ray.answers.isolation import Isolated
 from east_ray.answers.thinking import UnclosedThinking
@@ -43,18 +43,20 @@ class MarkedAnswers:
         self._announcements = tuple(announcements)
         self._pattern = None if pattern is None else compiled_pattern(pattern)
 
-    def read(self, response: str, question: Question) -> Reading:
-        """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""
-        found = extract(
+    def found(self, response: str) -> Extraction:
+        """The answer of a response, the rule that found it and where, or why there is none."""
+        return extract(
             response,
             last_number=self._last_number,
             unclosed_thinking=self._unclosed_thinking,
             announcements=self._announcements,
             pattern=self._pattern,
         )
-        by_words = "pattern" if self._pattern else "stated"
-        rule = "" if found.answer is None else "box" if found.boxed else by_words if found.explicit else "last_number"
-        return Reading(found.answer, found.boxed, rule)
+
+    def read(self, response: str, question: Question) -> Reading:
+        """The answer in the last box, else after "####", in tags, or after words such as "the answer is"."""
+        found = self.found(response)
+        return Reading(found.answer, found.boxed, found.rule)
 
 
 class MathGrader(MarkedAnswers):
@@ -70,7 +72,12 @@ class MathGrader(MarkedAnswers):
         self._equivalence = equivalence
 
     def keys(self, answers: Sequence[str], question: Question) -> Sequence[Hashable]:
-        """The same key for mathematically equal answers or, with `equivalence: string`, for equal texts."""
+        """The same key for mathematically equal answers or, with `equivalence: string`, for equal texts.
+
+        "(B) 12" is read as the letter B if the reference answer is a letter, as 12 if it is something else.
+        """
+        if self._equivalence == "math" and question.reference_answer is not None:
+            answers = as_options_text(answers, question.reference_answer)
         return answer_keys(answers, self._equivalence)
 
     def can_use(self, reference_answer: str | None) -> bool:

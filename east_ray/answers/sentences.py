@@ -6,14 +6,17 @@ A sentence that cannot be an answer has no value: "actually very simple", "found
 
 import re
 
-_CALCULATOR = re.compile(r"(?<=\d)\s<<[^<>\n=]{0,60}=([\d.,]{1,30})>>\1(?!\d|\.\d)|<<[^<>\n]{0,100}>>")
+_CALCULATOR = re.compile(
+    r"\$?\\boxed\{\s*\}\$?|(?<=\d)\s<<[^<>\n=]{0,60}=([\d.,]{1,30})>>\1(?!\d|\.\d)|<<[^<>\n]{0,100}>>"
+)
 _MARKUP_TAG = re.compile(
     r"</?(?:b|i|u|em|strong|code|mark|span|p|br|center|font|big|kbd|math|div|h[1-6])\b[^<>\n]{0,80}>", re.IGNORECASE
 )
 _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|hence|then|for\s+sure|indeed|exactly|precisely|equal\s+to"
-    r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice)\b"
-    r"|```\w{0,10}\n|[\s:：*_`#]+)+",
+    r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
+    r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
+    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।۔！]|\n|<(?=[|/]|[a-z]{1,10}>)")
@@ -21,8 +24,9 @@ _SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।�
 # -------------------------------------------------------------------------------------------------------------- values
 
 VALUE_START = re.compile(r"[-+−$£€¥₹(\[{.\\|√π½]|\d")
+_BEGINS_WITH_VALUE = re.compile(rf"{VALUE_START.pattern}|\(?[A-H]\)?(?:\W|$)(?!\s*[a-z])|[A-Za-z]\s*=")
 _CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
-_CHOICE = re.compile(r"\(?([A-HJ-Z])\)?(?=[\s,.;:)*]|$)(?!\s*[=<>])")
+_CHOICE = re.compile(r"\(?([A-HJ-Z])\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
 _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(\"']*([A-HJ-Z])[*)\"']*\W*$")
 _ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
 _SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
@@ -43,6 +47,8 @@ _FORMULA = re.compile(
 _COMPUTES = re.compile(r"[\w)\]}!]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
 _IN_WORDS = re.compile(r"[a-z]+(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
 """A number in words, followed by its digits: "twelve (12)"."""
+_ITEM = re.compile(r"[ \t]*(?:[-•*]|\(?[a-h]\)|\(?(?:i{1,3}|iv|v)\))[ \t]+([^\n]{1,60})(?:\n|$)")
+_NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z]")
 _WORDS = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} +[A-Za-z]")
 """Words between two dollar signs, as in "$3 and she spends $", show that these mark no formula."""
 
@@ -52,9 +58,10 @@ _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
     r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|not|rather|instead|but|and\s+not|in\s+total|in\s+all"
     r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I)\b.*$"
+    r"|\s+(?:is|are|was|has|and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
     r"|\s+of\s+(?:them|the|an?|these|all|it)\b.*$"
     r"|(?:\s*[,;]|\s+[-–—])\s+(?:or\s+)?(?!(?:and|or|sqrt|pi|sin|cos|tan|ln|log|inf|infinity|oo)\b)[A-Za-z'’]{2,}(?!\s*[=<>(]).*$"
-    r"|\s*[✓✔✅☑].*$",
+    r"|\s+(?:--|[|→⇒]|:\)|\[\d+\]|\$?\\blacksquare|\$?\\square|\$?\\qed|QED\b).*$|:\s+[A-Za-z]{2,}.*$|\s*[✓✔✅☑■□∎].*$",
     re.DOTALL | re.IGNORECASE,
 )
 """A remark that may follow the value: "5 (five)", "5, which is odd", "3/4 of a cup", "12, obviously", "12 in total"."""
@@ -64,6 +71,9 @@ _IS_THE_SUBJECT = re.compile(
     re.IGNORECASE,
 )
 """A value that is the subject of a sentence, as in "12 is part of the sum", is not stated as the answer."""
+_CALCULATES = re.compile(r"\s+(?:times\s+(?:the|as)|plus|minus|divided|multiplied|added|subtracted)\b")
+_ASIDE = re.compile(r"(?<=[\w)%°])\s\([^()=]*=[^()]*\)$")
+_AFTER_COLON = re.compile(r"[A-Za-z][^:]*:\s(?=[-+−]?[\d$\\(√π])")
 _NO_ANSWER = re.compile(
     r"(?:very|quite|so|too|pretty|rather|fairly|really|simple|easy|hard|difficult|tricky|trivial|straightforward|important"
     r"|interesting|related|wrong|incorrect|correct|right|true\s+that|clear|unclear|obvious|known|unknown|expected|supposed"
@@ -71,7 +81,8 @@ _NO_ANSWER = re.compile(
     r"|as|in|on|at|to|by|from|of|with|via|using|below|above|here|there|this|these|following|where|when|how|what|why|which"
     r"|whether|if|because|since|let|let's|lets|first|firstly|step|start|begin|given|suppose|assume|consider|notice|note"
     r"|not|the|a|always|never|often|sometimes|usually|already|likely|based|dependent|independent|either|neither|one|wait"
-    r"|hmm|okay|ok|well|yes,|sure|part|probably|maybe|perhaps|uncertain|unsure|ambiguous|available|needed|required|is|are)\b",
+    r"|hmm|okay|ok|well|yes,|sure|see|look|refer|something|it|he|she|they|we|you|i|my|our|that|depends|between"
+    r"|(?:greater|less|more|fewer|larger|smaller|higher|lower)\s+than|part|probably|maybe|perhaps|uncertain|unsure|ambiguous|available|needed|required|is|are)\b",
     re.IGNORECASE,
 )
 """How a sentence begins that is not itself an answer."""
@@ -83,8 +94,9 @@ _ANSWER_AFTER_ALL = re.compile(
 )
 _TELLS_HOW = re.compile(
     r"(?:to|let|let's|lets|first|firstly|step|start|begin|given|suppose|assume|consider|since|because|if|found|obtained"
-    r"|determined|calculated|computed|derived|by|using|from|via|here\s+(?:is|are)|we\s+(?:need|must|should|can|have\s+to)"
-    r"|very|quite|pretty|simple|easy|based|related|shown|explained|written|in\s+order|not\b(?!.*\bbut\b))\b",
+    r"|determined|calculated|computed|derived|by|using|from|via|here\s+(?:is|are)|we\s+(?:need\s+to|must|should|can|have\s+to)"
+    r"|very|quite|pretty|simple|easy|based|related|shown|explained|written|in\s+order|not\b(?!.*\bbut\b)"
+    r"|(?:greater|less|more|fewer|larger|smaller|higher|lower)\s+than|at\s+(?:least|most)|between|nearly|almost)\b",
     re.IGNORECASE,
 )
 """How a sentence begins whose numbers belong to the working."""
@@ -97,7 +109,9 @@ _IN_ANOTHER_LANGUAGE = re.compile(
     r"(?=[^\d=]*$)[A-Za-z ]*(?![\d×÷])[\u00c0-\u024f\u0400-\u1fff\u2e80-\ud7ff]"
 )
 """A number with a unit or an ending in another language: 12 元, 12입니다, 12 Äpfel. 3万 is 30,000."""
-_ENDING = re.compile(r"\s*(?:です|でした|である|だ|となります|になります|입니다|이다|है|हैं|হবে)?[\s।.]*$")
+_ENDING = re.compile(
+    r"\s*(?:です|でした|である|だ|となります|になります|입니다|이다|है|हैं|হবে|['’][^\W\d]{1,8})?[\s।.]*$"
+)
 _PLACEHOLDER = re.compile(
     r"your|the|my|final|correct|numerical|boxed|answers?|value|number|letter|result|here|goes|text\w*|math\w*|mbox"
 )
@@ -118,8 +132,12 @@ def is_placeholder(text: str) -> bool:
 def announced(tail: str) -> str | None:
     """The value at the start of the text, or the last value of its first sentence. None: it has none."""
     tail = _CALCULATOR.sub("", _MARKUP_TAG.sub("", tail))
+    if items := _items(tail.lstrip("*_`: \n")) or _items(tail.lstrip("_`: \n")):
+        return items
     if hedge := _HEDGE.match(tail):
         tail = tail[hedge.end() :]
+        if "\n" in hedge[0] and _NUMBERED_STEP.match(tail):
+            return None
     if tail[:7].lower() == "either " and VALUE_START.match(tail, 7):
         tail = tail[7:]
     if span := _MATH_SPAN.match(tail):
@@ -135,6 +153,24 @@ def announced(tail: str) -> str | None:
     return None if _NO_LETTER.fullmatch(sentence) else _stated(_without_lone_bracket(sentence))
 
 
+def begins_with_value(tail: str) -> bool:
+    """Whether the text begins with a value and not with words about it."""
+    hedge = _HEDGE.match(tail)
+    return _BEGINS_WITH_VALUE.match(tail, hedge.end() if hedge else 0) is not None
+
+
+def _items(text: str) -> str | None:
+    """The values of lines such as "- x = 2" or "(b) 3", at least two, as a list."""
+    values: list[str] = []
+    end = 0
+    while (item := _ITEM.match(text, end)) and re.search(r"\d|\\", item[1]) and len(values) < 20:
+        if (value := announced(item[1])) is None:
+            return None
+        values.append(value)
+        end = item.end()
+    return ", ".join(values) if len(values) > 1 else None
+
+
 def _without_lone_bracket(sentence: str) -> str:
     """Without a closing bracket that was opened before the sentence: "(Answer: 12)"."""
     is_lone = sentence[-1:] in (")", "]") and not any(bracket in sentence for bracket in "([{")
@@ -143,7 +179,7 @@ def _without_lone_bracket(sentence: str) -> str:
 
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
-    sentence = " ".join(sentence.split())
+    sentence = _ASIDE.sub("", " ".join(sentence.split()))
     for pattern, group in ((_CHOICES, 0), (_SEVERAL_UNITS, 0), (_IN_ANOTHER_LANGUAGE, 1), (_IN_WORDS, 1)):
         if whole := pattern.match(sentence):
             return whole[group]
@@ -164,14 +200,18 @@ def _stated(sentence: str) -> str | None:
 def _value_first(sentence: str) -> str | None:
     """The value of a sentence that begins with it."""
     sentence = _ENDING.sub("", _REMARK.sub("", sentence)).strip("*_` ")
+    number = _NUMBER.match(sentence)
+    if number and _CALCULATES.match(sentence, number.end()) and "=" not in sentence:
+        return None
     if len(sentence.split()) <= 4 or not re.search(r"[a-z]{3}", sentence):
         return sentence or None
-    number = _NUMBER.match(sentence)
     return _plain_number(number[0]) if number else last_in(sentence)
 
 
 def _words_first(sentence: str) -> str | None:
     """The value of a sentence that begins with a word: the words themselves if they are few, else the last value."""
+    if introduced := _AFTER_COLON.match(sentence):
+        return _value_first(sentence[introduced.end() :])
     can_be_one = _ANSWER_AFTER_ALL.match(sentence) or not _NO_ANSWER.match(sentence)
     few = _REMARK.sub("", sentence).strip("*_` ")
     if can_be_one and 0 < len(few.split()) <= 3:
@@ -184,8 +224,8 @@ def _words_first(sentence: str) -> str | None:
 _GROUPING = re.compile(r"(?<=\d)(?:,|\{,\}|\\[,!])+(?=\d{3}(?!\d))")
 _NO_CHAIN = re.compile(r"[,;<>≤≥≠&]|\\(?:le|ge|ne|lt|gt|text|begin|or|and|quad)|\b(?:or|and)\b")
 _COMPUTATION = re.compile(
-    r"(?=.*[\d}) ][-−+*/^×÷·!\\]|\\)"
-    r"(?:[\d\s.,+*/^!%()\[\]{}$·×÷−-]|\\(?:times|cdot|div|[dt]?frac|sqrt|left|right|\$|%))*"
+    r"(?=.*[\d}) ][-−+*/^×÷·!\\x]|\\)"
+    r"(?:[\d\s.,+*/^!%()\[\]{}$·×÷−-]|(?<=[\d ])x(?=[\d ])|\\(?:times|cdot|div|[dt]?frac|sqrt|left|right|\$|%))*"
 )
 _BARE_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?")
 

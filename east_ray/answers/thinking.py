@@ -10,16 +10,19 @@ from typing import Literal, NamedTuple
 UnclosedThinking = Literal["count", "exclude"]
 
 _NAME = r"(?:\w{1,12}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad|analysis|inner_monologue)"
+_CHANNEL = r"[^<>\n]{0,60}(?:<\|constrain\|>\w{0,20})?<\|message\|>"
 _TAG = re.compile(
-    rf"[<\[◁](?:(?P<opens>{_NAME}[>\]▷]|\|(?:think(?:ing)?|begin_of_thought|start_thinking)\|>|unused94>thought"
-    r"|\|channel\|>(?:analysis|commentary)[^<>\n]{0,60}<\|message\|>|\|channel>thought)"
+    rf"[<\[◁](?:(?P<opens>{_NAME}(?:\s[^<>\n]{{0,60}})?[>\]▷]|\|(?:think(?:ing)?|begin_of_thought|start_thinking)\|>|unused94>thought"
+    rf"|\|channel\|>(?:analysis|commentary){_CHANNEL}|\|channel>thought)"
     rf"|/{_NAME}[>\]▷]|\|(?:/think(?:ing)?|end_of_thought|end_thinking)\|>|unused95>"
-    r"|\|channel\|>final[^<>\n]{0,60}<\|message\|>|channel\|>)",
+    rf"|\|channel\|>final{_CHANNEL}|channel\|>)",
     re.IGNORECASE,
 )
 """A tag that opens or closes thinking."""
 _STRIPPED_OPENING = re.compile(r"\s{0,9}analysis(?=[A-Z\\$])")
-_STRIPPED_CLOSING = re.compile(r"assistant\n*final(?![ ])")
+_CLOSING_WORDS = re.compile(r"assistant\n*final(?![ ])|^\.\.\.done thinking\.?$|^Here is my response:", re.MULTILINE)
+"""What closes thinking without a tag: harmony's tags stripped, Ollama's display, Granite's words."""
+_CLOSING_HINTS = ("assistant", "done thinking", "my response:")
 
 
 class Parts(NamedTuple):
@@ -33,7 +36,8 @@ class Parts(NamedTuple):
 
 def without_thinking(response: str) -> Parts:
     """What a response says outside its thinking. Of a thinking that is never closed, all of the text is left out."""
-    if "assistant" in response and (closing := list(_STRIPPED_CLOSING.finditer(response))):
+    closing = [*_CLOSING_WORDS.finditer(response)] if any(hint in response for hint in _CLOSING_HINTS) else []
+    if closing:
         return Parts(response[closing[-1].end() :])
     if _STRIPPED_OPENING.match(response):
         return Parts("", is_cut_off=True)

@@ -183,7 +183,7 @@ class AnswersConfig(Section):
     """Thinking that a response never closes, as when its tokens ran out: count takes an answer from it, exclude none.
     Where the prompt opens the thinking, such a response looks like one without thinking."""
     announcements: list[Announcement] = []
-    """Further words that announce an answer, e.g. [Ergebnis, my solution]. Built in are those of some 50 languages."""
+    """Further words that announce an answer, e.g. [Solution, my verdict]. Built in are those of some 50 languages."""
     pattern: Pattern | None = None
     """A regular expression of RE2 with one group, which finds the answer instead of all other rules, e.g.
     "(?m)^Answer: (.+)$". The last match counts, in the last 20,000 characters. Such an answer has no box: see

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from east_ray.answers.explanation import readings
 from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
 from east_ray.report.summary import TrainingResults
 from east_ray.storage import Folder
@@ -30,17 +31,25 @@ _SAMPLES_AT_ONCE, _QUESTIONS_AT_ONCE = 16, 1024
 _NUM_READERS = 16
 
 #: A row of ``examples/`` or ``discarded/`` as the page shows it: `weight` is None if the question was discarded,
-#: `reason` if it was kept; `responses` are pairs: what a response is an example of, and its text.
+#: `reason` if it was kept; `responses` are pairs: what a response is an example of, and its text; `readings` are pairs:
+#: an answer, the reference answer first, and what it is read as.
 ShownQuestion = dict[str, Any]
 
 
 def shown_questions(
-    training: TrainingResults, samples: Folder, answers: Folder, *, num_responses: int | None, max_questions: int = 200
+    training: TrainingResults,
+    samples: Folder,
+    answers: Folder,
+    *,
+    num_responses: int | None,
+    is_mathematical: bool = True,
+    max_questions: int = 200,
 ) -> list[ShownQuestion]:
     """Questions to look at: of those kept the extremes of entropy and a spread between them, and discarded ones.
 
     The same questions each time, greatest entropy first. The texts of these questions alone are read, part by part.
-    `num_responses` is `answers.responses` of the training.
+    `num_responses` is `answers.responses` of the training; `is_mathematical`: it compares answers mathematically,
+    so that how they are read can be told.
     """
     num_discarded = int(0.3 * max_questions)
     columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
@@ -55,7 +64,13 @@ def shown_questions(
     wanted = {row["question_id"]: range(len((row["clusters"] or [])[:_SHOWN_CLUSTERS])) for row in rows}
     responses = fetch_responses(samples, answers, wanted, num_responses=num_responses, max_bytes=_MAX_SAMPLES_BYTES)
     shown = [
-        {"weight": None, "reason": None, **row, "responses": _labelled(row, responses.get(row["question_id"], []))}
+        {
+            "weight": None,
+            "reason": None,
+            **row,
+            "responses": _labelled(row, responses.get(row["question_id"], [])),
+            "readings": _readings(row) if is_mathematical else [],
+        }
         for row in rows
     ]
     return sorted(shown, key=lambda question: (-question["entropy"], question["question_id"]))
@@ -99,6 +114,12 @@ def _labelled(row: Mapping[str, Any], of_clusters: Sequence[str | None]) -> list
         if text is not None:
             labels.setdefault(text, []).append(cluster_words(cluster))
     return [(", ".join(words), text) for text, words in labels.items()]
+
+
+def _readings(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The reference answer and those of the largest clusters, each with what it is read as."""
+    answers = [cluster["answer"] for cluster in (row["clusters"] or [])[:_SHOWN_CLUSTERS]]
+    return readings(row["reference_answer"], [answer for answer in answers if answer is not None])
 
 
 def cluster_words(cluster: Mapping[str, Any]) -> str:

@@ -97,8 +97,10 @@ def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[
     # From the second round on, each training of a comparison has samples of its own.
     has_own = config.compare is not None and summary.number > 0
     stages = first.stages if has_own else directory.round(summary.number)
-    num_responses = config.learners()[first.name].answers.responses
-    if found := shown_questions(first, stages / "samples", stages / "answers", num_responses=num_responses):
+    how = config.learners()[first.name].answers
+    is_mathematical = how.grader == how.equivalence == "math"
+    folders = stages / "samples", stages / "answers"
+    if found := shown_questions(first, *folders, num_responses=how.responses, is_mathematical=is_mathematical):
         caption = (
             f"{len(found):,} of {summary.asked:,} questions: kept ones with the least and the greatest entropies and a "
             "spread between them, and discarded ones. Open a question to read its responses."

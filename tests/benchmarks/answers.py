@@ -83,6 +83,12 @@ def labelled_extractions(rng: random.Random) -> list[dict[str, Any]]:
     return cases
 
 
+def reported_cases() -> list[dict[str, Any]]:
+    """Cases after public bug reports of graders, without those that are a matter of convention."""
+    path = DATA / "equivalence" / "reports.jsonl"
+    return [row for row in rows(path) if not row.get("policy")] if path.exists() else []
+
+
 def gsm8k_like(rng: random.Random) -> list[str]:
     """128 answers of which about half are right, the rest whole numbers near it, some written otherwise."""
     right = rng.randint(2, 2000)
@@ -165,6 +171,25 @@ def extraction_accuracy(cases: Sequence[dict[str, Any]], right: Callable[[dict[s
     return sum(right(case) for case in shown(cases, "extractions")) / len(cases)
 
 
+def report_scores(
+    cases: Sequence[dict[str, Any]], equal: Callable[[str, str], bool], finds: Callable[[dict[str, Any]], bool]
+) -> dict[str, float]:
+    """Of the cases after bug reports, pairs and responses together."""
+    judged = [
+        (case, equal(case["gold"], case["answer"]) == case["equal"] if case["kind"] == "pair" else finds(case))
+        for case in shown(cases, "reports")
+    ]
+    return {
+        "reports_accuracy": sum(right for _, right in judged) / max(1, len(judged)),
+        "reports_false_accepts": sum(not right for case, right in judged if case.get("equal") is False),
+    }
+
+
+def as_extraction(case: dict[str, Any]) -> dict[str, Any]:
+    """A response of the reports as one of the labelled extractions."""
+    return case | {"expected_answer": case["expected"], "explicit": not case.get("last_number")}
+
+
 def our_extraction_is_right(case: dict[str, Any]) -> bool:
     # explicit: false marks those whose answer only a last-number fallback finds, an option here
     found = answers.extract(case["response"], last_number=case["expected_answer"] is not None and not case["explicit"])
@@ -196,12 +221,14 @@ def main() -> None:
 
     rng = random.Random(options.seed)
     pairs, extractions, pool = labelled_pairs(rng), labelled_extractions(rng), math_pool(rng)
+    reports = reported_cases()
     gsm8k = [gsm8k_like(rng) for _ in range(options.questions)]
     math = [math_like(rng, pool[30 * i : 30 * i + 30]) for i in range(min(options.questions, len(pool) // 30))]
     few = options.questions_math_verify
 
     ours: dict[str, float] = pair_scores(pairs, answers.equivalent)
     ours["extraction_accuracy"] = extraction_accuracy(extractions, our_extraction_is_right)
+    ours |= report_scores(reports, answers.equivalent, lambda case: our_extraction_is_right(as_extraction(case)))
     for name, questions in (("gsm8k", gsm8k), ("math", math)):
         symbolic.key.cache_clear()
         ours[f"answers_per_s_{name}"] = answers_per_s(questions, answers.cluster, f"ours, {name}")
@@ -211,10 +238,14 @@ def main() -> None:
 
     theirs: dict[str, float] = pair_scores(pairs, equal)
     theirs["extraction_accuracy"] = extraction_accuracy(extractions, math_verify_extraction_is_right)
+    theirs |= report_scores(reports, equal, lambda case: math_verify_extraction_is_right(as_extraction(case)))
     theirs["answers_per_s_gsm8k"] = answers_per_s(gsm8k[: 10 * few], math_verify_cluster, "Math-Verify, gsm8k")
     theirs["answers_per_s_math"] = answers_per_s(math[:few], math_verify_cluster, "Math-Verify, math")
 
-    table = Table(title=f"{len(pairs)} pairs, {len(extractions)} extractions", title_justify="left")
+    table = Table(
+        title=f"{len(pairs)} pairs, {len(extractions)} extractions, {len(reports)} cases after reports",
+        title_justify="left",
+    )
     for column in ("", "east-ray", "Math-Verify"):
         table.add_column(column, justify="left" if not column else "right")
     for name, value in ours.items():

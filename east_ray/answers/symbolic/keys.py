@@ -23,16 +23,33 @@ Known limits: no integrals, limits, derivatives or unknown functions; x = 3y + 1
 x - 3y = 1 is the line y = (x - 1)/3; n is any real number, so (-1)^{2n} is not 1.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
 
 from east_ray.answers.symbolic import intervals
+from east_ray.answers.symbolic.cleaning import clean
+from east_ray.answers.symbolic.commands import FLIPPED_RELATIONS, KEPT_RELATIONS, SYMMETRIC_RELATIONS
 from east_ray.answers.symbolic.intervals import Key, interval_key
+from east_ray.answers.symbolic.matrices import as_matrix
 from east_ray.answers.symbolic.parser import parse
 from east_ray.answers.symbolic.prose import as_written
-from east_ray.answers.symbolic.tokens import MAX_DIGITS, clean, tokenize
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+from east_ray.answers.symbolic.tokenizing import tokenize
+from east_ray.answers.symbolic.tokens import MAX_DIGITS
+from east_ray.answers.symbolic.tree import (
+    Apply,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_constant,
+    is_literal,
+    substitute,
+    variables,
+)
 from east_ray.answers.symbolic.values import (
     CONSTANT,
     LOCK,
@@ -48,7 +65,6 @@ from east_ray.answers.symbolic.values import (
     is_complex,
     is_zero,
     real,
-    substitute,
     values_at_points,
 )
 
@@ -201,19 +217,10 @@ def _ratio_key(terms: tuple[Node, ...]) -> Key:
     return ("ratio", tuple(_scalar_key(Apply("/", (term, terms[0]))) for term in terms))
 
 
-def _scaled_matrix(node: Apply) -> Node | None:
-    """A matrix that is negated, or multiplied or divided by a number, with the operation moved into its cells."""
-    matrices = [part for part in node.arguments if isinstance(part, Apply) and part.operator == "matrix"]
-    if node.operator not in ("*", "/", "-") or len(matrices) != 1:
-        return None
-    if node.operator == "/" and node.arguments[0] != matrices[0]:
-        return None
-
-    def scaled(cell: Node) -> Node:
-        return Apply(node.operator, tuple(cell if part is matrices[0] else part for part in node.arguments))
-
-    rows = (row for row in matrices[0].arguments if isinstance(row, Apply))
-    return Apply("matrix", tuple(Apply("row", tuple(map(scaled, row.arguments))) for row in rows))
+def _operands_key(node: Apply) -> Key:
+    """Propositions joined by "or" may be exchanged. Those joined by "and" keep their order: dx and dy in dx ∧ dy."""
+    keys = map(_key, node.arguments)
+    return (node.operator, frozenset(keys) if node.operator == "∨" else tuple(keys))
 
 
 def _sequence_key(node: Apply) -> Key:
@@ -226,13 +233,11 @@ def _parts_key(node: Apply) -> Key:
 
 
 def _list_key(node: Apply) -> Key:
+    if (special := _special_list_key(node)) is not None:
+        return special
     items = node.arguments
-    if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 means x ≠ 1, x ≠ 3
-        left, right = items[0].sides[0], items[1:]
-        others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
-        if all(other.signs == ("≠",) for other in others):
-            return _all_key(Apply("all", (items[0], *others)))
-    keys = [_key(variant) for item in items for variant in _variants(item)]
+    alone = _key if _differ_in_case(items) else _choice_key
+    keys = [alone(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
         return _joined(keys)  # x < -1 or x > 3
     if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
@@ -240,9 +245,108 @@ def _list_key(node: Apply) -> Key:
     return _set_key(keys)
 
 
+def _special_list_key(node: Apply) -> Key | None:
+    """The key of a list that is more than the set of its items."""
+    items = node.arguments
+    domains = [item for item in items if isinstance(item, Relation) and _is_domain(item)]
+    if domains and len(domains) < len(items):
+        return _key_over_domains([item for item in items if item not in domains], domains)
+    if len(items) > 1 and isinstance(items[0], Relation) and items[0].signs == ("≠",):  # x ≠ 1, 3 means x ≠ 1, x ≠ 3
+        left, right = items[0].sides[0], items[1:]
+        others = [one if isinstance(one, Relation) else Relation(("≠",), (left, one), (True, False)) for one in right]
+        if all(other.signs == ("≠",) for other in others):
+            return _all_key(Apply("all", (items[0], *others)))
+    if node.operator == "set" and any(map(_is_set, items)):
+        return ("set", frozenset(map(_inner_set_key, items)))
+    return _system_key(items)
+
+
+def _is_set(node: Node) -> bool:
+    return node == Symbol("∅") or (isinstance(node, Apply) and node.operator == "set")
+
+
+def _inner_set_key(node: Node) -> Key:
+    """The key of a member of a set of sets. There, a set of one element differs from its element."""
+    if isinstance(node, Apply) and node.operator == "set":
+        return ("set", frozenset(map(_inner_set_key, node.arguments)))
+    return _key(node)
+
+
+def _is_domain(relation: Relation) -> bool:
+    """Whether the relation says of a letter that it is an integer, a real number or the like."""
+    letter, domain = relation.sides[0], relation.sides[-1]
+    if relation.signs != ("∈",) or not isinstance(letter, Symbol) or not isinstance(domain, Symbol):
+        return False
+    return domain.name[0] in "ℕℤℚℝℂ"
+
+
+def _key_over_domains(items: Sequence[Node], domains: Sequence[Relation]) -> Key:
+    """k pi, k in Z is n pi, n in Z: the letter does not matter. Letters that are real are as without a domain."""
+    names: dict[str, list[str]] = {}
+    for letter, domain in sorted((repr(one.sides[0]), repr(one.sides[1])) for one in set(domains)):
+        if domain != repr(Symbol("ℝ")):
+            names.setdefault(domain, []).append(letter)
+    for domain, letters in names.items():
+        for number, letter in enumerate(letters):
+            symbol = next(one.sides[0] for one in domains if repr(one.sides[0]) == letter)
+            items = [substitute(item, symbol, Symbol(f"{domain} {number}")) for item in items]
+    value = _key(items[0]) if len(items) == 1 else _list_key(Apply("list", tuple(items)))
+    counts = frozenset((domain, len(letters)) for domain, letters in names.items())
+    return ("over", value, counts) if counts else value
+
+
+def _differ_in_case(items: Sequence[Node]) -> bool:
+    """Whether single letters are written in both cases, as n and N: then they are no choices."""
+    letters = [item.name for item in items if isinstance(item, Symbol) and len(item.name) == 1]
+    return len(letters) > 1 and any(letter.isupper() != letters[0].isupper() for letter in letters)
+
+
+_FIRST_UNKNOWNS = frozenset(repr(Symbol(name)) for name in "xyz")
+
+
+def _system_key(items: Sequence[Node]) -> Key | None:
+    """Values of several unknowns: which is that of which counts. None: there are not two unknowns with names."""
+    pairs: list[tuple[str, Node]] = []
+    for item in items:
+        name = _name_of(item) if isinstance(item, Relation) else pairs[-1][0] if pairs else None
+        if name is None:
+            return None
+        pairs.append((name, item))
+    if len({name for name, _ in pairs}) < 2:
+        return None
+    solutions: list[dict[str, Key]] = [{}]
+    for name, item in pairs:
+        if name in solutions[-1]:
+            solutions.append({})
+        solutions[-1][name] = _key(item)
+    if any(one.keys() != solutions[0].keys() for one in solutions):  # x = 1, x = 2, y = 3
+        return ("system", frozenset((name, _key(item)) for name, item in pairs))
+    if len(solutions) == 1:
+        # Parameters come after x, y and z, as they do in a list that is written down.
+        order = sorted(solutions[0], key=lambda name: (name not in _FIRST_UNKNOWNS, name))
+        values = [solutions[0][name] for name in order]
+        if all(isinstance(value, tuple) and value[0] == "number" for value in values):
+            numbers = list(map(numeric, values))
+            if all(lower < upper for lower, upper in itertools.pairwise(numbers)):
+                return _set_key(values)  # a bare list has no order: 1, 2 and 2, 1 are x = 1, y = 2
+    return ("system", frozenset(frozenset(one.items()) for one in solutions))
+
+
+def _name_of(relation: Relation) -> str | None:
+    """The unknown whose value or range a relation gives. None: it is not that of one unknown."""
+    if not KEPT_RELATIONS.isdisjoint(relation.signs):
+        return None
+    if _is_inequality(relation):
+        names = variables(relation)
+        return next(iter(names)) if len(names) == 1 else None
+    if relation.named[0]:
+        return repr(relation.sides[0])
+    return repr(relation.sides[1]) if len(relation.sides) == 2 and relation.named[1] else None
+
+
 def _all_key(node: Apply) -> Key:
     """Inequalities that hold together. With two variables, or without a common solution, they form a bare list."""
-    if len(frozenset().union(*map(_variables, node.arguments))) == 1:
+    if len(frozenset().union(*map(variables, node.arguments))) == 1:
         common = _common(tuple(map(_key, node.arguments)))
         if common != _EMPTY:
             return common
@@ -263,7 +367,9 @@ _STRUCTURES: dict[str, Callable[[Apply], Key]] = {
     "∩": lambda node: _common(tuple(map(_key, node.arguments))),
     "∖": lambda node: _difference_key(*node.arguments),
     ":": lambda node: _ratio_key(node.arguments),
+    **dict.fromkeys(("∧", "∨"), _operands_key),
     **dict.fromkeys(("()", "(]", "[)", "[]"), _sequence_key),
+    "cases": lambda node: ("cases", frozenset(map(_key, node.arguments))),
     **dict.fromkeys(("matrix", "determinant", "row"), _parts_key),
 }
 
@@ -285,8 +391,8 @@ def _key(node: Node) -> Key:
 def _apply_key(node: Apply) -> Key:
     if (structure := _STRUCTURES.get(node.operator)) is not None:
         return structure(node)
-    scaled = _scaled_matrix(node)
-    return _scalar_key(node) if scaled is None else _key(scaled)
+    matrix = as_matrix(node)
+    return _scalar_key(node) if matrix is None else _key(matrix)
 
 
 def _symbol_key(symbol: Symbol) -> Key:
@@ -294,9 +400,21 @@ def _symbol_key(symbol: Symbol) -> Key:
         return intervals.ALL_REALS
     if symbol.name == "∅":
         return _EMPTY
-    if len(symbol.name) == 1 and symbol.name.isascii() and symbol.name not in "ei":
-        return ("text", symbol.name.casefold())  # a letter alone, as n in x = n, is that of a choice
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
+
+
+_ROMAN_DIGITS = frozenset(map(Symbol, "IVX"))
+
+
+def _choice_key(node: Node) -> Key:
+    """The key of an answer or of a member of a list. A letter alone, as n in x = n, is that of a choice."""
+    while isinstance(node, Relation) and node.signs == ("=",) and node.named[0]:
+        node = node.sides[1]
+    if isinstance(node, Symbol) and len(node.name) == 1 and node.name.isascii() and node.name not in "ei":
+        return ("text", node.name.casefold())
+    if isinstance(node, Apply) and node.operator == "*" and all(map(_ROMAN_DIGITS.__contains__, node.arguments)):
+        return ("text", "".join(digit.name for digit in node.arguments if isinstance(digit, Symbol)))  # IV
+    return _key(node)
 
 
 # --------------------------------------------------------------------------------------------------------- relations
@@ -310,6 +428,8 @@ def _is_inequality(relation: Relation) -> bool:
 
 def _relation_key(relation: Relation) -> Key:
     signs, sides, named = relation
+    if not KEPT_RELATIONS.isdisjoint(signs):
+        return _kept_relation_key(relation)
     if _is_inequality(relation):
         return _inequality_key(relation)
     if named[-1] and not any(named[:-1]) and len(sides) == 2 and signs == ("=",):  # 3 = x
@@ -322,11 +442,23 @@ def _relation_key(relation: Relation) -> Key:
         rest, rest_signs = rest[: rest_signs.index("≈") + 1], rest_signs[: rest_signs.index("≈")]
     if len(rest) == 1:
         return _key(rest[0])
-    if "∈" in rest_signs:
-        return _key(rest[-1])
-    if first or all(is_constant(side) for side in rest):  # A = 2 * 3 = 6
+    if "∈" in rest_signs:  # x^2 in [1, 2]
+        return _kept_relation_key(Relation(rest_signs, rest, named[first:]))
+    if first or all(is_constant(side) for side in rest[len(rest) > 2 :]):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
         return _key(rest[-1])
     return _equation_key(rest[0], rest[-1])
+
+
+def _kept_relation_key(relation: Relation) -> Key:
+    """A relation that is not computed: its signs and its sides, from left to right."""
+    signs, sides, _ = relation
+    keys = tuple(map(_key, sides))
+    if signs[0] in SYMMETRIC_RELATIONS and len(set(signs)) == 1:
+        return ("relation", signs, frozenset(keys))
+    if all(sign.removeprefix("not") in FLIPPED_RELATIONS for sign in signs):
+        turned = tuple(re.sub(r"[^not]", lambda sign: FLIPPED_RELATIONS[sign[0]], sign) for sign in reversed(signs))
+        return ("relation", turned, keys[::-1])
+    return ("relation", signs, keys)
 
 
 def _difference(left: Node, right: Node) -> Node:
@@ -336,22 +468,12 @@ def _difference(left: Node, right: Node) -> Node:
 def _equation_key(left: Node, right: Node) -> Key:
     """A line or another graph y = E(x) has the key of E; any other equation is compared up to a constant factor."""
     difference = _difference(left, right)
-    symbols = _variables(difference)
+    symbols = variables(difference)
+    if len(symbols) == 1 and _is_linear(difference, symbol := Symbol(next(iter(symbols)))):  # x - 3 = 0
+        return _scalar_key(_solved_for(difference, symbol))
     if "y" in symbols and len(symbols) == 2 and _is_linear(difference, Symbol("y")):
         return _scalar_key(_solved_for(difference, Symbol("y")))
     return ("equation", _up_to_factor(difference, keep_sign=False))
-
-
-def _variables(node: Node) -> frozenset[str]:
-    if isinstance(node, Symbol):
-        return frozenset() if is_constant(node) else frozenset((node.name,))
-    if isinstance(node, Apply):
-        if node.operator == "call":
-            return frozenset((repr(node),))
-        return frozenset().union(*map(_variables, node.arguments))
-    if isinstance(node, Relation):
-        return frozenset().union(*map(_variables, node.sides))
-    return frozenset()
 
 
 def _up_to_factor(node: Node, keep_sign: bool) -> Key:
@@ -364,17 +486,18 @@ def _up_to_factor(node: Node, keep_sign: bool) -> Key:
     return tuple(None if value is None else complex_digits(value / scale) for value in values)
 
 
-def _at(node: Node, symbol: Symbol, value: int) -> Node:
+def _at(node: Node, symbol: Symbol, value: int | Fraction) -> Node:
     return substitute(node, symbol, Number(Fraction(value)))
 
 
 def _is_linear(node: Node, symbol: Symbol) -> bool:
-    """Whether the values for symbol = 0, 1, 2 and 5 lie, at every point, on a line that is not horizontal."""
-    at_0, at_1, at_2, at_5 = (values_at_points(_at(node, symbol, k)) for k in (0, 1, 2, 5))
-    for v0, v1, v2, v5 in zip(at_0, at_1, at_2, at_5, strict=True):
-        if v0 is None or v1 is None or v2 is None or v5 is None:
+    """Whether the values for symbol = 0, 1, -2 and 7/2 lie, at every point, on a line that is not horizontal."""
+    at_0, at_1, at_negative, at_half = (values_at_points(_at(node, symbol, k)) for k in (0, 1, -2, Fraction(7, 2)))
+    for v0, v1, v_negative, v_half in zip(at_0, at_1, at_negative, at_half, strict=True):
+        if v0 is None or v1 is None or v_negative is None or v_half is None:
             return False
-        if not is_zero(v2 - 2 * v1 + v0) or not is_zero(v5 - 5 * v1 + 4 * v0) or is_zero(v1 - v0):
+        slope = v1 - v0
+        if is_zero(slope) or not is_zero(v_negative - v0 + 2 * slope) or not is_zero(2 * (v_half - v0) - 7 * slope):
             return False
     return True
 
@@ -453,7 +576,7 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
     if isinstance(left, Symbol) and _scalar_key(right) in (intervals.INFINITY, intervals.MINUS_INFINITY):
         return _scalar_key(right), True
     difference = _difference(left, right)
-    symbols = _variables(difference)
+    symbols = variables(difference)
     if len(symbols) != 1:
         return None
     symbol = Symbol(next(iter(symbols)))
@@ -466,6 +589,9 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
 # ------------------------------------------------------------------------------------------------ the key of an answer
 
 
+_PLAIN_NUMBER = re.compile(r"(?:\\?\$)?(\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?:\.(\d{1,7}))?\.?", re.ASCII)
+
+
 @lru_cache(maxsize=1 << 15)
 def key(answer: str) -> Key:
     r"""The canonical key of an answer: hashable, the same for equal answers and in every process.
@@ -475,14 +601,25 @@ def key(answer: str) -> Key:
     >>> key("(1, 2)") == key("(2, 1)")
     False
     """
+    if plain := _PLAIN_NUMBER.fullmatch(answer):  # most answers to word problems
+        whole, decimals = plain[1].replace(",", ""), plain[2] or ""
+        return ("number", Fraction(int(whole + decimals), 10 ** len(decimals)))
     node = parse(answer)
     try:
         if cost(node) > MAX_COST:
             raise UndefinedError("too long to evaluate")
         with LOCK:
-            return _key(node)
-    except (UndefinedError, OffDomainError, RecursionError):  # RecursionError: deep nesting and a deep caller
+            return _choice_key(node)
+    except (UndefinedError, OffDomainError):
+        return ("written", repr(node))
+    except RecursionError:  # deep nesting and a deep caller
         return _key(as_written(tokenize(clean(answer))))
+
+
+def symbol_key(name: str) -> Key:
+    """The key of a letter in an expression."""
+    with LOCK:
+        return _key(Symbol(name))
 
 
 def numeric(number_key: Key) -> Fraction:

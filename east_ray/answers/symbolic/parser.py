@@ -5,44 +5,71 @@ and the time for every input is bounded, because texts, numbers and nesting have
 
 Grammar, loosest binding first::
 
-    answer   = item { ("," | ";" | "and" | "or") item }          a bare list; inequalities with "and" hold together
-    item     = union { ("=" | "≈" | "∈" | "<" | "≤" | ">" | "≥" | "≠") union }
-    union    = ratio { ("∪" | "∩" | "∖") ratio }
+    answer   = item { ("," | ";" | "and" | "or" | "∧" | "∨") item }   a bare list; inequalities with "and" hold together
+    item     = union { ("=" | "≈" | "∈" | "<" | "≤" | ">" | "≥" | "≠" | kept relation) union }   or tokens as written
+    union    = ratio { ("∪" | "∩" | "∖" | kept operator) ratio }
     ratio    = sum { ":" sum }
     sum      = ["+" | "-" | "±" | "∓"] product { ("+" | "-" | "±" | "∓") product }
     product  = power { ("*" | "/" | nothing) power }
-    power    = atom { "!" | "°" | "%" | "'" } ["^" argument]
+    power    = atom { "!" | "!!" | "°" | "%" | "'" } ["^" argument]
+
+An item with a command that is not known is no expression: its tokens are kept as they are written.
 
 Known limits: ``1/2x`` is (1/2)x; ``log`` is to base 10; a function name without brackets takes the factors up to the
-next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); the only arithmetic with a matrix is to multiply or
-divide it by a number; integrals, limits and derivatives are compared as text.
+next operator or function (``\sin 2x \cos x`` is sin(2x) cos x); matrices are added, transposed and
+scaled, but not multiplied; integrals, limits and derivatives are compared as text.
 """
 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.names import names_a_quantity
+from east_ray.answers.symbolic.cleaning import clean
+from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
+from east_ray.answers.symbolic.literals import derivative_name, in_base
+from east_ray.answers.symbolic.names import is_function, is_plain_name, names_a_quantity
 from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
-from east_ray.answers.symbolic.tokens import AND, MAX_DIGITS, SHORT_UNITS, NotMathematicsError, Token, clean, tokenize
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, Text, is_constant, is_literal
+from east_ray.answers.symbolic.quantities import without_quantity
+from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
+from east_ray.answers.symbolic.tokenizing import tokenize
+from east_ray.answers.symbolic.tokens import (
+    AND,
+    MAX_DIGITS,
+    NotMathematicsError,
+    Token,
+)
+from east_ray.answers.symbolic.tree import (
+    Apply,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_constant,
+    is_literal,
+    num_nested_series,
+    substitute,
+    variables,
+)
+from east_ray.answers.symbolic.units import SCALE_LETTERS, end_of_unit
 
 MAX_CHARS = 2000  # longer answers are not read as mathematics; the longest reference answer of MATH has 159
 MAX_DEPTH = 40  # of nested brackets, fractions, roots; each level takes about eight Python frames
 
 
-_RELATIONS = frozenset("=≈∈<≤>≥≠")
-_SEPARATORS = frozenset((",", ";", "\\\\", AND))
+_RELATIONS = frozenset("=≈∈<≤>≥≠") | KEPT_RELATIONS
+_LOGIC = frozenset("∧∨")
+_SEPARATORS = frozenset((",", ";", "\\\\", AND, *_LOGIC))
 _INEQUALITIES = frozenset("<≤>≥≠")
-_UNIT_MARKS = frozenset("./-'\"()")
-#: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
-_NO_UNIT_NAMES = "plus minus divided multiplied choose remainder factorial half halves tenths hundredths"
-_NO_UNITS = frozenset(_NO_UNIT_NAMES.split())
-_NO_UNITS_FIRST = frozenset(("squared", "cubed"))
-_NO_UNITS_BEFORE_MORE = frozenset(["times", "over", "point", "out", "base", "mod", "and", "or"])
+_LISTS = frozenset(("cases", "dcases", "aligned", "align", "alignedat", "gathered", "gather", "split", "eqnarray"))
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix"))
+_CASE_WORDS = frozenset(("if", "for", "when", "where"))
+_OTHER_CASE_WORDS = frozenset(("otherwise", "else"))
+_OTHERWISE = "otherwise"
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
 _OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
-_CALLABLE = frozenset("fghFGH")  # f(x) is a value of f; x(y) is a product
+_ENVIRONMENTS = _LISTS | _MATRICES | {"array"}
+_CALLABLE = frozenset("fghFGHζσφχψτΓΘΛΞΦΨΩ")  # f(x) is a value of f; x(y) is a product
 
 
 class _Parser:
@@ -53,6 +80,9 @@ class _Parser:
         self.open_bars = 0
         self.open_functions = 0
         self.separators: set[str] = set()  # between the items read last
+        self.unit = ""  # of the item read last
+        self.units: list[str] = []  # of the items read last
+        self.has_opaque = any(token.kind == "opaque" for token in tokens)
 
     # -- tokens
 
@@ -90,6 +120,7 @@ class _Parser:
             items = self.items("")
             if not items:
                 raise NotMathematicsError("nothing")
+            items = _with_units(items, self.units)
             together = self.separators == {AND} and all(map(_is_condition, items))
             node = items[0] if len(items) == 1 else Apply("all" if together else "list", tuple(items))
         return node
@@ -106,34 +137,53 @@ class _Parser:
 
     def set_builder(self, closers: str) -> Node:
         """The conditions of a set, which hold together."""
+        letter = self.tokens[self.position].text
         while self.mark() not in ("|", ":"):
             self.position += 1
         self.position += 1
         bars, self.open_bars = self.open_bars, 0
         conditions = self.items(closers)
         self.open_bars = bars
-        if not conditions or not all(map(_is_condition, conditions)):
+        of_letter = all(variables(condition) == {letter} for condition in conditions)
+        if not conditions or not of_letter or not all(map(_is_condition, conditions)):
             raise NotMathematicsError("a set by other conditions than inequalities")
         return conditions[0] if len(conditions) == 1 else Apply("all", tuple(conditions))
 
     def items(self, closers: str) -> list[Node]:
         """Items up to the end or to one of `closers`, which is not consumed. Empty items are dropped."""
         found: list[Node] = []
+        units: list[str] = []
         separators: set[str] = set()
         while True:
             while (separator := self.mark()) in _SEPARATORS:
                 separators.add(str(separator))
                 self.position += 1
             if self.at_end(closers):
-                self.separators = separators
-                return found
+                self.units = units
+                if _LOGIC.isdisjoint(separators):
+                    self.separators = separators
+                    return found
+                return self.logical(found, separators)
+            self.unit = ""
             found.append(self.item())
+            units.append(self.unit)
             if self.mark() not in _SEPARATORS and not self.at_end(closers):
                 raise NotMathematicsError(f"unexpected {self.tokens[self.position].text}")
+
+    def logical(self, items: list[Node], separators: set[str]) -> list[Node]:
+        """Conditions joined by signs of logic are a list, as with words; propositions are one expression."""
+        self.separators = {AND if separator == "∧" else separator for separator in separators}
+        if all(isinstance(item, Relation) or is_constant(item) for item in items):
+            return items
+        if len(separators) > 1 or len(items) < 2:
+            raise NotMathematicsError("signs of logic without brackets")
+        return [Apply(separators.pop(), tuple(items))]
 
     def item(self) -> Node:
         if self.mark() in ("=", "≈"):  # "≈ 8.24"
             self.position += 1
+        if self.has_opaque and (item := self.opaque_item()) is not None:
+            return item
         signs: list[str] = []
         sides: list[Node] = []
         named: list[bool] = []
@@ -147,10 +197,36 @@ class _Parser:
             assert mark is not None
             signs.append(mark)
             self.position += 1
+        if signs and named[0] and not is_constant(sides[-1]) and is_function(sides[0]):
+            named[0] = False  # sin A = c is an equation
         return Relation(tuple(signs), tuple(sides), tuple(named)) if signs else sides[0]
 
+    def opaque_item(self) -> Node | None:
+        """The item that comes next, as written, if it has a command that is not known; only x = is dropped."""
+        start, end, depth = self.position, self.position, 0
+        equals: list[int] = []
+        while end < len(self.tokens):
+            kind, text = self.tokens[end]
+            if kind == "mark" and depth == 0 and (text in _SEPARATORS or text in ")]}⦄⟩"):
+                break
+            depth += (kind == "begin" or (kind == "mark" and text in "([{⦃⟨")) - (
+                kind == "end" or (kind == "mark" and text in ")]}⦄⟩")
+            )
+            if kind == "mark" and depth == 0 and text in _RELATIONS:
+                equals.append(end)
+            end += 1
+        if not any(token.kind == "opaque" for token in self.tokens[start:end]):
+            return None
+        if len(equals) == 1 and self.tokens[equals[0]].text == "=" and is_plain_name(self.tokens[start : equals[0]]):
+            start = equals[0] + 1
+        self.position = end
+        return as_written(self.tokens[start:end])
+
     def union(self) -> Node:
+        start = self.position
         node = self.ratio()
+        if self.mark() in KEPT_OPERATORS:
+            return self.kept_operation(node, start)
         num_operators = 0
         while (mark := self.mark()) in ("∪", "∩", "∖"):
             self.position += 1
@@ -159,6 +235,32 @@ class _Parser:
                 raise NotMathematicsError("too many sets")
             node = Apply(str(mark), (node, self.ratio()))
         return node
+
+    def kept_operation(self, node: Node, start: int) -> Node:
+        """Operators that are not computed. How strongly they bind is not known: sums beside them need brackets."""
+        operator = str(self.mark())
+        for _ in range(MAX_DEPTH):
+            if self.has_sum(start):
+                raise NotMathematicsError(f"a sum beside {operator}")
+            if not self.take(operator):
+                break
+            start = self.position
+            right = self.ratio()
+            by_number = operator == "×" and (is_constant(node) or is_constant(right))
+            node = Apply("*", (node, right)) if by_number else Apply("call", (Symbol(operator), node, right))
+        if self.mark() in KEPT_OPERATORS or self.mark() in ("∪", "∩", "∖"):
+            raise NotMathematicsError("operators without brackets")
+        return node
+
+    def has_sum(self, start: int) -> bool:
+        """Whether a sum outside brackets was read since `start`."""
+        depth = 0
+        for kind, text in self.tokens[start : self.position]:
+            if kind == "mark":
+                depth += (text in _OPENERS and text not in ("√", "∑", "∏", "frac", "binom")) - (text in ")]}⦄⟩⌋⌉")
+                if depth == 0 and text in "+-±∓:":
+                    return True
+        return False
 
     def ratio(self) -> Node:
         terms = [self.sum()]
@@ -205,6 +307,8 @@ class _Parser:
                 if num_divisions > MAX_DEPTH:
                     raise NotMathematicsError("too many divisions")
                 factors = [Apply("/", (_product_of(factors), self.signed_power()))]
+            elif self.take("mod"):
+                factors = [Apply("mod", (_product_of(factors), self.signed_power()))]
             elif self.starts_factor(factors[-1] if len(factors) == 1 else _product_of(factors)):
                 self.juxtaposed(factors)
             else:
@@ -214,15 +318,23 @@ class _Parser:
         """Append a factor that has no sign before it. 2\\frac12 is a mixed number."""
         before = self.tokens[self.position - 1]
         follows_literal = before.kind == "number" and isinstance(factors[-1], Number)
-        texts = [token.text for token in self.tokens[self.position : self.position + 3]]
-        is_fraction = self.mark() == "frac" or (texts[:1] == ["{"] and texts[2:] == ["over"])
+        is_fraction = self.at_fraction()
         factor = self.power()
-        if follows_literal and isinstance(factor, Number):
+        follows_letter = before.kind == "letter" and before.text.isascii()
+        if (follows_literal or follows_letter) and isinstance(factor, Number):
             raise NotMathematicsError("two numbers in a row")
         if follows_literal and is_fraction and before.text.isdecimal() and _is_literal_fraction(factor):
             factors[-1] = Apply("+", (factors[-1], factor))
         else:
             factors.append(factor)
+
+    def at_fraction(self) -> bool:
+        r"""Whether ``\frac12``, ``{\frac12}`` or ``{1 \over 2}`` comes next."""
+        start = self.position
+        while start < len(self.tokens) and self.tokens[start] == ("mark", "{"):
+            start += 1
+        texts = [token.text for token in self.tokens[start : start + 2]]
+        return texts[:1] == ["frac"] or (start > self.position and texts[1:] == ["over"])
 
     def signed_power(self) -> Node:
         if self.take("-"):
@@ -234,10 +346,10 @@ class _Parser:
         if self.position >= len(self.tokens):
             return False
         kind, text = self.tokens[self.position]
-        if kind in ("word", "text"):
-            return kind == "word" and not self.at_unit(left)
+        if kind in ("word", "text", "letter"):
+            return kind != "text" and self.unit_end(left) is None
         if kind == "mark":
-            return (text in _OPENERS and not self.at_unit(left)) or (text == "|" and not self.open_bars)
+            return (text in _OPENERS and self.unit_end(left) is None) or (text == "|" and not self.open_bars)
         return kind != "end"
 
     def power(self) -> Node:
@@ -254,26 +366,36 @@ class _Parser:
                 self.position += 1
                 node = self.exponentiation(node)
             elif mark == "!":
-                self.position += 1
-                node = Apply("!", (node,))
+                node = self.factorial(node)
             elif mark == "°":
                 self.position += 1
                 node = self.degrees(node)
             elif mark == "%":
                 self.position += 1
+            elif mark == "_" and isinstance(node, Symbol) and self.tokens[self.position - 1].text == "}":
+                node = self.symbol(node.name)  # {g}_{k}
             elif mark == "_" and isinstance(node, Number) and self.tokens[self.position - 1].text == ")":
                 self.position += 1
-                node = Symbol(f"{node.value} in base {self.script()}")
+                node = Symbol(in_base(str(node.value), self.script()))
             else:
                 self.depth -= 1
                 return node
 
+    def factorial(self, node: Node) -> Node:
+        """n! or n!!, the product of every second number; n!!! is not known."""
+        num_signs = 0
+        while self.take("!"):
+            num_signs += 1
+        if num_signs > 2:
+            raise NotMathematicsError("factorial")
+        return Apply("!" * num_signs, (node,))
+
     def exponentiation(self, base: Node) -> Node:
         after = [token.text for token in self.tokens[self.position : self.position + 3]]
-        if after[:1] in (["\\circ"], ["°"]):
+        if after[:1] in (["∘"], ["°"]):
             self.position += 1
             return self.degrees(base)
-        if after in (["{", "\\circ", "}"], ["{", "°", "}"]):
+        if after in (["{", "∘", "}"], ["{", "°", "}"]):
             self.position += 3
             return self.degrees(base)
         if self.take("-"):
@@ -285,6 +407,8 @@ class _Parser:
             if self.depth > MAX_DEPTH:
                 raise NotMathematicsError("nested too deeply")
             exponent = self.exponentiation(exponent)
+        if isinstance(base, Symbol) and base.name in _CALLABLE and self.take("("):  # f^{-1}(x)
+            return self.call(f"{base.name}^{exponent}")
         return Apply("^", (base, exponent))
 
     def degrees(self, node: Node) -> Node:
@@ -313,7 +437,7 @@ class _Parser:
         self.position += 1
         reader = {
             "number": self.number,
-            "clock": Symbol,
+            "literal": Symbol,
             "letter": self.symbol,
             "word": _letters_of,
             "text": self.label,
@@ -335,6 +459,8 @@ class _Parser:
         match mark:
             case "(" | "[" | "{" | "⦃" | "⟨":
                 return self.bracket(mark)
+            case "frac" if (derivative := self.derivative()) is not None:
+                return derivative
             case "frac" | "binom":
                 self.depth += 1  # fractions in fractions nest without brackets
                 if self.depth > MAX_DEPTH:
@@ -351,12 +477,28 @@ class _Parser:
                 return self.series(mark)
         raise NotMathematicsError(f"unexpected {mark}")
 
+    def derivative(self) -> Symbol | None:
+        r"""``\frac{dy}{dx}`` is a name, not a quotient. The operator ``\frac{d}{dx}`` is not known."""
+        start = self.position
+        groups: list[list[str]] = []
+        for _ in range(2):
+            if [token.text for token in self.tokens[self.position : self.position + 2]] == ["{", "d"]:
+                groups.append(self.script_tokens())
+        if len(groups) < 2 or not groups[1][1:2] or not groups[1][1].isalpha():
+            self.position = start
+            return None
+        if not groups[0][-1].isalpha() or len(groups[0]) == 1:
+            raise NotMathematicsError("derivative")
+        return Symbol(derivative_name(*map("".join, groups)))
+
     def number(self, text: str) -> Node:
         text = text.rstrip(".")
+        if text.isdecimal() and len(text) <= MAX_DIGITS and self.mark() != "_":
+            return Number(Fraction(int(text) * self.scale()))
         if len(text) > MAX_DIGITS or abs(int(re.split("[eE]", text + "e0")[1])) > MAX_DIGITS:
             raise NotMathematicsError("number too long")
         if re.fullmatch(r"[\d.]+", text) and self.take("_"):
-            return Symbol(f"{int(text) if text.isdecimal() else text} in base {self.script()}")
+            return Symbol(in_base(text, self.script()))
         scale = self.scale()
         mantissa, _, exponent = text.lower().partition("e")
         places = len(mantissa.partition(".")[2]) - int(exponent or 0)
@@ -364,8 +506,11 @@ class _Parser:
 
     def scale(self) -> int:
         """The factor of a word such as million, if such a word comes next, else 1."""
-        if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text"):
+        if self.position >= len(self.tokens) or self.tokens[self.position].kind not in ("word", "text", "letter"):
             return 1
+        if (factor := SCALE_LETTERS.get(self.tokens[self.position].text, 1)) > 1:
+            self.position += 1
+            return factor
         first, _, rest = self.tokens[self.position].text.strip().partition(" ")
         factor = SCALES.get(first.casefold(), 1)
         if factor > 1 and rest:  # 3 \text{ million dollars}
@@ -378,15 +523,39 @@ class _Parser:
         while (mark := self.mark()) in ("_", "'"):
             self.position += 1
             name += "'" if mark == "'" else "_" + self.script()
-        if name in _CALLABLE and self.mark() == "(":
-            self.position += 1
-            arguments = self.items(")")
-            self.expect(")")
-            return Apply("call", (Symbol(name), *arguments))
+        if name in FIGURES:
+            name += self.corners()
+        if name.rstrip("'") in _CALLABLE and self.take("("):
+            return self.call(name)
+        if name == "¬":
+            return Apply("call", (Symbol(name), self.power()))
         return Symbol(name)
+
+    def call(self, name: str) -> Node:
+        """A value of an unknown function, after the opening bracket."""
+        arguments = self.items(")")
+        self.expect(")")
+        return Apply("call", (Symbol(name), *arguments))
+
+    def corners(self) -> str:
+        """The letters of a figure, in order: ABC in the angle ABC."""
+        letters = ""
+        in_braces = self.take("{")
+        while self.position < len(self.tokens) and self.tokens[self.position].kind in ("letter", "word"):
+            letters += self.tokens[self.position].text
+            self.position += 1
+            while self.mark() in ("_", "'"):
+                self.position += 1
+                letters += "'" if self.tokens[self.position - 1].text == "'" else f"_{self.script()}"
+        if in_braces:
+            self.expect("}")
+        return letters
 
     def script(self) -> str:
         """A subscript or a unit's exponent as text: the tokens of the next group, or the next token."""
+        return "".join(self.script_tokens())
+
+    def script_tokens(self) -> list[str]:
         parts: list[str] = []
         depth = 0
         while self.position < len(self.tokens):
@@ -396,7 +565,7 @@ class _Parser:
             if text not in "{}":
                 parts.append(text)
             if depth <= 0:
-                return "".join(parts)
+                return parts
         raise NotMathematicsError("subscript without an end")
 
     def function(self, name: str) -> Node:
@@ -404,6 +573,8 @@ class _Parser:
         exponent: Node | None = None
         while self.mark() in ("_", "^"):
             if self.take("_"):
+                if not name.startswith("l"):
+                    raise NotMathematicsError(f"{name} with a subscript")
                 base = self.argument(whole_number=True)
             elif self.take("^"):
                 exponent = Apply("-", (self.argument(),)) if self.take("-") else self.argument(whole_number=True)
@@ -427,7 +598,7 @@ class _Parser:
 
     def root(self) -> Node:
         degree: Node = Number(Fraction(2))
-        if self.take("["):
+        if self.take("[") and not self.take("]"):
             degree = self.sum()
             self.expect("]")
         return Apply("^", (self.argument(whole_number=True), Apply("/", (Number(Fraction(1)), degree))))
@@ -442,7 +613,9 @@ class _Parser:
         upper = self.argument(whole_number=True)
         if not (isinstance(lower, Relation) and lower.signs == ("=",) and isinstance(lower.sides[0], Symbol)):
             raise NotMathematicsError("series without a running index")
-        return Apply(operator, (lower.sides[0], lower.sides[1], upper, self.product()))
+        body = self.product()
+        index = Symbol(f"index {num_nested_series(body)}")  # the letter of the index does not matter
+        return Apply(operator, (index, lower.sides[1], upper, substitute(body, lower.sides[0], index)))
 
     def bracket(self, opening: str) -> Node:
         if opening in "⦃{" and self.at_set_builder():
@@ -476,61 +649,105 @@ class _Parser:
                 self.position += 1
                 if cells:
                     rows.append(Apply("row", tuple(cells)))
-                if name in ("cases", "aligned", "align", "gathered"):
-                    return Apply("list", tuple(cell for row in rows for cell in row.arguments))
-                return Apply("determinant" if name == "vmatrix" else "matrix", tuple(rows))
+                return _environment_of(name, rows)
             if self.take("\\\\"):
                 if cells:
                     rows.append(Apply("row", tuple(cells)))
                 cells = []
             elif not self.take("&"):
-                cells.append(self.item())
-                if self.mark() == ",":
-                    self.position += 1
+                cells.append(self.cell(name))
+                self.take(",", ";")
         raise NotMathematicsError("environment without an end")
+
+    def cell(self, name: str) -> Node:
+        """An item of an environment. In cases, a condition in words, such as "n is even", is text."""
+        start, depth = self.position, self.depth
+        try:
+            node = self.item_of_cell()
+            if (
+                name in _MATRICES
+                or self.at_end("&,;")
+                or self.mark() == "\\\\"
+                or self.tokens[self.position].kind == "end"
+            ):
+                return node
+        except NotMathematicsError:
+            if name in _MATRICES:
+                raise
+        self.position, self.depth, self.open_bars, self.open_functions = start, depth, 0, 0
+        while not (self.at_end("&") or self.mark() == "\\\\" or self.tokens[self.position].kind in ("begin", "end")):
+            self.position += 1
+        if self.position in (start, len(self.tokens)) or self.tokens[self.position].kind == "begin":
+            raise NotMathematicsError("unfinished cell")
+        words = " ".join(token.text.strip() for token in self.tokens[start : self.position])
+        return Text(words.casefold().strip(" ,.").removeprefix("if "))
+
+    def item_of_cell(self) -> Node:
+        r"""``\text{if } x > 0`` is x > 0, and ``\text{otherwise}`` stays text."""
+        said = ""
+        while self.position < len(self.tokens) and self.tokens[self.position].kind in ("word", "text", "letter"):
+            word = self.tokens[self.position].text.strip(" ,.:").casefold()
+            ahead = "".join(token.text for token in self.tokens[self.position : self.position + 2])
+            if word in _CASE_WORDS:
+                self.position += 1
+            elif ahead == "if":
+                self.position += 2
+            elif word in _OTHER_CASE_WORDS:
+                self.position += 1
+                said = _OTHERWISE
+            else:
+                break
+        if said and self.mark() in (",", "&", "\\\\", None):
+            return Text(said)
+        items = [self.item()]
+        while self.mark() == AND:
+            self.position += 1
+            items.append(self.item())
+        return items[0] if len(items) == 1 else Apply("all", tuple(items))
 
     # -- units
 
-    def at_unit(self, left: Node) -> bool:
-        """Whether a unit comes next. Units stand only after constants, as in 10weeks, 10 cm, 10 \\text{ m}."""
-        if self.position >= len(self.tokens) or not (is_constant(left) or is_literal(left)):
-            return False
-        kind, text = self.tokens[self.position]
-        if kind == "word" and text not in SHORT_UNITS and len(text) <= 3:
-            return False
-        return (kind in ("text", "word") or self.at_unit_fraction()) and self.unit_end() is not None
-
-    def at_unit_fraction(self) -> bool:
-        r"""Whether ``\frac{\text{km}}{\text{h}}`` comes next."""
-        ahead = self.tokens[self.position : self.position + 7]
-        marks = [token.text for token in ahead if token.kind == "mark"]
-        return marks == ["frac", "{", "}", "{", "}"] and all(ahead[i].kind in ("text", "word") for i in (2, 5))
-
-    def unit_end(self) -> int | None:
-        """The end of the unit that comes next: 10 cm^2, 42 square metres of grass. None: no unit, as in 3 out of 5."""
-        start, self.position = self.position, self.position + 7 if self.at_unit_fraction() else self.position
-        words: list[str] = []
-        while self.position < len(self.tokens):
-            kind, text = self.tokens[self.position]
-            if kind == "mark" and (text in _RELATIONS or text in _SEPARATORS or text in ")]⦄}⟩&:"):
-                break
-            if self.take("^"):
-                self.script()
-                continue
-            if kind not in ("word", "text", "letter") and not (kind == "mark" and text in _UNIT_MARKS):
-                self.position = start
-                return None
-            words += re.findall(r"\w+", text.casefold())
-            self.position += 1
-        end, self.position = self.position, start
-        if any(word in _NO_UNITS or word.isdecimal() for word in words) or _NO_UNITS_FIRST.intersection(words[:1]):
+    def unit_end(self, left: Node) -> int | None:
+        """The end of the unit that comes next. Units stand only after constants: 10weeks, 10 \\text{ m}."""
+        if not (is_constant(left) or is_literal(left)):
             return None
-        return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else end
+        return end_of_unit(self.tokens, self.position)
 
     def skip_unit(self, left: Node) -> None:
         """Move to the end of the unit, if one comes next."""
-        if self.at_unit(left):
-            self.position = self.unit_end() or self.position
+        if (end := self.unit_end(left)) is not None:
+            self.unit = " ".join(token.text for token in self.tokens[self.position : end]).casefold().strip()
+            self.position = end
+
+
+def _with_units(items: list[Node], units: Sequence[str]) -> list[Node]:
+    """Numbers of several kinds of things are like the values of several unknowns: 5 boys, 3 girls."""
+    kinds = {unit.removesuffix("s") for unit in units}
+    if len(kinds) < 2 or "" in kinds or len(units) != len(items) or not all(map(is_constant, items)):
+        return items
+    names = [Text(unit.removesuffix("s")) for unit in units]
+    return [Relation(("=",), (name, item), (True, False)) for name, item in zip(names, items, strict=True)]
+
+
+def _environment_of(name: str, rows: Sequence[Apply]) -> Node:
+    """A matrix, a list of lines, or the cases of a function: values with their conditions, in any order."""
+    if name == "vmatrix":
+        return Apply("determinant", tuple(rows))
+    if name not in _ENVIRONMENTS:
+        raise NotMathematicsError(f"environment {name}")
+    if rows and all(len(row.arguments) == 2 and _is_case(row) for row in rows) and name not in _MATRICES:
+        return Apply("cases", tuple(rows))
+    lines = tuple(cell for row in rows for cell in row.arguments)
+    if name in _LISTS or (name not in _MATRICES and lines and all(isinstance(line, Relation) for line in lines)):
+        return lines[0] if len(lines) == 1 else Apply("list", lines)
+    return Apply("matrix", tuple(rows))
+
+
+def _is_case(row: Apply) -> bool:
+    value, condition = row.arguments
+    if isinstance(condition, Apply) and condition.operator == "all":
+        return True
+    return not isinstance(value, Relation | Text) and isinstance(condition, Relation | Text)
 
 
 def _is_condition(node: Node) -> bool:
@@ -556,20 +773,35 @@ def parse(answer: str) -> Node:
 
     >>> parse("1/2") == parse(r"\frac{1}{2}")
     True
-    >>> parse(r"\text{No solution.}")
-    Text(words='no solution')
+    >>> parse(r"\text{Acute triangle.}")
+    Text(words='acute triangle')
     """
     text = clean(answer)
-    if len(text) > MAX_CHARS:
-        return Text(text)
+    return Text(text) if len(text) > MAX_CHARS else _read(without_label(text))
+
+
+def _read(text: str, is_said: bool = False) -> Node:
+    """The tree of a cleaned answer. `is_said`: it is what a sentence says, so that it is no sentence itself."""
+    text = set_in_words(without_remarks(text))
+    text = without_quantity(text) if "=" in text else text
+    if (letter := choice(text)) is not None:
+        return letter
     try:
         tokens = tokenize(text)
     except NotMathematicsError:
         return prose(text)
-    node = choice(text) or (prose(text) if is_prose(tokens) else quantity_of_several_units(tokens))
-    if node is not None:
-        return node
+    if is_prose(tokens):
+        return (None if is_said else _said(text)) or prose(text)
     try:
-        return _Parser(tokens).answer()
+        return quantity_of_several_units(tokens) or _Parser(tokens).answer()
     except NotMathematicsError:
-        return as_written(tokens)
+        return (None if is_said else _said(text)) or as_written(tokens)
+
+
+def _said(text: str) -> Node | None:
+    """The tree of the value that a sentence states: what follows its verb, if that is mathematics or the answer."""
+    for value, is_answer in values_said(text):
+        node = _read(clean(value), is_said=True)
+        if is_answer or not isinstance(node, Text):
+            return node
+    return None

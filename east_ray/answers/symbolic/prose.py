@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from east_ray.answers.symbolic.tokens import AND, IGNORED, TEXT_COMMANDS, Token, value_of_each_name
-from east_ray.answers.symbolic.tree import Node, Number, Symbol, Text
+from east_ray.answers.symbolic.commands import IGNORED, TEXT_COMMANDS, value_of_each_name
+from east_ray.answers.symbolic.tokens import AND, Token
+from east_ray.answers.symbolic.tree import Apply, Node, Number, Symbol, Text
 
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _BELOW_TWENTY = """
@@ -19,12 +20,27 @@ _NUMBER_WORDS = {word: value for value, word in enumerate(_BELOW_TWENTY.split())
 _MAX_NUMBER_WORDS = 12
 
 _COMMAND_NAME = re.compile(r"\\([A-Za-z]+)")
-_BETWEEN_WORDS = re.compile(r"[^\w+*/=<>^|-]+")
+_BETWEEN_WORDS = re.compile(r"(?:[\s.,;:?'\"(){}$\\&~`_#“”‘’«»，。；：？！（）]|(?<=[a-z]{2})!)+")
 _PUNCTUATION = frozenset((*",;'.?!-()\"", AND))
 _CHOICE = re.compile(r"\(?([A-Ea-e])\)")
+_TEXT_OPENING = r"(?:\\(?:text\w*|mathrm|mathbf|mbox)\s*\{\s*)?"
+_END_OF_LABEL = r"(?:\s|~|\\[ ,;:]|\\q?quad\b|\}|(?=\\text))\s*"
+_CHOICE_WITH_TEXT = re.compile(
+    rf"{_TEXT_OPENING}(?:[Oo]ption |[Cc]hoice )?"
+    rf"(?:\(([A-J])\)[:.]?{_END_OF_LABEL}|([A-J])\)\.?{_END_OF_LABEL}|([A-E])[.:]{_END_OF_LABEL})+"
+    r"(?P<text>(?![-+*/=<>^_|&!]\s|[=<>^_|&]|\\(?:cup|cap|cdot|times|in|leq?|geq?|to|subset)\b|[A-Z]\s*[=:)]).+)",
+    re.DOTALL,
+)
+_ANOTHER_LABEL = re.compile(r"(?<![A-Za-z])\(?[A-J]\)|(?<![A-Za-z0-9])[A-J][.:]\s")
 _HEDGES = re.compile(r"(?:approximately|about|around|nearly|exactly|roughly|answer|total|option|choice) (?=\S+$)")
-_SAID_OTHERWISE = {"dne": "does not exist", "no solutions": "no solution", "no real solutions": "no real solution"}
-_ALL_REALS = frozenset(("all real numbers", "all reals", "all real x", "the set of all real numbers", "real numbers"))
+_BETWEEN_ITEMS = re.compile(r"[,;]|\b(?:and|or)\b")
+_SAID_OTHERWISE = {"dne": "does not exist"}
+_NO_SOLUTION = re.compile(
+    r"(?:there (?:is|are|exists?) |(?:it )?(?:has|have) )?no (?:real |valid )?(?:solution|root)s?(?: exists?)?"
+    r"|(?:the )?empty set|(?:real )?solutions? (?:does|do) not exist"
+    r"|无解|無解|해가 없다|해 없음|нет решений|решений нет|sin solución|keine lösung"
+)
+_ALL_REALS = frozenset(("real numbers", "every real number", "for all real x"))
 _PLAIN_NUMBER = re.compile(r"\d{1,30}(?:[./]\d{1,30})?\.?", re.ASCII)
 _UNIT_SERIES = (
     ("week", "day", "hour", "minute", "second"),
@@ -77,8 +93,17 @@ def words_of(text: str) -> str:
 
 
 def prose(text: str) -> Node:
-    """The number that the words name, or the set of all reals, or else the words."""
+    """The number that the words name, a known set, a list of words, or else the words."""
+    node = _phrase(text)
+    if isinstance(node, Text) and len(parts := [part for part in _BETWEEN_ITEMS.split(text) if words_of(part)]) > 1:
+        return Apply("list", tuple(map(_phrase, parts)))
+    return node
+
+
+def _phrase(text: str) -> Node:
     words = _HEDGES.sub("", words_of(text))
+    if _NO_SOLUTION.fullmatch(words):
+        return Symbol("∅")
     if words in _ALL_REALS:
         return Symbol("ℝ")
     if re.fullmatch(r"[0-9]{1,18}", words):
@@ -89,9 +114,25 @@ def prose(text: str) -> Node:
 
 
 def choice(text: str) -> Node | None:
-    """The letter of the choice in (A) or A), else None."""
-    match = _CHOICE.fullmatch(text)
-    return Text(match[1].casefold()) if match else None
+    """The letter of the choice in (A), A) or "C. x = 42", else None."""
+    if match := _CHOICE.fullmatch(text):
+        return Text(match[1].casefold())
+    if match := _choice_with_text(text):
+        return Text(next(letter for letter in match.groups() if letter).casefold())
+    return None
+
+
+def text_of_choice(text: str) -> str | None:
+    """What stands after the letter of a choice, as 12 in (B) 12. None: no choice, or a letter alone."""
+    match = _choice_with_text(text)
+    return match["text"] if match else None
+
+
+def _choice_with_text(text: str) -> re.Match[str] | None:
+    if "." not in text and ":" not in text and ")" not in text:
+        return None
+    match = _CHOICE_WITH_TEXT.fullmatch(text)
+    return None if match is None or _ANOTHER_LABEL.search(match["text"]) else match
 
 
 def is_english(token: Token) -> bool:
@@ -106,9 +147,9 @@ def is_prose(tokens: Sequence[Token]) -> bool:
     if not any(is_english(token) for token in tokens):
         return "".join(token.text for token in tokens).lower() == "no"
     computes = any(
-        kind in ("number", "clock", "function", "begin")
+        kind in ("number", "literal", "function", "begin", "opaque")
         or (kind == "mark" and text not in _PUNCTUATION)
-        or (kind == "letter" and text in "π∞")
+        or (kind == "letter" and text in "π∞∠△□")
         for kind, text in tokens
     )
     if not computes:
@@ -144,4 +185,10 @@ def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
 
 def as_written(tokens: Sequence[Token]) -> Text:
     """The tokens of mathematics that cannot be read or computed. Spacing and the kind of \\frac do not matter."""
-    return Text(" ".join("," if token.text == AND else token.text for token in tokens).casefold())
+    return Text(" ".join(map(_as_written, tokens)))
+
+
+def _as_written(token: Token) -> str:
+    if token.text == AND:
+        return ","
+    return token.text.casefold() if token.kind in ("text", "word") else token.text

@@ -7,8 +7,35 @@ parser. Each character is read a bounded number of times.
 import re
 import unicodedata
 from fractions import Fraction
-from math import gcd
 from typing import NamedTuple
+
+from east_ray.answers.symbolic.cleaning import closing_brace
+from east_ray.answers.symbolic.commands import (
+    ACCENTS,
+    BLACKBOARD,
+    FUNCTIONS,
+    IGNORED,
+    LETTERS,
+    MARKS,
+    PLAIN_WORDS,
+    SEGMENT_LINES,
+    SHORT_UNITS,
+    SIGN_OF_CHARACTER,
+    TEXT_COMMAND_NAMES,
+    TEXT_COMMANDS,
+    TYPE_MARKS,
+)
+from east_ray.answers.symbolic.literals import (
+    BROKEN_PREFIX,
+    CLOCK,
+    DATE,
+    HOUR,
+    PREFIXED,
+    derivative_name,
+    in_base,
+    repeating_decimal,
+    time_of_day,
+)
 
 MAX_DIGITS = 1000  # of one number
 
@@ -20,216 +47,107 @@ class NotMathematicsError(ValueError):
 class Token(NamedTuple):
     """A piece of an answer: its kind, and its text in a uniform spelling."""
 
-    kind: str  # number | clock | letter | word | text | function | begin | end | mark
+    kind: str  # number | literal | letter | word | text | function | begin | end | mark | opaque
     text: str
-
-
-# ---------------------------------------------------------------------------------------------------------- cleaning
-
-_FULL_WIDTH = {0xFF01 + offset: chr(0x21 + offset) for offset in range(94)}
-_SPACES = "\u00a0\u2009\u202f\u3000"
-_UNICODE = (
-    _FULL_WIDTH
-    | {ord("∛"): r"\sqrt[3]", ord("∜"): r"\sqrt[4]"}
-    | str.maketrans("−–—‐‑×·⋅∗÷∕⁄′’º⩽⩾、。∣" + _SPACES, "-----****///''°≤≥,.|" + " " * len(_SPACES), "€£¥￥₹")
-)
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
-_VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
-_INVISIBLE_CATEGORY = "Cf"  # zero-width spaces, direction marks
-
-_GROUPED_DIGITS = re.compile(r"(?<=\d) ?(?:\{ ?, ?\}(?: ?\\!)?|,? ?\\!|\\[,;: ]|~) ?(?=\d{3}(?!\d))")
-_DELIMITERS = re.compile(r"\\\$|\$|\\[()]|\\\[(?!\d+(?:pt|em|ex))|(?<!\\)\\\]")
-_DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z])")
-_BACKSLASHES = re.compile(r"\\+")
-_WRAPPER = re.compile(r"(?:\\(?:boxed|fbox|framebox)\s*)?\{")
-_ROW_SPACING = re.compile(r"(\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]")
-_CURRENCY_CODE = re.compile(r"^(?:USD|US(?=\s*\\?\$)|EUR|GBP|Rs\.?)\s*(?=\\?\$?\s*\d)")
-_LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
-_MARKUP = ' \t\r\n\f\v*_`"“”'
-
-
-def _latex_fraction(character: re.Match[str]) -> str:
-    numerator, _, denominator = unicodedata.normalize("NFKC", character[0]).partition("⁄")
-    return rf"\frac{{{numerator}}}{{{denominator}}}"
-
-
-def _plain_unicode(text: str) -> str:
-    text = "".join(c for c in text if unicodedata.category(c) != _INVISIBLE_CATEGORY).translate(_UNICODE)
-    text = _VULGAR_FRACTION.sub(_latex_fraction, text)
-    text = re.sub("[⁰¹²³⁴-⁹⁺⁻ⁿ]+", lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
-    return re.sub("[₀-₉ₙ]+", lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
-
-
-def clean(answer: str) -> str:
-    """The answer without math delimiters, currency signs, digit grouping and punctuation at its edges."""
-    text = answer if answer.isascii() else _plain_unicode(answer)
-    if text[:1] in "UERG":
-        text = _CURRENCY_CODE.sub("", text)
-    if "10" in text:
-        text = _LETTER_TIMES.sub("*", text)
-    if "\\" in text or "$" in text:
-        text = _ROW_SPACING.sub(r"\1 ", text)
-        # Text that was escaped twice has only doubled backslashes. Otherwise, two before a letter may end a matrix row.
-        if all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(text)):
-            text = text.replace(r"\\", "\\")
-        elif r"\begin" not in text:
-            text = _DOUBLED_BACKSLASH.sub(r"\\", text)
-        text = _DELIMITERS.sub(" ", text)
-    if "\\" in text or "~" in text or "{" in text:
-        text = _GROUPED_DIGITS.sub("", text).replace("\\!", "").replace("{}^", "^")
-    text = _trimmed(text)
-    wrapper = _WRAPPER.match(text)
-    if wrapper and _closing_brace(text, wrapper.end() - 1) == len(text) - 1:
-        text = _trimmed(text[wrapper.end() : -1])
-    return text
-
-
-def _trimmed(text: str) -> str:
-    text = text.lstrip(_MARKUP).rstrip(_MARKUP + ".,;:")
-    while text.endswith("\\"):
-        text = text[:-1].rstrip(" .,;")
-    return text
 
 
 # -------------------------------------------------------------------------------------------------------- tokenizing
 
-AND = "∧"  # separates items as a comma does, but inequalities joined by it hold together
+AND = "and"  # separates items as a comma does, but inequalities joined by it hold together
 
 
-def value_of_each_name(groups: str) -> dict[str, str]:
-    """A table from text: each group, up to a semicolon, is a value and the names that stand for it."""
-    split = (group.split() for group in groups.split(";"))
-    return {name: value for value, *names in split for name in names}
-
-
-_MARKS = value_of_each_name(
-    r"""
-    * cdot times ast;  / div;  ± pm;  ∓ mp;  ≤ le leq leqslant;  ≥ ge geq geqslant;  < lt;  > gt;  ≠ ne neq;
-    ≈ approx simeq;  = equiv;  ∈ in;  ∪ cup bigcup;  ∩ cap bigcap;  \\ cr \;  ∖ setminus backslash;  ⦃ { lbrace;
-    ⦄ } rbrace;  ⟨ langle;  ⟩ rangle;  ⌊ lfloor;  ⌋ rfloor;  ⌈ lceil;  ⌉ rceil;  [ lbrack;  ] rbrack;
-    | lvert rvert vert mid | lVert rVert;  : colon;  , quad qquad or lor vee;  ∧ and land wedge;  % %;  ° degree;
-    ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;  choose choose;
-    over over;  → to rightarrow Rightarrow implies;  & &
-    """
-)
-_LETTERS = value_of_each_name(
-    """
-    π pi;  ∞ infty infinity inf oo;  ∅ emptyset varnothing;  θ theta;  φ varphi phi;  α alpha;  β beta;  γ gamma;
-    λ lambda;  μ mu;  σ sigma;  ω omega;  ε epsilon varepsilon;  ρ rho;  δ delta;  ℝ R reals;  … cdots ldots dots
-    """
-)
-_FUNCTION_NAMES = """
-    sin cos tan sec csc cot cis sinh cosh tanh arcsin arccos arctan asin acos atan ln log lg exp max min gcd lcm abs
-    floor ceil
-"""
-FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_LAYOUT_COMMANDS = """
-    left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle limits
-    nolimits boxed fbox framebox mathbf mathcal mathit mathsf boldsymbol bm vec overrightarrow hat widehat
-    underline bf rm it Large large normalsize ensuremath hfill , ; : ! > /
-"""
-IGNORED = frozenset((*_LAYOUT_COMMANDS.split(), " ", "\n", "\t"))
-_TEXT_COMMAND_NAMES = "text textbf textrm textit textnormal textsf texttt textup emph mbox hbox mathrm operatorname"
-TEXT_COMMANDS = frozenset(_TEXT_COMMAND_NAMES.split())
-_PLAIN_WORD_NAMES = "pi infinity inf oo theta alpha beta gamma lambda sqrt and or"
-_PLAIN_WORDS = frozenset(_PLAIN_WORD_NAMES.split())
-_UNIT_NAMES = """
-    Hz USD am bag box boy bus can car cat cc cm cow cu cup dL day deg dm dog egg ft gal gm hat hen hr hrs in jar kg
-    kid km kph lb lbs mL man men mg mi min mins ml mm mph ms nm oz pct pen per pie pig pm rad sec secs sq ton toy
-    usd way yd
-"""
-SHORT_UNITS = frozenset(_UNIT_NAMES.split())
 _TWO_CHARACTER_MARKS = {"<=": "≤", ">=": "≥", "!=": "≠", "**": "^", ":=": "=", "==": "=", "=>": "→", "->": "→"}
 
 _THOUSANDS = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)|\d{1,3}(?: \d{3})+(?! ?\d))(?:\.\d+)?")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _MIXED = re.compile(r"(\d+) +(\d+)/(\d+)(?![\d.])")
 _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?\.?")
-_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?!\d)(?:\s*(?:[ap]\.?(?:m\.?)?)(?![A-Za-z]))?", re.IGNORECASE)
-_COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
+_INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
+_DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
+_COMMAND = re.compile(r"\\(q?quad|[A-Za-z]+|.)", re.DOTALL)  # \quadx is \quad x
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
-_WORD = re.compile(r"[A-Za-z]+")
+_LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
+_WORD = re.compile(f"[{_LATIN}]+")
+_BEFORE_PROPOSITION = frozenset("(∧∨→↔¬")
+_VECTORS = re.compile(r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat|mathbb|nabla)(?![a-z])|[ℕℤℚℝℂ]")
+_MAX_ACCENTS = 8  # in one another
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _FONTS = frozenset(("mathbf", "mathit", "mathsf", "mathcal", "boldsymbol", "bm"))
 _FONT_OF_WORD = re.compile(r"\s*\{[^{}\\]*[A-Za-z]{3}[^{}\\]*\}")
-_NESTED_TEXT = re.compile(rf"\\(?:{_TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
+_NESTED_TEXT = re.compile(rf"\\(?:{TEXT_COMMAND_NAMES.replace(' ', '|')})\s*\{{([^{{}}]*)\}}")
 _VARIABLES = frozenset("iknxyz")  # in 3\text{i}, i is no unit
 _AFTER_DIGITS = frozenset("_0123456789")  # 2\text{A}3_{16}
-_QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*(?:\s*[A-Za-z.]+)*")
+_QUANTITY = re.compile(r"[-+]?\$?\d[\d.,/:]*+[A-Za-z.\s]*")
 _LETTERS_OR_NUMBER = re.compile(
     r"\(?[A-Za-z]{1,2}\)?|\(?[A-Za-z]\)?(?:\s*(?:,\s*and\b|,|and\b|&)\s*\(?[A-Za-z]\)?)+|\(?[-+]?[\d.,/]+\s*%?\)?"
 )
+_UNITS_TOO = frozenset(("min", "sec", "max"))
 _ARGUMENT = re.compile(r"\s*[A-Za-z0-9(\\{^]")  # of a function: 40 min, 12 sec, but 2 sec x
 _BLANKS = re.compile(r"[\s~]+")
 
 
-def _closing_brace(text: str, start: int) -> int:
-    """The index of the brace that closes the brace at `start`, or the length of the text if there is none."""
-    depth = 0
-    for index in range(start, len(text)):
-        if text[index] == "{":
-            depth += 1
-        elif text[index] == "}":
-            depth -= 1
-            if depth == 0:
-                return index
-    return len(text)
-
-
-def _repeating_decimal(whole: str, fixed: str, repeated: str) -> Fraction:
-    """0.1(6) = (16 - 1)/90: the digits to the end of the first period, minus those before it, over 9..90..0."""
-    numerator = int(f"{whole}{fixed}{repeated}") - int(f"{whole}{fixed}" or "0")
-    return Fraction(numerator, (10 ** len(repeated) - 1) * 10 ** len(fixed))
-
-
-class _Tokenizer:
+class Tokenizer:
     """Splits a cleaned answer into tokens."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, num_accents: int = 0) -> None:
         self.text = text
+        self.num_accents = num_accents  # around the text
         self.position = 0
         self.bracket_depth = 0
         self.tokens: list[Token] = []
 
     def run(self) -> list[Token]:
+        """The tokens, in order."""
         while self.position < len(self.text):
             character = self.text[self.position]
-            if character.isspace() or character == "~":
-                self.position = _BLANKS.match(self.text, self.position).end()  # type: ignore[union-attr]
+            if character == "~" and self._negates():
+                self._add("letter", "¬")
+                self.position += 1
+            elif character.isspace() or character == "~":
+                self.position += 1
             elif character.isdecimal() or (
                 character == "." and self.text[self.position + 1 : self.position + 2].isdecimal()
             ):
                 self._number()
             elif character == "\\":
                 self._command()
-            elif character.isascii() and character.isalpha():
+            elif character.isalpha() and _WORD.match(character):
                 self._word()
-            elif character.isalpha() and character != "ℝ":
+            elif (character.isalpha() or unicodedata.category(character)[0] == "M") and character != "ℝ":
                 self._add("letter", character)
                 self.position += 1
             else:
                 self._mark(character)
         return self.tokens
 
+    def _negates(self) -> bool:
+        """Whether ~ stands before a proposition, as in (~p); elsewhere it is a space of LaTeX."""
+        before = self.tokens[-1].text if self.tokens else "("
+        return before in _BEFORE_PROPOSITION and self.text[self.position + 1 : self.position + 2].isalpha()
+
     def _add(self, kind: str, text: str) -> None:
         self.tokens.append(Token(kind, text))
 
     def _number(self) -> None:
         text, position = self.text, self.position
-        if match := _CLOCK.match(text, position):
-            hours, minutes = int(match[1]), int(match[2])
-            # 11:21, a ratio in lowest terms, is read as 11/21; 4:30 and 12:00 are times of day.
-            if minutes == 0 or gcd(hours, minutes) > 1:
-                self._add("clock", f"{hours}:{minutes:02}")
-                self.position = match.end()
-                return
-        if self.bracket_depth == 0 and (match := _THOUSANDS.match(text, position)):
+        match = CLOCK.match(text, position) or HOUR.match(text, position)
+        if match and (time := time_of_day(match)) is not None:
+            self._add("literal", time)
+            self.position = match.end()
+            return
+        if match := DATE.match(text, position):
+            self._add("literal", match[0])
+        elif match := PREFIXED.match(text, position):
+            place, digits = next((place, digits) for place, digits in enumerate(match.groups()) if digits)
+            self._add("literal", in_base(digits, (16, 2, 8)[place]))
+        elif BROKEN_PREFIX.match(text, position):
+            raise NotMathematicsError("digits beyond the base")
+        elif self.bracket_depth == 0 and (match := _THOUSANDS.match(text, position)):
             self._add("number", match[0].replace(",", "").replace(" ", ""))
         elif match := _REPEATING.match(text, position):
             if len(match[0]) > MAX_DIGITS:
                 raise NotMathematicsError("repeating decimal")
-            self._add("number", str(_repeating_decimal(match[1], match[2], match[3] or match[4])))
+            self._add("number", str(repeating_decimal(match[1], match[2], match[3] or match[4])))
         elif match := _MIXED.match(text, position):
             if len(match[0]) > MAX_DIGITS or int(match[3]) == 0:
                 raise NotMathematicsError("mixed number")
@@ -252,44 +170,75 @@ class _Tokenizer:
             return
         if name in TEXT_COMMANDS:
             self._text(name)
-        elif name in ("overline", "bar"):
-            self._overline()
+        elif name in ACCENTS:
+            self._accent(ACCENTS[name])
         elif name in ("color", "textcolor"):
-            self.position = _closing_brace(self.text, self.position) + 1
+            self.position = closing_brace(self.text, self.position) + 1
         elif name in ("begin", "end"):
             environment = _BEGIN.match(self.text, self.position)
             if environment is None:
                 raise NotMathematicsError("environment without a name")
             self.position = environment.end()
             self._add(name, environment[1])
-        elif name == "mathbb":
-            self._add("letter", "ℝ" if "R" in self.text[self.position : self.position + 3] else "mathbb")
-            self.position = _closing_brace(self.text, self.position) + 1
+        elif name in ("mathbb", "Bbb"):
+            letters = self._group().strip()
+            self._add("letter", BLACKBOARD.get(letters, f"\\mathbb {letters}"))
         elif name in ("pmod", "mod", "bmod"):
             # The answer of "9 (mod 11)" is 9; the modulus is part of the question.
-            if not self.tokens or name == "bmod":
+            if name == "bmod":
+                self._add("mark", "mod")
+                return
+            if not self.tokens:
                 raise NotMathematicsError("modulus")
             self._add("text", "mod")
             self.position = len(self.text)
         elif name in FUNCTIONS:
             self._add("function", name)
-        elif name in _MARKS:
-            self._mark(_MARKS[name], 0)
+        elif name in MARKS:
+            keeps_order = name == "times" and _VECTORS.search(self.text)
+            self._mark("×" if keeps_order else MARKS[name], 0)
+        elif name in LETTERS:
+            self._add("letter", LETTERS[name])
         else:
-            self._add("letter", _LETTERS.get(name, "\\" + name))
+            self._add("opaque", "\\" + name)
 
-    def _overline(self) -> None:
-        """A line over a complex number means its conjugate; over a segment, a mean or anything else it is dropped."""
-        content = self.text[self.position : _closing_brace(self.text, self.position)]
-        if _IMAGINARY.search(content) and re.search(r"\d", content):
+    def _group(self) -> str:
+        """The group in braces that comes next, or else the next command or character."""
+        match = _BLANKS.match(self.text, self.position)
+        start = match.end() if match else self.position
+        if self.text[start : start + 1] == "{":
+            self.position = closing_brace(self.text, start) + 1
+            return self.text[start + 1 : self.position - 1]
+        command = _COMMAND.match(self.text, start)
+        self.position = command.end() if command else start + 1
+        return self.text[start : self.position]
+
+    def _accent(self, accent: str) -> None:
+        """A mark over letters makes a name of them. Of a complex number in digits, a line means the conjugate."""
+        start, content = self.position, self._group()
+        if accent == "bar" and _IMAGINARY.search(content) and re.search(r"\d", content):
+            self.position = start
             self._add("function", "conj")
+            return
+        if self.num_accents == _MAX_ACCENTS:
+            raise NotMathematicsError("too many accents")
+        tokens = Tokenizer(content, self.num_accents + 1).run()
+        below = [token.text for token in tokens if token.text not in ("{", "}")]
+        if not below:
+            raise NotMathematicsError("an accent over nothing")
+        is_segment = len(below) > 1 and all(len(text) == 1 and text.isupper() for text in below)
+        is_segment = is_segment or all(token.kind == "number" for token in tokens)
+        if (len(below) == 1 and accent in TYPE_MARKS) or (is_segment and accent in SEGMENT_LINES):
+            self.tokens += tokens
+        else:
+            self._add("letter", f"\\{accent} {' '.join(below)}")
 
     def _text(self, command: str) -> None:
         while self.text[self.position : self.position + 1] == " ":
             self.position += 1
         if self.text[self.position : self.position + 1] != "{":
             return
-        end = _closing_brace(self.text, self.position)
+        end = closing_brace(self.text, self.position)
         content = self.text[self.position + 1 : end].replace("~", " ").strip()
         self.position = end + 1
         if nested := _NESTED_TEXT.fullmatch(content):
@@ -300,7 +249,10 @@ class _Tokenizer:
             self._add("word", words)  # 40 min: minutes, not a minimum
         elif words in ("and", "or", "") and not any(c.isalnum() and not c.isalpha() for c in content):
             self._add("mark", AND if words == "and" else ",")
-        elif words in FUNCTIONS and command in ("operatorname", "mathrm"):
+        elif words in FUNCTIONS and (
+            command in ("operatorname", "mathrm")
+            or (content == words and words not in _UNITS_TOO and _ARGUMENT.match(self.text, self.position))
+        ):
             self._add("function", words)
         elif (
             (command == "mathrm" and content in ("e", "i", "d", "π"))
@@ -308,7 +260,7 @@ class _Tokenizer:
             or (self.tokens and (content == "i" or (self.tokens[-1].kind == "number" and content in _VARIABLES)))
             or (re.fullmatch("[0-9A-Z]+", content) and self.text[end + 1 : end + 2] in _AFTER_DIGITS)
         ):
-            self.tokens.extend(_Tokenizer(content.rstrip(".")).run())
+            self.tokens.extend(Tokenizer(content.rstrip(".")).run())
         else:
             self._add("text", content)
 
@@ -317,44 +269,39 @@ class _Tokenizer:
         assert match is not None
         self.position = match.end()
         word = match[0]
+        if word[0] == "d" and (derivative := _DERIVATIVE.match(self.text, match.start())):
+            self._add("letter", derivative_name("d" + derivative[1], "d" + derivative[2]))
+            self.position = derivative.end()
+            return
         lower = word.lower()
         follows_number = self.tokens and self.tokens[-1].kind == "number"
         is_time = lower in ("min", "sec") and follows_number and not _ARGUMENT.match(self.text, self.position)
         if lower in FUNCTIONS and not is_time:
             self._add("function", lower)
-        elif lower in _PLAIN_WORDS:
-            if lower in _MARKS:
-                self._mark(_MARKS[lower], 0)
+        elif lower in PLAIN_WORDS:
+            if lower in MARKS:
+                self._mark(MARKS[lower], 0)
             else:
-                self._add("letter", _LETTERS[lower])
-        elif len(word) >= 3 or word in SHORT_UNITS:
+                self._add("letter", LETTERS[lower if word not in LETTERS or lower == "pi" else word])
+        elif word == "mod":
+            self._add("mark", "mod")
+        elif len(word) >= 3 or word in SHORT_UNITS or (len(word) > 1 and not word.isascii()):
             self._add("word", word)
         else:
             for letter in word:
                 self._add("letter", letter)
+            if index := _INDEX.match(self.text, self.position):  # x2 is x_2
+                self._add("mark", "_")
+                self._add("number", index[0])
+                self.position = index.end()
 
     def _mark(self, mark: str, length: int = 1) -> None:
         if length and (double := _TWO_CHARACTER_MARKS.get(self.text[self.position : self.position + 2])):
             mark, length = double, 2
         self.position += length
+        mark = SIGN_OF_CHARACTER.get(mark, mark)
         if mark in "([⦃⟨":
             self.bracket_depth += 1
         elif mark in ")]⦄⟩":
             self.bracket_depth = max(0, self.bracket_depth - 1)
-        self._add("letter" if mark in "ℝ∅∞" else "mark", mark)
-
-
-def tokenize(text: str) -> list[Token]:
-    """The tokens of a cleaned answer.
-
-    Raises:
-        NotMathematicsError: a command or a number is broken.
-    """
-    tokens = _Tokenizer(text).run()
-    for index in range(1, len(tokens) - 1):  # (1, 2) U (3, 4); R - {2}
-        before, token, after = tokens[index - 1 : index + 2]
-        if token == ("letter", "U") and before.text in (")", "]") and after.text in ("(", "["):
-            tokens[index] = Token("mark", "∪")
-        elif token == ("mark", "-") and before == ("letter", "ℝ") and after.text == "⦃":
-            tokens[index] = Token("mark", "∖")
-    return tokens
+        self._add("letter" if mark in "ℝ∅∞∠△□¬" else "mark", mark)

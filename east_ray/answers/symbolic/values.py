@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, factorial, gcd, isqrt, lcm
+from math import comb, factorial, gcd, isqrt, lcm, prod
 from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 
-from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, is_constant
+from east_ray.answers.symbolic.tree import Apply, Node, Number, Relation, Symbol, is_constant, substitute, variables
 
 PRECISION_BITS = 240  # of the arithmetic
 KEY_BITS = 83  # of a value in a key: 25 digits
@@ -25,6 +25,7 @@ MAX_MAGNITUDE = 16_384  # of the binary exponent of any value
 MAX_ARGUMENT_BITS = 64  # of the argument of a sine and of an irrational exponent
 MAX_TERMS = 1000  # of a sum or product
 MAX_FACTORIAL = 2100
+_PARITY_TRIALS = 12
 MAX_COST = 10_000  # of an answer, in additions: below a second, with all evaluations of an inequality
 
 CONTEXT = mpmath.MPContext()
@@ -245,8 +246,8 @@ def _rounded(value: Value, upwards: bool) -> Fraction:
 
 
 _ELEMENTARY_NAMES = """
-    sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan asin acos atan arcsec arccsc arccot arcsinh arccosh
-    arctanh
+    sin cos tan sec csc cot sinh cosh tanh sech csch coth arcsin arccos arctan asin acos atan arcsec arccsc arccot
+    arcsinh arccosh arctanh
 """
 _ELEMENTARY = {name: name.replace("arc", "a") for name in _ELEMENTARY_NAMES.split()}  # the names in mpmath
 
@@ -350,6 +351,12 @@ def _extremum(values: list[Value], greatest: bool) -> Value:
     return max(reals, key=inexact) if greatest else min(reals, key=inexact)
 
 
+def _remainder(value: int, modulus: int) -> int:
+    if modulus == 0:
+        raise UndefinedError("modulus 0")
+    return value % modulus
+
+
 def _of_integers(values: list[Value], function: Callable[..., int]) -> Fraction:
     if not all(isinstance(value, Fraction) and value.denominator == 1 for value in values):
         raise UndefinedError("not integers")
@@ -361,7 +368,7 @@ def _series(arguments: Arguments, point: int, neutral: int, combine: Callable[[V
     index, lower, upper, body = arguments
     if not (is_constant(lower) and is_constant(upper)):
         # With variable bounds, the series is a new unknown, which depends on the values of its parts.
-        return _symbol(repr((neutral, index, *map(fingerprint, (lower, upper, body)))), point)
+        return _symbol(repr((neutral, *map(fingerprint, (lower, upper, body)))), point)
     first, last = evaluate(lower, CONSTANT), evaluate(upper, CONSTANT)
     if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
         raise UndefinedError("bounds")
@@ -373,6 +380,39 @@ def _series(arguments: Arguments, point: int, neutral: int, combine: Callable[[V
     return total
 
 
+def _double_factorial(arguments: Arguments, point: int) -> Value:
+    """5!! = 5 * 3 * 1. With variables, the values of odd and of even arguments have a formula each."""
+    value = evaluate(arguments[0], point)
+    if isinstance(value, Fraction):
+        if value.denominator > 1 or not -1 <= value <= MAX_FACTORIAL:
+            raise UndefinedError("double factorial")
+        return _checked(Fraction(prod(range(int(value), 0, -2))))
+    parity = _parity(arguments[0])
+    if parity is None:
+        return _symbol(repr(("!!", fingerprint(arguments[0]))), point)
+    half = _factorial(value / 2)
+    power = _power(Fraction(2), value / 2, point)
+    return _checked(half * power * (CONTEXT.sqrt(2 / CONTEXT.pi) if parity else 1))
+
+
+def _parity(node: Node) -> int | None:
+    """1 if the node is odd for whole numbers in place of the variables, 0 if it is even, None if it is neither."""
+    names = sorted(variables(node))
+    parities: set[int | None] = set()
+    for trial in range(_PARITY_TRIALS):
+        values = hashlib.sha256(f"{trial}".encode()).digest()
+        whole = node
+        for name, value in zip(names, values, strict=False):
+            whole = substitute(whole, Symbol(name), Number(Fraction(value % 8)))
+        try:
+            result = evaluate(whole, CONSTANT)
+        except (UndefinedError, OffDomainError):
+            result = None
+        is_whole = isinstance(result, Fraction) and result.denominator == 1
+        parities.add(int(result) % 2 if is_whole else None)
+    return parities.pop() if len(parities) == 1 else None
+
+
 _OPERATORS: dict[str, Callable[[Arguments, int], Value]] = {
     "+": _sum,
     "*": _product,
@@ -381,6 +421,7 @@ _OPERATORS: dict[str, Callable[[Arguments, int], Value]] = {
     ":": _quotient,
     "^": _power_of,
     "call": _call,
+    "!!": _double_factorial,
     "∑": lambda arguments, point: _series(arguments, point, 0, _add),
     "∏": lambda arguments, point: _series(arguments, point, 1, _multiply),
 }
@@ -402,20 +443,14 @@ _FUNCTIONS: dict[str, tuple[Callable[[list[Value], int], Value], int]] = {  # wi
     "max": (lambda values, _: _extremum(values, greatest=True), ANY_NUMBER),
     "min": (lambda values, _: _extremum(values, greatest=False), ANY_NUMBER),
     "gcd": (lambda values, _: _of_integers(values, gcd), ANY_NUMBER),
+    "mod": (lambda values, _: _of_integers(values, _remainder), 2),
     "lcm": (lambda values, _: _of_integers(values, lcm), ANY_NUMBER),
 }
 
 
-def substitute(node: Node, symbol: Node, value: Node) -> Node:
-    """The expression with the value in place of the symbol."""
-    if node == symbol:
-        return value
-    if isinstance(node, Apply):
-        return Apply(node.operator, tuple(substitute(argument, symbol, value) for argument in node.arguments))
-    return node
-
-
-_COSTS = {"!": 50, "binom": 100, "^": 5, "/": 2} | dict.fromkeys((*_ELEMENTARY, "ln", "log", "exp", "log_base"), 20)
+_COSTS = {"!": 50, "!!": 50 * _PARITY_TRIALS, "binom": 100, "^": 5, "/": 2} | dict.fromkeys(
+    (*_ELEMENTARY, "ln", "log", "exp", "log_base"), 20
+)
 
 
 def cost(node: Node) -> int:
