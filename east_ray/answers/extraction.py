@@ -266,7 +266,8 @@ def _after_hashes(text: str) -> Extraction | None:
         if _PLAIN_VALUE.fullmatch(content) or (is_last and (VALUE_START.match(content) or _SHORT.fullmatch(content))):
             if is_last and is_cut_off(content):
                 return Extraction(None, "truncated")
-            return _explicit(announced(content) or content, "hashes", text, *line.span())
+            stated = announced(content) if len(content) <= MAX_TAIL_CHARS else None
+            return _explicit(stated or content, "hashes", text, *line.span())
     return None
 
 
