@@ -65,7 +65,7 @@ class TextGrader(MarkedAnswers):
             return found
         said = self._said(response)
         if (announced := _announced(said, self._announcements)) is not None:
-            return Reading(announced, rule="stated")
+            return Reading(announced, rule="words")
         line, is_of_thinking = said.strip(), said != response
         if (found.answer is None or is_of_thinking) and line and "\n" not in line and len(line) <= _MAX_LINE_CHARS:
             return Reading(line, rule="line")
@@ -174,7 +174,7 @@ class ChoiceGrader(TextGrader):
             if _LETTER.fullmatch(last) or words(choice[3] if choice else last) in options.values():
                 found = Reading(last, rule="line")
         letter = _letter(found.answer or "", options)
-        if letter is None and found.rule == "stated" and not _CHOICE.match(_bare(found.answer or "")):
+        if letter is None and found.rule in _STATED and not _CHOICE.match(_bare(found.answer or "")):
             found = MarkedAnswers.read(self, response, question)  # it knows what may follow a letter
             letter = _letter(found.answer or "", options)
         if letter is None and found.rule == "line":
@@ -187,6 +187,8 @@ class ChoiceGrader(TextGrader):
         return [_letter(answer, options) or ("words", *_bare(answer).casefold().split()) for answer in answers]
 
 
+#: The rules of an answer that is marked, but neither boxed nor found by the pattern.
+_STATED = ("drawn_box", "hashes", "tags", "words", "subject", "option")
 _ANNOUNCEMENTS = ("correct choice", "best choice", "best option", "my choice")
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?[(\[]?([a-z]|\d{1,2})[)\]]?[.:]?", re.IGNORECASE)
 _CHOICE = re.compile(
