@@ -45,7 +45,7 @@ x = 2, y = 1
     x = 2, y = 1 =/= x = 1, y = 2
     1, 2 === 2, 1 === x = 1, y = 2
     2, 1 =/= x = 2, y = 1
-    x_1 = 3, x_2 = 1 =/= 1, 3
+    x_1 = 3, x_2 = 1 === 1, 3
     5 boys, 3 girls === 3 girls, 5 boys
     5 boys, 3 girls =/= 3 boys, 5 girls
 P(X = 3) = 1/2

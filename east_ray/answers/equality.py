@@ -10,8 +10,8 @@ of convention, the conventions are:
     x = 5, f(x) = 5    the name is dropped, also in x in (0, 1) and sin A = 3/5, but not in sin x = 1, sin A = c and
                        x^2 in (0, 1); other equations are equal up to a constant factor
     x = 2, y = 1       which value is that of which unknown counts, not their order. A bare list has no order, so 1, 2
-                       and 2, 1 are read as x = 1, y = 2; x_1 = 3, x_2 = 1 are two unknowns, not the roots 1, 3. So
-                       are 5 boys, 3 girls
+                       and 2, 1 are read as x = 1, y = 2. 5 boys, 3 girls is alike; x_1 = 3, x_2 = 1 are the two
+                       solutions 1 and 3 of one unknown
     P(X = 3) = 1/2     so is the name of a quantity: a probability, an extremum, an integral or a limit, a derivative,
                        A^{-1}, words; so is a sum of letters other than x, y, z: m + n = 293 is 293 (a whole number),
                        but x + y = 5 is a line. A chain gives its end: m + n = 256 + 37 = 293

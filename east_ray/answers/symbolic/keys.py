@@ -302,17 +302,22 @@ def _differ_in_case(items: Sequence[Node]) -> bool:
 
 
 _FIRST_UNKNOWNS = frozenset(repr(Symbol(name)) for name in "xyz")
+_NUMBER_OF_NAME = re.compile(r"_\d+(?='\)$)")
 
 
 def _system_key(items: Sequence[Node]) -> Key | None:
-    """Values of several unknowns: which is that of which counts. None: there are not two unknowns with names."""
+    """Values of several unknowns: which is that of which counts. None: there are not two unknowns with names.
+
+    One letter with several numbers, x_1 and x_2, counts as one unknown with several solutions.
+    """
     pairs: list[tuple[str, Node]] = []
     for item in items:
         name = _name_of(item) if isinstance(item, Relation) else pairs[-1][0] if pairs else None
         if name is None:
             return None
         pairs.append((name, item))
-    if len({name for name, _ in pairs}) < 2:
+    names = {name for name, _ in pairs}
+    if len(names) < 2 or len({_NUMBER_OF_NAME.sub("", name) for name in names}) == 1:
         return None
     solutions: list[dict[str, Key]] = [{}]
     for name, item in pairs:
