@@ -360,7 +360,7 @@ def test_a_token_is_needed_and_requests_have_their_time_and_are_finished_before_
         "    def keys(self, answers, question): return answers\n"
     )
     own = "answers={grader: own_grader:Length, grader_args: {unit: characters}}"
-    running = Service(quickstart / "model", 8124, "http.request_timeout_s=4", own, token=TOKEN, folder=tmp_path)
+    running = Service(quickstart / "model", 8124, "http.request_timeout_s=6", own, token=TOKEN, folder=tmp_path)
     try:
         attempts = (running.solve(responses=4) for _ in range(20))
         found = next(answer for answer in attempts if answer.status_code != 408)  # the first may take long
