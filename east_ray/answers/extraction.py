@@ -201,6 +201,7 @@ def _with_decimal_point(answer: str, text: str) -> str:
 # ------------------------------------------------------------------------------------------------------ box and pattern
 
 
+_WORD = re.compile(r"[^\W_]")
 _LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 _IS_VALUE = re.compile(r"\d|\\|^[A-Z]$")
 
@@ -212,7 +213,8 @@ def _in_box(part: str, further: tuple[str, ...]) -> Extraction | None:
         return None
     if boxes.answer is None:
         return Extraction(None, "truncated" if boxes.reason == "truncated" else "empty")
-    stated = _after_words(part, further, after_box=boxes.end)
+    is_last = not _WORD.search(part, boxes.end)
+    stated = None if is_last else _after_words(part, further, after_box=boxes.end)
     statement = (stated.answer if stated else None) or ""
     if stated and _IS_VALUE.search(statement) and _characters(statement) != _characters(boxes.answer):
         return stated

@@ -123,6 +123,8 @@ _NO_LETTER = re.compile(r"[^\w∅∞√π½<>=+]*")
 
 def is_placeholder(text: str) -> bool:
     """Whether this is what instructions write for the answer: nothing, dots, "[your answer]", "$Answer"."""
+    if text[:1].isdigit():  # most answers
+        return False
     if len(text) > 80:
         return not text.strip()
     words = [word for word in re.split(r"[\W_]+", text.lower()) if word]

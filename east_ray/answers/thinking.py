@@ -19,6 +19,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 """A tag that opens or closes thinking."""
+_TAG_BEGINS = re.compile(r"[<\[◁]")
 _STRIPPED_OPENING = re.compile(r"\s{0,9}analysis(?=[A-Z\\$])")
 _CLOSING_WORDS = re.compile(r"assistant\n*final(?![ ])|^\.\.\.done thinking\.?$|^Here is my response:", re.MULTILINE)
 """What closes thinking without a tag: harmony's tags stripped, Ollama's display, Granite's words."""
@@ -41,6 +42,8 @@ def without_thinking(response: str) -> Parts:
         return Parts(response[closing[-1].end() :])
     if _STRIPPED_OPENING.match(response):
         return Parts("", is_cut_off=True)
+    if not _TAG_BEGINS.search(response):
+        return Parts(response)
     said: list[str] = []
     begin, is_thinking = 0, False
     for tag in _TAG.finditer(response):
