@@ -25,6 +25,8 @@ _BOX = re.compile(
 """A command that draws a box."""
 _BOX_WITHOUT_BACKSLASH = re.compile(r"(?<![A-Za-z\\])[bB]?oxed\s?(?=\{)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_FLAT = re.compile(r"\{([^{}\\]*)\}")
+"""A box without braces and commands in it, as most are."""
 _UNBRACED = re.compile(
     r"\$([^$\n]{1,200})\$|\\\((.{1,200}?)\\\)|\\\{([^{}\n]{1,200})\\\}"
     r"|([^\s${}\\,]+|\\(?:frac|[dt]frac)\s?(?:\d|\{[^{}]*\}){2}|\\[A-Za-z]+(?:\{[^{}]*\})*)"
@@ -121,20 +123,17 @@ def drawn_box(text: str) -> str | None:
 
 def _complete_boxes(text: str, openings: Sequence[re.Match[str]]) -> tuple[list[Box], bool]:
     """The outermost closed boxes, in order, and whether one is never closed. The braces are read once."""
-    closing: dict[int, int] = {}
-    open_braces: list[int] = []
-    for match in _BRACE.finditer(text, openings[0].start()):
-        if match[0] == "{":
-            open_braces.append(match.start())
-        elif match[0] == "}" and open_braces:
-            closing[open_braces.pop()] = match.start()
+    closing: dict[int, int] | None = None
     boxes: list[Box] = []
     inside_until, is_cut_off = 0, False
     for opening in openings:
         start = opening.end()
         if opening.start() < inside_until:
             continue
-        if text[start : start + 1] == "{":
+        if flat := _FLAT.match(text, start):
+            boxes.append(Box(opening.start(), flat.end(), flat[1]))
+        elif text[start : start + 1] == "{":
+            closing = _closing_braces(text, start) if closing is None else closing
             if (end := closing.get(start)) is None:
                 is_cut_off = True
                 continue
@@ -146,6 +145,18 @@ def _complete_boxes(text: str, openings: Sequence[re.Match[str]]) -> tuple[list[
             continue
         inside_until = boxes[-1].end
     return boxes, is_cut_off
+
+
+def _closing_braces(text: str, begin: int) -> dict[int, int]:
+    """The places of the braces that open after `begin` -> the places where they are closed."""
+    closing: dict[int, int] = {}
+    open_braces: list[int] = []
+    for match in _BRACE.finditer(text, begin):
+        if match[0] == "{":
+            open_braces.append(match.start())
+        elif match[0] == "}" and open_braces:
+            closing[open_braces.pop()] = match.start()
+    return closing
 
 
 def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:

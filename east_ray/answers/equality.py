@@ -137,10 +137,10 @@ def answer_keys(answers: Sequence[str], equivalence: Equivalence = "math") -> li
         return [_stripped(answer) for answer in answers]
     if equivalence != "math":
         raise ValueError(f"equivalence: {equivalence!r} is neither 'math' nor 'string'")
-    keys = [key(answer) for answer in answers]
-    distinct = list(dict.fromkeys(keys))
-    joined = dict(zip(distinct, joined_roundings(distinct), strict=True))
-    return [joined[one] for one in keys]
+    places: dict[Hashable, int] = {}
+    keys = [places.setdefault(key(answer), len(places)) for answer in answers]  # hashing a fraction takes long: once
+    joined = joined_roundings(list(places))
+    return [joined[place] for place in keys]
 
 
 def cluster(answers: Sequence[str | None], *, equivalence: Equivalence = "math") -> list[int]:

@@ -23,7 +23,6 @@ _TAG_BEGINS = re.compile(r"[<\[◁]")
 _STRIPPED_OPENING = re.compile(r"\s{0,9}analysis(?=[A-Z\\$])")
 _CLOSING_WORDS = re.compile(r"assistant\n*final(?![ ])|^\.\.\.done thinking\.?$|^Here is my response:", re.MULTILINE)
 """What closes thinking without a tag: harmony's tags stripped, Ollama's display, Granite's words."""
-_CLOSING_HINTS = ("assistant", "done thinking", "my response:")
 
 
 class Parts(NamedTuple):
@@ -37,9 +36,10 @@ class Parts(NamedTuple):
 
 def without_thinking(response: str) -> Parts:
     """What a response says outside its thinking. Of a thinking that is never closed, all of the text is left out."""
-    closing = [*_CLOSING_WORDS.finditer(response)] if any(hint in response for hint in _CLOSING_HINTS) else []
-    if closing:
-        return Parts(response[closing[-1].end() :])
+    if "assistant" in response or "done thinking" in response or "my response:" in response:
+        closing = [*_CLOSING_WORDS.finditer(response)]
+        if closing:
+            return Parts(response[closing[-1].end() :])
     if _STRIPPED_OPENING.match(response):
         return Parts("", is_cut_off=True)
     if not _TAG_BEGINS.search(response):
