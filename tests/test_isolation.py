@@ -149,19 +149,26 @@ def test_a_method_of_the_reference_answer_and_a_module_beside_it() -> None:
 
 
 def test_a_time_out_ends_what_the_grader_has_started_and_its_end_ends_the_process() -> None:
-    grader = own(timeout_s=2)
+    of_others, grader = isolated_processes(), own(timeout_s=2)
     assert clustered(["children pid"], QUESTION, grader).num_failed == 1
     pid = int(Path("pid").read_text())
     wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     clustered(["yes"], QUESTION, grader)
-    (child,) = isolated_processes()
+    (child,) = isolated_processes() - of_others
     del grader
     wait_until(lambda: not child.is_running())
 
 
-def isolated_processes() -> list[psutil.Process]:
+def isolated_processes() -> set[psutil.Process]:
     gc.collect()  # graders of other tests
-    return [one for one in psutil.Process().children() if "east_ray.answers.isolation" in " ".join(one.cmdline())]
+    return {one for one in psutil.Process().children() if "east_ray.answers.isolation" in command_of(one)}
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def wait_until(is_so: Any) -> None:
@@ -172,11 +179,11 @@ def wait_until(is_so: Any) -> None:
 
 
 def test_a_process_that_is_killed_between_two_questions_costs_no_answer() -> None:
-    grader = own()
+    of_others, grader = isolated_processes(), own()
     clustered(["yes"], QUESTION, grader)
-    (child,) = isolated_processes()
+    (child,) = isolated_processes() - of_others
     child.kill()
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    child.wait(20)
     assert clustered(["yes"], QUESTION, grader).num_failed == 0
 
 
