@@ -117,7 +117,7 @@ def test_questions_are_searched_and_sorted_by_keyboard(opened: Opened) -> None:
 
 def test_a_question_opens_and_shows_its_responses(opened: Opened) -> None:
     row = opened.page.locator(".questions tbody tr").nth(1)
-    row.locator("summary").focus()
+    row.locator("summary").first.focus()
     opened.page.keyboard.press("Enter")
     assert row.locator("pre").first.is_visible()
     assert "It is \\boxed{72}." in row.inner_text() and "characters in all)" in row.inner_text()
