@@ -1,17 +1,16 @@
 """Answers: a table of pairs, to which each past mistake is added; properties; hostile input."""
 
 import asyncio
-import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_answers import labelled
 
 from east_ray.answers import (
     MAX_ANSWER_CHARS,
@@ -23,8 +22,6 @@ from east_ray.answers import (
     is_parsable_reference,
     symbolic,
 )
-
-LABELLED = Path(__file__).parent.parent.parent / "shared" / "data" / "equivalence"
 
 EQUAL = [
     ("1e3", "1000"),
@@ -710,14 +707,6 @@ def test_threads_and_event_loops_agree_with_the_main_thread() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- labelled data
-
-
-def labelled(name: str) -> Iterator[dict[str, Any]]:
-    path = LABELLED / f"{name}.jsonl"
-    if not path.exists():
-        pytest.skip(f"the labelled data is not there: {path}")
-    with path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def test_labelled_pairs() -> None:

@@ -3,11 +3,10 @@ r"""Ways of writing one answer, as real models write them, by kind; and answers 
 Each line is a reference and other ways of writing it. The sign ⏎ stands for the end of a line.
 """
 
-import json
 import time
-from pathlib import Path
 
 import pytest
+from labelled_answers import labelled
 
 from east_ray.answers import canonical, cluster, equivalent
 from east_ray.answers.graders import MathGrader
@@ -460,15 +459,9 @@ CASES = [
 ]
 
 
-REPORTS = Path(__file__).parent.parent.parent / "shared" / "data" / "equivalence" / "reports.jsonl"
-
-
 def test_pairs_of_public_reports() -> None:
     """No false accept that is not a matter of convention, and nearly all undisputed pairs are judged right."""
-    if not REPORTS.exists():
-        pytest.skip(f"the labelled data is not there: {REPORTS}")
-    with REPORTS.open(encoding="utf-8") as rows:
-        pairs = [row for row in map(json.loads, rows) if row["kind"] == "pair" and not row.get("policy")]
+    pairs = [row for row in labelled("reports") if row["kind"] == "pair" and not row.get("policy")]
     wrong = [row for row in pairs if equivalent(row["gold"], row["answer"]) != row["equal"]]
     assert [row for row in wrong if not row["equal"]] == []
     assert len(wrong) <= 0.03 * len(pairs)

@@ -1,16 +1,14 @@
 """Extraction: tables of responses by kind, to which each past mistake is added; settings; properties; hostile input."""
 
-import json
 import random
 import time
 import unicodedata
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_answers import labelled
 from pydantic import ValidationError
 
 from east_ray.answers import MAX_ANSWER_CHARS, Extraction, equivalent, extract, extract_answer
@@ -20,7 +18,6 @@ from east_ray.config import AnswersConfig
 from east_ray.config.base import compiled_pattern
 from east_ray.records import Question
 
-LABELLED = Path(__file__).parent.parent.parent / "shared" / "data" / "equivalence"
 QUESTION = Question("q", "?")
 Rows = list[tuple[str, str | None]]
 
@@ -838,14 +835,6 @@ def test_extraction_never_raises_and_never_gives_an_empty_answer(pieces: list[st
 
 
 # ------------------------------------------------------------------------------------------------------- labelled data
-
-
-def labelled(name: str) -> Iterator[dict[str, Any]]:
-    path = LABELLED / f"{name}.jsonl"
-    if not path.exists():
-        pytest.skip(f"the labelled data is not there: {path}")
-    with path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def test_labelled_responses() -> None:

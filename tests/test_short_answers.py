@@ -230,3 +230,9 @@ def test_the_settings_of_reading_reach_every_grader(name: str) -> None:
 def test_digits_are_a_number_of_places() -> None:
     with pytest.raises(InputError, match="digits: -1 is no whole number"):
         graders.load(AnswersConfig(grader="number", grader_args={"digits": -1}))
+
+
+def test_the_line_after_hashes_is_the_answer_and_a_heading_is_none() -> None:
+    texts = ["#### A Dr. Who", "#### 12 km\n\n#### 2. Check the sum"]
+    found = [TextGrader().read(text, Question("q", "?")) for text in texts]
+    assert [(one.answer, one.rule) for one in found] == [("A Dr. Who", "hashes"), ("12 km", "hashes")]

@@ -255,22 +255,29 @@ _IS_THE_ANSWER = re.compile(
 _CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s+\(?([A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right)", re.IGNORECASE)
 
 
-def _after_hashes(text: str) -> Extraction | None:
-    """The last "#### 42", as GSM8K marks answers. A heading with four hashes is not an answer."""
+def hashed(text: str) -> re.Match[str] | None:
+    """The last "#### 42" of a text, as GSM8K marks answers; group 1 is the rest of the line. A heading is none."""
     if "####" not in text:
         return None
-    lines = list(_HASHES.finditer(text))
-    for line in reversed(lines):
+    for line in reversed(list(_HASHES.finditer(text))):
         content = line[1].strip()
         if not content or _HEADING.match(content) or is_placeholder(content) or _NOT_WORDS.match(content):
             continue
         is_last = not text[line.end() :].strip()
         if _PLAIN_VALUE.fullmatch(content) or (is_last and (VALUE_START.match(content) or _SHORT.fullmatch(content))):
-            if is_last and is_cut_off(content):
-                return Extraction(None, "truncated")
-            stated = announced(content) if len(content) <= MAX_TAIL_CHARS else None
-            return _explicit(stated or content, "hashes", text, *line.span())
+            return line
     return None
+
+
+def _after_hashes(text: str) -> Extraction | None:
+    line = hashed(text)
+    if line is None:
+        return None
+    content = line[1].strip()
+    if is_cut_off(content) and not text[line.end() :].strip():
+        return Extraction(None, "truncated")
+    stated = announced(content) if len(content) <= MAX_TAIL_CHARS else None
+    return _explicit(stated or content, "hashes", text, *line.span())
 
 
 def _in_tags(text: str, further: tuple[str, ...]) -> Extraction | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from east_ray.answers.announcements import places
 from east_ray.answers.equality import canonical
+from east_ray.answers.extraction import hashed
 from east_ray.answers.graders import MarkedAnswers
 from east_ray.answers.grading import Reading
 from east_ray.answers.thinking import without_thinking
@@ -61,8 +62,8 @@ class TextGrader(MarkedAnswers):
     def read(self, response: str, question: Question) -> Reading:
         """The box, "#### …" or tags as in mathematics, else all that is announced, else the line."""
         found = super().read(response, question)
-        if found.rule == "hashes" and (lines := _LINE.findall(response)):  # not only the value that begins the line
-            return replace(found, answer=lines[-1].strip("*_` "))
+        if found.rule == "hashes" and (marked := hashed(self._said(response)) or hashed(response)):
+            return replace(found, answer=marked[1].strip("*_` "))  # all of it: a value in mathematics may be shorter
         if found.is_boxed or self._pattern or (found.answer is not None and _DELIMITED.search(response)):
             return found
         said = self._said(response)
@@ -84,7 +85,6 @@ class TextGrader(MarkedAnswers):
         return parts.said if parts.said.strip() or is_excluded else response
 
 
-_LINE = re.compile(r"####(?!#)[ \t]*(?:\n[ \t]*)?(\S[^\n]*)")
 _DELIMITED = re.compile(r"####|</(?:final[_-]?)?answer>", re.IGNORECASE)
 _END = re.compile(
     r"(?:(?<=\w{4})(?<!prof)(?<!capt)|(?<=[\d)\"'”*]))[.!]\s|[.!]?\s*(?:\n|$)|[。！<]|,\s(?=(?:who|which|because|since)\b)",

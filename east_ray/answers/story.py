@@ -2,14 +2,13 @@
 
 import re
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from east_ray.answers import explanation, graders
 from east_ray.answers.equality import as_options_text
 from east_ray.answers.extraction import MAX_ANSWER_CHARS, NoAnswer, Rule
-from east_ray.answers.grading import Grader, Reading, reference_check
+from east_ray.answers.grading import Grader, GraderError, Reading, compared, read, reference_check
 from east_ray.config import AnswersConfig, InputError
 from east_ray.config.base import validated
 from east_ray.config.settings import merge
@@ -55,7 +54,10 @@ def from_command_line(
         settings = validated(AnswersConfig, merge({}, overrides).get("answers", {}), "answers.")
     if response is None and reference is None and not answers:
         raise InputError("name at least one answer, or a file with a response: --response FILE")
-    return told(settings, answers, None if response is None else _text_of(response), reference)
+    try:
+        yield from told(settings, answers, None if response is None else _text_of(response), reference)
+    except GraderError as error:
+        raise InputError(f"answers.grader: {error}") from error
 
 
 def _text_of(file: str) -> str:
@@ -73,7 +75,7 @@ def told(
 ) -> Iterator[str]:
     """The story of the answer of a response and of other answers; each is compared with the first.
 
-    The reference answer is the first one, then comes that of the response. Raises InputError if the grader fails.
+    The reference answer is the first one, then comes that of the response. Raises GraderError if the grader fails.
     """
     grader, question = graders.load(settings), Question("explained", "", reference)
     named: dict[str, str] = {}
@@ -88,7 +90,7 @@ def told(
             named["response"] = reading.answer
     named |= {f"answer {number}" if len(answers) > 1 else "answer": one for number, one in enumerate(answers, start=1)}
     texts = list(named.values())
-    keys = _keys(grader, texts, question)
+    keys = compared(grader, texts, question)
     is_mathematical = settings.grader == "math" and settings.equivalence == "math"
     if is_mathematical and reference is not None:
         texts = as_options_text(texts, reference)
@@ -128,26 +130,11 @@ def _reading(grader: Grader, response: str, question: Question) -> tuple[Reading
             f"  … {_shown(found.place)} …",
         ]
         return Reading(found.answer, found.boxed, found.rule), lines
-    read = _asked(grader, "read", response, question)
-    reading = read if isinstance(read, Reading) else Reading(read)
+    reading = read(grader, response, question)
     if reading.answer is None:
         return reading, ["the response has no answer: the grader finds none"]
     rule = f" by its rule {_shown(reading.rule)}" if reading.rule else ""
     return reading, [f"the grader finds the response's answer{rule}; {'boxed' if reading.is_boxed else 'not boxed'}"]
-
-
-def _keys(grader: Grader, answers: Sequence[str], question: Question) -> list[Hashable]:
-    keys = list(_asked(grader, "keys", answers, question))
-    if len(keys) != len(answers):
-        raise InputError(f"answers.grader: keys returned {len(keys)} keys for {len(answers)} answers")
-    return keys
-
-
-def _asked(grader: Grader, method: str, *arguments: object) -> Any:
-    try:
-        return getattr(grader, method)(*arguments)
-    except Exception as error:
-        raise InputError(f"answers.grader: {method} raised {type(error).__name__}: {error}") from error
 
 
 def _shown(text: str) -> str:
