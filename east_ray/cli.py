@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from east_ray import __version__
 from east_ray.config import Config, InputError
-from east_ray.config.settings import dump_documented
+from east_ray.config.files import dump_documented
 from east_ray.console import Progress
 from east_ray.storage import RunDirectory, load_run
 from east_ray.storage.rounds import Round

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from east_ray.config import BASE, CompareConfig, Config, InputError
 from east_ray.config.base import differences
-from east_ray.config.settings import dump, parse
+from east_ray.config.files import dump, parse
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples
@@ -31,7 +31,7 @@ from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
 from east_ray.storage.rounds import Learner, Round
-from east_ray.training.group import interrupted
+from east_ray.training.checkpoints import interrupted
 from east_ray.training.stage import train
 
 

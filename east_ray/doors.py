@@ -16,7 +16,7 @@ from typing import Any
 
 from east_ray.config import Config, InputError, flatten
 from east_ray.config.base import Part, hint, is_own_part, leaves
-from east_ray.config.settings import MODULE_FOLDERS
+from east_ray.config.files import MODULE_FOLDERS
 
 #: Folders of the runs that this process works on.
 _run_directories: set[Path] = set()

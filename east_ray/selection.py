@@ -24,8 +24,8 @@ from east_ray.answers.stage import paired
 from east_ray.config import Config, InputError
 from east_ray.records import DISCARDED, EXAMPLES, JUDGED, QUESTIONS, GradedQuestion, Reason
 from east_ray.storage import Folder, Stages, counts_by
-from east_ray.storage.folders import part_groups, run_tasks
 from east_ray.storage.rounds import Round
+from east_ray.storage.tasks import part_groups, run_tasks
 
 #: The columns of a question that its example has too.
 _QUESTION = ["question_id", "question", "reference_answer"]

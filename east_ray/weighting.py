@@ -38,7 +38,7 @@ from east_ray.config import InputError, WeightingConfig
 from east_ray.records import DISCARDED, EXAMPLES, JUDGED, GradedQuestion
 from east_ray.selection import Signal
 from east_ray.storage import Stages
-from east_ray.storage.folders import run_tasks
+from east_ray.storage.tasks import run_tasks
 
 __all__ = ["MAPPINGS", "SIGNALS", "entropy", "load_mapping", "load_signal", "mapped", "normalizer", "weights"]
 

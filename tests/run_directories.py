@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from rounds import sample, write_samples
 
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.records import (
     DISCARDED,
     EXAMPLES,

@@ -12,11 +12,11 @@ import pyarrow as pa
 from clusters import LocalCluster
 
 from east_ray.config import Config
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import distinct, keys_by_part, tidy
-from east_ray.sampling.stage import pool_settings, requests, sample
+from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from east_ray.sampling import backends
 from east_ray.sampling.backends import Alone, Decoding, EngineDiedError, RequestRefusedError, Response
 from east_ray.sampling.backends.scripted import Scripted
 from east_ray.sampling.backends.vllm import VLLM, sampling_params
-from east_ray.sampling.stage import PoolSettings, requests
+from east_ray.sampling.pool import PoolSettings, requests
 
 SAMPLED = Decoding(responses_per_question=4, temperature=1.0, max_tokens=8)
 GREEDY = Decoding(responses_per_question=2, temperature=0.0, max_tokens=8)

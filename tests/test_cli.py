@@ -12,7 +12,7 @@ import pytest
 
 from east_ray import cli
 from east_ray.config import InputError
-from east_ray.config.settings import load
+from east_ray.config.files import load
 from east_ray.ray_cluster import check_resources
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +56,7 @@ WAITING = """
 import signal, sys, time
 from east_ray import cli
 from east_ray.config import InputError
-from east_ray.config.settings import load
+from east_ray.config.files import load
 from east_ray.ray_cluster import check_resources
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 @cli.app.command()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from east_ray.config.settings import load
+from east_ray.config.files import load
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "cluster_configs"

@@ -14,9 +14,9 @@ import pytest
 
 from east_ray import compare as comparing
 from east_ray.config import CompareConfig, InputError
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.storage import Folder, RunDirectory, locate
-from east_ray.training.group import interrupted
+from east_ray.training.checkpoints import interrupted
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}

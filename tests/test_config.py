@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from settings_tables import settings_tables
 
 from east_ray.config import Config, InputError
-from east_ray.config import settings as config_file
+from east_ray.config import files as config_file
 from east_ray.config.base import differences, section_type
-from east_ray.config.settings import dump_documented, load, resolve
+from east_ray.config.files import dump_documented, load, resolve
 from east_ray.storage import folders as storage
 
 JOBS = Path(__file__).parent.parent / "jobs"

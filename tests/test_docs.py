@@ -27,7 +27,7 @@ from settings_tables import settings_tables
 
 from east_ray import pipeline, records
 from east_ray.answers import equality, extraction
-from east_ray.config.settings import MODULE_FOLDERS
+from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
 from east_ray.records import EXAMPLES
 from east_ray.serving.settings import ServingConfig

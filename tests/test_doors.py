@@ -12,7 +12,7 @@ from east_ray import doors
 from east_ray.answers.graders import GRADERS
 from east_ray.config import Config, InputError
 from east_ray.config.base import Part, section_type
-from east_ray.config.settings import MODULE_FOLDERS, load, resolve
+from east_ray.config.files import MODULE_FOLDERS, load, resolve
 from east_ray.questions.formats import FORMATS
 from east_ray.sampling.backends import BACKENDS
 from east_ray.storage import RunDirectory, load_run

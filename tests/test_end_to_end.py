@@ -19,11 +19,11 @@ import pytest
 
 from east_ray import cli
 from east_ray.config import InputError
-from east_ray.config.settings import load
+from east_ray.config.files import load
 from east_ray.records import DISCARDED, EXAMPLES, GREEDY_ANSWERS, QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import tidy
-from east_ray.sampling.stage import pool_settings, requests, sample
+from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
 ROOT = Path(__file__).parent.parent

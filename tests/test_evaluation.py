@@ -24,7 +24,7 @@ from east_ray.evaluation.estimators import (
     percentile_interval,
     wilson_interval,
 )
-from east_ray.evaluation.stage import judge_response, judge_responses, metrics, model_differences
+from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
 from east_ray.records import GREEDY_ANSWERS, SAMPLED_ANSWERS, EvaluationMetrics
 
 SAMPLE = {"model": "base", "question_id": "q", "question": "?", "reference_answer": "0.5", "level": "Level 5",

@@ -19,7 +19,7 @@ from east_ray import pipeline
 from east_ray.answers import graders
 from east_ray.answers.grading import Graded, Grader, Tally, clustered
 from east_ray.config import AnswersConfig, InputError
-from east_ray.config.settings import MODULE_FOLDERS
+from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
 from east_ray.records import Cluster, Question
 from east_ray.storage import RunDirectory, load_run

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from east_ray.config import Config
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.evaluation.stage import has_gained
 from east_ray.questions.stage import ask_questions

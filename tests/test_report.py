@@ -17,7 +17,7 @@ from rich.console import Console
 from run_directories import HOSTILE, difference, write_run
 
 from east_ray.config import InputError
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.records import ArmComparison, EvaluationMetrics, StudyPage, StudySeries
 from east_ray.report.files import write_cards, write_report, write_side_by_side

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from east_ray.storage import Folder, locate
-from east_ray.training.group import complete_checkpoints
+from east_ray.training.checkpoints import complete_checkpoints
 
 ROOT = Path(__file__).parent.parent
 

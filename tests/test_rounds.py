@@ -8,7 +8,7 @@ from rich.console import Console
 
 from east_ray import pipeline
 from east_ray.config import InputError
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.storage import RunDirectory
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from json_records import checked
 
 from east_ray.answers.graders import MathGrader
-from east_ray.evaluation.estimators import COVERAGES, majority_answers, selective_prediction
-from east_ray.evaluation.stage import judge_responses
+from east_ray.evaluation.abstention import COVERAGES, majority_answers, selective_prediction
+from east_ray.evaluation.metrics import judge_responses
 from east_ray.records import SAMPLED_ANSWERS, Question, StudyPage
 from east_ray.report.studies.shares import selective_page
 from east_ray.serving.solving import ServedResponse, Solving

@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from east_ray.config import Config, InputError
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.storage import Folder, RunDirectory, counts_by, local_copy, locate
 
 SCHEMA = pa.schema([pa.field("a", pa.int64()), pa.field("b", pa.string())])

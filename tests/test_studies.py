@@ -19,11 +19,19 @@ from rounds import RULES, graded, judged, sample, write_round
 
 from east_ray import weighting
 from east_ray.answers.graders import MathGrader
-from east_ray.config.settings import resolve
+from east_ray.config.files import resolve
 from east_ray.console import Progress
 from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, StudyPage
 from east_ray.report.files import write_findings
+from east_ray.report.studies.fewer_responses import (
+    Prefix,
+    SizeSummary,
+    corrected_entropy,
+    entropies_of_first,
+    fewer_responses,
+    measure_prefixes,
+)
 from east_ray.report.studies.shares import (
     ByEntropy,
     Share,
@@ -33,16 +41,7 @@ from east_ray.report.studies.shares import (
     steps_by_entropy,
     weights_over_rounds,
 )
-from east_ray.report.studies.weights import (
-    Disagreements,
-    Prefix,
-    SizeSummary,
-    corrected_entropy,
-    disagreements,
-    entropies_of_first,
-    fewer_responses,
-    measure_prefixes,
-)
+from east_ray.report.studies.weights import Disagreements, disagreements
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.storage.rounds import Round

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from east_ray import pipeline
-from east_ray.config.settings import MODULE_FOLDERS
+from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
 from east_ray.records import EXAMPLES, Question
 from east_ray.storage import RunDirectory, load_run

@@ -17,17 +17,11 @@ from east_ray.questions.prompts import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
 from east_ray.training import group, objectives
+from east_ray.training.checkpoints import complete_checkpoints, interrupted, prepare_checkpoints
 from east_ray.training.compute import Compute
 from east_ray.training.dataset import Training, TrainingSummary, tokenize_example, tokenized_examples
-from east_ray.training.group import (
-    complete_checkpoints,
-    interrupted,
-    out_of_memory_as_input_error,
-    prepare_checkpoints,
-    raise_if_out_of_memory,
-    train_models,
-)
-from east_ray.training.loop import deepspeed_config
+from east_ray.training.group import out_of_memory_as_input_error, raise_if_out_of_memory, train_models
+from east_ray.training.model import deepspeed_config
 
 
 def test_only_a_response_that_ended_by_itself_gets_the_end_of_turn_token(quickstart: Path) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from east_ray import compare, pipeline
 from east_ray.config import InputError
-from east_ray.config.settings import MODULE_FOLDERS, load
+from east_ray.config.files import MODULE_FOLDERS, load
 from east_ray.console import Progress
 from east_ray.records import (
     ANSWERS,

@@ -13,8 +13,8 @@ from east_ray.answers.grading import Failures, Graded, Grader, clustered
 from east_ray.config import InputError
 from east_ray.records import ANSWERS, CLUSTER, Cluster, Question
 from east_ray.storage import Folder
-from east_ray.storage.folders import part_groups, run_tasks
 from east_ray.storage.rounds import Round, is_done
+from east_ray.storage.tasks import part_groups, run_tasks
 
 _QUESTIONS_AT_ONCE = 64
 _TEXTS = "responses.list.element.text"

@@ -11,7 +11,7 @@ from east_ray.answers.extraction import MAX_ANSWER_CHARS, NoAnswer, Rule
 from east_ray.answers.grading import Grader, GraderError, Reading, compared, read, reference_check
 from east_ray.config import AnswersConfig, InputError
 from east_ray.config.base import validated
-from east_ray.config.settings import merge
+from east_ray.config.files import merge
 from east_ray.records import Question
 from east_ray.storage import load_run
 

@@ -10,16 +10,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from east_ray.config import BASE, Config, InputError
-from east_ray.config.settings import dump
+from east_ray.config.files import dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
+from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
-from east_ray.report.studies.weights import disagreements_page, fewer_responses_page
-from east_ray.report.summary import RoundSummary, arm_labels, describe, duration, interval, percent, summarize, verdicts
+from east_ray.report.studies.weights import disagreements_page
+from east_ray.report.summary import RoundSummary, arm_labels, describe, summarize
+from east_ray.report.wording import duration, interval, percent, verdicts
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, Stages, locate
 from east_ray.storage.rounds import Learner, Round, is_done

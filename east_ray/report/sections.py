@@ -13,19 +13,14 @@ from east_ray.report import plots
 from east_ray.report.page import Block, Questions, Table
 from east_ray.report.plots import MAX_CURVES, Figure, band, whisker
 from east_ray.report.questions import shown_questions
-from east_ray.report.summary import (
-    BASE_LABEL,
-    QUANTILES,
-    RoundSummary,
-    arm_labels,
+from east_ray.report.summary import BASE_LABEL, QUANTILES, RoundSummary, arm_labels, labels, quantiles
+from east_ray.report.wording import (
     difference_of,
     duration,
     interval,
-    labels,
     number_words,
     percent,
     percent_of,
-    quantiles,
     signed,
     verdicts,
     with_interval,

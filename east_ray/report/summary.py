@@ -1,14 +1,10 @@
 """What a run came to, read from its folders: counts, arrays and JSON records, without the texts of its questions.
-
-Here are also its names, numbers and verdicts in the words that people read.
-
 Axes in names: Q kept questions, S optimizer steps.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +14,6 @@ from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.config import BASE, Config, TrainingConfig
-from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
 from east_ray.records import DISCARDED, EXAMPLES
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages
 
@@ -217,109 +212,3 @@ def _told_apart(labels_: dict[str, str]) -> dict[str, str]:
     """Labels by name, with the name before each label that several have."""
     times = Counter(labels_.values())
     return {name: label if times[label] == 1 else f"{name}: {label}" for name, label in labels_.items()}
-
-
-# ------------------------------------------------------------------------------------------------- numbers and verdicts
-
-
-def percent(share: float | None) -> str:
-    """A share in percent, e.g. ``81.1``; empty for None."""
-    return "" if share is None else f"{100 * share:.1f}"
-
-
-def number_words(value: float | None, form: str) -> str:
-    """A number in this format; empty for None."""
-    return "" if value is None else format(value, form)
-
-
-def percent_of(part: int, whole: int) -> str:
-    """What percentage a part is; empty if there is no whole."""
-    return percent(part / whole) if whole else ""
-
-
-def interval(row: records.Interval) -> str:
-    """The bounds of a share in percent, e.g. ``81.1 to 84.4``."""
-    return f"{percent(row['low'])} to {percent(row['high'])}"
-
-
-def with_interval(row: Mapping[str, Any] | None, key: str) -> str:
-    """A share and its bounds in percent, e.g. ``82.8 (81.1 to 84.4)``; empty without a row."""
-    return "" if row is None else f"{percent(row[key])} ({percent(row['low'])} to {percent(row['high'])})"
-
-
-def points(difference: float) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * difference:+z.1f}"
-
-
-def signed(row: records.Difference | None) -> str:
-    """A difference of shares in points with its interval, e.g. ``+13.1 (+11.6, +14.6)``; empty for None."""
-    return "" if row is None else f"{points(row['difference'])} ({points(row['low'])}, {points(row['high'])})"
-
-
-def difference_of(arm: records.ComparedArm) -> records.Difference | None:
-    """The difference of an arm to its baseline; None without a baseline."""
-    difference, low, high = arm["difference"], arm["difference_low"], arm["difference_high"]
-    if difference is None or low is None or high is None:
-        return None
-    return {"difference": difference, "low": low, "high": high}
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    >>> duration(42), duration(61), duration(7262)
-    ('42 s', '1 min 1 s', '2 h 1 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def verdicts(summary: RoundSummary) -> list[str]:
-    """Sentences that say no more than the numbers do.
-
-    Of a comparison, every arm against its baseline; else every training against the run's own.
-    """
-    if (found := summary.comparison) is not None:
-        arms = {arm["name"]: arm for arm in found["arms"]}
-        one_seed = "" if found["over_seeds"] else " (what another seed would change is not in the interval)"
-        compared = [(arm, arms[arm["baseline"]]) for arm in arms.values() if arm["baseline"] is not None]
-        return [f"{_of_arms(arm, baseline)}{one_seed}." for arm, baseline in compared]
-    if summary.metrics is None:
-        return []
-    shown_as = labels(summary)
-    # The run's own weighting comes first, its variants after it: say it from the run's point of view.
-    return [
-        _of_models(shown_as[row["second"]], shown_as[row["first"]], row)
-        for row in summary.metrics["differences"]
-        if BASE not in (row["first"], row["second"])
-    ]
-
-
-def _of_models(first: str, second: str, reverse: records.ModelDifference) -> str:
-    """One sentence on the first model minus the second; `reverse` is the second minus the first."""
-    difference, low, high = -reverse["difference"], -reverse["high"], -reverse["low"]
-    # The interval is approximate where few answers differ, so a verdict needs the exact test as well.
-    is_decided = (low > 0 or high < 0) and reverse["p_value"] < SIGNIFICANCE_LEVEL
-    better = first if difference > 0 else second
-    return (
-        f"{first} minus {second}: {points(difference)} points, paired 95 % interval {points(low)} to {points(high)}, "
-        f"exact p = {reverse['p_value']:.2g}: "
-        + (f"{better} answers more of these questions" if is_decided else "no difference is shown")
-        + " (one training of each: what another seed would change is not in the interval)."
-    )
-
-
-def _of_arms(arm: records.ComparedArm, baseline: records.ComparedArm) -> str:
-    found, detectable = difference_of(arm), arm.get("detectable")
-    assert found is not None
-    said = "no difference is shown"
-    if arm["verdict"] in ("better", "worse"):
-        said = f"{arm['label']} is {arm['verdict']}"
-    elif detectable is not None:
-        said += f" (80 % power for a difference of {100 * detectable:.1f} points)"
-    return (
-        f"{arm['label']} minus {baseline['label']}: {points(found['difference'])} points, 95 % interval "
-        f"{points(found['low'])} to {points(found['high'])}, Holm-adjusted p = {arm['p_adjusted']:.2g}: {said}"
-    )

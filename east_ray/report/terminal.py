@@ -10,7 +10,8 @@ from east_ray.records import SampledMetrics
 from east_ray.report import page
 from east_ray.report.html import printable
 from east_ray.report.sections import arms_table, greedy_table, outcomes_table, weights_table
-from east_ray.report.summary import QUANTILES, RoundSummary, labels, percent, verdicts
+from east_ray.report.summary import QUANTILES, RoundSummary, labels
+from east_ray.report.wording import percent, verdicts
 
 #: Models in the table of sampled responses; the report has all of them.
 _MAX_SAMPLED = 12

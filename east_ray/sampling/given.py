@@ -26,7 +26,7 @@ from east_ray.questions import stage as questions
 from east_ray.questions.formats import cell, level_and_subject
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
 from east_ray.storage import Stages, locate
-from east_ray.storage.folders import run_tasks
+from east_ray.storage.tasks import run_tasks
 
 #: Bytes of a file that one task reads, and of responses that it holds in memory before it writes them as a part.
 PIECE_BYTES, _PART_BYTES = 32 << 20, 16 << 20

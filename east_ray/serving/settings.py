@@ -15,8 +15,8 @@ from pydantic import Field
 
 from east_ray.config import AnswersConfig, Config, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.base import Section, validated
+from east_ray.config.files import merge
 from east_ray.config.sections import num_shards
-from east_ray.config.settings import merge
 from east_ray.storage import RunDirectory, load_run, resolve_model
 
 #: Environment variable of the bearer token; it has precedence over `token_file`.

@@ -1,18 +1,11 @@
-"""Folders on any file system, work on their parts as Ray tasks, and local copies and fingerprints of models.
+"""Folders on any file system: a path is local or an address that pyarrow or fsspec knows (s3://, gs://, …)."""
 
-A path is local or an address that pyarrow or fsspec knows (s3://, gs://, …).
-"""
-
-import fcntl
 import functools
-import hashlib
 import os
 import random
-import shutil
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,119 +222,3 @@ class Folder:
                 return bytes(stream.read()).decode()
         except FileNotFoundError:
             return None
-
-
-#: Compressed bytes that one task reads: enough that its start does not count, and up to 256 tasks for a folder.
-_MIN_TASK_BYTES, _MAX_TASK_BYTES, _NUM_TASKS = 1 << 18, 32 << 20, 256
-
-
-def part_groups(folder: Folder) -> list[list[str]]:
-    """The folder's parts, some for each task; the same groups on every machine."""
-    sizes = folder.part_sizes()
-    wanted = num_bytes = min(_MAX_TASK_BYTES, max(_MIN_TASK_BYTES, sum(sizes.values()) // _NUM_TASKS))
-    groups: list[list[str]] = []
-    for part, size in sizes.items():
-        if num_bytes >= wanted:
-            groups.append([])
-            num_bytes = 0
-        groups[-1].append(part)
-        num_bytes += size
-    return groups
-
-
-def run_tasks(work: Callable[[Any], Mapping[str, Any]], tasks: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Call `work` on each task, a JSON-like value, and yield the row of numbers that it gives, as tasks end."""
-    if len(tasks) == 1:  # in this process: Ray's workers would take longer to start than most tasks take
-        yield dict(work(tasks[0]))
-    elif tasks:
-        import ray.data
-
-        rows = [{"task": task} for task in tasks]
-        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            lambda batch: pa.Table.from_pylist([dict(work(row["task"])) for row in batch.to_pylist()]),
-            batch_size=1,
-            batch_format="pyarrow",
-        )
-        yield from results.iter_rows()
-
-
-def resolve_model(model: str) -> str:
-    """The absolute path of a model's folder if it exists, else the argument itself: a hub name or an address."""
-    path = resolve_path(model)
-    return path if "://" in path or Path(path).is_dir() else model
-
-
-def local_copy(path: str) -> str:
-    """A copy of a remote model folder, fetched once for each machine; hub names and local folders are unchanged."""
-    if "://" not in path:
-        return path
-    filesystem, inner = locate(path)
-    infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True, allow_not_found=True))
-    # The model card (.md) is written again after the evaluation; the model stays the same.
-    identity = [(info.path, info.size, info.mtime_ns) for info in infos if not info.path.endswith(".md")]
-    stamp = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    cache = Path(tempfile.gettempdir(), f"east-ray-models-{os.getuid()}")
-    cache.mkdir(mode=0o700, exist_ok=True)
-    if cache.stat().st_uid != os.getuid():
-        raise InputError(f"{cache} belongs to another user; models cannot be fetched into it")
-    if not any(info.type == pafs.FileType.File for info in infos):
-        raise InputError(f"model: {path} does not exist or is empty")
-    target = cache / stamp
-    with (cache / f"{stamp}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers of this machine wait for the first
-        if not target.is_dir():
-            _remove_unused(cache)
-            # Fetched into another folder and renamed: a killed process leaves no incomplete copy.
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                model = Path(scratch, "model")
-                model.mkdir()
-                pafs.copy_files(inner, str(model), source_filesystem=filesystem)
-                model.rename(target)
-        os.utime(target)
-    return str(target)
-
-
-def _remove_unused(cache: Path) -> None:
-    """Remove copies that were not used for an hour. A process that has loaded a model does not read its files again."""
-    for copy in cache.glob("[0-9a-f]" * 16):  # not the temporary folders of processes that are fetching
-        with suppress(FileNotFoundError):  # another process may be removing it too
-            if copy.is_dir() and time.time() - copy.stat().st_mtime > 3600:
-                shutil.rmtree(copy)
-
-
-#: A fingerprint reads files up to the first size completely, and of larger ones a probe at every stride.
-WHOLE_BYTES, _STRIDE_BYTES, _PROBE_BYTES = 64 << 20, 1 << 20, 4 << 10
-
-
-def model_fingerprint(path: str) -> str:
-    """32 hex digits that change with a model's parameters, configuration, tokenizer or chat template.
-
-    `path` is what `local_copy` returns. Of a file above 64 MiB only its size and the first 4 KiB of every MiB are read,
-    which is enough because training changes nearly all parameters. A hub model is identified by its commit; raises
-    InputError if it cannot be found.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    if not Path(path).is_dir():
-        digest.update(f"{path}@{_hub_commit(path)}".encode())
-        return digest.hexdigest()
-    for file in sorted(file for file in Path(path).iterdir() if file.is_file() and file.suffix not in (".md", "")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size} ".encode())
-        stride, probe = (_STRIDE_BYTES, _PROBE_BYTES) if size > WHOLE_BYTES else (WHOLE_BYTES, WHOLE_BYTES)
-        with file.open("rb") as content:
-            for begin in range(0, size, stride):
-                content.seek(begin)
-                digest.update(content.read(probe))
-    return digest.hexdigest()
-
-
-def _hub_commit(name: str) -> str:
-    """The commit of a hub model: of the copy in the local cache, else the newest on the hub."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json")
-    try:
-        file = cached if isinstance(cached, str) else hf_hub_download(name, "config.json")
-    except (OSError, ValueError) as error:
-        raise InputError(f"model: {name!r} is neither a folder nor a hub model that can be reached") from error
-    return Path(file).parent.name

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from east_ray import doors
 from east_ray.config import TRAINED, Config, InputError
-from east_ray.config import settings as config_file
+from east_ray.config import files as config_file
 from east_ray.config.base import changes, differences, mark_of, may_change
 from east_ray.console import Progress
 from east_ray.storage.folders import Folder, locate, resolve_path

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import json
 import shutil
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import pyarrow.fs as pafs
 from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
+from east_ray.training.checkpoints import prepare_checkpoints, shape
 from east_ray.training.dataset import Metrics, Training, TrainingSummary, naming, tokenized_examples
 from east_ray.training.loop import train
 
@@ -193,7 +193,7 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     settings = trainings[0].settings
-    prepare_checkpoints(checkpoints, _shape(settings))
+    prepare_checkpoints(checkpoints, shape(settings))
     datasets, counts = tokenized_examples(trainings)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must outlive the other nodes
@@ -226,7 +226,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
             num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name=_shape(settings),
+            name=shape(settings),
             storage_path=checkpoints.path,
             storage_filesystem=None if checkpoints.is_local else checkpoints.filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -279,54 +279,3 @@ def raise_if_out_of_memory(error: BaseException) -> None:
             "training: the memory of a machine is not sufficient; lower training.num_workers on it, "
             "training.micro_batch_size or training.max_length, or raise training.deepspeed.zero_stage"
         ) from None
-
-
-# -------------------------------------------------------------------- what Ray Train leaves of an interrupted group
-# A folder of checkpoints has a folder per shape of the group, e.g. ``workers_2_zero_3``, which has the checkpoints.
-
-
-def _shape(settings: TrainingConfig) -> str:
-    """The name of a group's folder. DeepSpeed restores only what a group of the same shape saved."""
-    return f"workers_{settings.num_workers}_zero_{settings.deepspeed.zero_stage}"
-
-
-def interrupted(checkpoints: Folder) -> str | None:
-    """The name of the training that a group was in the middle of, if it has left a complete checkpoint."""
-    for run in checkpoints.names():
-        for name in complete_checkpoints(checkpoints / run)[-1:]:
-            metadata = json.loads((checkpoints / run / name).read_text(".metadata.json") or "{}")
-            training: str | None = metadata.get("training")
-            return training
-    return None
-
-
-def complete_checkpoints(run: Folder) -> list[str]:
-    """Names of the checkpoints that Ray Train has listed as complete; none if its list itself is incomplete."""
-    try:
-        listed = json.loads(run.read_text("checkpoint_manager_snapshot.json") or "{}").get("checkpoint_results", [])
-    except (ValueError, NotADirectoryError):
-        return []
-    names = [result["checkpoint_dir_name"] for result in listed]
-    return names if set(names) <= set(run.names()) else []
-
-
-def prepare_checkpoints(checkpoints: Folder, wanted: str) -> None:
-    """Make a folder of checkpoints fit for a group of the wanted shape.
-
-    Ray Train refuses to start from what a killed group or driver left half written or half removed, so that is removed.
-    Raises InputError if there are complete checkpoints of another shape.
-    """
-    for other in checkpoints.names():
-        if other != wanted and complete_checkpoints(checkpoints / other):
-            _, workers, _, stage = other.split("_")
-            raise InputError(
-                f"training.num_workers, training.deepspeed.zero_stage: the interrupted training had {workers} workers "
-                f"and ZeRO stage {stage}; continue with these, or remove {checkpoints} to start it again"
-            )
-    run = checkpoints / wanted
-    complete = complete_checkpoints(run)
-    if not complete:
-        run.clear()
-    for name in run.names():
-        if name.startswith("checkpoint_") and name != "checkpoint_manager_snapshot.json" and name not in complete:
-            (run / name).clear()

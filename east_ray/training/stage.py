@@ -11,8 +11,9 @@ from east_ray.config import InputError, flatten
 from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
+from east_ray.training.checkpoints import interrupted
 from east_ray.training.dataset import Metrics, Training, TrainingSummary
-from east_ray.training.group import interrupted, train_models
+from east_ray.training.group import train_models
 
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
 Log = Callable[[Mapping[str, float]], None]

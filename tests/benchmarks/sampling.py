@@ -123,7 +123,7 @@ def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
     from east_ray.ray_cluster import connect
     from east_ray.records import QUESTIONS
     from east_ray.sampling.backends.vllm import VLLM
-    from east_ray.sampling.stage import PoolSettings, requests, sample
+    from east_ray.sampling.pool import PoolSettings, requests, sample
     from east_ray.storage import Folder, locate
 
     decoding, prompt, engine_args = settings(arguments)

@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from east_ray.config import BASE, TRAINED
-from east_ray.evaluation.estimators import Selective, majority_answers, selective_prediction, wilson_interval
+from east_ray.evaluation.abstention import Selective, majority_answers, selective_prediction
+from east_ray.evaluation.estimators import wilson_interval
 from east_ray.records import EXAMPLES, Reason, StudyPage, StudyTable
-from east_ray.report.summary import QUANTILES, number_words, percent, quantiles, with_interval
+from east_ray.report.summary import QUANTILES, quantiles
+from east_ray.report.wording import number_words, percent, with_interval
 from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
 

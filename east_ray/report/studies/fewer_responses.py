@@ -1,0 +1,193 @@
+"""How many responses per question are enough: entropies and weights from the first of them, against those from all.
+
+Axes in shapes: Q questions, S sizes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from east_ray.answers.grading import Graded, measured
+from east_ray.answers.stage import paired
+from east_ray.records import SAMPLES, StudyFigure, StudyPage
+from east_ray.report.studies.shares import Share, rank_correlation, share_of, share_words
+from east_ray.report.wording import number_words
+from east_ray.selection import SelectionRules, reason_to_discard
+from east_ray.storage import Folder
+from east_ray.storage.tasks import part_groups, run_tasks
+
+_QUESTIONS_AT_ONCE = 64
+
+
+def corrected_entropy(counts: Sequence[int]) -> float:
+    """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
+
+    The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
+    answers are still unseen. Chao, Wang and Jost (2013, Methods in Ecology and Evolution 4, 1091-1100) estimate the
+    unseen part from the answers seen once and twice. It is 0 for one cluster, and may exceed ln(clusters).
+    """
+    from scipy.special import digamma
+
+    sizes = np.array([count for count in counts if count > 0], dtype=np.float64)
+    n = float(sizes.sum())
+    if n < 2:
+        return 0.0
+    # sum_{k=x}^{n-1} 1/k = digamma(n) - digamma(x)
+    seen = float(np.sum(sizes / n * (digamma(n) - digamma(sizes))))
+    once, twice = int(np.sum(sizes == 1)), int(np.sum(sizes == 2))
+    if once == 0 or (once == 1 and twice == 0):
+        return seen  # a = 1: nothing unseen is estimated
+    a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
+    # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
+    # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
+    if n * a < 10:
+        r = np.arange(1, n)
+        tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
+    else:
+        j = np.arange(1, 40 / a)
+        tail = np.sum((1 - a) ** j / (n + j - 1))
+    return seen + once / n * float(tail)
+
+
+class Prefix(NamedTuple):
+    """What the first so many responses of a question would have given. Entropies in nats."""
+
+    entropy: float
+    corrected_entropy: float
+    pass_rate: float
+    is_kept: bool
+    num_tokens: float  # of all these responses; NaN if whoever sampled did not say
+
+
+def entropies_of_first(
+    question_id: str, graded: Graded, num_tokens: Sequence[int | None], sizes: Sequence[int], rules: SelectionRules
+) -> list[Prefix]:
+    """For each size what `selection.judge` would give for that many first responses, of all those in `graded`.
+
+    Clusters are those of all responses, so two rounded decimals may be equal because of a later response. Raises
+    ValueError if there are fewer responses than the largest size.
+    """
+    if len(graded.cluster) < max(sizes):
+        raise ValueError(f"{question_id}: expected {max(sizes)} responses, found {len(graded.cluster)}")
+    tokens = [np.nan if count is None else float(count) for count in num_tokens]
+    prefixes = []
+    for size in sizes:
+        first = graded.first(size)
+        seen = measured(question_id, first.clusters, rules.no_answer)
+        counts = [one.num_responses for one in first.clusters if rules.no_answer == "cluster" or one.answer is not None]
+        is_kept = reason_to_discard(first, rules) is None
+        prefixes.append(Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size])))
+    return prefixes
+
+
+def measure_prefixes(
+    samples: Folder, answers: Folder, sizes: Sequence[int], rules: SelectionRules
+) -> NDArray[np.float64]:
+    """`entropies_of_first` of all questions with enough responses -> (Q, S, fields of Prefix).
+
+    These are tasks over the cluster, from which only numbers travel, 40 bytes a size. `sizes` grow, and the last is the
+    number of responses to compare with. Raises ValueError if they do not grow.
+    """
+    if not sizes or any(size < 1 for size in sizes) or sorted(set(sizes)) != list(sizes):
+        raise ValueError(f"sizes: expected growing numbers of responses, found {list(sizes)}")
+    columns = ["question_id", "responses.list.element.num_tokens"]
+
+    def work(parts: Sequence[str]) -> dict[str, Any]:
+        values: list[float] = []
+        for batch, graded in paired(samples, answers, parts, columns, max_rows=_QUESTIONS_AT_ONCE):
+            for row, one in zip(batch.to_pylist(), graded, strict=True):
+                if len(one.cluster) >= sizes[-1]:
+                    tokens = [response["num_tokens"] for response in row["responses"]]
+                    prefixes = entropies_of_first(row["question_id"], one, tokens, sizes, rules)
+                    values += [float(value) for prefix in prefixes for value in prefix]
+        return {"values": values}
+
+    found = [np.asarray(row["values"], np.float64) for row in run_tasks(work, part_groups(samples))]
+    return np.asarray(np.concatenate([np.empty(0), *found]).reshape(-1, len(sizes), len(Prefix._fields)))
+
+
+@dataclass(frozen=True)
+class SizeSummary:
+    """What so many responses per question would have given, against the largest number. Entropies in nats."""
+
+    num_responses: int
+    mean_entropy: float
+    mean_corrected_entropy: float
+    rank_correlation: float | None  # Spearman's, of the entropies with those of the largest number
+    num_kept_at_both: int
+    mean_weight_difference: float | None  # absolute; of weights by entropy with mean 1 over the questions kept at both
+    decision_changes: Share  # questions that only one of the two numbers keeps
+    num_tokens: int | None  # of these responses of all questions; None if not all are known
+
+
+def fewer_responses(sizes: Sequence[int], measures: NDArray[np.float64]) -> list[SizeSummary]:
+    """What `measure_prefixes` gives for these sizes -> a summary of each. Raises ValueError without a question."""
+    if measures.shape[0] == 0:
+        raise ValueError(f"no question has {sizes[-1]} responses, so fewer cannot be compared with them")
+    entropies, corrected, _, kept, tokens = np.moveaxis(measures, 2, 0)
+    is_kept = kept > 0
+    summaries = []
+    for index, size in enumerate(sizes):
+        both = is_kept[:, index] & is_kept[:, -1]
+        here, full = entropies[both, index], entropies[both, -1]
+        # Without a positive entropy there are no weights to compare.
+        comparable = bool(np.any(here > 0) and np.any(full > 0))
+        num_tokens = float(tokens[:, index].sum())
+        summaries.append(
+            SizeSummary(
+                size,
+                float(entropies[:, index].mean()),
+                float(corrected[:, index].mean()),
+                rank_correlation(entropies[:, index], entropies[:, -1]),
+                int(both.sum()),
+                float(np.abs(here / here.mean() - full / full.mean()).mean()) if comparable else None,
+                share_of(is_kept[:, index] != is_kept[:, -1]),
+                None if np.isnan(num_tokens) else int(num_tokens),
+            )
+        )
+    return summaries
+
+
+def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int], rules: SelectionRules) -> StudyPage:
+    """The wanted numbers of responses against the largest one that the questions have."""
+    # The least number that a question of the first part has; the other parts differ in few questions.
+    first = samples.read(SAMPLES, ["responses"], samples.parts()[:1])["responses"]
+    most = pc.min(pc.list_value_length(first)).as_py() or 0
+    most = min(most, rules.num_responses or most)
+    sizes = sorted({*(size for size in wanted if size < most), most})
+    summaries = fewer_responses(sizes, measure_prefixes(samples, answers, sizes, rules))
+    columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
+    columns.append("kept or not differs, % (95 % interval)")
+    figure: StudyFigure = {
+        "title": "Mean entropy from the first responses",
+        "x_label": "responses a question",
+        "y_label": "entropy (nats)",
+        "series": [
+            {"label": "plain", "x": sizes, "y": [one.mean_entropy for one in summaries]},
+            {"label": "corrected", "x": sizes, "y": [one.mean_corrected_entropy for one in summaries]},
+        ],
+    }
+    return {
+        "title": "How many responses are enough",
+        "text": "Entropies and weights from the first responses to each question against those from all. The plain "
+        "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
+        "(2013).",
+        "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
+        "curves": [figure],
+    }
+
+
+def _cells(one: SizeSummary) -> list[str]:
+    return [
+        f"{one.num_responses}",
+        number_words(one.num_tokens, ",.0f"),
+        f"{one.mean_entropy:.3f}",
+        f"{one.mean_corrected_entropy:.3f}",
+        number_words(one.rank_correlation, ".3f"),
+        number_words(one.mean_weight_difference, ".3f"),
+        share_words(one.decision_changes),
+    ]
