@@ -14,7 +14,7 @@ from east_ray.answers.stage import write_answers
 from east_ray.config import WeightingConfig
 from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
 from east_ray.selection import SelectionRules, judge_samples, read_judged
-from east_ray.storage import Folder, Stages, folders, locate
+from east_ray.storage import Folder, Stages, locate, tasks
 from east_ray.weighting import entropy_signal, uniform_signal, write_examples
 
 RULES = SelectionRules()
@@ -74,10 +74,10 @@ def test_splits_and_shuffles_of_the_questions_change_nothing(
     whole = weighed(Folder(*locate(str(tmp_path / "whole"))), [rows])
     shuffled = random.Random(1).sample(rows, len(rows))
     split = weighed(Folder(*locate(str(tmp_path / "split"))), [shuffled[i::7] for i in range(7)])  # one task
-    monkeypatch.setattr(folders, "_MIN_TASK_BYTES", 1)
+    monkeypatch.setattr(tasks, "_MIN_TASK_BYTES", 1)
     folder = Folder(*locate(str(tmp_path / "tasks")))
     on_cluster = weighed(folder, [shuffled[i::7] for i in range(7)])
-    assert len(folders.part_groups(folder / "samples")) == 7
+    assert len(tasks.part_groups(folder / "samples")) == 7
     assert len((folder / "examples").parts()) > 1
     for other in (split, on_cluster):
         assert [table.equals(first) for table, first in zip(other, whole, strict=True)] == [True, True]
