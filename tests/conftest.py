@@ -6,12 +6,17 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
+
+# The first example of a property may import a library, and a machine may be busy.
+hypothesis.settings.register_profile("east_ray", deadline=None)
+hypothesis.settings.load_profile("east_ray")
 
 #: Reasons for which a test may be skipped in CI, as its message begins. Any other skip there is a failure: a test that
 #: never runs tests nothing. The data lies outside of the repository, so only a checkout without it may do without.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from labelled_answers import labelled
 
@@ -568,13 +568,11 @@ SPELLINGS: list[Callable[[str], str]] = [
 ]
 
 
-@settings(deadline=None)
 @given(st.sampled_from([answer for answer in KNOWN if answer not in ("USD 12", "D)")]), st.sampled_from(SPELLINGS))
 def test_another_spelling_is_the_same_answer(answer: str, spell: Callable[[str], str]) -> None:
     assert equivalent(answer, spell(answer)) and canonical(answer) == canonical(spell(answer))
 
 
-@settings(deadline=None)
 @given(ANSWERS, ANSWERS)
 def test_equivalence_is_reflexive_and_symmetric(a: str, b: str) -> None:
     assert equivalent(a, f"{a}\u200b ") and equivalent(f"{a} ", a)  # invisible characters do not count
@@ -582,7 +580,6 @@ def test_equivalence_is_reflexive_and_symmetric(a: str, b: str) -> None:
     assert canonical(a) != canonical(b) or equivalent(a, b)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), ANSWERS), max_size=8), st.randoms(use_true_random=False))
 def test_clusters_do_not_depend_on_the_order(answers: list[str | None], rng: random.Random) -> None:
     order = list(range(len(answers)))
@@ -595,7 +592,6 @@ def test_clusters_do_not_depend_on_the_order(answers: list[str | None], rng: ran
     assert numbers == [sorted(set(numbers), key=numbers.index).index(number) for number in numbers]
 
 
-@settings(deadline=None)
 @given(st.fractions(), st.integers(1, 50))
 def test_every_way_of_writing_a_fraction_is_one_answer(value: Any, factor: int) -> None:
     numerator, denominator = value.numerator * factor, value.denominator * factor
@@ -611,7 +607,6 @@ def test_every_way_of_writing_a_fraction_is_one_answer(value: Any, factor: int) 
     assert canonical_answer(latex) == str(value)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=5), st.integers(-9, 9))
 def test_a_polynomial_equals_its_horner_form_and_no_other(coefficients: list[int], change: int) -> None:
     powers = " + ".join(f"({c})x^{{{k}}}" for k, c in enumerate(coefficients))

@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from east_ray.answers import canonical, cluster, equivalent
@@ -313,7 +313,6 @@ FORMS = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(FORMS, COMMANDS, COMMANDS)
 def test_unknown_commands_are_kept(form: str, command: str, other: str) -> None:
     one = form.format(command)
@@ -327,7 +326,6 @@ def test_what_is_dropped_is_on_a_list(name: str) -> None:
     assert equivalent(rf"2\{name} x", "2x") and not equivalent(rf"2\{name}unknown x", "2x")
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=4, unique=True), st.randoms(use_true_random=False))
 def test_a_system_is_the_values_of_its_unknowns_in_any_order(values: list[int], random) -> None:  # type: ignore[no-untyped-def]
     equations = [f"{name} = {value}" for name, value in zip("wxyz", values, strict=False)]
@@ -337,14 +335,12 @@ def test_a_system_is_the_values_of_its_unknowns_in_any_order(values: list[int], 
     assert equivalent(", ".join(equations), ", ".join(exchanged)) == (values == values[::-1])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60))
 def test_a_double_factorial_is_a_product(n: int) -> None:
     assert equivalent(f"{n}!!", r" \cdot ".join(map(str, range(n, 0, -2))) or "1")
     assert equivalent(f"{n}!!", f"({n}!)!") == (n <= 2)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 23), st.integers(0, 59))
 def test_a_time_of_day_is_one_of_24_hours(hour: int, minute: int) -> None:
     half = "a.m." if hour < 12 else "p.m."

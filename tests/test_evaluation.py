@@ -136,7 +136,7 @@ def test_maj_at_k_is_the_mean_over_all_draws(sizes: list[int], num_answerless: i
 large_clusters = st.lists(st.integers(1, 40), min_size=1, max_size=8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(large_clusters, st.integers(0, 30), st.randoms(use_true_random=False))
 def test_maj_at_k_at_its_ends(sizes: list[int], num_answerless: int, random: object) -> None:
     total = sum(sizes) + num_answerless

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from labelled_answers import labelled
 from pydantic import ValidationError
@@ -815,7 +815,6 @@ def test_any_repetition_is_read_in_linear_time(seed: int) -> None:
         assert time.process_time() - start < 1, (head[:20], block, tail[:20])
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from east_ray.answers import graders
@@ -71,7 +71,6 @@ def test_a_key_may_be_none_and_an_answer_with_it_is_not_a_missing_answer() -> No
     assert clustered(["?", r"\boxed{3}", r"\boxed{4}"], QUESTION, Unsure()).cluster == [1, 0, 0]
 
 
-@settings(deadline=None)
 @given(TEXTS, st.integers(0, 20))
 def test_the_first_responses_alone_are_graded_as_if_there_were_no_others(texts: list[str], size: int) -> None:
     graded = clustered(texts, QUESTION, MathGrader())
@@ -79,7 +78,6 @@ def test_the_first_responses_alone_are_graded_as_if_there_were_no_others(texts: 
     assert graded.first(None) == graded
 
 
-@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(1, 5), max_size=20))
 def test_responses_that_arrive_in_pieces_are_graded_as_one_list(texts: list[str], pieces: list[int]) -> None:
     tally, begin = Tally(QUESTION, MathGrader()), 0
@@ -90,7 +88,6 @@ def test_responses_that_arrive_in_pieces_are_graded_as_one_list(texts: list[str]
     assert tally.graded() == clustered(texts, QUESTION, MathGrader())
 
 
-@settings(deadline=None)
 @given(TEXTS, st.randoms(use_true_random=False))
 def test_the_order_of_responses_changes_no_size(texts: list[str], random: Any) -> None:
     shuffled = list(texts)
@@ -222,7 +219,6 @@ def sampled(question_id: str, texts: Sequence[str], reference: str | None = "0.5
     return dict.fromkeys(SAMPLES.names) | row | {"responses": responses}
 
 
-@settings(deadline=None)
 @given(st.lists(TEXTS, max_size=5))
 def test_a_table_of_answers_gives_back_what_was_graded(questions: list[list[str]]) -> None:
     asked = [Question(f"q{number}", "?", "0.5") for number in range(len(questions))]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -190,7 +190,6 @@ def test_weights_of_one_give_the_plain_loss_to_the_last_digit(case: str, dtype: 
 
 @pytest.mark.parametrize("case", CASES)
 @given(seed=seeds, size=st.integers(1, 12), a=st.floats(0, 5), b=st.floats(0, 5))
-@settings(deadline=None)
 def test_the_gradient_is_linear_in_the_weights(case: str, seed: int, size: int, a: float, b: float) -> None:
     of, step = objective(case), whole_step(seed, size)
     u, v = torch.rand(2, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -200,7 +199,6 @@ def test_the_gradient_is_linear_in_the_weights(case: str, seed: int, size: int, 
 
 @pytest.mark.parametrize("case", CASES)
 @given(seed=seeds, size=st.integers(1, 12), world_size=st.integers(1, 4), micro_batch_size=st.integers(1, 5))
-@settings(deadline=None)
 def test_the_micro_batches_of_any_split_add_up_to_the_step(
     case: str, seed: int, size: int, world_size: int, micro_batch_size: int
 ) -> None:

@@ -316,7 +316,7 @@ def test_no_body_makes_the_server_fail(service: Service, path: str, schema: str)
     valid |= {"max_tokens": 4} | ({} if path == "/v1/solve" else {"messages": [{"role": "user", "content": QUESTION}]})
     codes: Counter[int] = Counter()
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, suppress_health_check=list(HealthCheck))
     @given(st.dictionaries(st.sampled_from(sorted(fields)), JSON, max_size=3) | st.none(), JSON)
     def fuzz(changed: dict[str, Any] | None, other: Any) -> None:
         body = json.dumps(other if changed is None else valid | changed)

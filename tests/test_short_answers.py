@@ -4,7 +4,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from east_ray.answers import graders
@@ -168,7 +168,6 @@ def test_the_text_of_an_answer(response: str, answer: str | None) -> None:
     assert TextGrader().read(response, UNKNOWN).answer == answer
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_words_are_those_of_their_words(text: str) -> None:
     assert words(f" The {text} ") in (words(text), words(f"the {text}"))

@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from json_records import checked
 from rich.console import Console
@@ -214,7 +214,6 @@ def test_the_correction_takes_away_most_of_the_bias(shares: list[float], size: i
 ANSWERS = st.lists(st.sampled_from([4, "8/2", 5, "5.0", 6, None]), min_size=8, max_size=8)
 
 
-@settings(deadline=None)
 @given(
     ANSWERS,
     st.sampled_from(["4", "7", "..."]),
