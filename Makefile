@@ -9,7 +9,7 @@ quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, wit
 	$(BIN)/east-ray run jobs/quickstart.yaml
 
 test: $(VENV)/.installed  ## the test suite (the goal is 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not drill"
+	$(BIN)/python -m pytest -m "not drill" --numprocesses 2 --dist loadfile
 
 drills: $(VENV)/.installed  ## the long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m drill

@@ -63,16 +63,25 @@ def _devices() -> Iterator[Finding]:
     import psutil
     import torch
 
+    from east_ray.training.attention import has_varlen
+
     memory = psutil.virtual_memory()
     free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
     yield Finding("CPU", f"{os.cpu_count()} cores, {free}")
     if not _cuda():
         yield Finding("GPU", "none: runs on the CPU")
+        yield Finding("attention", "in training, one packed sequence after the other: the one kernel needs a GPU")
         return
     for index in range(torch.cuda.device_count()):
         available, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         yield Finding("GPU", f"{index}: {name}, {available / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    if has_varlen():
+        yield Finding("attention", "in training with bf16, one kernel for all packed sequences")
+    else:
+        yield Finding(
+            "attention", "in training, one packed sequence after the other: this GPU or torch lacks the kernel"
+        )
 
 
 def _cluster(address: str | None) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from east_ray.training import packing
-from east_ray.training.packing import PACKED_ATTENTION, LogprobHead, packed_logprobs, register_attention, supports
+from east_ray.training import attention, packing
+from east_ray.training.packing import LogprobHead, packed_logprobs, supports
 
 Sequences = list[tuple[list[int], list[int]]]
 VOCABULARY = 97
@@ -40,11 +40,11 @@ def sequences(rng: random.Random, count: int) -> Sequences:
 
 def models(name: str) -> tuple[Any, Any]:
     """The same float64 model twice: with packed attention, and as transformers has it."""
-    register_attention()
+    attention.register()
     torch.manual_seed(0)
     plain = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(ARCHITECTURES[name]), dtype=torch.float64)
     packed = transformers.AutoModelForCausalLM.from_config(
-        copy.deepcopy(ARCHITECTURES[name]), dtype=torch.float64, attn_implementation=PACKED_ATTENTION
+        copy.deepcopy(ARCHITECTURES[name]), dtype=torch.float64, attn_implementation=attention.IMPLEMENTATIONS["loop"]
     )
     packed.load_state_dict(plain.state_dict())
     return packed, plain
@@ -121,7 +121,9 @@ def test_the_head_gives_logits_again_when_it_is_removed() -> None:
     head = LogprobHead(packed)
     head.remove()
     ids = torch.arange(9)[None]
-    torch.testing.assert_close(packed(input_ids=ids, segments=[9]).logits, plain(input_ids=ids).logits)
+    torch.testing.assert_close(
+        packed(input_ids=ids, segments=attention.Segments.of([9], "cpu")).logits, plain(input_ids=ids).logits
+    )
     assert list(packed.state_dict()) == list(plain.state_dict())
 
 

@@ -266,6 +266,9 @@ class TrainingConfig(Section):
     packing: Annotated[bool, ANY_TIME] = True
     """Concatenate the sequences of a micro-batch without padding; each attends to itself alone. false pads them, for
     models whose attention or head cannot work on packed sequences; the result is the same."""
+    compile: Annotated[bool | Literal["auto"], ANY_TIME] = "auto"
+    """Compile the model's layers with torch.compile: on a GPU a third faster, after half a minute at the first step.
+    auto: on a GPU, with packing and zero_stage 0 to 2; the result is the same to rounding."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-6
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -322,6 +325,8 @@ class TrainingConfig(Section):
         examples, workers, gpus = self.examples_per_step, self.num_workers, self.num_gpus_per_worker
         if examples < workers:
             yield f"examples_per_step {examples} is smaller than num_workers {workers}"
+        if self.compile is True and self.deepspeed.zero_stage == 3:
+            yield "compile needs deepspeed.zero_stage 0, 1 or 2"
         if gpus % 1 and workers > 1:
             yield f"num_gpus_per_worker {gpus:g}: workers cannot share a GPU"
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from east_ray.config import TrainingConfig
 from east_ray.training.dataset import Metrics, Row, micro_batches
+from east_ray.training.model import is_compiled
 from east_ray.training.objectives import MicroBatch, Objective
 from east_ray.training.reference import ReferenceLogprobs, reference_key
 
@@ -30,7 +31,7 @@ class Compute:
         if settings.packing:
             from east_ray.training.packing import LogprobHead
 
-            self._head = LogprobHead(engine.module)
+            self._head = LogprobHead(engine.module, is_compiled(settings))
 
     def remove_head(self) -> None:
         """Make the model give logits again."""
@@ -88,7 +89,8 @@ class Compute:
         torch.distributed.all_reduce(totals)
         loss_sum, plain_sum, positions, late, *sums = totals.tolist()
         num_tokens = sum(len(row["prompt"]) + len(row[name]) for row in step for name in names)
-        metrics = {"loss": loss_sum, "unweighted_loss": plain_sum, "gradient_norm": gradient_norm}
+        metrics: Metrics = {"loss": loss_sum, "unweighted_loss": plain_sum, "gradient_norm": gradient_norm}
+        metrics |= {"attention": engine.module.config._attn_implementation.removeprefix("east_ray_")}
         metrics |= {"num_tokens": num_tokens, "padding_share": max(0.0, 1 - num_tokens / positions)}
         return metrics | {name: value / len(step) for name, value in zip(observed, sums, strict=True)}, late > 0
 
@@ -125,15 +127,16 @@ class Compute:
     ) -> MicroBatch:
         import torch
 
+        from east_ray.training.attention import on_device
+
         logprobs, compared = self.logprobs(rows, step, names), self.objective.reference_responses
-        like = logprobs[names[0]]
-        alike: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        device, dtype = logprobs[names[0]].device, logprobs[names[0]].dtype
         stored = [self.references[reference_key(row, compared)] for row in rows] if compared else []
         return MicroBatch(
             logprobs=logprobs,
-            references={name: torch.tensor([values[name] for values in stored], **alike) for name in compared},
-            num_tokens={name: torch.tensor([len(row[name]) for row in rows]).to(like) for name in names},
-            weights=torch.tensor([row["weight"] for row in rows], dtype=torch.float32, device=like.device),
+            references={name: on_device([values[name] for values in stored], device, dtype) for name in compared},
+            num_tokens={name: on_device([len(row[name]) for row in rows], device, dtype) for name in names},
+            weights=on_device([row["weight"] for row in rows], device, torch.float32),
             num_step_examples=len(step),
             num_step_tokens={name: sum(len(row[name]) for row in step) for name in names},
             measured=measured,

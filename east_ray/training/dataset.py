@@ -42,7 +42,8 @@ _COLUMNS += ["rejected_finish_reason"]
 #: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
 Row = Mapping[str, Any]
-Metrics = dict[str, float]
+#: Numbers by name, and the name of the attention that computed them.
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.compute import Compute
 from east_ray.training.dataset import Metrics, Row, steps
-from east_ray.training.model import deepspeed_config, export_and_end, load_model
+from east_ray.training.model import compile_layers, deepspeed_config, export_and_end, is_compiled, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
 
@@ -61,7 +61,7 @@ def train(
     import torch.distributed as dist
 
     rank, world_size, every_minutes = dist.get_rank(), dist.get_world_size(), settings.checkpoint_every_minutes
-    engine = _engine(settings, model_path, seed, world_size)
+    engine = make_engine(settings, model_path, seed, world_size)
     compute = Compute(engine, settings, objective, pad_token_id, rank, world_size)
     if objective.reference_responses:
         assert references is not None, f"{settings.objective} needs a folder for its reference log-probabilities"
@@ -99,7 +99,7 @@ def train(
     return functools.partial(export_and_end, engine, compute, settings, model_path)
 
 
-def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: int) -> Any:
+def make_engine(settings: TrainingConfig, model_path: str, seed: int, world_size: int) -> Any:
     """The DeepSpeed engine of this worker, with the model that training starts from."""
     import deepspeed
     import torch
@@ -112,6 +112,8 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     model.config.use_cache = False
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if is_compiled(settings):
+        compile_layers(model)
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],

@@ -1,9 +1,11 @@
 """The model to train: loading, packed attention, adapters, DeepSpeed's configuration, and writing the result."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from east_ray.config import InputError, TrainingConfig
-from east_ray.training.compute import Compute
+
+if TYPE_CHECKING:
+    from east_ray.training.compute import Compute
 
 #: How far the logits of the written model may differ from the trained one's, relative to the largest of them: another
 #: attention kernel rounds differently, and so does merging adapters.
@@ -17,14 +19,15 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
     created, so that no worker ever holds the whole model. Raises InputError if packing or the adapters do not fit it.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from east_ray.training import packing
+    from east_ray.training import attention, packing
 
     options: dict[str, Any] = {"dtype": torch.bfloat16 if settings.precision == "bf16" else torch.float32}
     if settings.packing:
-        packing.register_attention()
-        options["attn_implementation"] = packing.PACKED_ATTENTION
+        attention.register()
+        kernel = attention.kernel_for(AutoConfig.from_pretrained(model_path), settings.precision)
+        options["attn_implementation"] = attention.IMPLEMENTATIONS[kernel]
     sharding = None  # takes effect while this object exists
     if sharded_over and settings.deepspeed.zero_stage == 3:
         from transformers.integrations import HfDeepSpeedConfig
@@ -60,6 +63,28 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
     return model
 
 
+def is_compiled(settings: TrainingConfig) -> bool:
+    """Whether the layers are compiled, as the settings say or, for auto, where it is faster and known to work."""
+    import torch
+
+    if settings.compile != "auto":
+        return settings.compile
+    # The hooks of ZeRO-3 gather each parameter where it is used, which a compiled layer would not see.
+    return torch.cuda.is_available() and settings.packing and settings.deepspeed.zero_stage < 3
+
+
+def compile_layers(model: Any) -> None:
+    """Let torch compile each layer of a model when it is first used: fused norms, rotations and activations.
+
+    All layers share one compiled function for any number of tokens; a whole model would compile for minutes.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer  # what transformers calls a layer
+
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.compile(dynamic=True)
+
+
 def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
     """The DeepSpeed configuration of these settings.
 
@@ -92,7 +117,7 @@ def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool)
     }
 
 
-def export_and_end(engine: Any, compute: Compute, settings: TrainingConfig, model_path: str, folder: str) -> None:
+def export_and_end(engine: Any, compute: "Compute", settings: TrainingConfig, model_path: str, folder: str) -> None:
     """Write the trained model to a folder, and end its engine; to be called on every worker. Raises RuntimeError."""
     compute.remove_head()
     _export(engine, settings, model_path, folder)
@@ -108,10 +133,12 @@ def _export(engine: Any, settings: TrainingConfig, model_path: str, folder: str)
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM
 
+    from east_ray.training.attention import Segments
+
     engine.eval()
     # Any text serves: here the first tokens of the vocabulary.
     ids = torch.arange(min(16, engine.module.config.vocab_size), device=engine.device)[None]
-    packed = {"segments": [ids.shape[1]]} if settings.packing else {}
+    packed = {"segments": Segments.of([ids.shape[1]], engine.device)} if settings.packing else {}
     with torch.no_grad():
         expected = engine(input_ids=ids, use_cache=False, **packed).logits.float().cpu()
     if engine.zero_optimization_partition_weights():

@@ -1,8 +1,8 @@
 """Log-probabilities of responses, from a padded batch or from packed sequences: one row without padding.
 
 A packed batch of (prompt, response) pairs is one row of T tokens; positions start from 0 in each sequence. Attention
-runs over each sequence alone (torch's own fused kernel), so no token attends to another example and no time goes into
-masked products. The head returns the log-probability of each label in place of V logits. It works chunk by chunk and
+runs over each sequence alone (attention.py), so no token attends to another example and no time goes into masked
+products. The head returns the log-probability of each label in place of V logits. It works chunk by chunk and
 computes a chunk again in the backward pass, so logits need memory for (chunk, V) values and not for (T, V).
 
 This works with every transformers model that uses the attention interface and ``logits_to_keep``; see `supports`.
@@ -18,14 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from east_ray.training.attention import Segments, on_device
+
 #: A (prompt, response) pair of token ids.
 Pair = tuple[Sequence[int], Sequence[int]]
 #: Positions with this label count nowhere: prompt and padding.
 IGNORED = -100
-#: The name under which this module registers its attention with transformers.
-PACKED_ATTENTION = "east_ray_packed"
 #: Most logits in a chunk of the head: 2^26 take 256 MiB in float32.
 MAX_CHUNK_LOGITS = 1 << 26
+#: On a GPU a chunk's logits take this share of its memory in float32, if that is more. Each chunk adds its gradient to
+#: that of the whole head, so many small ones cost time.
+CHUNK_SHARE_OF_GPU = 1 / 64
 #: Settings of models that transform their logits after the head. A head that returns no logits cannot do that.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
@@ -62,48 +65,8 @@ def padded_logprobs(model: Any, sequences: Sequence[Pair], pad: int, device: Any
     return response_logprobs(logits, labels.to(device))
 
 
-def register_attention() -> None:
-    """Register PACKED_ATTENTION with transformers; may be called any number of times."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-    AttentionMaskInterface.register(PACKED_ATTENTION, lambda *args, **kwargs: None)
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None = None,
-    *,
-    segments: Sequence[int],
-    sliding_window: int | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each segment of the row: query, key, value (1, heads, T, D) -> (1, T, heads, D).
-
-    segments: lengths of the sequences, T in total. A sliding window applies within each sequence.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    assert attention_mask is None and sum(segments) == query.shape[2], (segments, query.shape)
-    parts: list[Tensor] = []
-    for end, length in zip(itertools.accumulate(segments), segments, strict=True):
-        here, mask = slice(end - length, end), None
-        if sliding_window is not None and length > sliding_window:
-            position = torch.arange(length, device=query.device)
-            distance = position[:, None] - position[None, :]
-            mask = ((distance >= 0) & (distance < sliding_window))[None, None]
-        output, _ = sdpa_attention_forward(
-            module, query[:, :, here], key[:, :, here], value[:, :, here], mask, is_causal=mask is None, **kwargs
-        )
-        parts.append(output)
-    return torch.cat(parts, dim=1), None
-
-
 def supports(model: Any) -> bool:
-    """Whether `packed_attention` and `LogprobHead` compute what this model's own attention and head compute.
+    """Whether packed attention and `LogprobHead` compute what this model's own attention and head compute.
 
     They do not for layers that carry a state or a convolution along the row, for attention that torch's kernel lacks
     (sinks, chunks, biases), for logits that are transformed after the head, and for a head that is not plainly linear.
@@ -121,14 +84,23 @@ def supports(model: Any) -> bool:
     )
 
 
+def max_chunk_logits(device: torch.device) -> int:
+    """The most logits that `LogprobHead` computes at once on a device."""
+    if device.type != "cuda":
+        return MAX_CHUNK_LOGITS
+    share = CHUNK_SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory
+    return max(MAX_CHUNK_LOGITS, int(share) // 4)
+
+
 class LogprobHead:
     """The forward of a head while it trains: hidden states (1, P, D) -> log-probabilities (1, P, 1) of `labels`.
 
     It replaces only the head module's ``forward``, so parameters, their names and DeepSpeed's hooks stay.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, is_compiled: bool = False) -> None:
         self._head: nn.Linear = model.get_output_embeddings()
+        self._token_logprobs = torch.compile(_token_logprobs, dynamic=True) if is_compiled else _token_logprobs
         self.labels: Tensor | None = None
         self._head.forward = self._forward
 
@@ -138,7 +110,7 @@ class LogprobHead:
 
     def _forward(self, hidden: Tensor) -> Tensor:
         assert self.labels is not None and hidden.shape[:2] == (1, len(self.labels)), (hidden.shape, self.labels)
-        size = max(1, MAX_CHUNK_LOGITS // self._head.weight.shape[0])
+        size = max(1, max_chunk_logits(hidden.device) // self._head.weight.shape[0])
         chunks = list(zip(torch.split(hidden[0], size), torch.split(self.labels, size), strict=True))
         if len(chunks) == 1:
             return self._logprobs(hidden[0], self.labels)[None, :, None]
@@ -146,25 +118,25 @@ class LogprobHead:
         return torch.cat(parts)[None, :, None]
 
     def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return _token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
+        return self._token_logprobs(nn.functional.linear(hidden, self._head.weight, self._head.bias), labels)
 
 
 def packed_logprobs(model: Any, head: LogprobHead, sequences: Sequence[Pair], device: Any) -> Tensor:
     """(S,) log-probability of the response of each pair, in one forward pass."""
     ids = [token for prompt, response in sequences for token in (*prompt, *response)]
-    segments = [len(prompt) + len(response) for prompt, response in sequences]
-    positions = torch.cat([torch.arange(length) for length in segments])
+    lengths = [len(prompt) + len(response) for prompt, response in sequences]
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
     predicting: list[int] = []  # position t predicts token t + 1
-    for end, (_, response) in zip(itertools.accumulate(segments), sequences, strict=True):
+    for end, (_, response) in zip(itertools.accumulate(lengths), sequences, strict=True):
         predicting += range(end - 1 - len(response), end - 1)
     owners = [number for number, (_, response) in enumerate(sequences) for _ in response]
-    head.labels = torch.tensor([token for _, response in sequences for token in response], device=device)
+    head.labels = on_device([token for _, response in sequences for token in response], device)
     logprobs = model(
-        input_ids=torch.tensor([ids], device=device),
-        position_ids=positions[None].to(device),
-        logits_to_keep=torch.tensor(predicting, device=device),
-        segments=segments,
+        input_ids=on_device([ids], device),
+        position_ids=on_device(positions, device),
+        logits_to_keep=on_device(predicting, device),
+        segments=Segments.of(lengths, device),
         use_cache=False,
     ).logits[0, :, 0]
     total = torch.zeros(len(sequences), dtype=logprobs.dtype, device=device)
-    return total.index_add(0, torch.tensor(owners, device=device), logprobs)
+    return total.index_add(0, on_device(owners, device), logprobs)

@@ -129,7 +129,10 @@ def tracked(tracker: Tracker, name: str, folder: str, settings: Mapping[str, Any
         nonlocal last
         if metrics["step"] > last:  # a step that is repeated after a restart is already logged
             last = metrics["step"]
-            write(int(last), {key: float(value) for key, value in metrics.items() if key not in ("step", "num_steps")})
+            write(
+                int(last),
+                {key: float(value) for key, value in metrics.items() if key not in ("step", "num_steps", "attention")},
+            )
 
     try:
         yield log

@@ -8,11 +8,17 @@ All have the same model (random weights) and the same examples, with the lengths
     trl       TRL's SFTTrainer with packing if it is installed, else null
 
 Tokens are those of prompts and responses without padding. On a GPU the model has about 1.2 billion parameters in bf16,
-and mfu is 6 * parameters * tokens/s / --peak-flops (the recomputation of the head's logits is not counted).
+and mfu is 6 * parameters * tokens/s / --peak-flops (see `flops_per_token`). It runs where there are torch, transformers
+and this package's small dependencies (pydantic, pyarrow, pyyaml, rich); without DeepSpeed with a plain optimizer.
 The last line is a JSON object.
+
+    python tests/benchmarks/training.py                                          the 1.2B model, GSM8K's lengths
+    python tests/benchmarks/training.py --length 8192 --micro-batch-size 2 --examples-per-step 16
+    python tests/benchmarks/training.py --size 8b --setting "lora={rank: 16}" --setting gradient_checkpointing=true
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -24,28 +30,35 @@ from typing import Any
 
 import torch
 import torch.distributed
+import yaml
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from east_ray.config import TrainingConfig
-from east_ray.training import objectives
+from east_ray.training import attention, loop, objectives
 from east_ray.training.loop import train
+from east_ray.training.model import compile_layers, is_compiled, load_model
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 SMALL = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 BILLION = {"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
            "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True}  # fmt: skip
+EIGHT_BILLION = {"vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                 "num_attention_heads": 32, "num_key_value_heads": 8}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {"small": SMALL, "1b": BILLION, "8b": EIGHT_BILLION}
 Example = dict[str, Any]
 
 
-def make_examples(count: int, vocabulary: int, seed: int) -> list[Example]:
-    """Rows in the form that the loop reads: random tokens with the lengths of GSM8K."""
-    rng = random.Random(seed)
-    if DATA.exists():
-        texts = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+def make_examples(count: int, vocabulary: int, options: argparse.Namespace) -> list[Example]:
+    """Rows in the form that the loop reads: random tokens with the lengths of GSM8K, or with one length."""
+    rng = random.Random(options.seed)
+    if options.length:
+        lengths = [(options.length // 8, options.length - options.length // 8)] * count
+    elif options.data.exists():
+        texts = [json.loads(line) for line in options.data.read_text(encoding="utf-8").splitlines()]
         lengths = [(len(one["question"]) // 4 + 1, len(one["answer"]) // 4 + 1) for one in rng.sample(texts, count)]
     else:
         lengths = [(int(rng.lognormvariate(3.9, 0.4)) + 1, int(rng.lognormvariate(4.1, 0.5)) + 1) for _ in range(count)]
@@ -63,15 +76,82 @@ def num_tokens(examples: list[Example]) -> int:
     return sum(len(row["prompt"]) + len(row["chosen"]) for row in examples)
 
 
-def ours(path: str, examples: list[Example], settings: TrainingConfig) -> tuple[float, float, float]:
-    """Tokens/s after the first two steps, share of padding, and peak memory in GiB."""
-    log: list[dict[str, float]] = []
-    train(
-        settings, objectives.load(settings), path, lambda: examples, len(examples), log.append, lambda step, write: None
-    )
-    timed = log[2:]
+class PlainEngine:
+    """What the loop needs of a DeepSpeed engine, for a machine without DeepSpeed: one process, torch's fused AdamW on
+    float32 copies of the parameters, gradients added up in float32.
+    """
+
+    def __init__(self, model: Any, settings: TrainingConfig) -> None:
+        self.module, self.device = model.to("cuda" if torch.cuda.is_available() else "cpu"), None
+        self.device = next(model.parameters()).device
+        self._settings = settings
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._masters = [p.detach().float().clone() for p in self._trained]
+        for master in self._masters:
+            master.grad = torch.zeros_like(master)
+        fused = {"fused": True} if self.device.type == "cuda" else {}
+        self.optimizer = torch.optim.AdamW(self._masters, lr=settings.learning_rate, **fused)
+        self._norm = torch.zeros(())
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self.module(**inputs)
+
+    def train(self) -> None:
+        self.module.train()
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        """Nothing to know: `step` is called at the boundary only."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        given = [(m.grad, p.grad) for m, p in zip(self._masters, self._trained, strict=True) if p.grad is not None]
+        torch._foreach_add_([total for total, _ in given], [grad.float() for _, grad in given])
+        for parameter in self._trained:
+            parameter.grad = None
+
+    def step(self) -> None:
+        self._norm = torch.nn.utils.clip_grad_norm_(self._masters, self._settings.max_grad_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_copy_(self._trained, self._masters)
+        torch._foreach_zero_([master.grad for master in self._masters])
+
+    def get_global_grad_norm(self) -> float:
+        return float(self._norm)
+
+
+def plain_engine(settings: TrainingConfig, path: str, seed: int, world_size: int) -> PlainEngine:
+    """As the loop's own, without DeepSpeed."""
+    model = load_model(settings, path, seed)
+    model.config.use_cache = False
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if is_compiled(settings):
+        compile_layers(model)
+    return PlainEngine(model, settings)
+
+
+def ours(path: str, examples: list[Example], settings: TrainingConfig, profiler: Any = None) -> dict[str, float]:
+    """Tokens/s after the first three steps (kernels are compiled in them), padding, peak memory in GiB."""
+    log: list[dict[str, Any]] = []
+
+    def report(step: dict[str, Any]) -> None:
+        log.append(step)
+        if profiler is not None and len(log) in (4, 5):
+            (profiler.start if len(log) == 4 else profiler.stop)()
+
+    train(settings, objectives.load(settings), path, lambda: examples, len(examples), report, lambda step, write: None)
+    if profiler is not None:
+        print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=45, max_name_column_width=90))
+        log = log[:4] + log[5:]  # the profiled step took longer
+    timed = log[3:]
     seconds = sum(step["num_tokens"] / step["tokens_per_s"] for step in timed)
-    return (sum(step["num_tokens"] for step in timed) / seconds, log[-1]["padding_share"], log[-1]["memory_gib"])
+    return {
+        "tokens_per_s": sum(step["num_tokens"] for step in timed) / seconds,
+        "padding_share": log[-1]["padding_share"],
+        "peak_memory_gib": log[-1]["memory_gib"],
+        "first_step_s": log[0]["num_tokens"] / log[0]["tokens_per_s"],
+    }
 
 
 def padded(path: str, examples: list[Example], settings: TrainingConfig, device: str) -> float:
@@ -153,62 +233,107 @@ def trl_packed(path: str, examples: list[Example], settings: TrainingConfig, dev
     return num_tokens(examples) * (last - first) / (ended - began)
 
 
+def flops_per_token(model: Any, examples: list[Example], *, with_attention: bool) -> float:
+    """6 for each parameter of a matrix product (Kaplan et al. 2020), and for causal attention 6 * width * length for
+    each layer: query-key and value products of 2 * width * length / 2 each, three times for forward and backward.
+
+    The recomputation of the head's logits and of checkpoints is not counted.
+    """
+    tied = model.config.tie_word_embeddings
+    embedding = 0 if tied else model.get_input_embeddings().weight.numel()  # looked up, not multiplied
+    flops = 6.0 * (sum(parameter.numel() for parameter in model.parameters()) - embedding)
+    if with_attention:
+        lengths = [len(row["prompt"]) + len(row["chosen"]) for row in examples]
+        width = model.config.num_attention_heads * model.config.head_dim
+        flops += 6 * model.config.num_hidden_layers * width * sum(n * n for n in lengths) / sum(lengths)
+    return flops
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=256)
-    parser.add_argument("--examples-per-step", type=int, default=16)
-    parser.add_argument("--micro-batch-size", type=int, default=16)
+    parser.add_argument("--size", choices=SHAPES, help="default: 1b on a GPU, else small")
+    parser.add_argument("--examples", type=int, help="default: 8 steps of them on a GPU, else 256")
+    parser.add_argument("--examples-per-step", type=int, help="default: 512 on a GPU, else 16")
+    parser.add_argument("--micro-batch-size", type=int, help="default: 128 on a GPU, else 16")
     parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--length", type=int, help="tokens of each example, in place of GSM8K's")
+    parser.add_argument("--setting", action="append", default=[], help="of training, e.g. compile=false; repeatable")
+    parser.add_argument("--only-ours", action="store_true", help="neither padding nor TRL")
+    parser.add_argument("--profile", action="store_true", help="print which kernels the fifth step spends its time in")
+    parser.add_argument("--attention-loop", action="store_true", help="attention without the kernel for all sequences")
+    parser.add_argument("--no-deepspeed", action="store_true", help="as on a machine without it")
     parser.add_argument(
-        "--peak-flops", type=float, default=989e12, help="of the GPU in bf16, dense; H100 and H200: 989e12"
+        "--peak-flops", type=float, default=989e12, help="of the GPU in bf16, dense; default: H100, H200"
     )
+    parser.add_argument("--data", type=Path, default=DATA, help="GSM8K's train.jsonl, for the lengths")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shape = BILLION if device == "cuda" else SMALL
-    settings = TrainingConfig(
-        epochs=1, examples_per_step=options.examples_per_step, micro_batch_size=options.micro_batch_size,
-        max_length=options.max_length, precision="bf16" if device == "cuda" else "float32", learning_rate=1e-5,
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    per_step = options.examples_per_step or (512 if on_gpu else 16)
+    max_length = max(options.max_length, options.length or 0)
+    given = dict(entry.split("=", 1) for entry in options.setting)
+    settings = TrainingConfig.model_validate(
+        {
+            "epochs": 1, "examples_per_step": per_step,
+            "micro_batch_size": options.micro_batch_size or (128 if on_gpu else 16),
+            "max_length": max_length, "precision": "bf16" if on_gpu else "float32", "learning_rate": 1e-5,
+            "deepspeed": {"zero_stage": 0},
+        }
+        | {name: yaml.safe_load(value) for name, value in given.items()}
     )  # fmt: skip
-    settings = settings.model_copy(update={"deepspeed": settings.deepspeed.model_copy(update={"zero_stage": 0})})
+    if options.attention_loop:
+        attention.varlen_attn = None
+    has_deepspeed = importlib.util.find_spec("deepspeed") is not None and not options.no_deepspeed
+    if not has_deepspeed:
+        loop.make_engine = plain_engine
     for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29517"), ("RANK", "0"), ("WORLD_SIZE", "1"),
                         ("LOCAL_RANK", "0")):  # fmt: skip
         os.environ.setdefault(name, value)
-    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    examples = make_examples(options.examples, int(shape["vocab_size"]), options.seed)
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    shape = SHAPES[options.size or ("1b" if on_gpu else "small")]
+    examples = make_examples(options.examples or (8 * per_step if on_gpu else 256), int(shape["vocab_size"]), options)
     with tempfile.TemporaryDirectory(prefix="east-ray-training-") as path:
         torch.manual_seed(options.seed)
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, max_position_embeddings=options.max_length))
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(
+                LlamaConfig(**shape, max_position_embeddings=max_length),
+                dtype=torch.bfloat16 if on_gpu else torch.float32,
+            )
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        flops = {name: flops_per_token(model, examples, with_attention=name == "mfu_with_attention")
+                 for name in ("mfu", "mfu_with_attention")}  # fmt: skip
         model.save_pretrained(path)
         del model
-        ours_per_s, padding_share, memory_gib = ours(path, examples, settings)
-        padded_per_s = padded(path, examples, settings, device)
-        trl_per_s = trl_packed(path, examples, settings, device)
+        found = ours(path, examples, settings, torch.profiler.profile() if options.profile else None)
+        peers = {}
+        if not options.only_ours:
+            peers["padded"] = padded(path, examples, settings, device)
+            peers["trl"] = trl_packed(path, examples, settings, device)
     torch.distributed.destroy_process_group()
 
-    length = num_tokens(examples) / len(examples)
+    speed = found["tokens_per_s"]
     table = Table(
-        title=f"{parameters / 1e6:,.0f}M parameters, {length:.0f} tokens an example, {device}", title_justify="left"
+        title=f"{parameters / 1e6:,.0f}M parameters, {num_tokens(examples) / len(examples):.0f} tokens an example, "
+        f"{torch.cuda.get_device_name() if on_gpu else 'CPU'}",
+        title_justify="left",
     )
     for column in ("", "tokens/s", "ours over it"):
         table.add_column(column, justify="left" if not column else "right")
-    shown = {"ours": ours_per_s, f"every row padded to {options.max_length}": padded_per_s, "TRL, packed": trl_per_s}
-    for name, value in shown.items():
-        table.add_row(
-            name,
-            "not installed" if value is None else f"{value:,.0f}",
-            "" if value is None else f"{ours_per_s / value:.2f}",
-        )
+    titles = {"padded": f"every row padded to {max_length}", "trl": "TRL, packed"}
+    for name, value in {"ours": speed, **{titles[name]: value for name, value in peers.items()}}.items():
+        shown = ("not installed", "") if value is None else (f"{value:,.0f}", f"{speed / value:.2f}")
+        table.add_row(name, *shown)
     Console().print(table)
+    modules = ["torch", "transformers", *(["deepspeed"] if has_deepspeed else [])]
+    versions = {name: importlib.import_module(name).__version__ for name in modules}
     result = {
-        "ours_over_padded": ours_per_s / padded_per_s,
-        "ours_over_trl_packed": None if trl_per_s is None else ours_per_s / trl_per_s,
-        "padding_share": padding_share,
-        "mfu": 6 * parameters * ours_per_s / options.peak_flops if device == "cuda" else None,
-        "tokens_per_s": ours_per_s,
-        "peak_memory_gib": memory_gib,
+        "ours_over_padded": speed / peers["padded"] if peers.get("padded") else None,
+        "ours_over_trl_packed": speed / peers["trl"] if peers.get("trl") else None,
+        **found,
+        **{name: value * speed / options.peak_flops if on_gpu else None for name, value in flops.items()},
+        "versions": versions,
     }
     print(json.dumps(result))
 
