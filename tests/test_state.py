@@ -13,6 +13,9 @@ from east_ray.training.state import load_state
 
 LEARNING_RATE = 1e-3
 LORA = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+#: Several parts of a worker's shard, updated one after the other, and parameters that do not fit into a bucket.
+SMALL_BUCKETS = {"zero_optimization": {"sub_group_size": 50_000, "reduce_bucket_size": 10_000,
+                                       "max_live_parameters": 10_000, "max_reuse_distance": 10_000}}  # fmt: skip
 COMMON: dict[str, Any] = {
     "learning_rate": LEARNING_RATE, "precision": "float32", "weight_decay": 0.1, "max_grad_norm": 0.5,
     "checkpoint_every_steps": 3, "warmup_ratio": 0.0,
@@ -23,8 +26,8 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str,
     "float32": ({}, {"zero_stage": 2}, {"zero_stage": 3}, {"zero_stage": 0}),
     "whole": ({}, {"zero_stage": 0}, {"zero_stage": 1}, {"zero_stage": 2}),
     "dpo": (
-        {"objective": "dpo", "beta": 0.5}, {"zero_stage": 3}, {"zero_stage": 3, "offload_parameters": True},
-        {"zero_stage": 1},
+        {"objective": "dpo", "beta": 0.5}, {"zero_stage": 3, "extra": SMALL_BUCKETS},
+        {"zero_stage": 3, "offload_parameters": True}, {"zero_stage": 1},
     ),
     "bf16": (
         {"precision": "bf16"}, {"zero_stage": 1}, {"zero_stage": 2, "offload_optimizer": True}, {"zero_stage": 3}

@@ -28,7 +28,7 @@ from east_ray.training.checkpoints import (
 from east_ray.training.compute import Compute
 from east_ray.training.dataset import Training, TrainingSummary, tokenize_example, tokenized_examples
 from east_ray.training.group import out_of_memory_as_input_error, raise_if_out_of_memory, train_models
-from east_ray.training.model import deepspeed_config
+from east_ray.training.sharding import deepspeed_config
 
 
 def test_only_a_response_that_ended_by_itself_gets_the_end_of_turn_token(quickstart: Path) -> None:

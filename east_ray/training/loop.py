@@ -15,9 +15,10 @@ from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.compute import Compute
 from east_ray.training.dataset import Metrics, Row, steps
-from east_ray.training.model import deepspeed_config, export_and_end, load_model
+from east_ray.training.model import export_and_end, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
+from east_ray.training.sharding import check_extra, deepspeed_config, size_of
 from east_ray.training.state import load_progress, load_state, save_state
 
 #: A prime above any number of steps times workers, so that no two seeds share a step's random numbers.
@@ -107,6 +108,7 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     # None of its compiled operations is used here. On a CPU it would compile one at the first training, and where a
     # process is killed meanwhile, its lock stays and every later training on the machine waits for it without end.
     deepspeed.ops.__compatible_ops__ = {}
+    check_extra(settings)
     deepspeed.init_distributed()  # over the existing group; loading a sharded model needs it
     model = load_model(settings, model_path, seed, world_size)
     model.config.use_cache = False
@@ -115,7 +117,7 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        config=deepspeed_config(settings, world_size, on_gpu=torch.cuda.is_available()),
+        config=deepspeed_config(settings, world_size, on_gpu=torch.cuda.is_available(), size=size_of(model)),
     )
     return engine
 
