@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from east_ray.config import InputError, TrainingConfig
 from east_ray.config.base import sentences
 
-#: A bucket holds this share of the parameters, within these limits: what still keeps a network busy (8 MiB in bf16), and
+#: A bucket holds this share of the parameters, within limits: what still keeps a network busy (8 MiB in bf16), and
 #: DeepSpeed's own default (1 GB in bf16), which models of 8e9 parameters and more get.
 _SHARE, _SMALLEST, _LARGEST = 1 / 16, 1 << 22, 500_000_000
 #: DeepSpeed's own prefetch: more parameters than this in flight do not hide more of the communication.
