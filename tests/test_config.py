@@ -82,6 +82,22 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("prompt.template=hello", "prompt: template must contain {question}"),
         ("training.num_workers=32", "training: examples_per_step 16 is smaller than num_workers 32"),
         (
+            "training.deepspeed.extra={gradient_clipping: 2.0}",
+            "training.deepspeed: extra.gradient_clipping: training.max_grad_norm decides this; set that instead",
+        ),
+        ("training.deepspeed.extra={bf16: {enabled: true}}", "extra.bf16: training.precision decides this"),
+        (
+            "training.deepspeed.extra={zero_optimization: {offload_param: {device: nvme}}}",
+            "extra.zero_optimization.offload_param.device: training.deepspeed.offload_parameters decides this",
+        ),
+        (
+            "training.deepspeed.extra={prescale_gradients: true}",
+            "it would change what losses and gradients are divided",
+        ),
+        ("training.deepspeed.extra={comunication_data_type: fp32}", "here; did you mean communication_data_type?"),
+        ("training.deepspeed.extra={communication_data_type: 8}", "8 given, expected fp32, fp16 or bf16"),
+        ("training.deepspeed.extra={zero_optimization: 3}", "zero_optimization: 3 given, expected a mapping"),
+        (
             "training.deepspeed={zero_stage: 1, offload_parameters: true}",
             "training.deepspeed: offload_parameters needs",
         ),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
+from east_ray.config.deepspeed import problems_of_extra
 
 SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
 MappingName = Annotated[str, Part("power", "sigmoid")]
@@ -227,12 +228,17 @@ class DeepSpeedConfig(Section):
     """Keep the optimizer's state in CPU memory (stages 1 to 3)."""
     offload_parameters: bool = False
     """Keep the parameters in CPU memory (stage 3)."""
+    extra: dict[str, Any] = {}
+    """Further keys of DeepSpeed's own configuration, e.g. {zero_optimization: {reduce_bucket_size: 50000000},
+    communication_data_type: fp32}. Keys that one of our settings decides are refused. Bucket sizes follow from the
+    number of parameters by default."""
 
     def _problems(self) -> Iterator[str]:
         if self.offload_optimizer and self.zero_stage == 0:
             yield "offload_optimizer needs zero_stage 1, 2 or 3"
         if self.offload_parameters and self.zero_stage != 3:
             yield "offload_parameters needs zero_stage 3"
+        yield from problems_of_extra(self.extra)
 
 
 class LoraConfig(Section):

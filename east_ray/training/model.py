@@ -1,8 +1,9 @@
-"""The model to train: loading, packed attention, adapters, DeepSpeed's configuration, and writing the result."""
+"""The model to train: loading, packed attention, adapters, and writing the result."""
 
 from typing import TYPE_CHECKING, Any
 
 from east_ray.config import InputError, TrainingConfig
+from east_ray.training.sharding import deepspeed_config
 
 if TYPE_CHECKING:
     from east_ray.training.compute import Compute
@@ -83,38 +84,6 @@ def compile_layers(model: Any) -> None:
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.compile(dynamic=True)
-
-
-def deepspeed_config(settings: TrainingConfig, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
-    """The DeepSpeed configuration of these settings.
-
-    DeepSpeed counts one micro-batch as one step here: the loop sets the accumulation boundary itself and the losses
-    have the denominators of the global step, so DeepSpeed averages over the workers only. bf16 gradients accumulate in
-    float32; otherwise the result would depend on the micro-batch size.
-    """
-    is_bf16, sharding = settings.precision == "bf16", settings.deepspeed
-    # DeepSpeed's bf16 optimizer of stage 0 makes a step with zero gradients before the first; that of stage 1 does not.
-    zero: dict[str, Any] = {"stage": max(1, sharding.zero_stage) if is_bf16 else sharding.zero_stage}
-    if sharding.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if sharding.offload_parameters:
-        zero["offload_param"] = {"device": "cpu"}
-    adamw: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True}
-    if on_gpu and not sharding.offload_optimizer:
-        adamw["fused"] = True
-    return {
-        "train_batch_size": world_size,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.max_grad_norm,
-        "bf16": {"enabled": is_bf16},
-        **({"data_types": {"grad_accum_dtype": "fp32"}} if is_bf16 else {}),
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "optimizer": {"type": "AdamW", "params": adamw},
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }
 
 
 def export_and_end(engine: Any, compute: "Compute", settings: TrainingConfig, model_path: str, folder: str) -> None:

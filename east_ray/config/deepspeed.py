@@ -1,0 +1,70 @@
+"""Keys of DeepSpeed's own configuration: which `training.deepspeed.extra` may have, and what decides the others."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from east_ray.config.base import flatten, hint
+
+#: Keys that may be given. The keys inside them are checked by DeepSpeed itself before training starts.
+FREE = (
+    *("zero_optimization", "communication_data_type", "zero_force_ds_cpu_optimizer", "comms_logger", "flops_profiler"),
+    *("wall_clock_breakdown", "memory_breakdown", "dump_state", "steps_per_print", "timers", "disable_python_gc"),
+)
+#: Keys of which a setting decides: key -> that setting.
+SETTING_OF = {
+    "train_batch_size": "training.examples_per_step",
+    "train_micro_batch_size_per_gpu": "training.micro_batch_size",
+    "gradient_accumulation_steps": "training.micro_batch_size",
+    "managed_gradient_accumulation": "training.micro_batch_size",
+    "gradient_clipping": "training.max_grad_norm",
+    "optimizer": "training.learning_rate and training.weight_decay",
+    "zero_allow_untested_optimizer": "training.learning_rate and training.weight_decay",
+    "scheduler": "training.schedule and training.warmup_ratio",
+    **dict.fromkeys(("bf16", "fp16", "bfloat16", "amp", "torch_autocast", "data_types"), "training.precision"),
+    "activation_checkpointing": "training.gradient_checkpointing",
+    "zero_optimization.stage": "training.deepspeed.zero_stage",
+    "zero_optimization.cpu_offload": "training.deepspeed.offload_optimizer",
+    "zero_optimization.cpu_offload_param": "training.deepspeed.offload_parameters",
+    "zero_optimization.offload_optimizer.device": "training.deepspeed.offload_optimizer",
+    "zero_optimization.offload_optimizer.nvme_path": "training.deepspeed.offload_optimizer",
+    "zero_optimization.offload_param.device": "training.deepspeed.offload_parameters",
+    "zero_optimization.offload_param.nvme_path": "training.deepspeed.offload_parameters",
+    "zero_optimization.compute_grad_norm": "training.max_grad_norm",
+    "elasticity": "training.num_workers",
+    **dict.fromkeys(("tensorboard", "wandb", "csv_monitor", "comet", "monitor_config"), "training.tracker"),
+    **dict.fromkeys(("checkpoint", "load_universal_checkpoint", "nebula"), "training.checkpoint_every_steps"),
+}
+_DENOMINATORS = "it would change what losses and gradients are divided by, which is fixed by the whole optimizer step"
+_SHARDS = "a checkpoint needs each parameter in one piece after the other, spread over all workers"
+_OPTIMIZER = "it would update some parameters with another optimizer, whose state no checkpoint has"
+#: Keys that no setting replaces: key -> why they are refused.
+REFUSED = {
+    "prescale_gradients": _DENOMINATORS,
+    "gradient_predivide_factor": _DENOMINATORS,
+    "gradient_allreduce_op": _DENOMINATORS,
+    "sparse_gradients": _DENOMINATORS,
+    "zero_optimization.zenflow": "it would apply gradients of an earlier step",
+    "zero_optimization.round_robin_gradients": _SHARDS,
+    "zero_optimization.parameter_alignment": _SHARDS,
+    "zero_optimization.offload_optimizer.super_offload": _OPTIMIZER,
+    "zero_optimization.offload_optimizer.ratio": _OPTIMIZER,
+    "zero_optimization.legacy_stage1": "DeepSpeed has removed it",
+}
+
+
+def problems_of_extra(extra: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with these further keys of DeepSpeed, a sentence each, as far as it is known without DeepSpeed."""
+    for key, _ in flatten(extra):
+        steps = key.split(".")
+        for outer in (".".join(steps[: end + 1]) for end in range(len(steps))):
+            if outer in SETTING_OF:
+                yield f"extra.{outer}: {SETTING_OF[outer]} decides this; set that instead"
+            if outer in REFUSED:
+                yield f"extra.{outer}: {REFUSED[outer]}; leave it out"
+        if (name := steps[0]) not in FREE:
+            known = [*FREE, *SETTING_OF, *REFUSED]
+            yield f"extra.{name}: no key of DeepSpeed that has an effect here" + hint(name, known)
+    if not isinstance(zero := extra.get("zero_optimization", {}), Mapping):
+        yield f"extra.zero_optimization: {zero!r} given, expected a mapping"
+    if (kind := extra.get("communication_data_type", "fp32")) not in ("fp32", "fp16", "bf16"):
+        yield f"extra.communication_data_type: {kind!r} given, expected fp32, fp16 or bf16"
