@@ -13,8 +13,9 @@ from typing import Any
 
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
+from east_ray.training.batches import steps
 from east_ray.training.compute import Compute
-from east_ray.training.dataset import Metrics, Row, steps
+from east_ray.training.dataset import Metrics, Row
 from east_ray.training.model import deepspeed_config, export_and_end, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
@@ -111,7 +112,11 @@ def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: in
     model = load_model(settings, model_path, seed, world_size)
     model.config.use_cache = False
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # What the layers start from is in CPU memory already where there is no GPU.
+        offload = (
+            {"offload": True} if settings.gradient_checkpointing == "offload" and torch.cuda.is_available() else {}
+        )
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, **offload)
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
