@@ -42,8 +42,8 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 PURE = (
     "records", "config", "doors", "console", "storage", "answers", "questions", "selection", "weighting", "evaluation",
     "report", "serving.settings", "serving.gate", "serving.solving", "serving.application", "sampling.journal",
-    "sampling.given", "training.dataset", "training.objectives", "training.compute", "training.reference",
-    "training.stage",
+    "sampling.given", "training.dataset", "training.batches", "training.dealing", "training.objectives",
+    "training.compute", "training.reference", "training.stage",
 )  # fmt: skip
 
 

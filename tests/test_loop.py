@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, locate
 from east_ray.training import objectives
-from east_ray.training.dataset import micro_batches, steps
+from east_ray.training.batches import micro_batches, steps
 from east_ray.training.loop import learning_rate, train
 
 Loop = Callable[..., list[dict[str, float]]]
@@ -135,8 +135,14 @@ def loop(tiny_model: str, tmp_path: Path, process_group: None) -> Loop:
 )
 def test_memory_settings_change_no_step(objective: dict[str, Any], loop: Loop) -> None:
     once, *others = (
-        loop(**objective, micro_batch_size=size, packing=packing)
-        for size, packing in ((4, True), (3, False), (1, True))
+        loop(**objective, **micro_batch, packing=packing)
+        for micro_batch, packing in (
+            ({"micro_batch_size": 4}, True),
+            ({"micro_batch_size": 3}, False),
+            ({"micro_batch_size": 1}, True),
+            ({"tokens_per_micro_batch": 30}, True),
+            ({"tokens_per_micro_batch": 40}, False),
+        )
     )
     assert [step["num_examples"] for step in once] == [4, 3, 4, 3]
     same = [

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from east_ray.config import InputError, TrainingConfig
 from east_ray.training import objectives
-from east_ray.training.dataset import micro_batches
+from east_ray.training.batches import micro_batches
 from east_ray.training.objectives import MicroBatch, Objective
 from east_ray.training.packing import response_logprobs
 

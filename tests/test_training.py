@@ -167,14 +167,22 @@ def train_together(examples: Folder, model: str, folder: Path, **trainings: Trai
     return Together(folder, events, dict(zip(trainings, summaries, strict=True)))
 
 
-#: The trainings that must equal `reference_run`, by workers and ZeRO stage: objective, micro-batch, packing.
-EXACT: dict[tuple[int, int], dict[str, tuple[str, int, bool]]] = {
-    (1, 0): {"sft": ("sft", 8, True)},
-    (2, 0): {"sft": ("sft", 1, False)},
-    (2, 1): {"dpo-normalized": ("dpo-normalized", 2, True)},
-    (2, 2): {"sft": ("sft", 1, False), "dpo": ("dpo", 3, True), "kto": ("kto", 3, True)},
-    (2, 3): {"kto": ("kto", 3, True)},  # a group for itself, as all of ZeRO-3
-}
+NUM, TOKENS = "micro_batch_size", "tokens_per_micro_batch"
+#: The trainings that must equal `reference_run`, by workers and ZeRO stage: objective, micro-batch, packing. Sequences
+#: have 35 to 53 tokens, so a micro-batch of 50 holds one example or less.
+EXACT: dict[tuple[int, int], dict[str, tuple[str, dict[str, int], bool]]] = {
+    (1, 0): {"sft": ("sft", {NUM: 8}, True), "dpo-tokens": ("dpo", {TOKENS: 200}, True)},
+    (2, 0): {"sft": ("sft", {NUM: 1}, False), "kto-tokens": ("kto", {TOKENS: 300}, False)},
+    (2, 1): {
+        "dpo-normalized": ("dpo-normalized", {NUM: 2}, True),
+        "sft-tokens": ("sft", {TOKENS: 50}, True),
+    },
+    (2, 2): {
+        "sft": ("sft", {NUM: 1}, False), "dpo": ("dpo", {NUM: 3}, True), "kto": ("kto", {NUM: 3}, True),
+        "kto-tokens": ("kto", {TOKENS: 250}, True),
+    },
+    (2, 3): {"kto": ("kto", {TOKENS: 300}, True)},  # a group for itself, as all of ZeRO-3
+}  # fmt: skip
 #: The first training of a group, which must leave nothing behind in its workers.
 BEFORE = {"epochs": 1, "learning_rate": 0.1}
 LARGE_STEPS = {"schedule": "constant", "warmup_ratio": 0.0}
@@ -184,10 +192,10 @@ def exact_settings(num_workers: int, zero_stage: int) -> dict[str, TrainingConfi
     group = {"num_workers": num_workers, "deepspeed": {"zero_stage": zero_stage}}
     exact = {
         name: settings(
-            **group, objective=objective.removesuffix("-normalized"), micro_batch_size=micro_batch_size,
+            **group, objective=objective.removesuffix("-normalized"), **micro_batch,
             length_normalized=objective.endswith("normalized"), packing=packing,
         )
-        for name, (objective, micro_batch_size, packing) in EXACT[num_workers, zero_stage].items()
+        for name, (objective, micro_batch, packing) in EXACT[num_workers, zero_stage].items()
     }  # fmt: skip
     before = next(iter(exact.values())).model_copy(update=BEFORE)
     return exact if zero_stage == 3 else {"before": before} | exact

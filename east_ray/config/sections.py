@@ -254,6 +254,10 @@ class LoraConfig(Section):
     """Names of the modules that get adapters, e.g. [q_proj, v_proj]; by default every linear one but the head."""
 
 
+#: `training.micro_batch_size` where neither it nor `training.tokens_per_micro_batch` is given.
+DEFAULT_MICRO_BATCH_SIZE = 4
+
+
 class TrainingConfig(Section):
     """How the model is trained on the weighted examples."""
 
@@ -267,8 +271,13 @@ class TrainingConfig(Section):
     """Passes over the examples."""
     examples_per_step: Annotated[int, Field(ge=1)] = 16
     """Examples in one optimizer step, over all workers."""
-    micro_batch_size: Annotated[int, Field(ge=1), ANY_TIME] = 4
-    """Examples that one worker computes at once. Memory and speed depend on it; the result does not."""
+    micro_batch_size: Annotated[Annotated[int, Field(ge=1)] | None, ANY_TIME] = None
+    """Examples that one worker computes at once; by default 4, if `tokens_per_micro_batch` is not given either. Memory
+    and speed depend on it; the result does not."""
+    tokens_per_micro_batch: Annotated[Annotated[int, Field(ge=1)] | None, ANY_TIME] = None
+    """In place of `micro_batch_size`: tokens that one worker computes at once, without `packing` those of the padding
+    too. Examples are shared out so that all workers take about the same time. All sequences of an example count: with
+    DPO the prompt twice. A longer example is computed alone. The result does not depend on it."""
     packing: Annotated[bool, ANY_TIME] = True
     """Concatenate the sequences of a micro-batch without padding; each attends to itself alone. false pads them, for
     models whose attention or head cannot work on packed sequences; the result is the same."""
@@ -291,8 +300,9 @@ class TrainingConfig(Section):
     """What happens to a longer example; both cases are counted. truncate cuts off the end of the response."""
     precision: Literal["bf16", "float32"] = "bf16"
     """Arithmetic of the model; the optimizer's state is float32 in both."""
-    gradient_checkpointing: Annotated[bool, ANY_TIME] = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: Annotated[bool | Literal["offload"], ANY_TIME] = False
+    """true: recompute activations in the backward pass: less memory, about a third more time. offload: and what the
+    layers start from waits in CPU memory instead of the GPU's; for examples of 16k tokens and more."""
     skip_zero_weight: bool = False
     """Leave examples of weight 0 out of the batches; they still count in the normalizer."""
     beta: Annotated[float, Field(gt=0)] = 0.01
@@ -329,6 +339,11 @@ class TrainingConfig(Section):
 
     def _problems(self) -> Iterator[str]:
         examples, workers, gpus = self.examples_per_step, self.num_workers, self.num_gpus_per_worker
+        if self.micro_batch_size is not None and self.tokens_per_micro_batch is not None:
+            yield (
+                f"micro_batch_size {self.micro_batch_size} and tokens_per_micro_batch {self.tokens_per_micro_batch} "
+                "are both given; set one of them to null"
+            )
         if examples < workers:
             yield f"examples_per_step {examples} is smaller than num_workers {workers}"
         if self.compile is True and self.deepspeed.zero_stage == 3:

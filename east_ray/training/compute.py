@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from east_ray.config import TrainingConfig
-from east_ray.training.dataset import Metrics, Row, micro_batches
+from east_ray.training.batches import division, shortest
+from east_ray.training.dataset import Metrics, Row
 from east_ray.training.model import is_compiled
 from east_ray.training.objectives import MicroBatch, Objective
 from east_ray.training.reference import ReferenceLogprobs, reference_key
@@ -24,8 +25,8 @@ class Compute:
     ) -> None:
         self.engine, self.objective, self.references = engine, objective, ReferenceLogprobs()
         self._settings, self._pad = settings, pad_token_id
-        self._rank, self._world_size = rank, world_size
-        self.examples_at_once = settings.micro_batch_size * world_size  # one micro-batch on each worker
+        self._world_size = world_size
+        self._divide, self.examples_at_once = division(settings, engine.module, rank, world_size)
         self._positions = 0  # computed by this worker in this step so far, padding included
         self._head = None
         if settings.packing:
@@ -38,19 +39,22 @@ class Compute:
         if self._head is not None:
             self._head.remove()
 
-    def micro_batches(self, step: Sequence[Row]) -> list[list[Row]]:
-        """This worker's micro-batches of some examples; every worker has the same number of them."""
-        return micro_batches(step, self._rank, self._world_size, self._settings.micro_batch_size)
+    def micro_batches(self, step: Sequence[Row], names: Sequence[str]) -> list[list[Row]]:
+        """This worker's micro-batches of some examples, for a pass over the named responses.
+
+        Every worker has the same number of them.
+        """
+        return self._divide(step, names)
 
     def logprobs(self, batch: Sequence[Row], step: Sequence[Row], names: Sequence[str]) -> "dict[str, Tensor]":
         """Name -> (B,) log-probabilities of that response of each row of a micro-batch, in one forward pass.
 
-        For an empty micro-batch an example of the step is computed in vain: the sharded engine communicates in each
-        pass, and the other workers would wait for this one.
+        For an empty micro-batch the shortest example of the step is computed in vain: the sharded engine communicates
+        in each pass, and the other workers would wait for this one.
         """
         from east_ray.training.packing import packed_logprobs, padded_logprobs
 
-        rows = batch or step[:1]
+        rows = batch or [shortest(step, names)]
         sequences: list[Pair] = [(row["prompt"], row[name]) for name in names for row in rows]
         lengths, device = [len(prompt) + len(response) for prompt, response in sequences], self.engine.device
         if self._head is not None:
@@ -67,8 +71,7 @@ class Compute:
         import torch
 
         engine, names = self.engine, self.objective.responses
-        batches = self.micro_batches(step)
-        measured = self._measured(batches, step)
+        batches, measured = self.micro_batches(step, names), self._measured(step)
         self._positions = 0
         totals = torch.zeros(4, dtype=torch.float64, device=engine.device)
         observed: dict[str, Tensor] = {}
@@ -107,16 +110,16 @@ class Compute:
         self.engine.step()
         return norm
 
-    def _measured(self, batches: Sequence[Sequence[Row]], step: Sequence[Row]) -> "dict[str, Tensor]":
+    def _measured(self, step: Sequence[Row]) -> "dict[str, Tensor]":
         """Means over the step of what the objective measures before the losses; nothing if it measures nothing."""
         import torch
 
         sums: dict[str, Tensor] = {}
-        if not self.objective.measured_responses:
+        if not (names := self.objective.measured_responses):
             return sums
         with torch.no_grad():
-            for rows in batches:
-                batch = self._micro_batch(rows, step, self.objective.measured_responses, {})
+            for rows in self.micro_batches(step, names):
+                batch = self._micro_batch(rows, step, names, {})
                 _add(sums, self.objective.measure(batch))
         total = torch.stack(list(sums.values()))
         torch.distributed.all_reduce(total)

@@ -1,11 +1,10 @@
-"""Weighted examples -> token ids in the order of training -> global steps -> one worker's micro-batches."""
+"""Weighted examples -> token ids in the order of training."""
 
 import contextlib
 import hashlib
 import itertools
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -241,22 +240,3 @@ def _count_rows(block: pa.Table) -> pa.Table:
     """Rows of each training in a block, and how many of them were cut."""
     counted = block.group_by("training").aggregate([("is_cut", "count"), ("is_cut", "sum")])
     return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
-
-
-def steps(rows: Iterable[Row], examples_per_step: int) -> Iterator[list[Row]]:
-    """The global optimizer steps of a stream of TOKENIZED rows. The last step of an epoch may be smaller."""
-    for _, epoch in itertools.groupby(rows, key=lambda row: row["epoch"]):
-        while step := list(itertools.islice(epoch, examples_per_step)):
-            yield step
-
-
-def micro_batches(step: Sequence[Row], rank: int, world_size: int, size: int) -> list[list[Row]]:
-    """The micro-batches of one worker. Every worker gets the same number, which a sharded engine needs; some are empty.
-
-    Examples are dealt to the workers in order of length, so that each worker has about as many tokens and each
-    micro-batch has rows of about the same length.
-    """
-    by_length = sorted(step, key=lambda row: len(row["prompt"]) + len(row["chosen"]), reverse=True)
-    own = by_length[rank::world_size]
-    num_batches = math.ceil(math.ceil(len(step) / world_size) / size)
-    return [own[i * size : (i + 1) * size] for i in range(num_batches)]

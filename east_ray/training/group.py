@@ -149,8 +149,8 @@ def out_of_memory_as_input_error() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"training: the GPU's memory is not sufficient ({str(error).splitlines()[0]}); lower "
-            "training.micro_batch_size or training.max_length, set training.gradient_checkpointing, raise "
-            "training.deepspeed.zero_stage or turn on its offload"
+            "training.micro_batch_size, training.tokens_per_micro_batch or training.max_length, set "
+            "training.gradient_checkpointing, raise training.deepspeed.zero_stage or turn on its offload"
         ) from None
 
 
@@ -277,5 +277,6 @@ def raise_if_out_of_memory(error: BaseException) -> None:
     if any("OutOfMemory" in failure or "due to the node running low on memory" in failure for failure in failures):
         raise InputError(
             "training: the memory of a machine is not sufficient; lower training.num_workers on it, "
-            "training.micro_batch_size or training.max_length, or raise training.deepspeed.zero_stage"
+            "training.micro_batch_size, training.tokens_per_micro_batch or training.max_length, or raise "
+            "training.deepspeed.zero_stage"
         ) from None

@@ -13,8 +13,9 @@ from typing import Any
 
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
+from east_ray.training.batches import steps
 from east_ray.training.compute import Compute
-from east_ray.training.dataset import Metrics, Row, steps
+from east_ray.training.dataset import Metrics, Row
 from east_ray.training.model import compile_layers, export_and_end, is_compiled, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
@@ -113,7 +114,11 @@ def make_engine(settings: TrainingConfig, model_path: str, seed: int, world_size
     model = load_model(settings, model_path, seed, world_size)
     model.config.use_cache = False
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # What the layers start from is in CPU memory already where there is no GPU.
+        offload = (
+            {"offload": True} if settings.gradient_checkpointing == "offload" and torch.cuda.is_available() else {}
+        )
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, **offload)
     if is_compiled(settings):
         compile_layers(model)
     engine, *_ = deepspeed.initialize(

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from east_ray.storage import Folder
-from east_ray.training.dataset import Row, steps
+from east_ray.training.batches import steps
+from east_ray.training.dataset import Row
 from east_ray.training.objectives import RESPONSES
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def reference_logprobs(
         for step in steps(itertools.islice(rows(), num_examples), compute.examples_at_once):
             if all(reference_key(row, names) in stored for row in step):
                 continue
-            for batch in compute.micro_batches(step):
+            for batch in compute.micro_batches(step, names):
                 values = [of_name.tolist() for of_name in compute.logprobs(batch, step, names).values()]
                 for row, *of_row in zip(batch, *values, strict=True):
                     named = dict(zip(names, of_row, strict=True))
