@@ -2,7 +2,6 @@
 
 import copy
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor
 from east_ray.config import TrainingConfig
 from east_ray.training import attention, packing
 from east_ray.training.attention import Segments, kernel_for, loop_attention, varlen_attention
+from east_ray.training.batches import MAX_CHUNK_LOGITS, max_chunk_logits
 from east_ray.training.model import compile_layers, is_compiled
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -185,10 +185,6 @@ def test_layers_are_compiled_where_it_is_faster_and_known_to_work(monkeypatch: p
         compiled(compile=True, deepspeed={"zero_stage": 3})
 
 
-def test_a_chunk_of_logits_is_a_share_of_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert packing.max_chunk_logits(torch.device("cpu")) == packing.MAX_CHUNK_LOGITS
-    memory = {"total_memory": 80 << 30}
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(**memory))
-    assert packing.max_chunk_logits(torch.device("cuda")) == (80 << 30) // 64 // 4
-    memory["total_memory"] = 8 << 30
-    assert packing.max_chunk_logits(torch.device("cuda")) == packing.MAX_CHUNK_LOGITS
+def test_a_chunk_of_logits_is_a_share_of_a_gpus_memory() -> None:
+    assert max_chunk_logits(None) == MAX_CHUNK_LOGITS == max_chunk_logits(8 << 30)
+    assert max_chunk_logits(80 << 30) == (80 << 30) // 64 // 4

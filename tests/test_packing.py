@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from east_ray.training import attention, packing
+from east_ray.training import attention, batches
 from east_ray.training.packing import LogprobHead, packed_logprobs, supports
 
 Sequences = list[tuple[list[int], list[int]]]
@@ -62,7 +62,7 @@ def alone(model: Any, pairs: Sequences) -> Tensor:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("max_chunk_logits", [1 << 26, 7 * VOCABULARY])
 def test_packed_is_each_alone(name: str, max_chunk_logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "MAX_CHUNK_LOGITS", max_chunk_logits)
+    monkeypatch.setattr(batches, "MAX_CHUNK_LOGITS", max_chunk_logits)
     packed, plain = models(name)
     assert supports(packed)
     pairs = sequences(random.Random(1), 6)
@@ -102,7 +102,7 @@ def test_gradient_checkpointing_of_the_layers_goes_together_with_packing() -> No
 
 def test_the_whole_logits_are_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
     packed, _ = models("llama")
-    monkeypatch.setattr(packing, "MAX_CHUNK_LOGITS", 5 * VOCABULARY)
+    monkeypatch.setattr(batches, "MAX_CHUNK_LOGITS", 5 * VOCABULARY)
     largest = 0
     original = torch.nn.functional.cross_entropy
 

@@ -17,6 +17,11 @@ from east_ray.training.dealing import Item, Room, deal
 
 #: (examples of a step, responses that are computed) -> this worker's micro-batches.
 Divide = Callable[[Sequence[Row], Sequence[str]], list[list[Row]]]
+#: Most logits in a chunk of the head: 2^26 take 256 MiB in float32.
+MAX_CHUNK_LOGITS = 1 << 26
+#: On a GPU a chunk's logits take this share of its memory in float32, if that is more. Each chunk adds its gradient to
+#: that of the whole head, so many small ones cost time.
+CHUNK_SHARE_OF_GPU = 1 / 64
 #: By tokens: examples for each worker that a pass without steps divides at once. Enough to fill micro-batches well.
 _EXAMPLES_AT_ONCE = 64
 
@@ -53,6 +58,11 @@ def micro_batches(step: Sequence[Row], rank: int, world_size: int, size: int) ->
     own = by_length[rank::world_size]
     num_batches = math.ceil(math.ceil(len(step) / world_size) / size)
     return [own[i * size : (i + 1) * size] for i in range(num_batches)]
+
+
+def max_chunk_logits(gpu_memory: float | None) -> int:
+    """The most logits that a head computes at once, on a GPU with so many bytes of memory or (None) on a CPU."""
+    return MAX_CHUNK_LOGITS if gpu_memory is None else max(MAX_CHUNK_LOGITS, int(CHUNK_SHARE_OF_GPU * gpu_memory) // 4)
 
 
 def shortest(step: Sequence[Row], names: Sequence[str]) -> Row:

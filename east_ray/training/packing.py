@@ -19,16 +19,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from east_ray.training.attention import Segments, on_device
+from east_ray.training.batches import max_chunk_logits
 
 #: A (prompt, response) pair of token ids.
 Pair = tuple[Sequence[int], Sequence[int]]
 #: Positions with this label count nowhere: prompt and padding.
 IGNORED = -100
-#: Most logits in a chunk of the head: 2^26 take 256 MiB in float32.
-MAX_CHUNK_LOGITS = 1 << 26
-#: On a GPU a chunk's logits take this share of its memory in float32, if that is more. Each chunk adds its gradient to
-#: that of the whole head, so many small ones cost time.
-CHUNK_SHARE_OF_GPU = 1 / 64
 #: Settings of models that transform their logits after the head. A head that returns no logits cannot do that.
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
@@ -84,14 +80,6 @@ def supports(model: Any) -> bool:
     )
 
 
-def max_chunk_logits(device: torch.device) -> int:
-    """The most logits that `LogprobHead` computes at once on a device."""
-    if device.type != "cuda":
-        return MAX_CHUNK_LOGITS
-    share = CHUNK_SHARE_OF_GPU * torch.cuda.get_device_properties(device).total_memory
-    return max(MAX_CHUNK_LOGITS, int(share) // 4)
-
-
 class LogprobHead:
     """The forward of a head while it trains: hidden states (1, P, D) -> log-probabilities (1, P, 1) of `labels`.
 
@@ -110,7 +98,9 @@ class LogprobHead:
 
     def _forward(self, hidden: Tensor) -> Tensor:
         assert self.labels is not None and hidden.shape[:2] == (1, len(self.labels)), (hidden.shape, self.labels)
-        size = max(1, max_chunk_logits(hidden.device) // self._head.weight.shape[0])
+        on_gpu = hidden.device.type == "cuda"
+        memory = torch.cuda.get_device_properties(hidden.device).total_memory if on_gpu else None
+        size = max(1, max_chunk_logits(memory) // self._head.weight.shape[0])
         chunks = list(zip(torch.split(hidden[0], size), torch.split(self.labels, size), strict=True))
         if len(chunks) == 1:
             return self._logprobs(hidden[0], self.labels)[None, :, None]

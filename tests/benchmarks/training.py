@@ -13,7 +13,7 @@ and this package's small dependencies (pydantic, pyarrow, pyyaml, rich); without
 The last line is a JSON object.
 
     python tests/benchmarks/training.py                                          the 1.2B model, GSM8K's lengths
-    python tests/benchmarks/training.py --length 8192 --micro-batch-size 2 --examples-per-step 16
+    python tests/benchmarks/training.py --length 8192 --examples-per-step 16
     python tests/benchmarks/training.py --size 8b --setting "lora={rank: 16}" --setting gradient_checkpointing=true
 """
 
@@ -160,9 +160,11 @@ def padded(path: str, examples: list[Example], settings: TrainingConfig, device:
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
 
+    size = max(1, (settings.tokens_per_micro_batch or settings.max_length) // settings.max_length)
+
     def batches(step: list[Example]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        for begin in range(0, len(step), settings.micro_batch_size):
-            rows = step[begin : begin + settings.micro_batch_size]
+        for begin in range(0, len(step), size):
+            rows = step[begin : begin + size]
             ids = torch.zeros((len(rows), settings.max_length), dtype=torch.long)
             labels = torch.full_like(ids, -100)
             for row, one in enumerate(rows):
@@ -254,7 +256,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SHAPES, help="default: 1b on a GPU, else small")
     parser.add_argument("--examples", type=int, help="default: 8 steps of them on a GPU, else 256")
     parser.add_argument("--examples-per-step", type=int, help="default: 512 on a GPU, else 16")
-    parser.add_argument("--micro-batch-size", type=int, help="default: 128 on a GPU, else 16")
+    parser.add_argument("--tokens-per-micro-batch", type=int, default=16_384 if torch.cuda.is_available() else 2048)
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--length", type=int, help="tokens of each example, in place of GSM8K's")
     parser.add_argument("--setting", action="append", default=[], help="of training, e.g. compile=false; repeatable")
@@ -277,7 +279,7 @@ def main() -> None:
     settings = TrainingConfig.model_validate(
         {
             "epochs": 1, "examples_per_step": per_step,
-            "micro_batch_size": options.micro_batch_size or (128 if on_gpu else 16),
+            "tokens_per_micro_batch": options.tokens_per_micro_batch,
             "max_length": max_length, "precision": "bf16" if on_gpu else "float32", "learning_rate": 1e-5,
             "deepspeed": {"zero_stage": 0},
         }
