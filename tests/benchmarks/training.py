@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+from balance import slowest_over_mean
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
@@ -209,6 +210,7 @@ def main() -> None:
         "mfu": 6 * parameters * ours_per_s / options.peak_flops if device == "cuda" else None,
         "tokens_per_s": ours_per_s,
         "peak_memory_gib": memory_gib,
+        "slowest_over_mean": slowest_over_mean(),
     }
     print(json.dumps(result))
 
