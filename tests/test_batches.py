@@ -108,6 +108,17 @@ def test_one_long_example_leaves_the_others_to_the_other_workers() -> None:
     assert shape(dealt) == [[[(900,)], [(300,)]], [[(300,)], [(300,)]]]
 
 
+@pytest.mark.parametrize(("median", "spread", "tokens"), [(5.0, 0.5, 4096), (8.3, 1.0, 65_536)])
+def test_eight_workers_are_loaded_evenly(median: float, spread: float, tokens: int) -> None:
+    """Short examples, and a heavy tail: a quarter of the examples has more than 8,000 tokens."""
+    rng, cost = random.Random(0), Cost(head=0.27, attention=3.4e-5)
+    step = [row(100, chosen=min(int(rng.lognormvariate(median, spread)) + 1, 65_000)) for _ in range(256)]
+    dealt = deal(items(step, ["chosen"], cost), 8, Room(tokens), lockstep=False)
+    mean = sum(item.cost for worker in dealt for batch in worker for item in batch) / 8
+    assert step_time(dealt, lockstep=False) <= 1.02 * mean
+    assert len(dealt[0]) <= fewest(items(step, ["chosen"], cost), 8, Room(tokens)) + 1
+
+
 def test_in_lockstep_long_examples_are_computed_at_the_same_time() -> None:
     long, short = [(800,), (790,), (780,), (770,)], [(10,)] * 400
     dealt = deal(of_lengths([*long, *short]), 4, Room(1000), lockstep=True)

@@ -171,7 +171,9 @@ def test_only_what_changes_results_sets_two_runs_apart() -> None:
     stored = resolve(MINIMAL)
     free = [
         "training.num_workers=4",
-        "training.micro_batch_size=1",
+        "training.micro_batch_size=null",
+        "training.tokens_per_micro_batch=4096",
+        "training.gradient_checkpointing=offload",
         "training.deepspeed.zero_stage=3",
         "training.checkpoint_every_minutes=5.0",
         "engines.engine_args={max_num_seqs: 8}",
@@ -231,6 +233,7 @@ def test_a_configuration_of_an_earlier_version_has_the_defaults_of_what_joined()
         "answers": ["grader", "grader_args", "grader_timeout_s", "responses"],
         "questions": ["extra_columns"],
         "sampling": ["backend"],
+        "training": ["tokens_per_micro_batch"],
     }
     for section, keys in joined.items():
         for key in keys:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from east_ray.config import TrainingConfig
+from east_ray.config import InputError, TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.batches import steps
 from east_ray.training.compute import Compute
@@ -115,10 +115,12 @@ def make_engine(settings: TrainingConfig, model_path: str, seed: int, world_size
     model.config.use_cache = False
     if settings.gradient_checkpointing:
         # What the layers start from is in CPU memory already where there is no GPU.
-        offload = (
-            {"offload": True} if settings.gradient_checkpointing == "offload" and torch.cuda.is_available() else {}
-        )
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, **offload)
+        is_moved = settings.gradient_checkpointing == "offload" and torch.cuda.is_available()
+        options: dict[str, Any] = {"offload": True} if is_moved else {}
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, **options)
+        except ValueError as error:
+            raise InputError(f"training.gradient_checkpointing: {error} Set it to false") from None
     if is_compiled(settings):
         compile_layers(model)
     engine, *_ = deepspeed.initialize(

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import torch.distributed
 import yaml
+from balance import slowest_over_mean
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
@@ -335,6 +336,7 @@ def main() -> None:
         "ours_over_trl_packed": speed / peers["trl"] if peers.get("trl") else None,
         **found,
         **{name: value * speed / options.peak_flops if on_gpu else None for name, value in flops.items()},
+        "slowest_over_mean": slowest_over_mean(),
         "versions": versions,
     }
     print(json.dumps(result))
