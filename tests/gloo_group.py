@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,31 @@ NUM_EXAMPLES, PER_STEP, EPOCHS = 22, 8, 2
 
 def train_in_processes(num_workers: int, model: Path, trainings: Sequence[Mapping[str, Any]]) -> None:
     """Run trainings: `folder` of each, its `settings`, and the folder `restored` that it goes on from, if any."""
+    run_group(num_workers, __file__, str(model), json.dumps(trainings))
+
+
+def run_group(num_workers: int, *command: str) -> str:
+    """Run a Python file with arguments as a group of processes; returns what rank 0 has printed."""
     port, begun = str(free_port()), []
-    for rank in range(num_workers):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers)}
-        fixed = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, str(model), json.dumps(trainings)]
-        begun.append(
-            subprocess.Popen(
-                command, env=os.environ | place | fixed, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
-        )
-    try:
-        for process in begun:
-            out, _ = process.communicate(timeout=600)
-            assert process.returncode == 0, out
-    finally:
-        for process in begun:
-            process.kill()
+    with tempfile.TemporaryDirectory() as folder:  # output goes to files: a full pipe would stop a process
+        logs = [Path(folder, f"{rank}.log") for rank in range(num_workers)]
+        for rank, log in enumerate(logs):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers)}
+            fixed = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+            with log.open("w") as output:
+                begun.append(
+                    subprocess.Popen(
+                        [sys.executable, *command], env=os.environ | place | fixed, stdout=output, stderr=output
+                    )
+                )
+        try:
+            for process in begun:
+                process.wait(timeout=500)
+            assert not any(process.returncode for process in begun), [log.read_text()[-5000:] for log in logs]
+            return logs[0].read_text()
+        finally:
+            for process in begun:
+                process.kill()
 
 
 def rows() -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from east_ray.storage import Folder, locate
 from east_ray.training.checkpoints import GROUP, complete_checkpoints
 
 ROOT = Path(__file__).parent.parent
-NUM_QUESTIONS, PER_STEP, EPOCHS = 96, 8, 4
+NUM_QUESTIONS, PER_STEP, EPOCHS = 64, 8, 4
 NUM_STEPS = NUM_QUESTIONS // PER_STEP * EPOCHS
 
 

@@ -67,8 +67,8 @@ def deepspeed_config(
         # Each has a name with stage3_ and one without.
         zero |= {key: count for key, count in bucket_sizes(size).items() if key.removeprefix("stage3_") not in given}
     adamw: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True}
-    if on_gpu and not sharding.offload_optimizer:
-        adamw["fused"] = True
+    if not (on_gpu and sharding.offload_optimizer):
+        adamw["fused"] = True  # without temporaries of the size of a worker's shard
     config = {
         "train_batch_size": world_size,
         "train_micro_batch_size_per_gpu": 1,
