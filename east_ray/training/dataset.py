@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.config import TRAINED, InputError, PromptConfig, TrainingConfig
-from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, tokenize
+from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, response_ids, tokenize
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
 from east_ray.training.objectives import RESPONSES, Objective
@@ -37,8 +37,10 @@ TOKENIZED = pa.schema(
     ]
 )
 #: Columns of examples/ that are trained on.
-_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "more_chosen", "rejected"]
-_COLUMNS += ["rejected_finish_reason"]
+_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "chosen_token_ids", "more_chosen"]
+_COLUMNS += ["rejected", "rejected_finish_reason", "rejected_token_ids"]
+#: How the columns of a response's parts end, with the names of the parts in `more_chosen`.
+_PARTS_OF_A_RESPONSE = {"": "text", "_finish_reason": "finish_reason", "_token_ids": "token_ids"}
 #: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
 Row = Mapping[str, Any]
@@ -149,27 +151,28 @@ def _trainable_rows(training: Training, parts: Sequence[str], responses_per_ques
     if "mismatched" in training.objective.required_responses:
         # The pairs are fixed, so that their reference log-probabilities are computed only once.
         for row, following in zip(rows, rows[1:] + rows[:1], strict=True):
-            row |= {"mismatched": following["chosen"], "mismatched_finish_reason": following["chosen_finish_reason"]}
+            row |= {f"mismatched{part}": following[f"chosen{part}"] for part in _PARTS_OF_A_RESPONSE}
     for row in rows:
         more = row["more_chosen"] or []
         weight = row["weight"] * responses_per_question / (1 + len(more))
         yield row | {"weight": weight}
         for number, response in enumerate(more, start=1):
-            chosen = {"chosen": response["text"], "chosen_finish_reason": response["finish_reason"]}
+            chosen = {f"chosen{part}": response.get(name) for part, name in _PARTS_OF_A_RESPONSE.items()}
             yield row | chosen | {"weight": weight, "question_id": f"{row['question_id']}#{number}"}
 
 
 def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> dict[str, list[int]]:
-    """Token ids of an example's prompt and of the responses that it has.
+    """Token ids of an example's prompt and of the responses that it has: those that were sampled, where they are known.
 
-    Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
-    token; one that was cut gets none, so that the model does not learn to end there.
+    Prompt and response are tokenized separately, as in sampling. A response that ended by itself has an end-of-turn
+    token; one that was cut has none, so that the model does not learn to end there.
     """
     ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
+    end = end_of_turn(tokenizer, prompt)
     for name in RESPONSES:
-        if (text := row.get(name)) is not None:
-            end = end_of_turn(tokenizer) if row[f"{name}_finish_reason"] == "stop" else []
-            ids[name] = tokenize(tokenizer, text) + end
+        if row.get(name) is not None:
+            ended = end if row[f"{name}_finish_reason"] == "stop" else []
+            ids[name] = response_ids(tokenizer, row[name], ended, row.get(f"{name}_token_ids"))
     return ids
 
 
@@ -198,6 +201,9 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
         with naming(training):
             checked.append(_checked_parts(training))
     tokenizers = {model: load_tokenizer(local_copy(model)) for model in {training.model for training in trainings}}
+    for training in trainings:
+        with naming(training):
+            render_prompt(tokenizers[training.model], "?", training.prompt)  # a template that refuses it says so here
 
     def tokenize_parts(task: pa.Table) -> pa.Table:
         ((number, parts),) = zip(*(task[name].to_pylist() for name in ("training", "parts")), strict=True)
