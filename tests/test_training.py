@@ -17,7 +17,14 @@ from east_ray.questions.prompts import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
 from east_ray.training import group, objectives
-from east_ray.training.checkpoints import complete_checkpoints, interrupted, prepare_checkpoints
+from east_ray.training.checkpoints import (
+    GROUP,
+    change_of_shape,
+    checkpoint_metadata,
+    complete_checkpoints,
+    interrupted,
+    prepare_checkpoints,
+)
 from east_ray.training.compute import Compute
 from east_ray.training.dataset import Training, TrainingSummary, tokenize_example, tokenized_examples
 from east_ray.training.group import out_of_memory_as_input_error, raise_if_out_of_memory, train_models
@@ -366,17 +373,28 @@ def test_examples_that_cannot_be_trained_on_are_said(
         run_training(folder, str(quickstart / "model"), tmp_path, settings(**changes))
 
 
-def test_a_training_that_was_interrupted_in_another_shape_is_refused(
-    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
-) -> None:
-    run = tmp_path / "checkpoints" / "workers_2_zero_3"
+def test_what_an_interrupted_training_says_when_it_goes_on_in_another_shape(tmp_path: Path) -> None:
+    checkpoints, two = Folder(*locate(str(tmp_path))), settings(num_workers=2, deepspeed={"zero_stage": 3})
+    leave_checkpoint(tmp_path / GROUP, checkpoint_metadata("trained", two, 40))
+    assert interrupted(checkpoints) == "trained" and change_of_shape(checkpoints, two) is None
+    assert change_of_shape(checkpoints, settings()) == (
+        "training goes on after step 40 with 1 worker and ZeRO stage 2; before it had 2 workers and ZeRO stage 3"
+    )
+    prepare_checkpoints(checkpoints)
+    assert interrupted(checkpoints) == "trained"
+
+
+def test_checkpoints_of_an_older_version_are_refused(tmp_path: Path) -> None:
+    leave_checkpoint(tmp_path / "workers_2_zero_3", {"training": "trained"})
+    with pytest.raises(InputError, match=r"an older version of east-ray, whose checkpoints this one cannot read; end"):
+        prepare_checkpoints(Folder(*locate(str(tmp_path))))
+
+
+def leave_checkpoint(run: Path, metadata: dict[str, Any]) -> None:
     (run / "checkpoint_2026").mkdir(parents=True)
+    (run / "checkpoint_2026" / ".metadata.json").write_text(json.dumps(metadata))
     listed = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2026", "metrics": {}}]}
     (run / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
-    with pytest.raises(
-        InputError, match=r"the interrupted training had 2 workers and ZeRO stage 3; continue with these, or"
-    ):
-        run_training(examples, str(quickstart / "model"), tmp_path, settings())
 
 
 def test_a_group_that_fails_too_often_is_begun_again_for_what_is_left(
@@ -423,17 +441,17 @@ def test_trainings_share_workers_where_they_can(tmp_path: Path, monkeypatch: pyt
 
 def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path: Path) -> None:
     checkpoints = Folder(*locate(str(tmp_path)))
-    run = checkpoints / "workers_1_zero_2"
-    snapshot = tmp_path / "workers_1_zero_2" / "checkpoint_manager_snapshot.json"
+    run = checkpoints / GROUP
+    snapshot = tmp_path / GROUP / "checkpoint_manager_snapshot.json"
 
     def leave(listed: list[str], there: list[str]) -> list[str]:
         run.clear()
         for name in there:
-            (tmp_path / "workers_1_zero_2" / name / "state").mkdir(parents=True)
+            (tmp_path / GROUP / name / "state").mkdir(parents=True)
         results = {"checkpoint_results": [{"checkpoint_dir_name": name} for name in listed]}
         snapshot.parent.mkdir(exist_ok=True)
         snapshot.write_text(json.dumps(results))
-        prepare_checkpoints(checkpoints, "workers_1_zero_2")
+        prepare_checkpoints(checkpoints)
         return run.names()
 
     assert leave(["checkpoint_1"], ["checkpoint_1", "checkpoint_2"]) == ["checkpoint_1", snapshot.name]
@@ -442,8 +460,7 @@ def test_what_a_kill_left_of_checkpoints_is_removed_if_it_is_not_whole(tmp_path:
     leave(["checkpoint_1"], ["checkpoint_1"])
     snapshot.write_text("")
     assert complete_checkpoints(run) == [] and interrupted(checkpoints) is None
-    prepare_checkpoints(checkpoints, "workers_4_zero_2")  # there is nothing to continue from
-    prepare_checkpoints(checkpoints, "workers_1_zero_2")
+    prepare_checkpoints(checkpoints)
     assert run.names() == []
 
 

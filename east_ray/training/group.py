@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
-from east_ray.training.checkpoints import prepare_checkpoints, shape
+from east_ray.training.checkpoints import GROUP, checkpoint_metadata, prepare_checkpoints
 from east_ray.training.dataset import Metrics, Training, TrainingSummary, naming, tokenized_examples
 from east_ray.training.loop import train
 
@@ -100,9 +100,9 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
     def save(step: int, write: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write(folder)
-            # Every worker reports its part of the sharded state; Ray Train joins the parts in one checkpoint.
+            # Every worker reports its part of the state; Ray Train joins the parts in one checkpoint.
             checkpoint = ray.train.Checkpoint.from_directory(folder)
-            checkpoint.set_metadata({"training": training.name})
+            checkpoint.set_metadata(checkpoint_metadata(training.name, training.settings, step))
             ray.train.report({"step": step}, checkpoint=checkpoint)
 
     found = ray.train.get_checkpoint()  # of this training, or of the one before
@@ -159,8 +159,8 @@ def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator
 
     Trainings in a row that need the same workers share one group of them, because starting a group takes as long as a
     small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this process, if the
-    `interrupted` training is the first; the caller clears it after the last event. Raises InputError if there is
-    nothing to train on, an example cannot be used, the interrupted group had another shape, or memory does not suffice.
+    `interrupted` training is the first, in a group of any shape; the caller clears it after the last event. Raises
+    InputError if there is nothing to train on, an example cannot be used, or memory does not suffice.
     """
     import ray.train
 
@@ -193,7 +193,7 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     settings = trainings[0].settings
-    prepare_checkpoints(checkpoints, shape(settings))
+    prepare_checkpoints(checkpoints)
     datasets, counts = tokenized_examples(trainings)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must outlive the other nodes
@@ -226,7 +226,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
             num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name=shape(settings),
+            name=GROUP,
             storage_path=checkpoints.path,
             storage_filesystem=None if checkpoints.is_local else checkpoints.filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),

@@ -18,6 +18,7 @@ from east_ray.training.dataset import Metrics, Row, steps
 from east_ray.training.model import deepspeed_config, export_and_end, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
+from east_ray.training.state import load_progress, load_state, save_state
 
 #: A prime above any number of steps times workers, so that no two seeds share a step's random numbers.
 _SEED_STRIDE = 1_000_003
@@ -70,8 +71,9 @@ def train(
     num_steps = math.ceil(num_examples / settings.examples_per_step) * settings.epochs
     begin: dict[str, Any] = {"next_step": 0, "history": []}
     if restored is not None:
-        _, begin = engine.load_checkpoint(restored, tag="state")
-    history: list[Metrics] = [*begin["history"]] if rank == 0 else []  # saved too, so a resumed log is complete
+        begin = load_progress(restored)
+        load_state(engine, begin["next_step"], restored)
+    history: list[Metrics] = begin["history"] if rank == 0 else []  # saved too, so a resumed log is complete
     for metrics in history:
         report(metrics)
     engine.train()
@@ -93,9 +95,7 @@ def train(
         is_due = (index + 1) % settings.checkpoint_every_steps == 0 or some_is_late
         if is_due and index + 1 < num_steps:
             saved_at = time.monotonic()
-            state = {"next_step": index + 1, "history": history}
-            write = functools.partial(engine.save_checkpoint, tag="state", client_state=state, save_latest=False)
-            save(index + 1, write)
+            save(index + 1, functools.partial(save_state, engine, {"next_step": index + 1, "history": history}))
     return functools.partial(export_and_end, engine, compute, settings, model_path)
 
 

@@ -11,7 +11,7 @@ from east_ray.config import InputError, flatten
 from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
-from east_ray.training.checkpoints import interrupted
+from east_ray.training.checkpoints import change_of_shape, interrupted
 from east_ray.training.dataset import Metrics, Training, TrainingSummary
 from east_ray.training.group import train_models
 
@@ -25,8 +25,11 @@ def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str
     `ended` gets the name of each when it ends. `checkpoints` is for these trainings alone, and is empty afterwards.
     """
     todo = [one for one in learners if not is_done(one.round, one.stages, "training", label(one, "training"))]
-    if interrupted(checkpoints) not in {learner.name for learner in todo}:
+    if (name := interrupted(checkpoints)) not in {learner.name for learner in todo}:
         checkpoints.clear()
+    for learner in todo:
+        if learner.name == name and (said := change_of_shape(checkpoints, learner.settings.training)):
+            learner.round.progress.say(said)
     trainings = [
         Training(
             name=learner.name,
