@@ -137,9 +137,10 @@ def sampled_row(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_ids_of_what_is_chosen_travel_to_the_batches(tmp_path: Path, local_ray: None) -> None:
+    """Those of the first question do; those of the second are of another tokenizer, and the third has none."""
     rows, folder = [sampled_row(number) for number in range(3)], Folder(*locate(str(tmp_path)))
-    for response in rows[2]["responses"]:
-        response["token_ids"] = None
+    for known, unknown in zip(rows[1]["responses"], rows[2]["responses"], strict=True):
+        known["token_ids"], unknown["token_ids"] = [token + 1 for token in known["token_ids"]], None
     write_samples(folder, [rows[:2], rows[2:]])
     rules = SelectionRules(needs_rejected=True, responses_per_question_trained=2)
     training = (rules, weighting.entropy_signal, folder / "judged")
@@ -151,7 +152,7 @@ def test_the_ids_of_what_is_chosen_travel_to_the_batches(tmp_path: Path, local_r
     wanted = Training(
         name="one", model=MODEL, settings=settings, objective=objectives.load(settings), prompt=PROMPT, seed=0, **places
     )
-    (dataset,), _ = tokenized_examples([wanted])
+    (dataset,), (counted,) = tokenized_examples([wanted])
     tokenized = {row["question_id"]: row for row in dataset.take_all()}
     assert sorted(tokenized) == ["q0", "q0#1", "q1", "q1#1", "q2", "q2#1"]
     by_id = {row["question_id"]: row for row in examples}
@@ -160,8 +161,9 @@ def test_the_ids_of_what_is_chosen_travel_to_the_batches(tmp_path: Path, local_r
         texts = {"chosen": row["more_chosen"][0]["text"] if "#" in name else row["chosen"],
                  "rejected": row["rejected"], "mismatched": following["chosen"]}  # fmt: skip
         for response, text in texts.items():
-            has_ids = (following if response == "mismatched" else row)["question_id"] != "q2"
+            has_ids = (following if response == "mismatched" else row)["question_id"] == "q0"
             assert found[response] == [*(by_bytes(text) if has_ids else tokenize(TOKENIZER, text)), END], name
+    assert counted.num_retokenized == 4, "the two of q1, and the two of q0 beside a response to q1"
 
 
 def test_samples_without_the_column_are_read_as_before(tmp_path: Path, local_ray: None) -> None:
