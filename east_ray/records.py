@@ -114,6 +114,8 @@ RESPONSE = pa.struct(
         pa.field("num_tokens", pa.int32()),  # the end-of-turn token included; null if whoever sampled did not say
         pa.field("finish_reason", pa.string(), nullable=False),  # "stop": ended by itself; "length": cut at max_tokens
         pa.field("logprob", pa.float32()),  # nats, summed over the response's tokens; null if the engine gives none
+        # As sampled: with the token that ended it, or with a stop string that the text lacks; null if they are unknown.
+        pa.field("token_ids", pa.list_(pa.int32())),
     ]
 )
 
@@ -163,7 +165,11 @@ ANSWERS = pa.schema(
 )
 
 CHOSEN = pa.struct(
-    [pa.field("text", pa.string(), nullable=False), pa.field("finish_reason", pa.string(), nullable=False)]
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32())),  # as in samples/
+    ]
 )
 
 _JUDGED = [
@@ -187,10 +193,12 @@ EXAMPLES = pa.schema(
         pa.field("weight", pa.float64(), nullable=False),  # the loss multiplier; its mean over the examples is 1
         pa.field("chosen", pa.string(), nullable=False),  # a correct response
         pa.field("chosen_finish_reason", pa.string(), nullable=False),
+        pa.field("chosen_token_ids", pa.list_(pa.int32())),  # as in samples/
         # Further correct responses that share the weight; null with selection.responses_per_question_trained: 1.
         pa.field("more_chosen", pa.list_(CHOSEN)),
         pa.field("rejected", pa.string()),  # a response of the commonest wrong answer; null if none is wrong
         pa.field("rejected_finish_reason", pa.string()),
+        pa.field("rejected_token_ids", pa.list_(pa.int32())),  # as in samples/
     ]
 )
 

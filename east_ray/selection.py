@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from east_ray.answers.grading import Graded, measured
 from east_ray.answers.stage import paired
 from east_ray.config import Config, InputError
-from east_ray.records import DISCARDED, EXAMPLES, JUDGED, QUESTIONS, GradedQuestion, Reason
+from east_ray.records import CHOSEN, DISCARDED, EXAMPLES, JUDGED, QUESTIONS, GradedQuestion, Reason
 from east_ray.storage import Folder, Stages, counts_by
 from east_ray.storage.rounds import Round
 from east_ray.storage.tasks import part_groups, run_tasks
@@ -66,26 +66,26 @@ def judge(
     question: Mapping[str, Any],
     graded: Graded,
     finish_reasons: list[str],
-    text_of: Callable[[int], str],
+    response_of: Callable[[int], dict[str, Any]],
     rules: SelectionRules,
     signal: Signal,
 ) -> dict[str, Any]:
     """One question -> a row of records.JUDGED: an example that lacks its weight, or with the ``reason`` why not.
 
-    `graded` and `finish_reasons` are those of all its responses, in the same order. `text_of` gives the text of the
-    response at a place; it is called for the few that are trained on. Raises InputError as `signal_of` does.
+    `graded` and `finish_reasons` are those of all its responses, in the same order. `response_of` gives the response
+    at a place as a row of records.CHOSEN; it is called for the few that are trained on. Raises InputError as
+    `signal_of` does.
     """
     graded = graded.first(rules.num_responses)
     seen = measured(question["question_id"], graded.clusters, rules.no_answer)
     chosen, more_chosen, rejected = choose(question["question_id"], graded, finish_reasons, rules)
 
-    def text(place: int | None) -> str | None:
-        return None if place is None else text_of(place)
+    def named(name: str, place: int | None) -> dict[str, Any]:
+        response = {} if place is None else response_of(place)
+        columns = {"text": name, "finish_reason": f"{name}_finish_reason", "token_ids": f"{name}_token_ids"}
+        return {column: response.get(of_response) for of_response, column in columns.items()}
 
-    def finish_reason(place: int | None) -> str | None:
-        return None if place is None else finish_reasons[place]
-
-    more = [{"text": text_of(place), "finish_reason": finish_reasons[place]} for place in more_chosen]
+    more = [response_of(place) for place in more_chosen]
     return {
         **{name: question[name] for name in _QUESTION},
         "num_responses": seen.num_responses,
@@ -98,11 +98,9 @@ def judge(
             for one in graded.clusters
         ],
         "signal": signal_of(seen, signal),
-        "chosen": text(chosen),
-        "chosen_finish_reason": finish_reason(chosen),
+        **named("chosen", chosen),
         "more_chosen": more if rules.responses_per_question_trained > 1 else None,
-        "rejected": text(rejected),
-        "rejected_finish_reason": finish_reason(rejected),
+        **named("rejected", rejected),
         "reason": reason_to_discard(graded, rules),
     }
 
@@ -193,13 +191,13 @@ def judge_samples(
 
     def work(task: Mapping[str, Any]) -> dict[str, int]:
         tables: list[list[pa.Table]] = [[JUDGED.empty_table()] for _ in trainings]
-        columns = [*_QUESTION, *(f"responses.list.element.{name}" for name in ("text", "finish_reason"))]
+        columns = [*_QUESTION, *(f"responses.list.element.{name}" for name in CHOSEN.names)]
         for batch, graded in paired(samples, answers, task["parts"], columns, max_rows=64):
             rows = _with_responses(batch)
             for (rules, signal, _), judged in zip(trainings, tables, strict=True):
                 found = [
-                    judge(question, one, finish_reasons, text_of, rules, signal)
-                    for (question, finish_reasons, text_of), one in zip(rows, graded, strict=True)
+                    judge(question, one, finish_reasons, response_of, rules, signal)
+                    for (question, finish_reasons, response_of), one in zip(rows, graded, strict=True)
                 ]
                 judged.append(pa.Table.from_pylist(found, schema=JUDGED))
         whole = [pa.concat_tables(judged) for judged in tables]
@@ -211,19 +209,25 @@ def judge_samples(
     yield from run_tasks(work, [{"name": f"part-{number:06d}.parquet", "parts": parts} for number, parts in groups])
 
 
-def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], str]]]:
-    """Of each row: its question, the finish reasons of its responses, and what gives the text of one of them."""
+def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], dict[str, Any]]]]:
+    """Of each row: its question, the finish reasons of its responses, and what gives one of them, as records.CHOSEN.
+
+    Samples of older runs have no token ids.
+    """
     responses = batch["responses"]
-    texts, finish_reasons = (responses.flatten().field(name) for name in ("text", "finish_reason"))
-    encoded = finish_reasons.dictionary_encode()  # a few words, many times: a string made for each takes longer
+    every = responses.flatten()
+    encoded = every.field(
+        "finish_reason"
+    ).dictionary_encode()  # a few words, many times: a string made for each takes longer
     reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
     ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
 
-    def text_at(begin: int, place: int) -> str:
-        return str(texts[begin + place].as_py())
+    def response_at(begin: int, place: int) -> dict[str, Any]:
+        found: dict[str, Any] = every[begin + place].as_py()
+        return found
 
     return [
-        (question, reasons[begin:end], functools.partial(text_at, begin))
+        (question, reasons[begin:end], functools.partial(response_at, begin))
         for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
     ]
 

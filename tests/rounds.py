@@ -10,7 +10,7 @@ from east_ray import weighting
 from east_ray.answers.graders import MathGrader
 from east_ray.answers.grading import Graded, clustered
 from east_ray.answers.stage import answers_table
-from east_ray.records import DISCARDED, EXAMPLES, JUDGED, SAMPLES, Question
+from east_ray.records import CHOSEN, DISCARDED, EXAMPLES, JUDGED, SAMPLES, Question
 from east_ray.selection import SelectionRules, judge
 from east_ray.storage import Folder, locate
 
@@ -39,8 +39,8 @@ def graded(row: dict[str, Any], grader: MathGrader = MATH) -> Graded:
 def judged(row: dict[str, Any], rules: SelectionRules = RULES, grader: MathGrader = MATH) -> dict[str, Any]:
     """A row of samples/ -> a row of records.JUDGED."""
     finish_reasons = [response["finish_reason"] for response in row["responses"]]
-    texts = [response["text"] for response in row["responses"]]
-    return judge(row, graded(row, grader), finish_reasons, texts.__getitem__, rules, weighting.entropy_signal)
+    chosen = [{name: response.get(name) for name in CHOSEN.names} for response in row["responses"]]
+    return judge(row, graded(row, grader), finish_reasons, chosen.__getitem__, rules, weighting.entropy_signal)
 
 
 def write_samples(folder: Folder, parts: Sequence[Sequence[dict[str, Any]]]) -> None:

@@ -59,14 +59,14 @@ def scripted(folder: Path, *rows: Mapping[str, Any], **args: Any) -> dict[str, A
 
 
 def ask(
-    folder: Folder, models: Mapping[str, str], asked: pa.Table, config: Config, decoding: Decoding
+    folder: Folder, models: Mapping[str, str], asked: pa.Table, config: Config, decoding: Decoding, **pool: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     """Ask what is not there yet: all rows of the folder, at rest, those set aside, and how many have joined."""
-    pool = pool_settings(config, decoding)
-    asked = requests(asked, models, pool)
+    settings_of_pool = pool_settings(config, decoding, **pool)
+    asked = requests(asked, models, settings_of_pool)
     done = distinct(keys_by_part(folder))
     left = asked.filter(pa.array([key not in done for key in asked["key"].to_pylist()], pa.bool_()))
-    parts = list(sample(left, models, folder, folder / "set_aside", pool))
+    parts = list(sample(left, models, folder, folder / "set_aside", settings_of_pool))
     list(tidy(folder, set(asked["key"].to_pylist())))
     aside = (folder / "set_aside").read(SET_ASIDE).to_pylist()
     return folder.read(SAMPLES).to_pylist(), aside, sum(part["num_questions"] for part in parts)

@@ -11,7 +11,7 @@ from east_ray.storage import Folder, locate
 
 
 def row(key: str, text: str = "It is 2.") -> dict[str, Any]:
-    response = {"text": text, "num_tokens": 4, "finish_reason": "stop", "logprob": -1.0}
+    response = {"text": text, "num_tokens": 4, "finish_reason": "stop", "logprob": -1.0, "token_ids": [5, 6, 7, 2]}
     values = {"question_id": f"q-{key}", "question": "?", "model": "base", "responses": [response] * 2, "key": key}
     return {name: values.get(name) for name in SAMPLES.names}
 

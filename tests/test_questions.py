@@ -244,4 +244,4 @@ def test_a_turn_ends_as_the_chat_template_has_it(quickstart: Path, suffix: str, 
         "{% for m in messages %}<|" + "{{ m['role'] }}|>{{ m['content'] }}" + suffix + "{% endfor %}"
     )
     expected = tokenizer.eos_token_id if token == "<eos>" else tokenizer.convert_tokens_to_ids(token)
-    assert end_of_turn(tokenizer) == [expected]
+    assert end_of_turn(tokenizer, PromptConfig()) == [expected]

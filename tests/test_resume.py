@@ -1,45 +1,14 @@
 """Runs whose driver is killed with SIGKILL: the same command goes on, and ends as if nothing had happened."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_runs import finish, kill_once
 
 from east_ray.storage import Folder, locate
 from east_ray.training.checkpoints import complete_checkpoints
-
-ROOT = Path(__file__).parent.parent
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "east_ray", *arguments]
-
-
-def kill_once(arguments: list[str], seen: Callable[[], bool]) -> None:
-    """Begin a command, kill its process when something is seen, and wait for what it began to end with it."""
-    process = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 240
-        while not seen():
-            assert process.poll() is None, "the command ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def finish(arguments: list[str]) -> str:
-    result = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.mark.drill

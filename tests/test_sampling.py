@@ -8,8 +8,11 @@ import pytest
 from sampling_runs import ENGINES, questions, settings
 from sampling_runs import ask as ask_all
 
+from east_ray.config import PromptConfig
+from east_ray.questions.prompts import end_of_turn, load_tokenizer, tokenize
 from east_ray.sampling.backends import Decoding
 from east_ray.storage import Folder, locate
+from east_ray.training.dataset import tokenize_example
 
 
 def ask(folder: Path, models: dict[str, str], count: int, decoding: Decoding, **engines: Any) -> list[dict[str, Any]]:
@@ -29,14 +32,24 @@ def test_a_question_has_its_own_seed_whatever_the_order() -> None:
 
 
 def test_rows_are_complete_and_truncation_is_visible(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
-    decoding = Decoding(responses_per_question=6, temperature=1.0, max_tokens=12, seed=1)
-    rows = ask(tmp_path, {"base": str(quickstart / "model")}, 10, decoding)
+    """With the token ids as well, which training takes over as they are."""
+    model, decoding = str(quickstart / "model"), Decoding(6, temperature=1.0, max_tokens=12, seed=1)
+    target, config = Folder(*locate(str(tmp_path))), settings(tmp_path)
+    rows, _, _ = ask_all(target, {"base": model}, questions(10), config, decoding, keep_token_ids=True)
+    tokenizer, prompt = load_tokenizer(model), PromptConfig()
     assert sorted(row["question_id"] for row in rows) == sorted(f"q{i}" for i in range(10))
     for row in rows:
         assert len(row["responses"]) == 6 and row["num_prompt_tokens"] > 5 and row["question"] in row["prompt"]
         for response in row["responses"]:
             assert 1 <= response["num_tokens"] <= 12 and response["logprob"] < 0
             assert response["finish_reason"] == ("length" if response["num_tokens"] == 12 else "stop")
+            ids, end = response["token_ids"], end_of_turn(tokenizer, prompt)
+            assert len(ids) == response["num_tokens"] and (ids[-1:] == end) == (response["finish_reason"] == "stop")
+            said = {"chosen": response["text"], "chosen_finish_reason": response["finish_reason"]}
+            example = tokenize_example(
+                {"question": row["question"], **said, "chosen_token_ids": ids}, tokenizer, prompt
+            )
+            assert example == {"prompt": tokenize(tokenizer, row["prompt"]), "chosen": ids}
     assert any(len({response["text"] for response in row["responses"]}) > 1 for row in rows)
 
 

@@ -13,7 +13,7 @@ from east_ray import selection, weighting
 from east_ray.answers.graders import MathGrader
 from east_ray.answers.grading import clustered
 from east_ray.config import InputError
-from east_ray.records import GradedQuestion, Question, Reason
+from east_ray.records import CHOSEN, GradedQuestion, Question, Reason
 from east_ray.selection import SelectionRules
 
 RULES = SelectionRules(needs_rejected=False)
@@ -37,7 +37,8 @@ def judge(
     texts = [response["text"] for response in responses]
     graded = clustered(texts, Question.of(row), MathGrader(**grader))
     reasons = [response["finish_reason"] for response in responses]
-    return selection.judge(row, graded, reasons, texts.__getitem__, rules, signal)
+    chosen = [{name: response.get(name) for name in CHOSEN.names} for response in responses]
+    return selection.judge(row, graded, reasons, chosen.__getitem__, rules, signal)
 
 
 def test_rates_entropy_and_clusters_by_hand() -> None:

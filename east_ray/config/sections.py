@@ -120,6 +120,9 @@ class SamplingConfig(Section):
     seeded: bool = True
     """Give each request its own seed, derived from `seed`, the round and the question, so that a repeated run samples
     the same responses in any order of questions. On a GPU an unseeded sampler can be faster."""
+    keep_token_ids: Annotated[bool, MayChange(until=("sampling",))] = True
+    """Keep the token ids of the responses and train on them: a text may be tokenized otherwise than it was sampled. A
+    response is tokenized from its text where its ids are missing, as in given samples, or do not spell it."""
 
 
 def num_shards(engine_args: Mapping[str, Any]) -> int:

@@ -1,9 +1,11 @@
-"""Question -> prompt, and the tokenizers that render prompts and count their tokens."""
+"""Question -> prompt, and the tokenizers that render prompts, count their tokens, and say how a response ends."""
 
+import bisect
 import functools
 import socket
 import threading
 import urllib.request
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -61,10 +63,20 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: P
     """A question as the model reads it, up to where its response begins.
 
     The chat template writes the beginning-of-sequence token itself, so the text is tokenized without special tokens.
+    Raises InputError if the template refuses the messages, as some refuse a system message.
     """
+    from jinja2 import TemplateError
+
     variables = prompt.template_variables
     asked = messages(question, prompt)
-    return str(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **variables))
+    try:
+        return str(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **variables))
+    except TemplateError as error:
+        system = "a" if prompt.system else "no"
+        raise InputError(
+            f"prompt: the model's chat template refuses the messages ({error}); prompt.system gives them {system} "
+            "system message, and prompt.template_variables are the template's variables"
+        ) from error
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
@@ -72,18 +84,66 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-@functools.lru_cache(maxsize=8)
-def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> list[int]:
     """The token with which the chat template ends a response, as a list of one id; empty if there is none.
 
-    It need not be the end-of-sequence token: Gemma ends a turn with <end_of_turn> and a text with <eos>.
+    It need not be the end-of-sequence token: Gemma ends a turn with <end_of_turn> and a text with <eos>. It is the
+    first special token that the template writes after a response; without one, the first other token that was added to
+    the vocabulary, and then the end-of-sequence token. That one is meant too where the template renders no response.
     """
-    mark = "east ray was here"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    after = tokenize(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(mark)[2])
+    return list(_end_of_turn(tokenizer, prompt.model_dump_json()))
+
+
+@functools.lru_cache(maxsize=8)
+def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", prompt_json: str) -> list[int]:
+    from jinja2 import TemplateError
+
+    prompt, mark = PromptConfig.model_validate_json(prompt_json), "east ray was here"
+    turns = [*messages("?", prompt), {"role": "assistant", "content": mark}]
+    try:
+        whole = str(tokenizer.apply_chat_template(turns, tokenize=False, **prompt.template_variables))
+    except TemplateError:  # a template for single questions
+        whole = ""
+    after = tokenize(tokenizer, whole.rpartition(mark)[2] if mark in whole else "")
     added = tokenizer.added_tokens_decoder
-    special = [token for token in after if token in added and added[token].special]
-    return special[:1] or [token for token in [tokenizer.eos_token_id] if token is not None]
+    found = sorted((token for token in after if token in added), key=lambda token: not added[token].special)
+    return found[:1] or [token for token in [tokenizer.eos_token_id] if token is not None]
+
+
+def response_ids(
+    tokenizer: "PreTrainedTokenizerBase", text: str, end: Sequence[int], sampled: Sequence[int] | None = None
+) -> list[int]:
+    """Token ids of a response: those that were sampled, if they spell its text with this tokenizer, else the text's.
+
+    `end` is `end_of_turn` for a response that ended by itself, and empty for one that was cut. The response gets it
+    unless its sampled ids end in a special token already, as those of a model that ends a turn in several ways.
+    """
+    ids = None if sampled is None else _spelling(tokenizer, text, sampled)
+    if ids is None:
+        return [*tokenize(tokenizer, text), *end]
+    added = tokenizer.added_tokens_decoder
+    return ids if end and ids and ids[-1] in added and added[ids[-1]].special else [*ids, *end]
+
+
+def _spelling(tokenizer: "PreTrainedTokenizerBase", text: str, sampled: Sequence[int]) -> list[int] | None:
+    """The sampled ids as far as they spell the text; None if they do not.
+
+    They go on after the text where a stop string ended it. They spell another text if the string begins inside a token,
+    or if they are of another tokenizer. Special tokens are not part of a text. Neither are a first space, which some
+    tokenizers drop, and a character that was cut in its middle.
+    """
+
+    def plain(spelled: str) -> str:
+        return spelled.lstrip(" ").rstrip("\ufffd")
+
+    @functools.cache
+    def spelled(count: int) -> str:
+        return plain(tokenizer.decode(sampled[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    wanted, count = plain(text), len(sampled)
+    if spelled(count) != wanted:
+        count = bisect.bisect_left(range(count), len(wanted), key=lambda some: len(spelled(some)))
+    return list(sampled[:count]) if spelled(count) == wanted else None
 
 
 def prompts_within(

@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import PurePosixPath
@@ -240,7 +240,7 @@ def _rows(
             found = dict.fromkeys(parquet.schema_arrow.names)
             for column in required:
                 cell(found, column)
-            there, groups = [name for name in found if name in wanted], list(range(piece.start, piece.stop))
+            there, groups = _columns(parquet, wanted, columns), list(range(piece.start, piece.stop))
             batches = parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=there)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             yield from enumerate(rows, start=piece.first_row)
@@ -249,6 +249,14 @@ def _rows(
     except (pa.ArrowException, OSError) as error:
         where, message = f"{piece.path}, row groups from {piece.start}", str(error).splitlines()[0]
         raise InputError(f"samples.path: {where}: cannot be read ({message})") from None
+
+
+def _columns(parquet: pq.ParquetFile, wanted: Collection[str | None], columns: SamplesConfig) -> list[str]:
+    """The columns to read. Token ids, as another run's samples have them, are more than all the rest and of no use."""
+    there = [name for name in parquet.schema_arrow.names if name in wanted and name != columns.responses_column]
+    inside = [parquet.schema.column(number).path for number in range(len(parquet.schema))]
+    inside = [path for path in inside if f"{path}.".startswith(f"{columns.responses_column}.")]
+    return there + [path for path in inside if "token_ids" not in path.split(".")[1:]]
 
 
 def _parsed(row: Row | bytes | None) -> Row:

@@ -30,6 +30,8 @@ from east_ray.storage import Folder
 
 #: A folder at rest has parts of about this size; the keys of so many parts are read at the same time.
 _PART_BYTES, _READS_AT_ONCE = 128 << 20, 32
+#: Rows of samples that are counted at once.
+_ROWS_AT_ONCE = 256
 
 Row = dict[str, Any]
 
@@ -185,12 +187,12 @@ def _merge(folder: Folder, group: Mapping[str, list[Any]]) -> dict[str, int]:
                 tables.append(table.filter(keep))
             folder.write_part(pa.concat_tables(tables), f"part-{name}.parquet")
         folder.remove(parts)
-    table = folder.read(SAMPLES, parts=[whole])
-    responses = pc.list_flatten(table["responses"])
-    return {
-        "num_questions": table.num_rows,
-        "num_responses": len(responses),
-        "num_tokens": pc.sum(pc.struct_field(responses, "num_tokens")).as_py() or 0,
-        "num_truncated": pc.sum(pc.equal(pc.struct_field(responses, "finish_reason"), "length")).as_py() or 0,
-        "num_dropped": num_dropped,
-    }
+    sums = Counter({"num_questions": 0, "num_responses": 0, "num_tokens": 0, "num_truncated": 0})
+    counted = [f"responses.list.element.{name}" for name in ("num_tokens", "finish_reason")]
+    for batch in folder.batches(counted, [whole], max_rows=_ROWS_AT_ONCE):
+        responses = batch["responses"].flatten()
+        sums["num_questions"] += batch.num_rows
+        sums["num_responses"] += len(responses)
+        sums["num_tokens"] += pc.sum(responses.field("num_tokens")).as_py() or 0
+        sums["num_truncated"] += pc.sum(pc.equal(responses.field("finish_reason"), "length")).as_py() or 0
+    return {**sums, "num_dropped": num_dropped}

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from east_ray.config import Config, EnginePoolConfig, PromptConfig
@@ -51,13 +52,14 @@ class PoolSettings:
     engines: EnginePoolConfig
     prompt: PromptConfig
     decoding: Decoding
+    keep_token_ids: bool = False
 
 
-def pool_settings(config: Config, decoding: Decoding) -> PoolSettings:
+def pool_settings(config: Config, decoding: Decoding, *, keep_token_ids: bool = False) -> PoolSettings:
     """The settings of a pool from those of a run. Raises InputError if the backend cannot be loaded."""
     backend = backends.load(config.sampling)
     args = backend.checked_args(config.sampling.backend_args)
-    return PoolSettings(backend, args, config.engines, config.prompt, decoding)
+    return PoolSettings(backend, args, config.engines, config.prompt, decoding, keep_token_ids)
 
 
 def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSettings) -> pa.Table:
@@ -242,4 +244,8 @@ class Sampler:
         wanted = self._settings.decoding.responses_per_question
         if len(responses) != wanted:
             raise RuntimeError(f"the backend gave {len(responses)} responses in place of {wanted}")
-        return [{field.name: getattr(response, field.name) for field in RESPONSE} for response in responses]
+        told = [{field.name: getattr(response, field.name) for field in RESPONSE} for response in responses]
+        for row in told:
+            ids = row["token_ids"] if self._settings.keep_token_ids else None
+            row["token_ids"] = None if ids is None else np.asarray(ids, dtype=np.int32)
+        return told

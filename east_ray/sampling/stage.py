@@ -75,9 +75,9 @@ def sample_responses(round_: Round) -> None:
     named = config.sampling.model_dump(include={one.name for one in fields(Decoding)})
     seed = config.seed + _ROUND_SEEDS_APART * round_.number if config.sampling.seeded else None
     decoding = Decoding(**named, seed=seed)
-    models = {TRAINED if round_.number else BASE: round_.sampled_model}
+    models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
-        ask_models(round_, "sampling", questions, models, "samples", "set_aside", decoding, record.counts)
+        ask_models(round_, "sampling", questions, models, "samples", "set_aside", decoding, record.counts, keep)
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -91,13 +91,14 @@ def ask_models(
     set_aside: str,
     decoding: Decoding,
     counts: dict[str, Any],
+    keep_token_ids: bool = False,
 ) -> None:
     """Ask every model every question, with a progress line; puts the sums over the whole stage into `counts`.
 
     Questions whose samples are in the folder are not asked again. Each group of models has a pool of its own.
     """
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
-    settings = pool_settings(round_.config, decoding)
+    settings = pool_settings(round_.config, decoding, keep_token_ids=keep_token_ids)
     asked = requests(questions, models, settings)
     wanted = set(asked["key"].to_pylist())
     with round_.progress.stage(stage, asked.num_rows, "questions") as line:

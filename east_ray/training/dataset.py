@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.config import TRAINED, InputError, PromptConfig, TrainingConfig
-from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, tokenize
+from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, response_ids, tokenize
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
 from east_ray.training.objectives import RESPONSES, Objective
@@ -36,10 +36,13 @@ TOKENIZED = pa.schema(
     ]
 )
 #: Columns of examples/ that are trained on.
-_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "more_chosen", "rejected"]
-_COLUMNS += ["rejected_finish_reason"]
-#: Rows of TOKENIZED, the number of their training, and whether they were cut: what Ray Data sorts.
-_TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32())).append(pa.field("is_cut", pa.bool_()))
+_COLUMNS = ["question_id", "question", "weight", "chosen", "chosen_finish_reason", "chosen_token_ids", "more_chosen"]
+_COLUMNS += ["rejected", "rejected_finish_reason", "rejected_token_ids"]
+#: How the columns of a response's parts end, with the names of the parts in `more_chosen`.
+_PARTS_OF_A_RESPONSE = {"": "text", "_finish_reason": "finish_reason", "_token_ids": "token_ids"}
+#: Rows of TOKENIZED, the number of their training, and what is counted of them: what Ray Data sorts.
+_TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32()))
+_TO_SORT = _TO_SORT.append(pa.field("is_cut", pa.bool_())).append(pa.field("is_retokenized", pa.bool_()))
 Row = Mapping[str, Any]
 #: Numbers by name, and the name of the attention that computed them.
 Metrics = dict[str, Any]
@@ -65,12 +68,16 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training counted: examples trained on, examples left out or cut, and the metrics of each step."""
+    """What a training counted: examples trained on, examples left out or cut, and the metrics of each step.
+
+    Retokenized are examples of which a response has token ids that do not spell its text.
+    """
 
     num_examples: int
     num_too_long: int
     num_zero_weight: int
     steps: Sequence[Metrics] = ()
+    num_retokenized: int = 0
 
 
 class _Parts(NamedTuple):
@@ -149,28 +156,38 @@ def _trainable_rows(training: Training, parts: Sequence[str], responses_per_ques
     if "mismatched" in training.objective.required_responses:
         # The pairs are fixed, so that their reference log-probabilities are computed only once.
         for row, following in zip(rows, rows[1:] + rows[:1], strict=True):
-            row |= {"mismatched": following["chosen"], "mismatched_finish_reason": following["chosen_finish_reason"]}
+            row |= {f"mismatched{part}": following[f"chosen{part}"] for part in _PARTS_OF_A_RESPONSE}
     for row in rows:
         more = row["more_chosen"] or []
         weight = row["weight"] * responses_per_question / (1 + len(more))
         yield row | {"weight": weight}
         for number, response in enumerate(more, start=1):
-            chosen = {"chosen": response["text"], "chosen_finish_reason": response["finish_reason"]}
+            chosen = {f"chosen{part}": response.get(name) for part, name in _PARTS_OF_A_RESPONSE.items()}
             yield row | chosen | {"weight": weight, "question_id": f"{row['question_id']}#{number}"}
 
 
 def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> dict[str, list[int]]:
-    """Token ids of an example's prompt and of the responses that it has.
+    """Token ids of an example's prompt and of the responses that it has: those that were sampled, where they are known.
 
-    Prompt and response are tokenized separately, as in sampling. A response that ended by itself gets the end-of-turn
-    token; one that was cut gets none, so that the model does not learn to end there.
+    Prompt and response are tokenized separately, as in sampling. A response that ended by itself has an end-of-turn
+    token; one that was cut has none, so that the model does not learn to end there.
     """
     ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
+    end = end_of_turn(tokenizer, prompt)
     for name in RESPONSES:
-        if (text := row.get(name)) is not None:
-            end = end_of_turn(tokenizer) if row[f"{name}_finish_reason"] == "stop" else []
-            ids[name] = tokenize(tokenizer, text) + end
+        if row.get(name) is not None:
+            ended = end if row[f"{name}_finish_reason"] == "stop" else []
+            ids[name] = response_ids(tokenizer, row[name], ended, row.get(f"{name}_token_ids"))
     return ids
+
+
+def _is_retokenized(row: Row, ids: Mapping[str, list[int]]) -> bool:
+    """Whether a response of a tokenized example has sampled ids that are not trained on."""
+    sampled = {name: row[f"{name}_token_ids"] for name in ids if row.get(f"{name}_token_ids") is not None}
+    # The last id may be an end of turn where the sampled ones go on with a stop string.
+    return any(
+        ids[name][:-1] != of_response[: len(ids[name]) - 1] for name, of_response in sampled.items() if ids[name]
+    )
 
 
 def _fitted(ids: dict[str, list[int]], training: Training) -> dict[str, Any] | None:
@@ -198,15 +215,19 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
         with naming(training):
             checked.append(_checked_parts(training))
     tokenizers = {model: load_tokenizer(local_copy(model)) for model in {training.model for training in trainings}}
+    for training in trainings:
+        with naming(training):
+            render_prompt(tokenizers[training.model], "?", training.prompt)  # a template that refuses it says so here
 
     def tokenize_parts(task: pa.Table) -> pa.Table:
         ((number, parts),) = zip(*(task[name].to_pylist() for name in ("training", "parts")), strict=True)
         training, every = trainings[number], checked[number]
         found: list[dict[str, Any]] = []
         for row in _trainable_rows(training, parts, every.num_responses / every.num_questions):
-            ids = _fitted(tokenize_example(row, tokenizers[training.model], training.prompt), training)
-            if ids is None:
+            whole = tokenize_example(row, tokenizers[training.model], training.prompt)
+            if (ids := _fitted(whole, training)) is None:
                 continue
+            ids["is_retokenized"] = _is_retokenized(row, whole)
             for epoch in range(training.settings.epochs):
                 place = f"{training.seed}:{epoch}:{row['question_id']}".encode()
                 order = hashlib.blake2b(place, digest_size=12).hexdigest()
@@ -217,10 +238,11 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
     tasks = ray.data.from_items(groups, override_num_blocks=len(groups))
     dataset = tasks.map_batches(tokenize_parts, batch_size=1, batch_format="pyarrow")
     dataset = dataset.sort(["training", "epoch", "order"]).materialize()
-    rows, cut = Counter[int](), Counter[int]()
+    rows, cut, retokenized = Counter[int](), Counter[int](), Counter[int]()
     for found in dataset.map_batches(_count_rows, batch_size=None, batch_format="pyarrow").take_all():
         rows[found["training"]] += found["rows"]
         cut[found["training"]] += found["cut"]
+        retokenized[found["training"]] += found["retokenized"]
     counts = []
     for number, (training, one) in enumerate(zip(trainings, checked, strict=True)):
         settings = training.settings
@@ -231,12 +253,14 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
                 raise InputError(f"training: none of the {one.num_responses} {fits}")
             if num < workers:
                 raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
-        counts.append(TrainingSummary(num, one.num_responses - num + num_cut, one.num_skipped))
+        num_too_long, num_other = one.num_responses - num + num_cut, retokenized[number] // settings.epochs
+        counts.append(TrainingSummary(num, num_too_long, one.num_skipped, num_retokenized=num_other))
     ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
     return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
 
 
 def _count_rows(block: pa.Table) -> pa.Table:
-    """Rows of each training in a block, and how many of them were cut."""
-    counted = block.group_by("training").aggregate([("is_cut", "count"), ("is_cut", "sum")])
-    return pa.table([counted["training"], counted["is_cut_count"], counted["is_cut_sum"]], ["training", "rows", "cut"])
+    """Rows of each training in a block, and how many of them were cut and were retokenized."""
+    counted = block.group_by("training").aggregate([("is_cut", "count"), ("is_cut", "sum"), ("is_retokenized", "sum")])
+    columns = {"training": "training", "rows": "is_cut_count", "cut": "is_cut_sum", "retokenized": "is_retokenized_sum"}
+    return pa.table({name: counted[column] for name, column in columns.items()})

@@ -77,11 +77,15 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
                 log(event)
         if summary.steps:
             show(summary.steps[-1])
+        if summary.num_retokenized:
+            of_all = f"{summary.num_retokenized:,} of {summary.num_examples:,} examples were tokenized from their text"
+            learner.round.progress.say(f"{of_all}: their token ids do not spell it with this model's tokenizer")
         # Written again, since a step that was repeated after a restart was written twice.
         stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in summary.steps))
         record.counts = {
             "examples": summary.num_examples,
             "too_long": summary.num_too_long,
+            "retokenized": summary.num_retokenized,
             "zero_weight_skipped": summary.num_zero_weight,
             "num_tokens": int(sum(step["num_tokens"] for step in summary.steps)),
             # Over all attempts, without the time in which workers start.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from east_ray.answers.grading import Graded, measured
 from east_ray.answers.stage import paired
-from east_ray.records import SAMPLES, StudyFigure, StudyPage
+from east_ray.records import StudyFigure, StudyPage
 from east_ray.report.studies.shares import Share, rank_correlation, share_of, share_words
 from east_ray.report.wording import number_words
 from east_ray.selection import SelectionRules, reason_to_discard
@@ -155,8 +155,8 @@ def fewer_responses(sizes: Sequence[int], measures: NDArray[np.float64]) -> list
 def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int], rules: SelectionRules) -> StudyPage:
     """The wanted numbers of responses against the largest one that the questions have."""
     # The least number that a question of the first part has; the other parts differ in few questions.
-    first = samples.read(SAMPLES, ["responses"], samples.parts()[:1])["responses"]
-    most = pc.min(pc.list_value_length(first)).as_py() or 0
+    first = samples.batches(["responses.list.element.num_tokens"], samples.parts()[:1], max_rows=1024)
+    most = min((pc.min(batch["responses"].value_lengths()).as_py() for batch in first), default=0)
     most = min(most, rules.num_responses or most)
     sizes = sorted({*(size for size in wanted if size < most), most})
     summaries = fewer_responses(sizes, measure_prefixes(samples, answers, sizes, rules))

@@ -66,10 +66,12 @@ class Response:
     finish_reason: str
     """stop: it ended by itself; length: it was cut at max_tokens."""
     num_tokens: int | None = None
-    """The end-of-turn token included; None: unknown, as the next two."""
+    """The end-of-turn token included; None: unknown, as the next two may be."""
     logprob: float | None = None
     """Natural logarithm of its probability, summed over its tokens."""
     token_ids: Sequence[int] | None = None
+    """As sampled, by the tokenizer of the model: with the token that ended the response, or with a stop string that its
+    text lacks. Training uses them as far as they spell the text."""
 
 
 @dataclass
