@@ -14,8 +14,9 @@ from typing import Any
 from east_ray.config import TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.compute import Compute
-from east_ray.training.dataset import Metrics, Row, steps
-from east_ray.training.model import deepspeed_config, export_and_end, load_model
+from east_ray.training.dataset import ExportedModel, Metrics, Row, steps
+from east_ray.training.export import export_and_end
+from east_ray.training.model import deepspeed_config, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
 
@@ -49,13 +50,14 @@ def train(
     pad_token_id: int = 0,
     seed: int = 0,
     references: Folder | None = None,
-) -> Callable[[str], None]:
-    """Train on this worker, one of a torch.distributed group; returns the function that exports the model to a folder.
+) -> Callable[..., ExportedModel | None]:
+    """Train on this worker, one of a torch.distributed group; returns the function that exports the model.
 
     `rows` starts the stream of TOKENIZED rows anew, of which `num_examples` are an epoch; `report` gets the metrics of
     each step on rank 0. `save(step, write)` calls write(folder) on every worker; `restored` is a folder that was
     written so. `references` is the folder of the reference log-probabilities, if the objective needs any. The returned
-    function must be called on every worker, once; it raises RuntimeError if what it wrote is not what was trained.
+    function must be called on every worker, once, with a folder for the model and, on request, one for its adapters;
+    it raises RuntimeError if what it wrote is not what was trained.
     """
     import torch
     import torch.distributed as dist
@@ -96,7 +98,7 @@ def train(
             state = {"next_step": index + 1, "history": history}
             write = functools.partial(engine.save_checkpoint, tag="state", client_state=state, save_latest=False)
             save(index + 1, write)
-    return functools.partial(export_and_end, engine, compute, settings, model_path)
+    return functools.partial(export_and_end, engine, compute, settings)
 
 
 def _engine(settings: TrainingConfig, model_path: str, seed: int, world_size: int) -> Any:
