@@ -80,6 +80,11 @@ def _engine_logits(engine: Any, settings: TrainingConfig) -> "tuple[Tensor, Tens
     import torch
 
     engine.eval()
+    if engine.zero_optimization_partition_weights():
+        coordinator = engine.optimizer._get_param_coordinator()
+        if coordinator.is_complete_trace():
+            # Knowing the order of the layers, DeepSpeed would keep gathered what it soon uses again: up to 1e9 parameters.
+            coordinator._invalidate_trace()
     # Any text serves: here the first tokens of the vocabulary.
     ids = torch.arange(min(16, engine.module.config.vocab_size), device=engine.device)[None]
     packed = {"segments": [ids.shape[1]]} if settings.packing else {}
