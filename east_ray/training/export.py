@@ -80,15 +80,20 @@ def _engine_logits(engine: Any, settings: TrainingConfig) -> "tuple[Tensor, Tens
     import torch
 
     engine.eval()
-    if engine.zero_optimization_partition_weights():
+    is_sharded = engine.zero_optimization_partition_weights()
+    if is_sharded:
+        # Knowing the order of the layers, DeepSpeed would keep gathered what it uses again soon: up to 1e9 parameters.
         coordinator = engine.optimizer._get_param_coordinator()
+        coordinator.reset_step()
         if coordinator.is_complete_trace():
-            # Knowing the order of the layers, DeepSpeed would keep gathered what it soon uses again: up to 1e9 parameters.
             coordinator._invalidate_trace()
     # Any text serves: here the first tokens of the vocabulary.
     ids = torch.arange(min(16, engine.module.config.vocab_size), device=engine.device)[None]
     packed = {"segments": [ids.shape[1]]} if settings.packing else {}
-    return ids.cpu(), engine(input_ids=ids, use_cache=False, **packed).logits.float().cpu()
+    logits = engine(input_ids=ids, use_cache=False, **packed).logits.float().cpu()
+    if is_sharded:
+        engine.optimizer.checkpoint_event_prologue()  # nothing stays gathered
+    return ids.cpu(), logits
 
 
 def parameters_of(model: Any) -> dict[str, Source]:
@@ -98,7 +103,7 @@ def parameters_of(model: Any) -> dict[str, Source]:
     """
     from peft.tuners.lora import LoraLayer
 
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    layers: dict[str, Any] = {name: one for name, one in model.named_modules() if isinstance(one, LoraLayer)}
     inside = {f"{name}.{inner}" for name, layer in layers.items() for inner in layer.state_dict()}
     found: dict[str, Source] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():

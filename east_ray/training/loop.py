@@ -56,8 +56,7 @@ def train(
     `rows` starts the stream of TOKENIZED rows anew, of which `num_examples` are an epoch; `report` gets the metrics of
     each step on rank 0. `save(step, write)` calls write(folder) on every worker; `restored` is a folder that was
     written so. `references` is the folder of the reference log-probabilities, if the objective needs any. The returned
-    function must be called on every worker, once, with a folder for the model and, on request, one for its adapters;
-    it raises RuntimeError if what it wrote is not what was trained.
+    function is `export_and_end` without its first arguments; it must be called on every worker, once.
     """
     import torch
     import torch.distributed as dist

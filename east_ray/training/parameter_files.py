@@ -137,11 +137,11 @@ def _parts(parameters: "Mapping[str, Tensor]", max_bytes: int) -> "Iterator[dict
     yield part
 
 
-def _content(tensor: "Tensor") -> memoryview:
+def _content(tensor: "Tensor") -> Any:
     """The bytes of a tensor; a copy only if it is not contiguous or not in this machine's memory."""
     import torch
 
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _forget_cached(path: Path) -> None:
