@@ -255,6 +255,8 @@ class LoraConfig(Section):
     """Dropout before the adapters."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
     """Names of the modules that get adapters, e.g. [q_proj, v_proj]; by default every linear one but the head."""
+    save_adapter: Annotated[bool, ANY_TIME] = False
+    """Also write the adapters apart, in peft's format: adapter/ beside model/."""
 
 
 #: `training.micro_batch_size` where neither it nor `training.tokens_per_micro_batch` is given.

@@ -65,10 +65,29 @@ class Training:
     prompt: PromptConfig
     seed: int
 
+    @property
+    def adapter_target(self) -> Folder:
+        """Where the adapters go: ``adapter/`` beside the model."""
+        return Folder(self.target.filesystem, self.target.path.rpartition("/")[0]) / "adapter"
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """The files of a trained model's parameters, all of which were read back and compared with the trained ones.
+
+    `logits_difference`: root mean square between the logits of the written model, computed through all its layers, and
+    those of the trained one, relative to the spread of a position's logits.
+    """
+
+    num_files: int
+    num_bytes: int
+    logits_difference: float
+    seconds: float
+
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training counted: examples trained on, examples left out or cut, and the metrics of each step.
+    """What a training counted: examples trained on, examples left out or cut, metrics of each step, the model.
 
     Retokenized are examples of which a response has token ids that do not spell its text.
     """
@@ -78,6 +97,7 @@ class TrainingSummary:
     num_zero_weight: int
     steps: Sequence[Metrics] = ()
     num_retokenized: int = 0
+    exported: ExportedModel | None = None
 
 
 class _Parts(NamedTuple):

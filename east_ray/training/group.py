@@ -18,7 +18,7 @@ from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
 from east_ray.training.checkpoints import GROUP, checkpoint_metadata, prepare_checkpoints
-from east_ray.training.dataset import Metrics, Training, TrainingSummary, naming, tokenized_examples
+from east_ray.training.dataset import ExportedModel, Metrics, Training, TrainingSummary, naming, tokenized_examples
 from east_ray.training.loop import train
 
 #: How often the driver looks for new metrics, and a worker whether the training before is published.
@@ -28,22 +28,22 @@ _OF_A_GROUP = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "res
 
 
 class _Board:
-    """An actor between workers and driver: of rank 0 the metrics of each step and None at the end of each training; and
-    the reason why no worker can continue, if there is one.
+    """An actor between workers and driver: of rank 0 the metrics of each step, and at the end of each training what was
+    exported; and the reason why no worker can continue, if there is one.
     """
 
     def __init__(self) -> None:
-        self._events: list[Metrics | None] = []
+        self._events: list[Metrics | ExportedModel] = []
         self._refusal: str | None = None
 
-    def add(self, metrics: Metrics | None) -> None:
-        self._events.append(metrics)
+    def add(self, event: Metrics | ExportedModel) -> None:
+        self._events.append(event)
 
-    def read(self, first: int) -> list[Metrics | None]:
+    def read(self, first: int) -> list[Metrics | ExportedModel]:
         return self._events[first:]
 
     def num_done(self) -> int:
-        return self._events.count(None)
+        return sum(isinstance(event, ExportedModel) for event in self._events)
 
     def refuse(self, reason: str) -> None:
         self._refusal = reason
@@ -90,7 +90,7 @@ def _free_memory() -> None:
 
 
 def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
-    """Train, and let rank 0 move the finished model to its place, with the base model's generation settings."""
+    """Train, and publish the model with the tokenizer and the generation settings of the model it began with."""
     import ray
     import ray.train
 
@@ -110,7 +110,6 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
     with (
         out_of_memory_as_input_error(),
         found.as_directory() if is_own else contextlib.nullcontext() as restored,
-        tempfile.TemporaryDirectory() as scratch,
     ):
         export = train(
             training.settings,
@@ -125,18 +124,63 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             training.seed,
             training.references,
         )
-        folder = f"{scratch}/model"
-        export(folder)
-        if ray.train.get_context().get_world_rank() == 0:
-            tokenizer.save_pretrained(folder)
+        exported = _export(export, training, model_path, tokenizer)
+    if exported is not None:
+        ray.get(board.add.remote(exported))
+
+
+def _export(
+    export: Callable[..., ExportedModel | None], training: Training, model_path: str, tokenizer: Any
+) -> ExportedModel | None:
+    """Let rank 0 write the model and, on request, its adapters, and move them to their places when they are whole."""
+    import ray.train
+
+    lora = training.settings.lora
+    with _scratch(training.target, is_used=ray.train.get_context().get_world_rank() == 0) as scratch:
+        model, adapter = f"{scratch}/model", f"{scratch}/adapter" if lora is not None and lora.save_adapter else None
+        exported = export(model, adapter)
+        if exported is not None:
+            tokenizer.save_pretrained(model)
             generation = Path(model_path, "generation_config.json")
             if generation.is_file():
-                shutil.copy(generation, folder)
-            target = training.target
-            target.clear()
-            target.filesystem.create_dir(target.path, recursive=True)
-            pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
-            ray.get(board.add.remote(None))
+                shutil.copy(generation, model)
+            training.adapter_target.clear()  # of a training before, that was done again
+            if adapter is not None:
+                _publish(adapter, training.adapter_target)
+            _publish(model, training.target)
+    return exported
+
+
+@contextlib.contextmanager
+def _scratch(target: Folder, *, is_used: bool) -> Iterator[str]:
+    """A folder on this machine for what will move to `target`: beside it, so that it moves by a change of its name.
+
+    For a remote target it is in the system's temporary folder, which must have room for the model.
+    """
+    if not target.is_local:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield scratch
+        return
+    path = Path(target.path)
+    scratch = str(path.with_name(f".{path.name}.partial"))
+    if is_used:
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed process has left
+        Path(scratch).mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        if is_used:
+            shutil.rmtree(scratch)
+
+
+def _publish(folder: str, target: Folder) -> None:
+    """Make a folder of `_scratch` the content of the target."""
+    target.clear()
+    if target.is_local:
+        Path(folder).rename(target.path)
+    else:
+        target.filesystem.create_dir(target.path, recursive=True)
+        pafs.copy_files(folder, target.path, destination_filesystem=target.filesystem)
 
 
 @contextlib.contextmanager
@@ -201,13 +245,13 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
     trainer = _trainer(settings, config, checkpoints, {str(number): one for number, one in enumerate(datasets)})
     waiting = iter(counts)
     steps: dict[float, Metrics] = {}  # of a step that was repeated after a restart, the last metrics count
-    for metrics in _on_board(board, trainer.fit):
-        if metrics is not None:
-            steps[metrics["step"]] = metrics
-            yield metrics
-        else:
-            yield replace(next(waiting), steps=[steps[step] for step in sorted(steps)])
+    for event in _on_board(board, trainer.fit):
+        if isinstance(event, ExportedModel):
+            yield replace(next(waiting), steps=[steps[step] for step in sorted(steps)], exported=event)
             steps = {}
+        else:
+            steps[event["step"]] = event
+            yield event
     assert next(waiting, None) is None, "the workers ended before the last training"
 
 
@@ -240,7 +284,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
     )
 
 
-def _on_board(board: Any, fit: Callable[[], Any]) -> "Iterator[Metrics | None]":
+def _on_board(board: Any, fit: Callable[[], Any]) -> Iterator[Metrics | ExportedModel]:
     """What the workers put on the board while `fit` runs. Raises what `fit` raises, or an InputError of the refusal."""
     import ray
 

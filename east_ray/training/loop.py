@@ -15,8 +15,9 @@ from east_ray.config import InputError, TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.batches import steps
 from east_ray.training.compute import Compute
-from east_ray.training.dataset import Metrics, Row
-from east_ray.training.model import compile_layers, export_and_end, is_compiled, load_model
+from east_ray.training.dataset import ExportedModel, Metrics, Row
+from east_ray.training.export import export_and_end
+from east_ray.training.model import compile_layers, is_compiled, load_model
 from east_ray.training.objectives import Objective
 from east_ray.training.reference import reference_logprobs
 from east_ray.training.sharding import check_extra, deepspeed_config, size_of
@@ -52,13 +53,13 @@ def train(
     pad_token_id: int = 0,
     seed: int = 0,
     references: Folder | None = None,
-) -> Callable[[str], None]:
-    """Train on this worker, one of a torch.distributed group; returns the function that exports the model to a folder.
+) -> Callable[..., ExportedModel | None]:
+    """Train on this worker, one of a torch.distributed group; returns the function that exports the model.
 
     `rows` starts the stream of TOKENIZED rows anew, of which `num_examples` are an epoch; `report` gets the metrics of
     each step on rank 0. `save(step, write)` calls write(folder) on every worker; `restored` is a folder that was
     written so. `references` is the folder of the reference log-probabilities, if the objective needs any. The returned
-    function must be called on every worker, once; it raises RuntimeError if what it wrote is not what was trained.
+    function is `export_and_end` without its first arguments; it must be called on every worker, once.
     """
     import torch
     import torch.distributed as dist
@@ -98,7 +99,7 @@ def train(
         if is_due and index + 1 < num_steps:
             saved_at = time.monotonic()
             save(index + 1, functools.partial(save_state, engine, {"next_step": index + 1, "history": history}))
-    return functools.partial(export_and_end, engine, compute, settings, model_path)
+    return functools.partial(export_and_end, engine, compute, settings)
 
 
 def make_engine(settings: TrainingConfig, model_path: str, seed: int, world_size: int) -> Any:

@@ -91,6 +91,8 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
             # Over all attempts, without the time in which workers start.
             "seconds_in_steps": round(sum(step["num_tokens"] / step["tokens_per_s"] for step in summary.steps), 3),
         }
+        if summary.exported is not None:
+            record.counts["exported"] = vars(summary.exported)
 
 
 def _local(folder: Folder) -> str:
