@@ -216,9 +216,8 @@ def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[st
     """
     responses = batch["responses"]
     every = responses.flatten()
-    encoded = every.field(
-        "finish_reason"
-    ).dictionary_encode()  # a few words, many times: a string made for each takes longer
+    # A few words, many times: a string made for each takes longer.
+    encoded = every.field("finish_reason").dictionary_encode()
     reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
     ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
 

@@ -182,7 +182,7 @@ def test_keys_are_those_of_version_0_1_0(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([{name: row.get(name) for name in QUESTIONS.names}], QUESTIONS)
 
     def key(prompt: PromptConfig, decoding: Decoding) -> str:
-        pool = PoolSettings(VLLM, {}, EnginePoolConfig(), prompt, decoding)
+        pool = PoolSettings(VLLM, {}, EnginePoolConfig(), prompt, decoding, keep_token_ids=True)
         (found,) = requests(table, {"base": str(tmp_path)}, pool)["key"].to_pylist()
         return str(found)
 
@@ -210,8 +210,14 @@ def test_settings_of_a_run_reach_the_request(tmp_path: Path, monkeypatch: pytest
     from east_ray.storage.rounds import Round
 
     given: list[Decoding] = []
-    monkeypatch.setattr(stage, "ask_models", lambda *arguments: given.append(arguments[6]) or arguments[7].update(
-        num_questions=1))  # fmt: skip
+    kept: list[bool] = []
+
+    def ask_models(*arguments: Any) -> None:
+        given.append(arguments[6])
+        arguments[7].update(num_questions=1)
+        kept.append(arguments[8])
+
+    monkeypatch.setattr(stage, "ask_models", ask_models)
     sections = scripted(tmp_path / "script")
     sections["sampling"] |= {"top_p": 0.8, "top_k": 3, "temperature": 0.5, "max_tokens": 9, "responses_per_question": 5}
 
@@ -223,8 +229,9 @@ def test_settings_of_a_run_reach_the_request(tmp_path: Path, monkeypatch: pytest
     assert decoding(0, seed=4) == Decoding(5, 0.5, 9, top_p=0.8, top_k=3, seed=4)
     seeds = [decoding(number, seed=seed).seed for number in (0, 1, 2) for seed in (0, 1, 2)]
     assert len(set(seeds)) == 9 and seeds[3] == 1_000_003
-    sections["sampling"] |= {"seeded": False}
+    sections["sampling"] |= {"seeded": False, "keep_token_ids": False}
     assert decoding(0).seed is None
+    assert kept == [True] * 10 + [False]
 
 
 def test_first_continues_a_question_and_top_k_reaches_the_engine(quickstart: Path, local_ray: None) -> None:

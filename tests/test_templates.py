@@ -271,7 +271,7 @@ def test_the_end_is_found_where_a_template_refuses_other_conversations(
 def test_a_template_that_refuses_the_prompt_is_one_sentence(prompt: dict[str, Any], message: str) -> None:
     refuses = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('system role not supported') }}{% endif %}"
-        "{% if messages[0].content | length > 20 %}{{ raise_exception('too long') }}{% endif %}"
+        "{% if messages[0].content | length > 20 %}{{ raise_exception('too long\\nby far') }}{% endif %}"
     )
     tokenizer = tokenizer_of(refuses + PLAIN, CHATML_TOKENS, None, "<|im_end|>")
     with pytest.raises(InputError) as error:

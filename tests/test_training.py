@@ -509,10 +509,11 @@ def test_a_gpu_without_memory_left_is_one_sentence() -> None:
 def test_adapters_alone_are_trained_and_merged_at_the_end(
     examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None
 ) -> None:
+    import torch
     from safetensors.torch import load_file
 
-    training = settings(lora={"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}, num_workers=2,
-                        learning_rate=1e-2, deepspeed={"zero_stage": 3})  # fmt: skip
+    lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"], "save_adapter": True}
+    training = settings(lora=lora, num_workers=2, learning_rate=1e-2, deepspeed={"zero_stage": 3})
     summary = run_training(examples, str(quickstart / "model"), tmp_path, training)
     first, second = (
         sum(step["unweighted_loss"] * step["num_examples"] for step in summary.steps if step["epoch"] == epoch)
@@ -528,6 +529,16 @@ def test_adapters_alone_are_trained_and_merged_at_the_end(
             assert 0 < rank <= 4, (name, rank)
         else:
             assert not difference.any(), name
+    assert {path.name for path in tmp_path.iterdir()} >= {"model", "adapter"}
+    assert not list(tmp_path.glob(".*")), "what was written is moved to its place"
+    adapters = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    for name in ("q_proj", "v_proj"):
+        layer = f"model.layers.0.self_attn.{name}"
+        one, two = (adapters[f"base_model.model.{layer}.lora_{half}.weight"] for half in "BA")
+        expected = base[f"{layer}.weight"].float() + 8 / 4 * one @ two
+        torch.testing.assert_close(trained[f"{layer}.weight"], expected, rtol=1e-5, atol=1e-6)
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 4
+    assert summary.exported is not None and summary.exported.logits_difference < 1e-3
 
 
 @pytest.mark.drill

@@ -72,9 +72,9 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: P
     try:
         return str(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **variables))
     except TemplateError as error:
-        system = "a" if prompt.system else "no"
+        system, said = "a" if prompt.system else "no", (str(error).splitlines() or ["no message"])[0]
         raise InputError(
-            f"prompt: the model's chat template refuses the messages ({error}); prompt.system gives them {system} "
+            f"prompt: the model's chat template refuses the messages ({said}); prompt.system gives them {system} "
             "system message, and prompt.template_variables are the template's variables"
         ) from error
 
