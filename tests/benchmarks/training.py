@@ -211,6 +211,7 @@ def trl_packed(path: str, examples: list[Example], settings: TrainingConfig, dev
     rows_per_step = max(
         1, round(settings.examples_per_step * num_tokens(examples) / len(examples) / settings.max_length)
     )
+    at_once = min(rows_per_step, max(1, (settings.tokens_per_micro_batch or 0) // settings.max_length))
     marks: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
@@ -223,7 +224,8 @@ def trl_packed(path: str, examples: list[Example], settings: TrainingConfig, dev
                 path, dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32
             ),
             args=SFTConfig(
-                output_dir=folder, per_device_train_batch_size=rows_per_step, max_length=settings.max_length,
+                output_dir=folder, per_device_train_batch_size=at_once,
+                gradient_accumulation_steps=max(1, rows_per_step // at_once), max_length=settings.max_length,
                 packing=True, num_train_epochs=1, learning_rate=settings.learning_rate, logging_strategy="no",
                 save_strategy="no", report_to=[], bf16=settings.precision == "bf16" and device == "cuda",
                 use_cpu=device == "cpu", disable_tqdm=True, gradient_checkpointing=False,
@@ -261,7 +263,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--length", type=int, help="tokens of each example, in place of GSM8K's")
     parser.add_argument("--setting", action="append", default=[], help="of training, e.g. compile=false; repeatable")
-    parser.add_argument("--only-ours", action="store_true", help="neither padding nor TRL")
+    parser.add_argument("--peers", nargs="*", choices=["padded", "trl"], default=["padded", "trl"])
     parser.add_argument("--profile", action="store_true", help="print which kernels the fifth step spends its time in")
     parser.add_argument("--attention-loop", action="store_true", help="attention without the kernel for all sequences")
     parser.add_argument("--no-deepspeed", action="store_true", help="as on a machine without it")
@@ -311,8 +313,9 @@ def main() -> None:
         del model
         found = ours(path, examples, settings, torch.profiler.profile() if options.profile else None)
         peers = {}
-        if not options.only_ours:
+        if "padded" in options.peers:
             peers["padded"] = padded(path, examples, settings, device)
+        if "trl" in options.peers:
             peers["trl"] = trl_packed(path, examples, settings, device)
     torch.distributed.destroy_process_group()
 
