@@ -312,6 +312,7 @@ def main() -> None:
         model.save_pretrained(path)
         del model
         found = ours(path, examples, settings, torch.profiler.profile() if options.profile else None)
+        print(json.dumps(found), flush=True)  # the peers may take longer than one waits
         peers = {}
         if "padded" in options.peers:
             peers["padded"] = padded(path, examples, settings, device)
