@@ -145,7 +145,7 @@ def test_an_interrupted_training_goes_on_in_the_group_of_its_checkpoint(tmp_path
     """Also if there are fewer groups than before, or the checkpoints are of no training that waits."""
     checkpoints = Folder(*locate(str(tmp_path)))
     for number, name in (("0", "gone"), ("3", "c"), ("5", "e")):
-        run = checkpoints / number / "workers_1_zero_0"
+        run = checkpoints / number / "group"
         (run / "checkpoint_1").write_text(".metadata.json", json.dumps({"training": name}))
         listed = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}
         run.write_text("checkpoint_manager_snapshot.json", json.dumps(listed))
