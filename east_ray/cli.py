@@ -148,6 +148,22 @@ def compare(files_and_overrides: FilesAndOverrides) -> None:
         _show(RunDirectory(settings), f"report: {path}")
 
 
+@app.command()
+def plan(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    gpu: Annotated[str | None, typer.Option(help="The card, e.g. H100-80GB; by default this machine's.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="How many of them.")] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: bytes, tokens, seconds.")] = False,
+) -> None:
+    """Say before anything starts whether it fits, how long it takes and what it costs, and which settings to change."""
+    from east_ray.plan import terminal
+
+    options = {"gpu": gpu, "gpus": gpus, "price_per_gpu_hour": price_per_gpu_hour}
+    terminal.from_command_line(config_file, overrides or [], options, _CONSOLE, as_json=as_json)
+
+
 @app.command(name="report")
 def write_report(
     files_and_overrides: FilesAndOverrides,
