@@ -1,4 +1,4 @@
-"""The command line: one verb per stage, plus run, report, explain, config and doctor.
+"""The command line: one verb per stage, plus run, plan, report, explain, config and doctor.
 
 A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml weighting.exponent=1.5``.
 """
@@ -235,9 +235,7 @@ def explain(
         ),
     ] = None,
     response: Annotated[str | None, typer.Option(metavar="FILE", help="A response in a file; - is the input.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(metavar="ANSWER", help="The reference answer to compare with.")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(metavar="ANSWER", help="The reference answer, to compare.")] = None,
     run: Annotated[
         str | None, typer.Option(metavar="CONFIG_FILE", help="Read as this run does: a YAML file or run directory.")
     ] = None,

@@ -14,6 +14,10 @@ bf16, 4 in float32) DeepSpeed 0.19 holds, per worker:
 (DeepSpeed's runtime/engine.py, runtime/bf16_optimizer.py, runtime/zero/stage_1_and_2.py and stage3.py.) bf16 gradients
 add up in float32, so each copy of a partition has 4 bytes an element. Adam has the float32 parameters of its partition
 with two moments of each: 12 bytes, and on a CPU two temporary copies of it in the step, where there is no fused kernel.
+
+A GPU reserves a bucket as a whole, and its allocator takes back what is freed. A CPU gives a bucket memory as it
+fills, and its C library keeps what many small tensors have taken: activations, and in ZeRO-3 gathered parameters and
+gradients.
 """
 
 from dataclasses import dataclass

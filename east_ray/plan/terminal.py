@@ -78,8 +78,8 @@ def described(config: Config, plan: Plan) -> Iterator[Table | str]:
     for what, figure in figures(plan.facts):
         value = "not known" if figure.value is None else _number(figure.value)
         yield f"  {figure.setting:<24} {value:>9}  {what}" + ("" if figure.value is None else f", {figure.source}")
-    for key, value in plan.assumptions.items():
-        yield f"  {key:<24} {value:>9}  assumed"
+    for key, assumed in plan.assumptions.items():
+        yield f"  {key:<24} {assumed:>9}  assumed"
 
 
 def _worker_table(worker: Worker) -> Table:
@@ -96,25 +96,23 @@ def _of_worker(worker: Worker) -> str:
     host = f", and {_gib(worker.at_most.on_host)} GiB of the machine's memory" if worker.at_most.on_host else ""
     verdict = {True: " It fits.", False: " It does not fit.", None: " What there is for it is not known."}[worker.fits]
     return (
-        f"{count}{which} on {worker.device}: {_gib(worker.at_most.peak)}{have} GiB each{host}, if every example has "
-        f"training.max_length tokens; {_gib(worker.usual.peak)} GiB at the mean length.{verdict}"
+        f"{count}{which} on {worker.device}: {_gib(worker.at_most.peak)}{have} GiB each{host} at training.max_length, "
+        f"{_gib(worker.usual.peak)} at the mean length.{verdict}"
     )
 
 
 def _of_engine(engine: Engine) -> str:
     memory = engine.memory
     count = f"{engine.count} engines" if engine.count > 1 else "1 engine"
-    if not engine.fits:
-        return (
-            f"{count} on {engine.device}: {_gib(memory.parameters)} GiB of parameters and {_gib(memory.base)} of its "
-            f"own leave a cache of {memory.max_tokens:,} tokens, and one sequence may have {engine.longest:,}. "
-            "It does not fit."
-        )
-    return (
-        f"{count} on {engine.device}: {_gib(memory.parameters)} GiB of parameters, {_gib(memory.base)} of its own, a "
-        f"cache of {_gib(memory.cache)} GiB for {memory.max_tokens:,} tokens: {engine.at_once:,} responses at once at "
-        f"the mean length, {engine.at_once_longest:,} at sampling.max_tokens. It fits."
+    held = (
+        f"{count} on {engine.device}: {_gib(memory.parameters)} GiB of parameters, {_gib(memory.base)} of its own, "
+        f"{_gib(max(0.0, memory.cache))} of cache"
     )
+    if not engine.fits:
+        most = f"{memory.max_tokens:,} tokens, and one sequence may have {engine.longest:,}"
+        return f"{held}\n  for {most}. It does not fit."
+    responses = f"{engine.at_once:,} responses at the mean length, {engine.at_once_longest:,} at sampling.max_tokens"
+    return f"{held}\n  for {memory.max_tokens:,} tokens: at once {responses}. It fits."
 
 
 def _needing(remedy: Remedy) -> str:

@@ -39,8 +39,7 @@ CASES: dict[str, tuple[str, int, int, str, bool]] = {
     **{f"{size}-zero{stage}-bf16": (size, stage, 2, "bf16", False) for size in ("30M", "100M") for stage in (1, 2, 3)},
     "100M-zero2-checkpoints": ("100M", 2, 2, "float32", True),
     "300M-zero0-alone": ("300M", 0, 1, "float32", False),
-    "300M-zero2": ("300M", 2, 2, "float32", False),
-    "300M-zero3": ("300M", 3, 2, "float32", False),
+    "300M-zero2-bf16": ("300M", 2, 2, "bf16", False),
     "300M-zero3-bf16": ("300M", 3, 2, "bf16", False),
 }
 #: Two steps of two micro-batches on each worker: Adam's state is there, and gradients add up.
