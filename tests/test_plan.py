@@ -303,6 +303,18 @@ def test_suggestions_for_a_cpu_fit() -> None:
     assert changed.worker is not None and changed.worker.fits
 
 
+def test_an_engine_on_a_cpu_needs_room_for_the_cache_it_asks_for() -> None:
+    overrides = ["run_dir=/nowhere/run", 'engines.env={VLLM_CPU_KVCACHE_SPACE: "90000"}']
+    config = load(ROOT / "jobs" / "quickstart.yaml", overrides)
+    plan = estimate(config)
+    assert plan.engine is not None and not plan.engine.fits
+    (remedy,) = remedies(config, plan)
+    # A sequence of 256 tokens takes 256 KiB.
+    assert str(remedy) == 'engines.env.VLLM_CPU_KVCACHE_SPACE="1"'
+    changed = estimate(load(ROOT / "jobs" / "quickstart.yaml", [*overrides, str(remedy)]))
+    assert changed.engine is not None and changed.engine.fits
+
+
 def _split(overrides: str) -> list[str]:
     """The overrides of a command line, as a shell would split them: {rank: 16} is one word there, in quotes."""
     return overrides.replace("{rank: 16}", "{rank:_16}").replace(" ", "\n").replace(":_", ": ").split("\n")

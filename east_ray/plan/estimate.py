@@ -53,8 +53,8 @@ class Engine:
 
     @property
     def fits(self) -> bool:
-        """Whether the cache holds the longest sequence, without which vLLM refuses to start."""
-        return self.memory.max_tokens >= self.longest
+        """Whether it can start."""
+        return self.memory.fits(self.longest)
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,16 @@ def engine_memory_of(config: Config, size: ModelSize, device: Device | None) -> 
     if device is None:
         return None
     arguments, pool = config.engines.engine_args, config.engines
-    fixed = arguments.get("kv_cache_memory_bytes")
-    if not device.is_gpu:
-        fixed = float(pool.env.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB)) * 2**30
+    if device.is_gpu:
+        memory = device.memory * float(arguments.get("gpu_memory_utilization", _GPU_SHARE))
+        cache = arguments.get("kv_cache_memory_bytes")
+    else:
+        memory = device.memory / pool.min_engines
+        cache = float(pool.env.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB)) * 2**30
     return engine_memory(
         size,
-        memory=device.memory * float(arguments.get("gpu_memory_utilization", _GPU_SHARE)),
-        cache=fixed,
+        memory=memory,
+        cache=cache,
         shards=num_shards(arguments),
         bytes_per_element=4 if arguments.get("dtype") == "float32" else 2,
         max_responses=int(arguments.get("max_num_seqs", 1024 if device.is_gpu else 256)),

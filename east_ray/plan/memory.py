@@ -205,6 +205,7 @@ def head_logits(size: ModelSize, settings: TrainingConfig, tokens: int, predicte
 class EngineMemory:
     """An engine's memory on each of its devices, in bytes, and what its key-value cache holds."""
 
+    available: float
     parameters: float
     cache: float  # what is left for keys and values; negative: the parameters do not even fit
     base: float
@@ -218,6 +219,10 @@ class EngineMemory:
         """
         each = self.bytes_per_token * (response_tokens + prompt_tokens / max(1, per_question))
         return max(0, min(self.max_responses, int(self.cache / each)))
+
+    def fits(self, longest: int) -> bool:
+        """Whether there is room for the cache, and in it for a sequence of `longest` tokens; vLLM asks for both."""
+        return self.parameters + self.base + self.cache <= self.available and self.max_tokens >= longest
 
     @property
     def max_tokens(self) -> int:
@@ -235,13 +240,14 @@ def engine_memory(
     max_responses: int,
     on_gpu: bool,
 ) -> EngineMemory:
-    """An engine on devices of `memory` bytes each, over which `shards` split the model; `cache`: a fixed size instead.
+    """An engine with `memory` bytes on each device, over which `shards` split the model; `cache`: of a fixed size.
 
     A token has 2 * layers * key heads * head size elements in the cache, which the shards divide as they do the heads.
     """
     parameters = bytes_per_element * size.num_parameters / shards
     base = GPU_ENGINE_BASE if on_gpu else CPU_ENGINE_BASE
     return EngineMemory(
+        available=memory,
         parameters=parameters,
         cache=memory - parameters - base if cache is None else cache,
         base=base,

@@ -131,6 +131,6 @@ def _first_engine_that_fits(
         if changed is None or memory is None:
             continue
         longest = int(changed.engines.engine_args.get("max_model_len", plan.engine.longest))
-        if memory.max_tokens >= longest:
+        if memory.fits(longest):
             yield Remedy(changes, longest, memory.max_tokens)
             return

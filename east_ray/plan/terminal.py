@@ -110,7 +110,7 @@ def _of_engine(engine: Engine) -> str:
     )
     if not engine.fits:
         most = f"{memory.max_tokens:,} tokens, and one sequence may have {engine.longest:,}"
-        return f"{held}\n  for {most}. It does not fit."
+        return f"{held}\n  for {most}; there are {_gib(memory.available)} GiB. It does not fit."
     responses = f"{engine.at_once:,} responses at the mean length, {engine.at_once_longest:,} at sampling.max_tokens"
     return f"{held}\n  for {memory.max_tokens:,} tokens: at once {responses}. It fits."
 
