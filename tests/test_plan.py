@@ -1,8 +1,10 @@
 """`east-ray plan`: sizes, memory, hours and price against arithmetic by hand; suggestions that fit; plain messages."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from east_ray.plan.memory import (
     GPU_BASE,
     MAX_CHUNK_LOGITS,
     Buckets,
+    WorkerMemory,
     activations,
     engine_memory,
     head_logits,
@@ -163,15 +166,19 @@ TRAININGS = st.builds(
 def test_memory_grows_with_tokens_and_not_with_workers_checkpoints_or_smaller_buckets(
     size: ModelSize, training: TrainingConfig, on_gpu: bool, tokens: int, more: int
 ) -> None:
-    def peak(changes: dict[str, Any], tokens: int = tokens, buckets: Buckets = DEFAULTS) -> float:
+    def memory(changes: dict[str, Any], tokens: int = tokens, buckets: Buckets = DEFAULTS) -> WorkerMemory:
         changed = training.model_copy(update=changes)
-        return worker_memory(size, changed, tokens, tokens // 2, on_gpu=on_gpu, buckets=buckets).peak
+        return worker_memory(size, changed, tokens, tokens // 2, on_gpu=on_gpu, buckets=buckets)
 
-    assert peak({}) < peak({}, tokens + 2 * more)
+    def peak(changes: dict[str, Any]) -> float:
+        return memory(changes).peak
+
+    longer = memory({}, tokens + 2 * more)
+    assert memory({}).backward.total < longer.backward.total and peak({}) <= longer.peak
     assert peak({"num_workers": 8 + more}) <= peak({}) * (1 + 1e-12)
     if size.num_layers > 1:
         assert peak({"gradient_checkpointing": True}) <= peak({"gradient_checkpointing": False})
-    assert peak({}, buckets=Buckets(reduce=10**6, prefetch=10**6, live=10**6)) <= peak({})
+    assert memory({}, buckets=Buckets(reduce=10**6, prefetch=10**6, live=10**6)).peak <= peak({})
 
 
 @given(size=SHAPES, memory=st.floats(GIB, 200 * GIB), length=st.integers(1, 10**5), more=st.integers(1, 10**5))
@@ -441,13 +448,14 @@ def test_gpus_that_do_not_suffice_and_cards_without_use_are_said() -> None:
 # ---------------------------------------------------------------------------------------------- the verb, and the run
 
 
-def east_ray(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def east_ray(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """The verb in a process where no heavy library can be imported."""
     heavy = ("ray", "torch", "vllm", "transformers", "deepspeed", "datasets")
     command = f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); from east_ray.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", command, "plan", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+        [sys.executable, "-c", command, "plan", *arguments],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | environment,
+    )  # fmt: skip
 
 
 COMMAND = ["jobs/paper_gsm8k.yaml", f"model={ONE_BILLION}", *PAPER, "run_dir=/nowhere/run"]
@@ -470,6 +478,23 @@ def test_the_verb_ends_in_one_sentence_for_bad_input() -> None:
     assert result.stderr.startswith("error: plan.gpu: there is no card 'H1000'; did you mean")
 
 
+def test_a_model_of_the_hub_is_read_from_the_local_cache(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--us--tiny"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc" / "config.json").write_text((Path(ONE_BILLION) / "config.json").read_text())
+    header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [3, 5], "data_offsets": [0, 30]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(30)
+    (repository / "snapshots" / "abc" / "model.safetensors").write_bytes(content)
+    offline = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    result = east_ray(*COMMAND, "model=us/tiny", "--gpu", "L4-24GB", "--json", **offline)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["size"]["num_parameters"] == 15
+    missing = east_ray(*COMMAND, "model=us/none", "--gpu", "L4-24GB", **offline)
+    assert missing.stderr.startswith("error: model: 'us/none' is neither a folder nor a hub model that can be reached;")
+
+
 def test_a_run_says_the_short_form(quickstart: Path) -> None:
     (line,) = short(paper())
     assert line.startswith(
@@ -481,14 +506,18 @@ def test_a_run_says_the_short_form(quickstart: Path) -> None:
     assert large[1].startswith(
         "warning: a training worker will probably not fit; it fits with training.micro_batch_size="
     )
-    assert short(paper(model="jobs/none")) == [
-        "plan: no estimate (model: 'jobs/none' is neither a folder nor a hub model that can be reached)"
-    ]
+    (line,) = short(paper(model="jobs/none"))
+    assert line.startswith(
+        "plan: no estimate (model: 'jobs/none' is neither a folder nor a hub model that can be reached;"
+    )
 
 
 def test_a_run_never_waits_for_its_estimate_and_never_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "MAX_WAIT_S", 0.0)
+    never = threading.Event()
+    monkeypatch.setattr(terminal, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(terminal, "estimate", lambda *arguments, **keywords: never.wait(60))
     assert short(paper()) == ["plan: no estimate, it took too long; see `east-ray plan`"]
+    never.set()
     monkeypatch.undo()
 
     def broken(*arguments: Any, **keywords: Any) -> None:

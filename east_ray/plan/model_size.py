@@ -10,8 +10,8 @@ from typing import Any
 from east_ray.config import InputError
 from east_ray.storage import resolve_model
 
-#: Bytes of a header's number type that a model can have.
-_LONGEST_HEADER = 100 << 20
+#: A longer header is none, as the format has it; seconds that the hub may take to answer.
+_LONGEST_HEADER, _HUB_TIMEOUT_S = 100 << 20, 5.0
 
 
 @dataclass(frozen=True)
@@ -147,21 +147,26 @@ def _from_hub(model: str, *, may_download: bool) -> tuple[dict[str, Any], dict[s
     """config.json and the tensors of a hub model. Of its parameters only the headers are fetched."""
     import huggingface_hub as hub
 
-    cached = hub.try_to_load_from_cache(model, "config.json") if model.count("/") <= 1 and ":" not in model else None
+    reach = "neither a folder nor a hub model that can be reached"
+    missing = f"model: {model!r} is {reach}; a folder with its config.json alone is sufficient"
+    try:
+        cached = hub.try_to_load_from_cache(model, "config.json")
+    except hub.errors.HFValidationError:  # no name of the hub
+        raise InputError(missing) from None
     if isinstance(cached, str):
         found = Path(cached)
         tensors = dict(_of_files(found.parent))
         if tensors or not may_download:
             return _read_json(found, model), tensors
-    missing = f"model: {model!r} is neither a folder nor a hub model that can be reached"
-    if not may_download or ":" in model:
+    if not may_download:
         raise InputError(missing)
     try:
-        config = _read_json(Path(hub.hf_hub_download(model, "config.json", etag_timeout=5)), model)
+        hub.model_info(model, timeout=_HUB_TIMEOUT_S)  # asks once; a download would try for half a minute
+        config = _read_json(Path(hub.hf_hub_download(model, "config.json")), model)
         metadata = hub.get_safetensors_metadata(model)
     except hub.errors.NotASafetensorsRepoError:
         return config, {}
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # of many kinds, those of the network library among them
         raise InputError(missing) from error
     headers = metadata.files_metadata.values()
     return config, dict(pair for one in headers for pair in _elements({n: vars(t) for n, t in one.tensors.items()}))
