@@ -434,6 +434,22 @@ def test_a_card_may_be_given_in_full() -> None:
     assert plan.worker is not None and plan.worker.available == pytest.approx(9.5 * GIB)
 
 
+def test_this_machines_card_is_the_one_that_nvidia_smi_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    none = estimate(paper("plan.gpu=null"))
+    assert none.worker is not None and none.worker.fits is None and none.engine is None and none.seconds is None
+    assert none.stages[0].source == none.stages[1].source == "the GPU is not known; --gpu or plan.gpu names it"
+    command = tmp_path / "nvidia-smi"
+    names = {"NVIDIA H100 80GB HBM3": "H100-80GB", "NVIDIA H100 PCIe": "H100-PCIE-80GB", "NVIDIA L4": "L4-24GB"}
+    for said, card in {**names, "NVIDIA L40S": "L40S-48GB", "A card of the future": "a GPU"}.items():
+        command.write_text(f"#!/bin/sh\necho '{said}'\n")
+        command.chmod(0o755)
+        found = estimate(paper("plan.gpu=null"))
+        assert found.worker is not None and found.worker.device == card
+    command.write_text("#!/bin/sh\necho no driver; exit 9\n")
+    assert estimate(paper("plan.gpu=null")).engine is None
+
+
 def test_gpus_that_do_not_suffice_and_cards_without_use_are_said() -> None:
     plan = estimate(paper("plan.gpus=4"))
     assert plan.problems == (

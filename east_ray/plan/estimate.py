@@ -16,6 +16,7 @@ from east_ray.training.objectives import Objective
 
 #: Of a GPU, what the allocator cannot use because free memory lies in pieces.
 _ALLOCATOR_SHARE = 0.05
+_NO_CARD = "the GPU is not known; --gpu or plan.gpu names it"
 #: vLLM's defaults.
 _GPU_SHARE, _CPU_CACHE_GIB = 0.92, 4.0
 
@@ -126,8 +127,8 @@ def micro_batch_tokens(settings: TrainingConfig, responses: int, length: float) 
     return settings.micro_batch_size * responses * length
 
 
-def buckets_of(settings: TrainingConfig) -> Buckets:
-    """The sizes of DeepSpeed's communication under these settings."""
+def buckets_of(size: ModelSize, settings: TrainingConfig) -> Buckets:
+    """The sizes of DeepSpeed's communication for this model, as `training.model.deepspeed_config` leaves them."""
     return Buckets()
 
 
@@ -138,7 +139,7 @@ def memory_of(
     responses = len(objectives.load(settings).responses)
     tokens = int(micro_batch_tokens(settings, responses, length))
     share = int(micro_batch_tokens(settings, responses, predicted))
-    return worker_memory(size, settings, tokens, share, on_gpu=on_gpu, buckets=buckets_of(settings))
+    return worker_memory(size, settings, tokens, share, on_gpu=on_gpu, buckets=buckets_of(size, settings))
 
 
 def available_to_worker(config: Config, settings: TrainingConfig) -> float | None:
@@ -293,7 +294,7 @@ def _of_engines(
     if plan.gpu is None and (measured := facts.sampled_tokens_per_s.value):
         return _stage(name, tokens, measured, 0.0, "measured")
     if engine is None or device is None:
-        return Stage(name, tokens, None, None, "the GPU is not known")
+        return Stage(name, tokens, None, None, _NO_CARD)
     prompt, response = facts.prompt_tokens.value or 0.0, facts.response_tokens.value or 0.0
     at_once = engine.memory.responses_at_once(prompt, response, per_question)
     share = 1.0 if device.is_gpu else 1 / engine.count  # engines on a CPU share its cores
@@ -318,7 +319,7 @@ def _training(config: Config, size: ModelSize, facts: Facts) -> Stage:
     tokens = config.rounds * sum(of_one for of_one, _ in found)
     times = [seconds for _, seconds in found if seconds is not None]
     if len(times) < len(found):
-        return Stage("training", tokens, None, None, "the GPU is not known")
+        return Stage("training", tokens, None, None, _NO_CARD)
     each = max(1.0, config.training.num_workers * config.training.num_gpus_per_worker)
     groups = (
         min(config.compare.max_concurrent or len(found), max(1, int(_gpus(config) / each))) if config.compare else 1
