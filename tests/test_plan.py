@@ -282,7 +282,7 @@ def test_dpo_computes_two_responses_and_a_pass_for_the_reference() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["training.micro_batch_size=64", "training.gradient_checkpointing=false"],
+        ["training.micro_batch_size=64", "training.examples_per_step=512", "training.gradient_checkpointing=false"],
         ["training.deepspeed.zero_stage=0", "training.objective=dpo"],
         ["training.deepspeed.zero_stage=1", "plan.gpu=L4-24GB"],
         ["training.max_length=65536", "training.gradient_checkpointing=false", "training.micro_batch_size=1"],
@@ -517,10 +517,11 @@ def test_a_run_says_the_short_form(quickstart: Path) -> None:
         "plan: a training worker needs up to 9.2 of 75.1 GiB; an engine has 1,024 responses in flight;"
     )
     assert line.endswith(" min in all")
-    large = short(paper("training.micro_batch_size=64", "training.gradient_checkpointing=false", model=EIGHT_BILLION))
+    long = ["training.max_length=65536", "training.gradient_checkpointing=false"]
+    large = short(paper(*long, model=EIGHT_BILLION))
     assert large[0].startswith("plan: a training worker needs up to ")
     assert large[1].startswith(
-        "warning: a training worker will probably not fit; it fits with training.micro_batch_size="
+        "warning: a training worker will probably not fit; it fits with training.gradient_checkpointing=true "
     )
     (line,) = short(paper(model="jobs/none"))
     assert line.startswith(

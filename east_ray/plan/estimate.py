@@ -1,5 +1,6 @@
 """A run's configuration -> what it needs: memory of a worker and of an engine, tokens, hours, price."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -103,11 +104,11 @@ def estimate(config: Config, *, may_download: bool = True) -> Plan:
     stages = tuple(_stages(config, size, facts, engine, trains=trains))
     gpus = _gpus(config)
     made = Plan(config.model, size, facts, worker, engine, stages, gpus, None, tuple(problems), _assumptions(config))
-    if (per_hour := config.plan.price_per_gpu_hour) is None or made.seconds is None:
+    if (per_hour := config.plan.price_per_gpu_hour) is None:
         return made
     if not gpus:
         raise InputError("plan.price_per_gpu_hour: these settings use no GPU, so there is nothing to pay for")
-    return replace(made, price=made.seconds / 3600 * gpus * per_hour)
+    return made if made.seconds is None else replace(made, price=made.seconds / 3600 * gpus * per_hour)
 
 
 def uses_engines(config: Config) -> bool:
@@ -123,8 +124,9 @@ def device_of(config: Config, num_gpus: float) -> Device | None:
 
 
 def micro_batch_tokens(settings: TrainingConfig, responses: int, length: float) -> float:
-    """Tokens that a worker computes at once, if examples with `responses` sequences each have `length` tokens."""
-    return settings.micro_batch_size * responses * length
+    """Tokens that a worker computes at once, if examples with `responses` sequences have `length` tokens each."""
+    of_a_step = math.ceil(settings.examples_per_step / settings.num_workers)
+    return min(settings.micro_batch_size, of_a_step) * responses * length
 
 
 def buckets_of(size: ModelSize, settings: TrainingConfig) -> Buckets:
@@ -345,7 +347,6 @@ def _one_training(config: Config, learner: Config, size: ModelSize, facts: Facts
     workers = settings.num_workers
     peak = device.flops / (1 if device.is_gpu else workers)  # workers on a CPU share its cores
     at_once = micro_batch_tokens(settings, len(objective.responses), length)
-    at_once = min(at_once, max(1.0, settings.examples_per_step / workers) * len(objective.responses) * length)
     rate = workers * duration.training_tokens_per_s(
         size, settings, length, at_once, peak_flops=peak, mfu=plan.mfu, pass_s=plan.micro_batch_s
     )
