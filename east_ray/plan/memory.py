@@ -121,7 +121,7 @@ def _states(
     own, on_host = n / workers, on_gpu and sharding.offload_optimizer
     filled = min(n, max(buckets.reduce, size.largest_parameter))
     bucket = float(s * (buckets.reduce if on_gpu else filled))  # a CPU gives no memory to what is never written
-    copied = float(s * filled) if workers > 1 else 0.0
+    copied = float(s * filled)  # flat, also where there is one worker
     temporary = 8 * own if not on_gpu or on_host else 0.0  # of Adam, where its kernel is not fused
     parameters, adam, gathered, kept = float(s * total), 12 * own, 0.0, 0.0
     left = 0 if on_gpu else s  # of what ZeRO-3 makes and frees tensor by tensor, a CPU's process keeps the memory
