@@ -1,4 +1,4 @@
-"""The command line: one verb per stage, plus run, report, explain, config and doctor.
+"""The command line: one verb per stage, plus run, plan, report, explain, config and doctor.
 
 A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml weighting.exponent=1.5``.
 """
@@ -148,6 +148,22 @@ def compare(files_and_overrides: FilesAndOverrides) -> None:
         _show(RunDirectory(settings), f"report: {path}")
 
 
+@app.command()
+def plan(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    gpu: Annotated[str | None, typer.Option(help="The card, e.g. H100-80GB; by default this machine's.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="How many of them.")] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: bytes, tokens, seconds.")] = False,
+) -> None:
+    """Say before anything starts whether it fits, how long it takes and what it costs, and which settings to change."""
+    from east_ray.plan import terminal
+
+    options = {"gpu": gpu, "gpus": gpus, "price_per_gpu_hour": price_per_gpu_hour}
+    terminal.from_command_line(config_file, overrides or [], options, _CONSOLE, as_json=as_json)
+
+
 @app.command(name="report")
 def write_report(
     files_and_overrides: FilesAndOverrides,
@@ -219,9 +235,7 @@ def explain(
         ),
     ] = None,
     response: Annotated[str | None, typer.Option(metavar="FILE", help="A response in a file; - is the input.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(metavar="ANSWER", help="The reference answer to compare with.")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(metavar="ANSWER", help="The reference answer, to compare.")] = None,
     run: Annotated[
         str | None, typer.Option(metavar="CONFIG_FILE", help="Read as this run does: a YAML file or run directory.")
     ] = None,

@@ -16,6 +16,7 @@ from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
+from east_ray.plan.terminal import say_in_short
 from east_ray.questions.stage import ask_questions, load_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.files import write_cards, write_findings, write_report
@@ -33,6 +34,7 @@ def run(config: Config, progress: Progress) -> str:
     if config.compare is not None:
         raise InputError("compare: this is a comparison; run it with `east-ray compare`")
     directory = open_run(config, progress)
+    say_in_short(config, progress.say)
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         prepare(round_)

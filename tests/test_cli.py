@@ -36,9 +36,10 @@ def refused(*arguments: str, timeout: float = 300) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize(
-    "verb", ["run", "sample", "weigh", "train", "evaluate", "compare", "report", "audit", "explain", "config", "doctor"]
-)
+VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "report", "audit", "explain", "config"]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "doctor"])
 def test_every_verb_has_help(verb: str) -> None:
     result = east_ray(verb, "--help")
     assert result.returncode == 0 and "Usage:" in result.stdout

@@ -29,6 +29,7 @@ FLOW = (
     "report",
     "serving",
     "doctor",
+    "plan",
     "pipeline",
     "compare",
     "cli",
@@ -41,7 +42,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
     "records", "config", "doors", "console", "storage", "answers", "questions", "selection", "weighting", "evaluation",
-    "report", "serving.settings", "serving.gate", "serving.solving", "serving.application", "sampling.journal",
+    "report", "plan", "serving.settings", "serving.gate", "serving.solving", "serving.application", "sampling.journal",
     "sampling.given", "training.dataset", "training.batches", "training.dealing", "training.objectives",
     "training.compute", "training.reference", "training.stage",
 )  # fmt: skip

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from east_ray.config import sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
+from east_ray.config.plan import PlanConfig
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
@@ -162,6 +163,8 @@ class Config(Section):
     """What `east-ray compare` trains and evaluates; grids and seeds may be added later."""
     cluster: Annotated[ClusterConfig, ANY_TIME] = ClusterConfig()
     """Where the run takes place."""
+    plan: Annotated[PlanConfig, ANY_TIME] = PlanConfig()
+    """What `east-ray plan` reckons with."""
 
     def _problems(self) -> Iterator[str]:
         if self.questions is not None and self.samples is not None:
