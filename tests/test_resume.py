@@ -42,11 +42,11 @@ def test_a_driver_killed_while_training_goes_on_from_its_checkpoint(quickstart: 
         return ["run", str(tmp_path / "job.yaml"), f"run_dir={tmp_path / name}"]
 
     def checkpoints() -> list[Path]:
-        return sorted((tmp_path / "killed" / "round_0" / "checkpoints").glob("workers_2_zero_3/checkpoint_*"))
+        return sorted((tmp_path / "killed" / "round_0" / "checkpoints").glob("group/checkpoint_*"))
 
     for _ in range(3):  # until Ray Train was not just writing its list of checkpoints, without which none counts
         kill_once(arguments("killed"), lambda: len(checkpoints()) > 1)
-        if complete_checkpoints(Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/workers_2_zero_3")))):
+        if complete_checkpoints(Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/group")))):
             break
     reference = list((tmp_path / "killed" / "round_0" / "reference").glob("*/*.parquet"))
     written = [part.stat().st_mtime_ns for part in reference]

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from east_ray.config import LoraConfig, TrainingConfig
 from east_ray.plan.model_size import ModelSize
 from east_ray.training.batches import max_chunk_logits
+from east_ray.training.model import is_compiled
 
 #: Measured with torch 2.13 and DeepSpeed 0.19: a worker's process on a CPU before it has loaded a model. The libraries'
 #: code and data, and what they allocate on the way.
@@ -173,11 +174,15 @@ def activations(size: ModelSize, settings: TrainingConfig, tokens: int, *, on_gp
         attention       queries, keys, values, the output of each sequence and of all together      3 a + 2 k
         feed-forward    gate, its activation, up, their product                                     4 f
 
-    With checkpoints a layer keeps its input alone; one layer at a time is computed again.
+    Compiled it keeps of the norms their inputs and outputs, 4 h, queries and keys only rotated, 2 a + 2 k with values
+    and output, and 3 f, since the activation is computed again. With checkpoints a layer keeps its input alone; one
+    layer at a time is computed again.
     """
     s = 2 if settings.precision == "bf16" else 4
     norms = 16 * size.hidden if s == 2 else 24 * size.hidden
     layer = tokens * (norms + s * (3 * size.attention + 2 * size.key_values + 4 * size.intermediate))
+    if is_compiled(settings, on_gpu=on_gpu):
+        layer = tokens * s * (4 * size.hidden + 2 * size.attention + 2 * size.key_values + 3 * size.intermediate)
     widest = tokens * s * (2 * size.intermediate + 2 * size.hidden)  # gradients of one layer on their way
     ends = tokens * size.hidden * (s + 8)  # the embedding, and the norm before the head
     if not settings.gradient_checkpointing:
@@ -192,10 +197,10 @@ def head_logits(
     """Bytes of the head's logits. Packed, a chunk is there at a time; padded, the logits of every position are.
 
     Of a logit there are float32 values of the log-softmax, of its gradient and of the loss's: 12 bytes; in bf16 the
-    logit's own gradient besides, 2 bytes.
+    logit's own gradient besides, 2 bytes. Compiled there are only the logit and its gradient.
     """
     s = 2 if settings.precision == "bf16" else 4
-    each = 14 if s == 2 else 12
+    each = 2 * s if is_compiled(settings, on_gpu=gpu_memory is not None) else 14 if s == 2 else 12
     if settings.packing:
         chunk = max(1, max_chunk_logits(gpu_memory) // size.vocabulary)
         return float(min(predicted, chunk) * size.vocabulary * each)

@@ -30,9 +30,11 @@ class Compute:
         self._positions = 0  # computed by this worker in this step so far, padding included
         self._head = None
         if settings.packing:
+            import torch
+
             from east_ray.training.packing import LogprobHead
 
-            self._head = LogprobHead(engine.module, is_compiled(settings))
+            self._head = LogprobHead(engine.module, is_compiled(settings, on_gpu=torch.cuda.is_available()))
 
     def remove_head(self) -> None:
         """Make the model give logits again."""

@@ -122,7 +122,7 @@ def make_engine(settings: TrainingConfig, model_path: str, seed: int, world_size
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False}, **options)
         except ValueError as error:
             raise InputError(f"training.gradient_checkpointing: {error} Set it to false") from None
-    if is_compiled(settings):
+    if is_compiled(settings, on_gpu=torch.cuda.is_available()):
         compile_layers(model)
     engine, *_ = deepspeed.initialize(
         model=model,

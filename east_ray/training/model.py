@@ -57,14 +57,12 @@ def load_model(settings: TrainingConfig, model_path: str, seed: int, sharded_ove
     return model
 
 
-def is_compiled(settings: TrainingConfig) -> bool:
+def is_compiled(settings: TrainingConfig, *, on_gpu: bool) -> bool:
     """Whether the layers are compiled, as the settings say or, for auto, where it is faster and known to work."""
-    import torch
-
     if settings.compile != "auto":
         return settings.compile
     # The hooks of ZeRO-3 gather each parameter where it is used, which a compiled layer would not see.
-    return torch.cuda.is_available() and settings.packing and settings.deepspeed.zero_stage < 3
+    return on_gpu and settings.packing and settings.deepspeed.zero_stage < 3
 
 
 def compile_layers(model: Any) -> None:

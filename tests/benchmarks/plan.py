@@ -1,12 +1,8 @@
 r"""Estimates of `east-ray plan` beside what training takes: ``python tests/benchmarks/plan.py``.
 
-    (no option)           memory on this machine's CPU: random Llama-shaped models of about 30, 100 and 300 million
-                          parameters under ZeRO 0 to 3. Each case is a group of two processes (gloo) that call
-                          `east_ray.training.loop.train`; measured is `memory_gib` of its metrics, the peak of worker 0.
-    --on-gpu FILE         memory and tokens/s on one GPU, where only torch and transformers need be installed: packed
-                          sequences through `east_ray.training.packing`, float32 copies and AdamW as DeepSpeed has them.
-                          Writes what it measured to FILE.
-    --compare FILE        the estimates beside such a file, here.
+On this machine's CPU: random Llama-shaped models of about 30, 100 and 300 million parameters under ZeRO 0 to 3. Each
+case is a group of two processes (gloo) that call `east_ray.training.loop.train`; measured is `memory_gib` of its
+metrics, the peak of worker 0. On a GPU, tests/benchmarks/training.py tells the same ratio.
 
 The last line is a JSON object: estimate over measured of each case, and the largest deviation of all.
 """
@@ -149,141 +145,21 @@ def on_cpu(names: list[str]) -> dict[str, float]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------- on one GPU
-
-#: Name -> size, tokens of a sequence, sequences of a micro-batch, checkpoints.
-GPU_CASES: dict[str, tuple[str, int, int, bool]] = {
-    "300M-256x32": ("300M", 256, 32, False),
-    "1.2B-256x32": ("1.2B", 256, 32, False),
-    "1.2B-256x64-checkpoints": ("1.2B", 256, 64, True),
-    "1.2B-8192x1": ("1.2B", 8192, 1, False),
-    "1.2B-8192x2-checkpoints": ("1.2B", 8192, 2, True),
-}
-
-
-def on_gpu(name: str) -> dict[str, Any]:
-    """Peak bytes and tokens/s of steps of two micro-batches; half of a sequence is the response."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    from east_ray.training import packing
-
-    size, length, count, checkpoints = GPU_CASES[name]
-    packing.register_attention()
-    torch.manual_seed(0)
-    config = LlamaConfig(**SIZES[size], max_position_embeddings=16384)
-    with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.bfloat16, attn_implementation=packing.PACKED_ATTENTION
-        )
-    model.config.use_cache = False
-    if checkpoints:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
-    head = packing.LogprobHead(model)
-    # As DeepSpeed's bf16 optimizer: float32 copies, gradients that add up in float32 beside those in bf16.
-    masters = [parameter.detach().float() for parameter in model.parameters()]
-    for master in masters:
-        master.grad = torch.zeros_like(master)
-    optimizer = torch.optim.AdamW(masters, lr=1e-6, fused=True)
-    half, vocabulary = length // 2, SIZES[size]["vocab_size"]
-    pairs = [
-        (torch.randint(3, vocabulary, (half,)).tolist(), torch.randint(3, vocabulary, (length - half,)).tolist())
-        for _ in range(count)
-    ]
-    seconds: list[float] = []
-    for _ in range(6):
-        begin = time.perf_counter()
-        for _ in range(2):
-            loss = -packing.packed_logprobs(model, head, pairs, "cuda").sum() / (count * half)
-            loss.backward()
-            for parameter, master in zip(model.parameters(), masters, strict=True):
-                assert parameter.grad is not None and master.grad is not None
-                master.grad += parameter.grad
-                parameter.grad.zero_()
-        optimizer.step()
-        with torch.no_grad():
-            for parameter, master in zip(model.parameters(), masters, strict=True):
-                assert master.grad is not None
-                parameter.copy_(master)
-                master.grad.zero_()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    tokens_per_s = 2 * count * length / sorted(seconds[2:])[len(seconds[2:]) // 2]
-    return {
-        "case": name, "device": torch.cuda.get_device_name(), "torch": torch.__version__, "tokens_per_s": tokens_per_s,
-        "peak_bytes": torch.cuda.max_memory_allocated(), "parameters": sum(one.numel() for one in masters),
-    }  # fmt: skip
-
-
-def measure_gpu(file: str) -> None:
-    """Each case in a process of its own, because memory of one must not count in another."""
-    found = []
-    for name in GPU_CASES:
-        result = subprocess.run(
-            [sys.executable, __file__, "--gpu-case", name], stdout=subprocess.PIPE, text=True, check=False
-        )
-        if result.returncode == 0:
-            found.append(json.loads(result.stdout.splitlines()[-1]))
-            print(json.dumps(found[-1]), flush=True)
-        else:
-            print(f"{name} failed with exit status {result.returncode}", flush=True)
-    Path(file).write_text(json.dumps(found, indent=1))
-
-
-def compared(file: str) -> dict[str, float]:
-    """Estimate over measured of each case in a file of --on-gpu, without what the allocator does not count."""
-    from east_ray.config import TrainingConfig
-    from east_ray.config.plan import PlanConfig
-    from east_ray.plan import duration
-    from east_ray.plan.cards import CARDS
-    from east_ray.plan.memory import worker_memory
-    from east_ray.plan.model_size import size_of
-
-    found = {}
-    for measured in json.loads(Path(file).read_text()):
-        name, length, count, checkpoints = GPU_CASES[measured["case"]]
-        settings = TrainingConfig(precision="bf16", gradient_checkpointing=checkpoints)
-        settings = settings.model_copy(update={"deepspeed": settings.deepspeed.model_copy(update={"zero_stage": 1})})
-        size = size_of(SIZES[name], {}, name)
-        assert abs(size.num_parameters / measured["parameters"] - 1) < 0.001, (size, measured)
-        moment = worker_memory(
-            size, settings, length * count, length * count // 2, gpu_memory=CARDS["H100-80GB"].memory
-        ).backward
-        estimated = moment.total - moment.base - moment.buckets  # one worker without DeepSpeed reduces nothing
-        peak = CARDS["H100-80GB"].bf16_tflops * 1e12
-        mfu = duration.mfu(size, length, tokens_per_s=measured["tokens_per_s"], peak_flops=peak)
-        found[measured["case"]] = estimated / measured["peak_bytes"]
-        print(
-            f"{measured['case']:<26} measured {measured['peak_bytes'] / 2**30:6.2f} GiB, estimated "
-            f"{estimated / 2**30:6.2f}; {measured['tokens_per_s']:,.0f} tokens/s, MFU {mfu:.2f} of 989 TFLOP/s "
-            f"(assumed {PlanConfig().mfu}); {measured['device']}"
-        )
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; by default all")
-    parser.add_argument("--on-gpu", metavar="FILE")
-    parser.add_argument("--compare", metavar="FILE")
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--gpu-case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package is not installed
     if options.make:
         make_model(*options.make)
     elif options.work:
         work(*options.work)
-    elif options.gpu_case:
-        print(json.dumps(on_gpu(options.gpu_case)))
-    elif options.on_gpu:
-        measure_gpu(options.on_gpu)
     else:
         if unknown := set(options.cases) - set(CASES):
             parser.error(f"no case is called {unknown.pop()}")
-        ratios = compared(options.compare) if options.compare else on_cpu(options.cases or list(CASES))
+        ratios = on_cpu(options.cases or list(CASES))
         worst = max(abs(ratio - 1) for ratio in ratios.values())
         print(json.dumps({"estimate_over_measured": ratios, "largest_deviation": worst}))
 

@@ -38,6 +38,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from east_ray.config import TrainingConfig
+from east_ray.plan.estimate import memory_of
+from east_ray.plan.memory import GPU_BASE
+from east_ray.plan.model_size import model_size
 from east_ray.training import attention, loop, objectives
 from east_ray.training.loop import train
 from east_ray.training.model import compile_layers, is_compiled, load_model
@@ -127,7 +130,7 @@ def plain_engine(settings: TrainingConfig, path: str, seed: int, world_size: int
     model.config.use_cache = False
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if is_compiled(settings):
+    if is_compiled(settings, on_gpu=torch.cuda.is_available()):
         compile_layers(model)
     return PlainEngine(model, settings)
 
@@ -238,6 +241,15 @@ def trl_packed(path: str, examples: list[Example], settings: TrainingConfig, dev
     return num_tokens(examples) * (last - first) / (ended - began)
 
 
+def planned_gib(path: str, examples: list[Example], settings: TrainingConfig) -> float:
+    """What `east-ray plan` says of the peak of this training. The CUDA context is not in the measured peak."""
+    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    length, predicted = (num / len(examples) for num in (num_tokens(examples), sum(len(e["chosen"]) for e in examples)))
+    size = model_size(path, may_download=False)
+    planned = memory_of(size, settings, length=length, predicted=predicted, gpu_memory=memory)
+    return (planned.peak - (0 if memory is None else GPU_BASE)) / 2**30
+
+
 def flops_per_token(model: Any, examples: list[Example], *, with_attention: bool) -> float:
     """6 for each parameter of a matrix product (Kaplan et al. 2020), and for causal attention 6 * width * length for
     each layer: query-key and value products of 2 * width * length / 2 each, three times for forward and backward.
@@ -311,6 +323,7 @@ def main() -> None:
                  for name in ("mfu", "mfu_with_attention")}  # fmt: skip
         model.save_pretrained(path)
         del model
+        estimated_gib = planned_gib(path, examples, settings)
         found = ours(path, examples, settings, torch.profiler.profile() if options.profile else None)
         print(json.dumps(found), flush=True)  # the peers may take longer than one waits
         peers = {}
@@ -339,6 +352,7 @@ def main() -> None:
         "ours_over_padded": speed / peers["padded"] if peers.get("padded") else None,
         "ours_over_trl_packed": speed / peers["trl"] if peers.get("trl") else None,
         **found,
+        "estimated_over_measured_memory": estimated_gib / found["peak_memory_gib"],
         **{name: value * speed / options.peak_flops if on_gpu else None for name, value in flops.items()},
         "slowest_over_mean": slowest_over_mean(),
         "versions": versions,
