@@ -135,7 +135,7 @@ def test_it_goes_through_sft_and_dpo_killed_and_resumed_with_one_worker(smollm2:
     print(json.dumps(losses), json.dumps([round(step["memory_gib"], 2) for step in (*sft, *dpo)]))
     for of_objective in losses.values():
         assert all(map(math.isfinite, of_objective))
-        assert max(of_objective[1:]) < of_objective[0] and of_objective[-1] < 0.9 * of_objective[0]
+        assert max(of_objective[1:]) < of_objective[0] and of_objective[-1] < 0.95 * of_objective[0]
     # Before the first step the model is its own reference.
     assert losses["dpo"][0] == pytest.approx(math.log(2), abs=5e-3)
     assert dpo[-1]["reward_margin"] > 0
