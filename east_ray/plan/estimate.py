@@ -1,25 +1,24 @@
 """A run's configuration -> what it needs: memory of a worker and of an engine, tokens, hours, price."""
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from east_ray.config import Config, InputError, TrainingConfig
-from east_ray.config.sections import DEFAULT_MICRO_BATCH_SIZE, num_shards
+from east_ray.config.sections import num_shards
 from east_ray.plan import duration
 from east_ray.plan.cards import Device, card, this_cpu
 from east_ray.plan.facts import Facts, Figure, facts_of
 from east_ray.plan.memory import (
-    Buckets,
     EngineMemory,
     WorkerMemory,
+    buckets_of,
     engine_memory,
-    trained_parameters,
+    micro_batch_tokens,
     worker_memory,
 )
 from east_ray.plan.model_size import ModelSize, model_size
-from east_ray.training import objectives, sharding
+from east_ray.training import objectives
 from east_ray.training.objectives import Objective
 
 #: Of a GPU, what the allocator cannot use because free memory lies in pieces.
@@ -128,26 +127,6 @@ def uses_engines(config: Config) -> bool:
 def device_of(config: Config, num_gpus: float) -> Device | None:
     """What an engine or a worker with so many GPUs runs on; None: a GPU, and which one is not known."""
     return card(config.plan) if num_gpus > 0 else this_cpu()
-
-
-def micro_batch_tokens(settings: TrainingConfig, responses: int, length: float) -> float:
-    """Tokens that a worker computes at once, if examples with `responses` sequences have `length` tokens each."""
-    of_a_step = math.ceil(settings.examples_per_step / settings.num_workers) * responses * length
-    if (bound := settings.tokens_per_micro_batch) is not None:
-        return min(max(bound, responses * length), of_a_step)  # a longer example is a micro-batch of its own
-    return min((settings.micro_batch_size or DEFAULT_MICRO_BATCH_SIZE) * responses * length, of_a_step)
-
-
-def buckets_of(size: ModelSize, settings: TrainingConfig) -> Buckets:
-    """The sizes of DeepSpeed's communication for this model, as `training.sharding.deepspeed_config` sets them."""
-    n = trained_parameters(size, settings.lora)
-    elements = sharding.ModelSize(size.num_parameters + (n if settings.lora else 0), n)
-    zero = sharding.deepspeed_config(settings, settings.num_workers, on_gpu=True, size=elements)["zero_optimization"]
-    return Buckets(
-        reduce=zero.get("reduce_bucket_size", Buckets.reduce),
-        prefetch=zero.get("stage3_prefetch_bucket_size", Buckets.prefetch),
-        live=zero.get("stage3_max_live_parameters", Buckets.live),
-    )
 
 
 def memory_of(

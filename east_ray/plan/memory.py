@@ -20,10 +20,13 @@ fills, and its C library keeps what many small tensors have taken: activations, 
 gradients.
 """
 
+import math
 from dataclasses import dataclass
 
 from east_ray.config import LoraConfig, TrainingConfig
+from east_ray.config.sections import DEFAULT_MICRO_BATCH_SIZE
 from east_ray.plan.model_size import ModelSize
+from east_ray.training import sharding
 from east_ray.training.batches import max_chunk_logits
 from east_ray.training.model import is_compiled
 
@@ -82,6 +85,26 @@ class WorkerMemory:
         return max(self.backward.on_host, self.step.on_host)
 
 
+def micro_batch_tokens(settings: TrainingConfig, responses: int, length: float) -> float:
+    """Tokens that a worker computes at once, if examples with `responses` sequences have `length` tokens each."""
+    of_a_step = math.ceil(settings.examples_per_step / settings.num_workers) * responses * length
+    if (bound := settings.tokens_per_micro_batch) is not None:
+        return min(max(bound, responses * length), of_a_step)  # a longer example is a micro-batch of its own
+    return min((settings.micro_batch_size or DEFAULT_MICRO_BATCH_SIZE) * responses * length, of_a_step)
+
+
+def buckets_of(size: ModelSize, settings: TrainingConfig) -> Buckets:
+    """The sizes of DeepSpeed's communication for this model, as `training.sharding.deepspeed_config` sets them."""
+    n = trained_parameters(size, settings.lora)
+    elements = sharding.ModelSize(size.num_parameters + (n if settings.lora else 0), n)
+    zero = sharding.deepspeed_config(settings, settings.num_workers, on_gpu=True, size=elements)["zero_optimization"]
+    return Buckets(
+        reduce=zero.get("reduce_bucket_size", Buckets.reduce),
+        prefetch=zero.get("stage3_prefetch_bucket_size", Buckets.prefetch),
+        live=zero.get("stage3_max_live_parameters", Buckets.live),
+    )
+
+
 def worker_memory(
     size: ModelSize,
     settings: TrainingConfig,
@@ -119,11 +142,11 @@ def _states(
     size: ModelSize, settings: TrainingConfig, buckets: Buckets, *, on_gpu: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Bytes of parameters, gradients, optimizer and buckets in a backward pass, and in the step: the table above."""
-    sharding, workers, is_bf16 = settings.deepspeed, settings.num_workers, settings.precision == "bf16"
-    stage = max(sharding.zero_stage, 1) if is_bf16 else sharding.zero_stage
+    split, workers, is_bf16 = settings.deepspeed, settings.num_workers, settings.precision == "bf16"
+    stage = max(split.zero_stage, 1) if is_bf16 else split.zero_stage
     n, s = trained_parameters(size, settings.lora), 2 if is_bf16 else 4
     total = size.num_parameters + (n if settings.lora else 0)
-    own, on_host = n / workers, on_gpu and sharding.offload_optimizer
+    own, on_host = n / workers, on_gpu and split.offload_optimizer
     filled = min(n, max(buckets.reduce, size.largest_parameter))
     bucket = float(s * (buckets.reduce if on_gpu else filled))  # a CPU gives no memory to what is never written
     copied = float(s * filled)  # flat, also where there is one worker
@@ -133,7 +156,7 @@ def _states(
     if stage == 0:
         adam = 8.0 * n
         backward, step, moved = 4.0 * n, 4.0 * n, copied
-    elif stage == 1 and is_bf16 and not sharding.offload_optimizer:
+    elif stage == 1 and is_bf16 and not split.offload_optimizer:
         backward, step, moved = 6.0 * n, 6.0 * n, float(s * filled)
     elif stage == 1:  # all gradients until the last micro-batch; on a CPU they then move into the bucket
         backward, step, moved = 4.0 * n + 4 * own, 8 * own, (bucket if on_gpu else 0.0) + copied
@@ -150,7 +173,7 @@ def _states(
     host = 0.0
     if on_host:
         host, adam, temporary, backward, step = adam + step + temporary, 0.0, 0.0, 0.0, 0.0
-    if on_gpu and sharding.offload_parameters:
+    if on_gpu and split.offload_parameters:
         host, parameters = host + parameters, 0.0
     always = {"on_host": host}
     return (
