@@ -1,5 +1,6 @@
 """Hosts on one machine: network namespaces with addresses of their own, and a Ray cluster over them."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 import pytest
 from clusters import RAY, LocalCluster, free_port
 
-BRIDGE, SUBNET = "east-ray", "10.177.0"
+#: Of this process, so that two of them can have hosts at the same time.
+NUMBER = os.getpid() % 250
+BRIDGE, SUBNET = f"er{NUMBER}", f"10.177.{NUMBER}"
 
 
 def ip(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -21,7 +24,7 @@ def hosts(count: int) -> Iterator[list[str]]:
     """Names of some hosts on one bridge; host k has the address SUBNET.k, and this process SUBNET.254."""
     if shutil.which("ip") is None:
         pytest.skip("iproute2 is not installed")
-    names = [f"east-ray-{k}" for k in range(1, count + 1)]
+    names = [f"east-ray-{NUMBER}-{k}" for k in range(1, count + 1)]
     made = [
         ip("link", "add", BRIDGE, "type", "bridge"),
         ip("addr", "add", f"{SUBNET}.254/24", "dev", BRIDGE),
@@ -30,11 +33,11 @@ def hosts(count: int) -> Iterator[list[str]]:
     for k, name in enumerate(names, start=1):
         made += [
             ip("netns", "add", name),
-            ip("link", "add", f"er{k}", "type", "veth", "peer", "name", f"er{k}h"),
-            ip("link", "set", f"er{k}h", "netns", name),
-            ip("link", "set", f"er{k}", "master", BRIDGE, "up"),
-            ip("-n", name, "addr", "add", f"{SUBNET}.{k}/24", "dev", f"er{k}h"),
-            ip("-n", name, "link", "set", f"er{k}h", "up"),
+            ip("link", "add", f"{BRIDGE}-{k}", "type", "veth", "peer", "name", f"{BRIDGE}-{k}h"),
+            ip("link", "set", f"{BRIDGE}-{k}h", "netns", name),
+            ip("link", "set", f"{BRIDGE}-{k}", "master", BRIDGE, "up"),
+            ip("-n", name, "addr", "add", f"{SUBNET}.{k}/24", "dev", f"{BRIDGE}-{k}h"),
+            ip("-n", name, "link", "set", f"{BRIDGE}-{k}h", "up"),
             ip("-n", name, "link", "set", "lo", "up"),
         ]
     try:
@@ -44,7 +47,7 @@ def hosts(count: int) -> Iterator[list[str]]:
         yield names
     finally:
         for k, name in enumerate(names, start=1):
-            ip("link", "del", f"er{k}")
+            ip("link", "del", f"{BRIDGE}-{k}")
             ip("netns", "del", name)
         ip("link", "del", BRIDGE)
 
@@ -63,7 +66,7 @@ class HostCluster(LocalCluster):
             self.address = f"{address}:{self.port}"
         path = self.home / f"node-{number}.log"
         # All hosts have this machine's name, from which torch would take the address of none of them.
-        environment = self.environment() | {"GLOO_SOCKET_IFNAME": f"er{number}h"}
+        environment = self.environment() | {"GLOO_SOCKET_IFNAME": f"{BRIDGE}-{number}h"}
         with path.open("w") as log:
             node = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.nodes.append(node)
