@@ -1,5 +1,6 @@
 """Attention over packed sequences: what the one kernel is given and gives, and where it is chosen."""
 
+import contextlib
 import copy
 import random
 from typing import Any
@@ -41,7 +42,7 @@ def by_definition(
 @pytest.fixture
 def varlen_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel by its definition, since torch has it for GPUs only."""
-    monkeypatch.setattr(attention, "varlen_attn", by_definition)
+    monkeypatch.setattr(attention, "varlen_attn", torch.compiler.disable(by_definition))
     monkeypatch.setattr(attention, "_GROUPED", {"enable_gqa": True})
 
 
@@ -57,11 +58,14 @@ class Layer(torch.nn.Module):
     is_causal = True
 
 
+@pytest.mark.parametrize("least_block", [1, 512])
 @pytest.mark.parametrize("window", [None, 1, 4, 100])
 @pytest.mark.parametrize(("scaling", "long"), [(None, 4096), (0.3, 4096), (0.3, 5)])
 def test_both_kernels_are_one_function(
-    varlen_on_cpu: None, window: int | None, scaling: float | None, long: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    varlen_on_cpu: None, window: int | None, scaling: float | None, long: int, least_block: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(attention, "_LEAST_BLOCK", least_block)
     monkeypatch.setattr(attention, "LONG", long)  # with 5, sequences of 7.75 tokens on average count as long
     tensors, segments = inputs([5, 1, 17, 8], heads=4, groups=2, dim=8, dtype=torch.float64)
     upstream = torch.randn(1, 31, 4, 8, dtype=torch.float64)
@@ -182,6 +186,48 @@ def test_layers_are_compiled_where_it_is_faster_and_known_to_work() -> None:
     assert not compiled(deepspeed={"zero_stage": 3}) and not compiled(packing=False)
     with pytest.raises(ValueError, match="compile needs deepspeed"):
         compiled(compile=True, deepspeed={"zero_stage": 3})
+
+
+@pytest.mark.parametrize("name", ["Gemma3", "Llama4", "Qwen3_5", "Mamba", "Gemma4", "Gemma4Text", "DeepseekV3"])
+def test_models_whose_heads_have_no_single_size_are_no_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = getattr(transformers, f"{name}Config")()
+    monkeypatch.setattr(attention, "has_varlen", lambda: True)
+    assert kernel_for(config, "bf16") in ("varlen", "loop")
+
+
+@pytest.mark.parametrize("checkpointing", [None, {}, {"offload": True}])
+@pytest.mark.parametrize("long", [4096, 1])
+def test_layers_are_compiled_also_inside_of_checkpoints(
+    checkpointing: dict[str, Any] | None, long: int, varlen_on_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    monkeypatch.setattr(attention, "LONG", long)
+    # Nothing can be pinned without a GPU; what is moved is tested in test_long_examples.py.
+    monkeypatch.setattr(transformers.modeling_utils, "save_on_cpu", lambda **options: contextlib.nullcontext())
+    attention.register()
+    config = transformers.LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    pairs = [([1, 2, 3], [4, 5]), ([6], [7, 8, 9, 10])]
+    gradients, counter = [], CompileCounter()
+    for is_compiled_one in (False, True):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float64, attn_implementation=attention.IMPLEMENTATIONS["varlen"]
+        )
+        if checkpointing is not None:
+            model.activation_checkpointing_enable({"use_reentrant": False}, **checkpointing)
+        if is_compiled_one:
+            torch._dynamo.reset()
+            compile_layers(model, counter)
+        model.train()
+        packing.packed_logprobs(model, packing.LogprobHead(model), pairs, "cpu").sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert 1 <= counter.frame_count <= 8, "one or a few graphs for all layers"
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_a_chunk_of_logits_is_a_share_of_a_gpus_memory() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -298,9 +301,27 @@ def test_every_suggestion_fits(overrides: list[str]) -> None:
     assert suggested
     assert (plan.worker is not None and plan.worker.fits is False) or (plan.engine is not None and not plan.engine.fits)
     for remedy in suggested:
-        changed = estimate(paper(*overrides, *_split(str(remedy)), model=EIGHT_BILLION))
+        changed = estimate(paper(*overrides, *shlex.split(str(remedy)), model=EIGHT_BILLION))
         assert changed.worker is not None and changed.engine is not None
         assert changed.engine.fits if "engines." in str(remedy) else changed.worker.fits, str(remedy)
+
+
+def test_suggestions_are_for_the_training_that_needs_most() -> None:
+    overrides = ["plan.gpu=L40S-48GB", "training.max_length=40960"]
+    config = load(ROOT / "jobs" / "compare_paper.yaml", ["run_dir=/nowhere/run", f"model={EIGHT_BILLION}", *overrides])
+    plan = estimate(config)
+    assert plan.worker is not None and plan.worker.fits is False
+    suggested = remedies(config, plan)
+    assert suggested and len(set(map(str, suggested))) == len(suggested)
+    for remedy in suggested:
+        changed = estimate(
+            load(
+                ROOT / "jobs" / "compare_paper.yaml",
+                ["run_dir=/nowhere/run", f"model={EIGHT_BILLION}", *overrides, *shlex.split(str(remedy))],
+            )
+        )
+        assert changed.worker is not None and changed.worker.fits
+        assert changed.worker.at_most.peak == remedy.needed
 
 
 def test_suggestions_for_a_cpu_fit() -> None:
@@ -308,7 +329,7 @@ def test_suggestions_for_a_cpu_fit() -> None:
     config = load(ROOT / "jobs" / "quickstart.yaml", overrides)
     first, *_ = remedies(config, estimate(config))
     assert list(first.changes) == ["training.micro_batch_size"]
-    changed = estimate(load(ROOT / "jobs" / "quickstart.yaml", [*overrides, str(first)]))
+    changed = estimate(load(ROOT / "jobs" / "quickstart.yaml", [*overrides, *shlex.split(str(first))]))
     assert changed.worker is not None and changed.worker.fits
 
 
@@ -319,14 +340,9 @@ def test_an_engine_on_a_cpu_needs_room_for_the_cache_it_asks_for() -> None:
     assert plan.engine is not None and not plan.engine.fits
     (remedy,) = remedies(config, plan)
     # A sequence of 256 tokens takes 256 KiB.
-    assert str(remedy) == 'engines.env.VLLM_CPU_KVCACHE_SPACE="1"'
-    changed = estimate(load(ROOT / "jobs" / "quickstart.yaml", [*overrides, str(remedy)]))
+    assert str(remedy) == """'engines.env.VLLM_CPU_KVCACHE_SPACE="1"'"""
+    changed = estimate(load(ROOT / "jobs" / "quickstart.yaml", [*overrides, *shlex.split(str(remedy))]))
     assert changed.engine is not None and changed.engine.fits
-
-
-def _split(overrides: str) -> list[str]:
-    """The overrides of a command line, as a shell would split them: {rank: 16} is one word there, in quotes."""
-    return overrides.replace("{rank: 16}", "{rank:_16}").replace(" ", "\n").replace(":_", ": ").split("\n")
 
 
 def test_nothing_is_suggested_for_what_fits() -> None:
@@ -442,8 +458,15 @@ def test_this_machines_card_is_the_one_that_nvidia_smi_names(tmp_path: Path, mon
     assert none.worker is not None and none.worker.fits is None and none.engine is None and none.seconds is None
     assert none.stages[0].source == none.stages[1].source == "the GPU is not known; --gpu or plan.gpu names it"
     command = tmp_path / "nvidia-smi"
-    names = {"NVIDIA H100 80GB HBM3": "H100-80GB", "NVIDIA H100 PCIe": "H100-PCIE-80GB", "NVIDIA L4": "L4-24GB"}
-    for said, card in {**names, "NVIDIA L40S": "L40S-48GB", "A card of the future": "a GPU"}.items():
+    names = {
+        "NVIDIA H100 80GB HBM3, 81559": "H100-80GB", "NVIDIA H100 PCIe, 81559": "H100-PCIE-80GB",
+        "NVIDIA L4, 23034": "L4-24GB", "NVIDIA L40S, 46068": "L40S-48GB", "NVIDIA A100-SXM4-40GB, 40960": "A100-40GB",
+        "NVIDIA A100-SXM4-80GB, 81920": "A100-80GB", "NVIDIA H200, 143771": "H200-141GB",
+        # Others whose names are alike, or of the same name with another memory.
+        "NVIDIA L40, 46068": "a GPU", "NVIDIA GH200 480GB, 97871": "a GPU",
+        "NVIDIA GeForce RTX 4090 Laptop GPU, 16376": "a GPU", "A card of the future, 999999": "a GPU",
+    }  # fmt: skip
+    for said, card in names.items():
         command.write_text(f"#!/bin/sh\necho '{said}'\n")
         command.chmod(0o755)
         found = estimate(paper("plan.gpu=null"))
@@ -559,3 +582,14 @@ def test_estimates_are_near_what_training_takes() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert len(found["estimate_over_measured"]) == 3 and found["largest_deviation"] <= 0.2, found
+
+
+def test_only_files_that_transformers_loads_are_counted(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    shutil.copy(Path(ONE_BILLION) / "config.json", tmp_path)
+    for name in ("model-00001-of-00001", "consolidated", "adapter_model"):
+        save_file({f"{name}.weight": np.zeros((3, 5), np.float32)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {"model-00001-of-00001.weight": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert model_size(str(tmp_path), may_download=False).num_parameters == 15

@@ -7,7 +7,7 @@ from east_ray.config.base import flatten, hint
 
 #: Keys that may be given. The keys inside them are checked by DeepSpeed itself before training starts.
 FREE = (
-    *("zero_optimization", "communication_data_type", "zero_force_ds_cpu_optimizer", "comms_logger", "flops_profiler"),
+    *("zero_optimization", "communication_data_type", "comms_logger", "flops_profiler"),
     *("wall_clock_breakdown", "memory_breakdown", "dump_state", "steps_per_print", "timers", "disable_python_gc"),
 )
 #: Keys of which a setting decides: key -> that setting.

@@ -255,7 +255,7 @@ class LoraConfig(Section):
     """Dropout before the adapters."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
     """Names of the modules that get adapters, e.g. [q_proj, v_proj]; by default every linear one but the head."""
-    save_adapter: Annotated[bool, ANY_TIME] = False
+    save_adapter: Annotated[bool, MayChange(until=("training",))] = False
     """Also write the adapters apart, in peft's format: adapter/ beside model/."""
 
 

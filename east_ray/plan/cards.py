@@ -4,6 +4,7 @@ To add a card, or to correct one, write it in a run's YAML file under `plan.card
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -43,6 +44,9 @@ _NVIDIA_NAMES = (
     (("V100", "32GB"), "V100-32GB"),
 )  # fmt: skip
 
+#: How far the table's memory may be from what a card of that name tells, relative to it.
+_SAME_MEMORY = 0.05
+
 #: Assumed of a CPU core: 2.5 GHz, 32 products and sums of float32 in a cycle (AVX-512), and its share of the bandwidth.
 _CORE_FLOPS, _CORE_BYTES_S = 160e9, 10e9
 
@@ -78,13 +82,17 @@ def _here(known: Mapping[str, CardConfig]) -> str | None:
     """Name of this machine's first GPU, as nvidia-smi tells it; None without one, or if its figures are not known."""
     if (command := shutil.which("nvidia-smi")) is None:
         return None
-    query = [command, "--query-gpu=name", "--format=csv,noheader"]
+    query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=5).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):  # no driver, or one that does not answer: as good as no GPU here
         return None
-    words = told.splitlines()[0] if told.strip() else ""
-    return next((name for parts, name in _NVIDIA_NAMES if name in known and all(part in words for part in parts)), None)
+    name, _, mebibytes = (told.splitlines() or [""])[0].rpartition(",")
+    words, memory = set(re.split(r"[\s-]+", name)), float(mebibytes) / 1024 if mebibytes.strip().isdigit() else 0.0
+    cards = (known[card] for parts, card in _NVIDIA_NAMES if card in known and words.issuperset(parts))
+    # A card of the same family may have another memory, as in laptops.
+    fitting = next((one for one in cards if abs(one.memory_gib - memory) < _SAME_MEMORY * memory), None)
+    return next((card for card, one in known.items() if one is fitting), None)
 
 
 def this_cpu() -> Device:

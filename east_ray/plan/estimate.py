@@ -206,13 +206,14 @@ def engine_memory_of(config: Config, size: ModelSize, device: Device | None) -> 
     else:
         memory = device.memory / pool.min_engines
         cache = float(pool.env.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB)) * 2**30
+    is_large = device.is_gpu and device.memory >= 70 * 2**30 and not device.name.startswith("A100")
     return engine_memory(
         size,
         memory=memory,
         cache=cache,
         shards=num_shards(arguments),
         bytes_per_element=4 if arguments.get("dtype") == "float32" else 2,
-        max_responses=int(arguments.get("max_num_seqs", 1024 if device.is_gpu else 256)),
+        max_responses=int(arguments.get("max_num_seqs", 1024 if is_large else 256)),  # vLLM's own defaults
         on_gpu=device.is_gpu,
     )
 

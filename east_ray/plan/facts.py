@@ -1,6 +1,6 @@
 """The numbers that an estimate starts from: measured in the run directory, counted in a local file, or assumed.
 
-Everything is read from what is there already, with bounds on size: nothing here waits for a network.
+Everything is read from what is there already, with bounds on size.
 """
 
 import json

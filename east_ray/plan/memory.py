@@ -21,7 +21,9 @@ gradients.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from east_ray.config import LoraConfig, TrainingConfig
 from east_ray.config.sections import DEFAULT_MICRO_BATCH_SIZE
@@ -100,9 +102,14 @@ def buckets_of(size: ModelSize, settings: TrainingConfig) -> Buckets:
     zero = sharding.deepspeed_config(settings, settings.num_workers, on_gpu=True, size=elements)["zero_optimization"]
     return Buckets(
         reduce=zero.get("reduce_bucket_size", Buckets.reduce),
-        prefetch=zero.get("stage3_prefetch_bucket_size", Buckets.prefetch),
-        live=zero.get("stage3_max_live_parameters", Buckets.live),
+        prefetch=_either(zero, "prefetch_bucket_size", Buckets.prefetch),
+        live=_either(zero, "max_live_parameters", Buckets.live),
     )
+
+
+def _either(zero: Mapping[str, Any], name: str, default: int) -> int:
+    """A key of ZeRO-3, which has two names."""
+    return int(zero.get(f"stage3_{name}", zero.get(name, default)))
 
 
 def worker_memory(

@@ -109,8 +109,12 @@ def _llama_shaped(
 
 
 def _of_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """(name, elements) of each tensor in a folder's safetensors files."""
-    for file in sorted(folder.glob("*.safetensors")):
+    """(name, elements) of each tensor in a folder's safetensors files, of those that transformers loads."""
+    index = folder / "model.safetensors.index.json"
+    listed = set(_read_json(index, str(folder)).get("weight_map", {}).values()) if index.is_file() else None
+    for file in sorted(folder.glob("model*.safetensors")):
+        if listed is not None and file.name not in listed:
+            continue
         with file.open("rb") as content:
             try:
                 (length,) = struct.unpack("<Q", content.read(8))

@@ -1,16 +1,19 @@
 """Settings to change where something does not fit: each with a value, tried out by computing again, cheapest first."""
 
+import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from east_ray.config import Config, InputError, TrainingConfig
 from east_ray.config.base import set_dotted, validated
 from east_ray.config.sections import DEFAULT_MICRO_BATCH_SIZE
 from east_ray.plan.cards import Device
-from east_ray.plan.estimate import Plan, available_to_worker, device_of, engine_memory_of, gpu_memory_of, memory_of
-from east_ray.plan.model_size import ModelSize
+from east_ray.plan.estimate import Plan, device_of, engine_memory_of, largest_worker
 
 #: Suggestions that are shown, at most, of each kind.
 _MAX_SHOWN = 4
@@ -30,28 +33,35 @@ class Remedy:
 
     def __str__(self) -> str:
         """As overrides of the command line."""
-        return " ".join(f"{key}={_as_yaml(value)}" for key, value in self.changes.items())
+        return " ".join(shlex.quote(f"{key}={_as_yaml(value)}") for key, value in self.changes.items())
 
 
 def _as_yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+    """A value as YAML in one line; a text in quotes where it would be read as a number."""
+    if isinstance(value, str):
+        return value if yaml.safe_load(value) == value else json.dumps(value)
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()
 
 
 def remedies(config: Config, plan: Plan) -> list[Remedy]:
     """What makes the training's workers fit, then what makes the engines fit; nothing for what fits or is not known."""
     found: list[Remedy] = []
     if plan.worker is not None and plan.worker.fits is False:
-        found += _first(_of_worker(config, plan.size))
+        found += _first(_of_worker(config, plan))
     if plan.engine is not None and not plan.engine.fits:
         found += _first(_of_engine(config, plan))
     return found
 
 
 def _first(every: Iterator[Remedy]) -> list[Remedy]:
-    return [remedy for remedy, _ in zip(every, range(_MAX_SHOWN), strict=False)]
+    found: list[Remedy] = []
+    for remedy in every:
+        if len(found) < _MAX_SHOWN and remedy not in found:
+            found.append(remedy)
+    return found
 
 
-def _of_worker(config: Config, size: ModelSize) -> Iterator[Remedy]:
+def _of_worker(config: Config, plan: Plan) -> Iterator[Remedy]:
     """The first value of each list that fits; a later list is a stronger medicine."""
     training = config.training
     half = list(_smaller_micro_batches(training))
@@ -67,11 +77,11 @@ def _of_worker(config: Config, size: ModelSize) -> Iterator[Remedy]:
     offload = [{**all_of, _OFFLOAD: True}, {**all_of, _STAGE: 3, _OFFLOAD: True, _OFFLOAD_PARAMETERS: True}]
     more = [{**all_of, _STAGE: 3, _WORKERS: training.num_workers * 2**k} for k in range(1, 7)]
     fewer = [{_WORKERS: count} for count in range(training.num_workers - 1, 0, -1)]
-    adapters = [{"training.lora": "{rank: 16}"}, {**all_of, "training.lora": "{rank: 16}"}]
+    adapters = [{"training.lora": {"rank": 16}}, {**all_of, "training.lora": {"rank": 16}}]
     shorter = [{"training.max_length": length} for length in _shorter(training.max_length)]
     tried = [half, checkpoints, stages, together, *([offload, more] if on_gpu else [fewer]), adapters, shorter]
     for values in tried:
-        yield from _first_that_fits(config, size, [one for one in values if one])
+        yield from _first_that_fits(config, plan, [one for one in values if one])
 
 
 def _smaller_micro_batches(training: TrainingConfig) -> Iterator[dict[str, Any]]:
@@ -88,24 +98,22 @@ def _shorter(length: int) -> list[int]:
     return [length // 2**k // 8 * 8 for k in range(1, length.bit_length() - 3)]
 
 
-def _first_that_fits(config: Config, size: ModelSize, tried: list[dict[str, Any]]) -> Iterator[Remedy]:
+def _first_that_fits(config: Config, plan: Plan, tried: list[dict[str, Any]]) -> Iterator[Remedy]:
     for changes in tried:
         changed = _changed(config, changes)
         if changed is None:
             continue
-        available = available_to_worker(changed, changed.training)
-        longest, gpu_memory = changed.training.max_length, gpu_memory_of(changed, changed.training)
-        memory = memory_of(size, changed.training, length=longest, predicted=longest, gpu_memory=gpu_memory)
-        if available is not None and memory.peak <= available:
-            yield Remedy(changes, memory.peak, available)
+        worker = largest_worker(changed, plan.size, plan.facts)  # of all trainings: arms may need more than the run's
+        if worker.fits and worker.available is not None:
+            yield Remedy(changes, worker.at_most.peak, worker.available)
             return
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config | None:
     """The configuration with these settings; None where they do not go together."""
-    values = config.model_dump() | {"variants": {}, "compare": None}
+    values = config.model_dump()
     for key, value in changes.items():
-        set_dotted(values, key, {"rank": 16} if key == "training.lora" else value)
+        set_dotted(values, key, value)
     try:
         return validated(Config, values)
     except InputError:  # a stage that cannot offload, more workers than examples in a step: no suggestion
@@ -127,7 +135,7 @@ def _of_engine(config: Config, plan: Plan) -> Iterator[Remedy]:
         tried.append(split)
     else:
         gib = math.ceil(longest * plan.engine.memory.bytes_per_token / 2**30)
-        tried.append([{"engines.env.VLLM_CPU_KVCACHE_SPACE": f'"{gib}"'}])
+        tried.append([{"engines.env.VLLM_CPU_KVCACHE_SPACE": str(gib)}])
     if pool.engine_args.get("dtype") == "float32":
         tried.append([{f"{key}.dtype": "bfloat16"}])
     for values in tried:
@@ -139,7 +147,7 @@ def _first_engine_that_fits(
 ) -> Iterator[Remedy]:
     assert plan.engine is not None
     for changes in tried:
-        changed = _changed(config, {k: v.strip('"') if isinstance(v, str) else v for k, v in changes.items()})
+        changed = _changed(config, changes)
         memory = None if changed is None else engine_memory_of(changed, plan.size, device)
         if changed is None or memory is None:
             continue

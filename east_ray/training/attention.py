@@ -11,12 +11,14 @@ Axes: S sequences, T tokens of the row, H heads, K heads of keys and values, D s
 
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from east_ray.training.batches import head_dim_of
 
 try:
     from torch.nn.attention import varlen
@@ -30,6 +32,8 @@ IMPLEMENTATIONS: dict[Kernel, str] = {"varlen": "east_ray_varlen", "loop": "east
 #: From this mean length on, cuDNN's kernel for one sequence is faster than FlashAttention's for all of a row.
 LONG = 4096
 _BACKENDS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+#: Queries of a block where the loop has a sliding window that is shorter.
+_LEAST_BLOCK = 512
 #: FlashAttention has kernels for heads of up to this size, in multiples of 8.
 _MAX_HEAD_DIM, _HEAD_DIM_MULTIPLE = 256, 8
 #: Compute capability of Ampere, the first generation that FlashAttention supports.
@@ -75,11 +79,12 @@ def has_varlen() -> bool:
 
 def kernel_for(config: Any, precision: str) -> Kernel:
     """The fastest kernel that can compute the attention of a model (its transformers configuration) on this machine."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    config, head_dim = config.get_text_config(), head_dim_of(config)
     fits = (
         has_varlen()
         and precision == "bf16"
         and not getattr(config, "attention_dropout", 0.0)
+        and head_dim is not None
         and head_dim <= _MAX_HEAD_DIM
         and head_dim % _HEAD_DIM_MULTIPLE == 0
         # Heads whose values are of another size than their keys (multi-head latent attention).
@@ -154,6 +159,7 @@ def _one_by_one(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scal
 _GROUPED = {"enable_gqa": True} if varlen_attn and "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # as above
 def loop_attention(
     module: nn.Module,
     query: Tensor,
@@ -172,13 +178,24 @@ def loop_attention(
     assert attention_mask is None and offsets[-1] == query.shape[2], (offsets, query.shape)
     parts: list[Tensor] = []
     for begin, end in itertools.pairwise(offsets):
-        here, length, mask = slice(begin, end), end - begin, None
-        if sliding_window is not None and length > sliding_window:
-            position = torch.arange(length, device=query.device)
-            distance = position[:, None] - position[None, :]
-            mask = ((distance >= 0) & (distance < sliding_window))[None, None]
-        output, _ = sdpa_attention_forward(
-            module, query[:, :, here], key[:, :, here], value[:, :, here], mask, is_causal=mask is None, **kwargs
-        )
-        parts.append(output)
+        window = end - begin if sliding_window is None else sliding_window
+        is_windowed = end - begin > window
+        for first, first_key, last in _blocks(begin, end, window) if is_windowed else [(begin, begin, end)]:
+            mask = _windowed_mask(first, first_key, last, window, query.device) if is_windowed else None
+            q, k, v = query[:, :, first:last], key[:, :, first_key:last], value[:, :, first_key:last]
+            parts.append(sdpa_attention_forward(module, q, k, v, mask, is_causal=mask is None, **kwargs)[0])
     return torch.cat(parts, dim=1), None
+
+
+def _blocks(begin: int, end: int, window: int) -> Iterator[tuple[int, int, int]]:
+    """(first query, first key, end of both) of blocks of queries, since a mask for all of them may not fit memory."""
+    size = max(window, _LEAST_BLOCK)
+    for first in range(begin, end, size):
+        yield first, max(begin, first - window + 1), min(first + size, end)
+
+
+def _windowed_mask(first: int, first_key: int, last: int, window: int, device: torch.device) -> Tensor:
+    """(1, 1, queries, keys): whether the query at `first` and later sees the key at `first_key` and later."""
+    queries, keys = torch.arange(first, last, device=device), torch.arange(first_key, last, device=device)
+    distance = queries[:, None] - keys[None, :]
+    return ((distance >= 0) & (distance < window))[None, None]

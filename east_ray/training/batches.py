@@ -95,13 +95,22 @@ class Cost:
         return n + self.head * response + self.attention * n * n + self.windowed * near
 
 
+def head_dim_of(config: Any) -> int | None:
+    """The size of an attention head, from a model's transformers configuration; None if it has no such single size."""
+    config = config.get_text_config()
+    try:
+        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    except (AttributeError, RuntimeError):  # a model without attention; another size in each layer
+        return None
+
+
 def cost_of(model: Any) -> Cost:
     """The cost of sequences for a model of transformers, from its sizes; its parameters may be split over workers."""
     config, ends = model.config.get_text_config(), (model.get_input_embeddings(), model.get_output_embeddings())
     outside = {id(module.weight) for module in ends}
     sizes = [getattr(one, "ds_numel", one.numel()) for one in model.parameters() if id(one) not in outside]
-    in_layers, num_layers, num_heads = max(1, sum(sizes)), config.num_hidden_layers, config.num_attention_heads
-    heads = num_heads * (getattr(config, "head_dim", None) or config.hidden_size // num_heads)
+    in_layers, num_layers, head_dim = max(1, sum(sizes)), config.num_hidden_layers, head_dim_of(config)
+    heads = 0 if head_dim is None else config.num_attention_heads * head_dim
     window = getattr(config, "sliding_window", None) or 0
     kinds = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * num_layers
     return Cost(

@@ -72,6 +72,8 @@ class Compute:
         """One optimizer step over all workers: its metrics, and whether any worker is late; the same on all workers."""
         import torch
 
+        from east_ray.training.attention import kernel_of
+
         engine, names = self.engine, self.objective.responses
         batches, measured = self.micro_batches(step, names), self._measured(step)
         self._positions = 0
@@ -95,7 +97,7 @@ class Compute:
         loss_sum, plain_sum, positions, late, *sums = totals.tolist()
         num_tokens = sum(len(row["prompt"]) + len(row[name]) for row in step for name in names)
         metrics: Metrics = {"loss": loss_sum, "unweighted_loss": plain_sum, "gradient_norm": gradient_norm}
-        metrics |= {"attention": engine.module.config._attn_implementation.removeprefix("east_ray_")}
+        metrics |= {"attention": kernel_of(engine) or engine.module.config._attn_implementation}
         metrics |= {"num_tokens": num_tokens, "padding_share": max(0.0, 1 - num_tokens / positions)}
         return metrics | {name: value / len(step) for name, value in zip(observed, sums, strict=True)}, late > 0
 

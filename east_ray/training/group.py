@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import itertools
+import json
 import shutil
 import tempfile
 import threading
@@ -146,6 +147,10 @@ def _export(
                 shutil.copy(generation, model)
             training.adapter_target.clear()  # of a training before, that was done again
             if adapter is not None:
+                # peft would name the copy of the model on this machine.
+                config = Path(adapter, "adapter_config.json")
+                told = json.loads(config.read_text()) | {"base_model_name_or_path": training.model}
+                config.write_text(json.dumps(told, indent=2))
                 _publish(adapter, training.adapter_target)
             _publish(model, training.target)
     return exported

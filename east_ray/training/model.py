@@ -1,5 +1,7 @@
 """The model to train: loading, packed attention, adapters, and compiled layers."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from east_ray.config import InputError, TrainingConfig
@@ -65,13 +67,28 @@ def is_compiled(settings: TrainingConfig, *, on_gpu: bool) -> bool:
     return on_gpu and settings.packing and settings.deepspeed.zero_stage < 3
 
 
-def compile_layers(model: Any) -> None:
+def compile_layers(model: Any, backend: Any = "inductor") -> None:
     """Let torch compile each layer of a model when it is first used: fused norms, rotations and activations.
 
-    All layers share one compiled function for any number of tokens; a whole model would compile for minutes.
+    All layers of a class share one compiled function for any number of tokens; a whole model would compile for minutes.
     """
+    import torch
     from transformers.modeling_layers import GradientCheckpointingLayer  # what transformers calls a layer
 
+    compiled: dict[type, Any] = {}
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
-            layer.compile(dynamic=True)
+            kind = type(layer)
+            if kind not in compiled:
+                # transformers wraps a layer's forward in its checkpoint. What a checkpoint does, above all with
+                # offload, cannot be compiled, so only what it recomputes is.
+                forward = getattr(kind.forward, "__wrapped__", kind.forward)
+                compiled[kind] = torch.compile(forward, dynamic=True, backend=backend)
+            layer.forward = functools.partial(_forward, layer, compiled[kind])
+
+
+def _forward(layer: Any, compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """As a layer's own forward, with the part inside of the checkpoint compiled."""
+    if layer.gradient_checkpointing and layer.training:
+        return layer._gradient_checkpointing_func(functools.partial(compiled, layer, **kwargs), *args)
+    return compiled(layer, *args, **kwargs)

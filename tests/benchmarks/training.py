@@ -354,7 +354,7 @@ def main() -> None:
         **found,
         "estimated_over_measured_memory": estimated_gib / found["peak_memory_gib"],
         **{name: value * speed / options.peak_flops if on_gpu else None for name, value in flops.items()},
-        "slowest_over_mean": slowest_over_mean(),
+        **slowest_over_mean(),
         "versions": versions,
     }
     print(json.dumps(result))
