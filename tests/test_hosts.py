@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from clusters import kill_tree, local_cluster, processes
-from host_clusters import HostCluster, ip
+from host_clusters import BRIDGE, HostCluster, ip
 from host_clusters import hosts as made_hosts
 from sampling_runs import SAMPLER, Run
 
@@ -34,7 +34,7 @@ def test_a_host_that_dies_and_one_that_is_cut_off_cost_only_what_was_in_flight(
         run.wait_until(lambda: len(run.durable()) >= len(snapshots[0]) + 24)
         snapshots.append(run.durable())
         # The third host goes on by itself: its engine works, and its writes still reach the shared disk.
-        assert ip("link", "set", "er3", "down").returncode == 0
+        assert ip("link", "set", f"{BRIDGE}-3", "down").returncode == 0
         out = run.finish()
     assert "sampling" in out
     run.check(*snapshots)

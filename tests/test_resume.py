@@ -50,9 +50,8 @@ def test_a_driver_killed_while_training_goes_on_from_its_checkpoint(quickstart: 
             break
     reference = list((tmp_path / "killed" / "round_0" / "reference").glob("*/*.parquet"))
     written = [part.stat().st_mtime_ns for part in reference]
-    states = [torch.load(file, weights_only=False)
-              for folder in checkpoints() for file in folder.glob("state/*mp_rank_00_model_states.pt")]  # fmt: skip
-    before = max((state["history"] for state in states), key=len)
+    saved = [folder / "progress.json" for folder in checkpoints()]
+    before = max((json.loads(file.read_text())["history"] for file in saved if file.exists()), key=len)
     assert 1 <= len(before) < 15
 
     finish(arguments("killed"))
