@@ -90,7 +90,7 @@ TESTS = ["assert f(1) == 2", "assert f(0) == 1", "assert f('') == 1"]
 def test_a_program_is_run_within_limits(program: str, expected: str) -> None:
     begin = time.monotonic()
     question = Question("q", "?", extra={"tests": TESTS})
-    arguments: dict[str, Any] = {"seconds": 1, "megabytes": 512}
+    arguments: dict[str, Any] = {"seconds": 3, "megabytes": 512}  # a busy machine starts Python in more than one
     assert module("code_grader").outcomes(PROGRAM.format(program), question, **arguments) == expected
     assert time.monotonic() - begin < 30
 
