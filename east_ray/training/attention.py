@@ -126,9 +126,9 @@ def varlen_attention(
     A sliding window of W lets each token see itself and the W - 1 tokens before it, within its sequence.
     """
     assert attention_mask is None and query.shape[0] == 1, query.shape
-    rows = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     if segments.are_long and sliding_window is None:
         return _one_by_one(query, key, value, segments.on_host, scaling), None
+    rows = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     offsets, longest = segments.offsets, segments.longest
     output = varlen_attn(
         *rows,

@@ -26,8 +26,6 @@ SIZES: dict[str, dict[str, int]] = {
              "num_attention_heads": 12, "num_key_value_heads": 4},
     "300M": {"vocab_size": 65536, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 14,
              "num_attention_heads": 16, "num_key_value_heads": 4},
-    "1.2B": {"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-             "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True},
 }  # fmt: skip
 #: Name -> size, ZeRO stage, workers, precision, checkpoints.
 CASES: dict[str, tuple[str, int, int, str, bool]] = {
@@ -151,7 +149,6 @@ def main() -> None:
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package is not installed
     if options.make:
         make_model(*options.make)
     elif options.work:

@@ -8,9 +8,9 @@ All have the same model (random weights) and the same examples, with the lengths
     trl       TRL's SFTTrainer with packing if it is installed, else null
 
 Tokens are those of prompts and responses without padding. On a GPU the model has about 1.2 billion parameters in bf16,
-and mfu is 6 * parameters * tokens/s / --peak-flops (see `flops_per_token`). It runs where there are torch, transformers
-and this package's small dependencies (pydantic, pyarrow, pyyaml, rich); without DeepSpeed with a plain optimizer.
-The last line is a JSON object.
+and mfu is 6 * parameters * tokens/s / --peak-flops, mfu_with_attention with attention's operations besides (see
+`east_ray.plan.duration`). It runs where there are torch, transformers and this package's small dependencies (pydantic,
+pyarrow, pyyaml, rich); without DeepSpeed with a plain optimizer. The last line is a JSON object.
 
     python tests/benchmarks/training.py                                          the 1.2B model, GSM8K's lengths
     python tests/benchmarks/training.py --length 8192 --examples-per-step 16
@@ -38,6 +38,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from east_ray.config import TrainingConfig
+from east_ray.plan import duration
 from east_ray.plan.estimate import memory_of
 from east_ray.plan.memory import GPU_BASE
 from east_ray.plan.model_size import model_size
@@ -250,20 +251,10 @@ def planned_gib(path: str, examples: list[Example], settings: TrainingConfig) ->
     return (planned.peak - (0 if memory is None else GPU_BASE)) / 2**30
 
 
-def flops_per_token(model: Any, examples: list[Example], *, with_attention: bool) -> float:
-    """6 for each parameter of a matrix product (Kaplan et al. 2020), and for causal attention 6 * width * length for
-    each layer: query-key and value products of 2 * width * length / 2 each, three times for forward and backward.
-
-    The recomputation of the head's logits and of checkpoints is not counted.
-    """
-    tied = model.config.tie_word_embeddings
-    embedding = 0 if tied else model.get_input_embeddings().weight.numel()  # looked up, not multiplied
-    flops = 6.0 * (sum(parameter.numel() for parameter in model.parameters()) - embedding)
-    if with_attention:
-        lengths = [len(row["prompt"]) + len(row["chosen"]) for row in examples]
-        width = model.config.num_attention_heads * model.config.head_dim
-        flops += 6 * model.config.num_hidden_layers * width * sum(n * n for n in lengths) / sum(lengths)
-    return flops
+def mean_context(examples: list[Example]) -> float:
+    """Length of the sequence that a token is in, averaged over tokens."""
+    lengths = [len(row["prompt"]) + len(row["chosen"]) for row in examples]
+    return sum(n * n for n in lengths) / sum(lengths)
 
 
 def main() -> None:
@@ -319,11 +310,9 @@ def main() -> None:
                 dtype=torch.bfloat16 if on_gpu else torch.float32,
             )
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        flops = {name: flops_per_token(model, examples, with_attention=name == "mfu_with_attention")
-                 for name in ("mfu", "mfu_with_attention")}  # fmt: skip
         model.save_pretrained(path)
         del model
-        estimated_gib = planned_gib(path, examples, settings)
+        estimated_gib, size = planned_gib(path, examples, settings), model_size(path, may_download=False)
         found = ours(path, examples, settings, torch.profiler.profile() if options.profile else None)
         print(json.dumps(found), flush=True)  # the peers may take longer than one waits
         peers = {}
@@ -353,7 +342,10 @@ def main() -> None:
         "ours_over_trl_packed": speed / peers["trl"] if peers.get("trl") else None,
         **found,
         "estimated_over_measured_memory": estimated_gib / found["peak_memory_gib"],
-        **{name: value * speed / options.peak_flops if on_gpu else None for name, value in flops.items()},
+        **{
+            name: duration.mfu(size, length, tokens_per_s=speed, peak_flops=options.peak_flops) if on_gpu else None
+            for name, length in {"mfu": 0.0, "mfu_with_attention": mean_context(examples)}.items()
+        },
         **slowest_over_mean(),
         "versions": versions,
     }
