@@ -1,5 +1,6 @@
 """Ray clusters of several nodes on this machine, begun with `ray start` as users do, token authentication left on."""
 
+import itertools
 import os
 import secrets
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,10 +17,19 @@ RAY = str(Path(sys.executable).parent / "ray")
 PYTHON_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
+#: Neither Linux's for clients (from 32768) nor Ray's for workers (to 19999): nobody takes one between our asking and
+#: Ray's using it. Each process of pytest-xdist has a thousand of its own, and begins where its number says.
+_PORTS = range(first := 20000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), first + 1000)
+_UNTRIED = itertools.cycle([*_PORTS[os.getpid() % 1000 :], *_PORTS[: os.getpid() % 1000]])
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that is free, and is not given out again soon."""
+    for port in _UNTRIED:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("an endless cycle has ended")
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path, host: str = "127.0.0.1") -> None:
@@ -72,7 +82,8 @@ class LocalCluster:
 
     def stop(self) -> None:
         for node in self.nodes:
-            kill_tree(node.pid)
+            if node.poll() is None:  # else its number may be another process's by now
+                kill_tree(node.pid)
             node.wait()
 
 
