@@ -35,6 +35,8 @@ from east_ray.training.model import is_compiled
 #: Measured with torch 2.13 and DeepSpeed 0.19: a worker's process on a CPU before it has loaded a model. The libraries'
 #: code and data, and what they allocate on the way.
 CPU_BASE = 0.7 * 2**30
+#: What ZeRO-3 adds to it, whatever the model's size: most of it stays after a model was loaded in shards.
+CPU_ZERO3_BASE = 0.15 * 2**30
 #: CUDA's context, workspaces of cuBLAS, and NCCL's buffers. torch.cuda.max_memory_allocated does not count them.
 GPU_BASE = 1.0 * 2**30
 #: An engine besides parameters and cache: on a CPU as measured, on a GPU activations of a batch and CUDA graphs too.
@@ -133,7 +135,7 @@ def worker_memory(
     }
     # The C library of a CPU's process does not give back what many small tensors have taken; a GPU's allocator does.
     after = {"activations": 0.0, "head": 0.0} if on_gpu else computed
-    base = GPU_BASE if on_gpu else CPU_BASE
+    base = GPU_BASE if on_gpu else CPU_BASE + (CPU_ZERO3_BASE if settings.deepspeed.zero_stage == 3 else 0.0)
     return WorkerMemory(Moment(base=base, **backward, **computed), Moment(base=base, **step, **after))
 
 
