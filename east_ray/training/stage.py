@@ -39,7 +39,7 @@ def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str
             references=learner.round.stages / "reference",
             settings=learner.settings.training,
             objective=objectives.load(learner.settings.training),
-            prompt=learner.settings.prompt,
+            prompt=learner.settings.training_prompt(),
             seed=learner.settings.seed,
         )
         for learner in todo
@@ -87,6 +87,7 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
             "too_long": summary.num_too_long,
             "retokenized": summary.num_retokenized,
             "zero_weight_skipped": summary.num_zero_weight,
+            "prompt": learner.settings.training.prompt,
             "num_tokens": int(sum(step["num_tokens"] for step in summary.steps)),
             # Over all attempts, without the time in which workers start.
             "seconds_in_steps": round(sum(step["num_tokens"] / step["tokens_per_s"] for step in summary.steps), 3),
