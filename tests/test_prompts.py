@@ -14,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from east_ray import pipeline
 from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.files import resolve
+from east_ray.plan.estimate import estimate
+from east_ray.plan.facts import facts_of
 from east_ray.questions.prompts import (
     end_of_turn,
     load_tokenizer,
@@ -281,6 +283,23 @@ def test_evaluation_asks_as_sampling_unless_it_has_settings_of_its_own() -> None
     assert (own.sampling.stop, own.sampling.params) == ([], {"bad_words": ["x"]})
     with pytest.raises(InputError, match=r"evaluation.prompt.templat: unknown key; did you mean template\?"):
         resolve(values, ["evaluation.prompt={templat: x}"])
+
+
+def test_a_plan_reckons_with_the_worked_questions_where_they_are(tmp_path: Path) -> None:
+    """Each engine reads them, and a training on the plain prompt does not."""
+    file = write(tmp_path / "q.jsonl", {"question": "1 + 1?", "reference_answer": "2"})
+    values = {"model": MODEL, "run_dir": str(tmp_path / "run"), "questions": {"path": file}}
+    values |= {"prompt": few_shot().model_dump()}
+    configs = [
+        resolve(values, [one]) for one in ("training.prompt=plain", "training.prompt=same", "prompt.examples=null")
+    ]
+    prompts = [facts_of(config).prompt_tokens.value or 0 for config in configs]
+    worked = 2 * len("Question: \nAnswer:") + len("1 + 1? 2") + len("1 + 2? 3\n(three)")
+    assert prompts[0] == prompts[1] == prompts[2] + worked / 4
+    plain, same, without = (
+        next(one.tokens for one in estimate(config).stages if one.name == "training") for config in configs
+    )
+    assert plain == without and same is not None and plain is not None and same > plain
 
 
 def test_a_served_model_is_asked_as_it_was_trained(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def facts_of(config: Config) -> Facts:
         return Figure(value, source, f"plan.{name}")
 
     measured = f"measured in {config.run_dir}"
-    around = _characters_around(config.prompt)
+    around = characters_around(config.prompt)
     guess = None if characters is None else (characters + around) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS
     rate = sampling.get("num_tokens", 0) / seconds if seconds and config.samples is None else None
     return Facts(
@@ -93,7 +93,7 @@ def facts_of(config: Config) -> Facts:
     )
 
 
-def _characters_around(prompt: PromptConfig) -> int:
+def characters_around(prompt: PromptConfig) -> int:
     """Characters of a prompt beside its question's: the system message, the template and the worked questions."""
     template = len(prompt.template.replace("{question}", ""))
     worked = sum(template + len(one.question) + len(one.solution) for one in prompt.worked_questions)
