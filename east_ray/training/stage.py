@@ -79,7 +79,8 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
             show(summary.steps[-1])
         if summary.num_retokenized:
             of_all = f"{summary.num_retokenized:,} of {summary.num_examples:,} examples were tokenized from their text"
-            learner.round.progress.say(f"{of_all}: their token ids do not spell it with this model's tokenizer")
+            why = "their token ids do not spell it: another tokenizer, or a stop string inside a token"
+            learner.round.progress.say(f"{of_all}; {why}")
         # Written again, since a step that was repeated after a restart was written twice.
         stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in summary.steps))
         record.counts = {
