@@ -17,6 +17,7 @@ from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
 from east_ray.plan.terminal import say_in_short
+from east_ray.questions.prompts import messages
 from east_ray.questions.stage import ask_questions, load_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.files import write_cards, write_findings, write_report
@@ -154,7 +155,9 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
     graders.load(config.answers)
-    backends.load(config.sampling)
+    for settings in (config, config.in_evaluation()):
+        if backends.load(settings.sampling).prompt_form == "messages":
+            messages("?", settings.prompt)  # raises for a prompt of text
     for section in (config.evaluation, config.early_stopping):
         if section is not None and section.questions is not None:
             load_questions(section.questions)

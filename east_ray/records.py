@@ -124,7 +124,7 @@ SAMPLES = pa.schema(
     [
         *QUESTIONS,
         pa.field("model", pa.string(), nullable=False),  # the name of the model that was asked; "given": unknown
-        pa.field("prompt", pa.string()),  # as rendered by the chat template; null in given samples, as the next
+        pa.field("prompt", pa.string()),  # as rendered; null in given samples, as the next
         pa.field("num_prompt_tokens", pa.int32()),
         pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question of them
         pa.field("key", pa.string()),  # all that the responses depend on, see journal.sample_key; null in given samples

@@ -40,6 +40,8 @@ class ScriptedEngine:
 class Characters:
     """A tokenizer for which a character is a token."""
 
+    chat_template = "their content"
+
     def apply_chat_template(self, messages: list[dict[str, str]], **keywords: Any) -> str:
         return "".join(message["content"] for message in messages)
 

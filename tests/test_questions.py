@@ -219,14 +219,6 @@ def test_an_unknown_model_is_one_sentence(model: str, monkeypatch: pytest.Monkey
         load_tokenizer(model)
 
 
-def test_a_tokenizer_without_chat_template_is_one_sentence(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(MODEL)
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="has no chat template"):
-        load_tokenizer(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("suffix", "token"),
     [

@@ -4,6 +4,7 @@ Training is real and small; nothing is sampled by a model, so a run takes second
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,17 @@ def _no_folders_of_others() -> None:
 def test_the_loop_runs_on_a_table_and_a_second_round_asks_fresh_questions_of_the_first_rounds_model(
     tmp_path: Path, quickstart: Path, local_ray: None
 ) -> None:
-    """The run directory is given as an address, so the second round's model is fetched as from remote storage."""
+    """The run directory is given as an address, so the second round's model is fetched as from remote storage.
+
+    The model has no chat template: it is trained on a text without the worked question that the table was asked with.
+    """
+    model = tmp_path / "base"
+    shutil.copytree(quickstart / "model", model, ignore=shutil.ignore_patterns("chat_template*"))
+    prompt = {"template": "Q: {question}", "examples": {"questions": [{"question": "1?", "solution": "\\boxed{1}"}]}}
     source = {"path": str(tmp_path / "questions.jsonl"), "max_questions": 3}
-    values = configuration(tmp_path, quickstart / "model", questions=source, rounds=2, questions_per_round="fresh")
-    values["evaluation"] |= {"responses_per_question": 4}
+    values = configuration(tmp_path, model, questions=source, rounds=2, questions_per_round="fresh", prompt=prompt)
+    values["evaluation"] |= {"responses_per_question": 4, "prompt": {"examples": None}, "stop": ["Q: "]}
+    values["training"] |= {"prompt": "plain"}
     values |= {"run_dir": f"file://{tmp_path / 'run'}"}
     directory = run(tmp_path, values)
     samples, asked, models = [], [], []
@@ -169,7 +177,9 @@ def test_the_loop_runs_on_a_table_and_a_second_round_asks_fresh_questions_of_the
         assert [row["k"] for row in metrics["sampled"]["trained"]["pass_at"]] == [1, 2, 4]
         for row in (round_ / "evaluation" / "sampled_answers").read(SAMPLED_ANSWERS).to_pylist():
             assert row["num_responses"] == 4 == sum(cluster["num_responses"] for cluster in row["clusters"])
-        assert (round_ / "model").has("README.md")
+        assert (round_ / "model").has("README.md") and not (round_ / "model").has("chat_template.jinja")
+        record = round_.record("training")
+        assert record is not None and record.counts["prompt"] == "plain"
         samples.append({row["model"] for row in found})
         asked.append({row["question_id"] for row in found})
         models.append(Path(f"{round_ / 'model'}/model.safetensors").read_bytes())

@@ -1,11 +1,11 @@
 """Every setting of a run, and the YAML files that they come from. No Ray, vLLM or torch is imported."""
 
 from east_ray.config.base import InputError, flatten
+from east_ray.config.prompting import PromptConfig, WorkedQuestion
 from east_ray.config.sections import (
     AnswersConfig,
     EnginePoolConfig,
     LoraConfig,
-    PromptConfig,
     QuestionsConfig,
     SamplesConfig,
     SamplingConfig,
@@ -16,4 +16,4 @@ from east_ray.config.settings import BASE, TRAINED, ClusterConfig, CompareConfig
 
 __all__ = ["BASE", "TRAINED", "ClusterConfig", "CompareConfig", "Config", "InputError", "flatten"]
 __all__ += ["AnswersConfig", "EnginePoolConfig", "LoraConfig", "PromptConfig", "QuestionsConfig", "SamplesConfig"]
-__all__ += ["SamplingConfig", "TrainingConfig", "WeightingConfig"]
+__all__ += ["SamplingConfig", "TrainingConfig", "WeightingConfig", "WorkedQuestion"]

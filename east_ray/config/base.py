@@ -174,10 +174,16 @@ def changes(stored: BaseModel, given: BaseModel) -> dict[str, tuple[Any, Any]]:
 def differences(stored: BaseModel, given: BaseModel, is_done: Callable[[str], bool] = lambda stage: True) -> list[str]:
     """What forbids that a stored run goes on, as ``key: 1 there, 2 now``. `is_done`: of a stage; by default all are."""
     return [
-        f"{key}: {before!r} there, {now!r} now"
+        f"{key}: {_shown(before)} there, {_shown(now)} now"
         for key, (before, now) in changes(stored, given).items()
         if not may_change(mark_of(type(stored), key), before, is_done)
     ]
+
+
+def _shown(value: object) -> str:
+    """A value in a message, which worked questions would make unreadable."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def may_change(mark: MayChange, before: object, is_done: Callable[[str], bool]) -> bool:

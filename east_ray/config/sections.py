@@ -8,6 +8,7 @@ from pydantic import Field
 
 from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
 from east_ray.config.deepspeed import problems_of_extra
+from east_ray.config.prompting import SamplingParams, StopString
 
 SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
 MappingName = Annotated[str, Part("power", "sigmoid")]
@@ -73,22 +74,6 @@ class SamplesConfig(Section):
     """Further columns to keep, for a grader: see `questions.extra_columns`."""
 
 
-class PromptConfig(Section):
-    """How a question is put to the model."""
-
-    system: str | None = None
-    """System message. The paper's: "Please reason step by step, and put your final answer within \\boxed{}."."""
-    template: str = "{question}"
-    """The user's message; {question} stands for the question's text. The model's own chat template does the rest."""
-    template_variables: dict[str, Any] = {}
-    """Variables of the model's chat template, e.g. {enable_thinking: false}. Llama 3's template writes today's date
-    unless {date_string: ...} fixes it, and sampling and training may happen on different days."""
-
-    def _problems(self) -> Iterator[str]:
-        if "{question}" not in self.template:
-            yield "template must contain {question}"
-
-
 #: vLLM engine arguments that decide about memory, devices and speed, but not about the distribution of responses.
 _FREE_ENGINE_ARGS = MayChange(
     keys=frozenset(
@@ -117,6 +102,11 @@ class SamplingConfig(Section):
     """Sample among this many likeliest tokens; 0: among all."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     """Longest response, in tokens; a longer one is cut and marked finish_reason: length."""
+    stop: list[StopString] = []
+    """Strings that end a response and are no part of its text, e.g. ["\\n\\n"] of a base model, which would go on with
+    a question of its own. Training ends such a response like one that ended by itself, with the model's own token."""
+    params: SamplingParams = {}
+    """Further arguments of vLLM's SamplingParams, e.g. {min_p: 0.05, repetition_penalty: 1.05}."""
     seeded: bool = True
     """Give each request its own seed, derived from `seed`, the round and the question, so that a repeated run samples
     the same responses in any order of questions. On a GPU an unseeded sampler can be faster."""
@@ -272,6 +262,9 @@ class TrainingConfig(Section):
     examples: Literal["selected", "reference_solutions"] = "selected"
     """selected: the model's own responses, weighted. reference_solutions: no sampling; the questions' worked solutions
     with weight 1, the usual supervised warm start (with objective sft)."""
+    prompt: Literal["same", "plain"] = "same"
+    """The prompt that is trained on. same: the one that was sampled with. plain: without `prompt.examples`, so that the
+    model learns to answer as if it had seen them. A served model is asked with the prompt that it was trained on."""
     epochs: Annotated[int, Field(ge=1)] = 3
     """Passes over the examples."""
     examples_per_step: Annotated[int, Field(ge=1)] = 16
@@ -370,6 +363,13 @@ class EvaluationConfig(Section):
     """Sampling temperature of these responses."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling of these responses."""
+    prompt: dict[str, Any] = {}
+    """Settings of `prompt` that are others in evaluation, e.g. {examples: null}, or {style: auto} where it is fixed and
+    `models` have templates of their own; by default models are asked as in sampling."""
+    stop: list[StopString] | None = None
+    """Strings that end a response; by default those of `sampling.stop`."""
+    params: SamplingParams | None = None
+    """Further arguments of vLLM's SamplingParams; by default those of `sampling.params`."""
     models: dict[Name, str] = {}
     """Other models to measure too: name -> folder or hub name. Their architectures may differ."""
 

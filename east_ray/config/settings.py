@@ -12,6 +12,7 @@ from pydantic import Field
 from east_ray.config import sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 from east_ray.config.plan import PlanConfig
+from east_ray.config.prompting import PromptConfig
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
@@ -138,7 +139,7 @@ class Config(Section):
     """The questions to learn from. Either these or `samples`; `east-ray evaluate` works without both."""
     samples: sections.SamplesConfig | None = None
     """Questions with responses from another sampler; nothing is sampled then."""
-    prompt: sections.PromptConfig = sections.PromptConfig()
+    prompt: PromptConfig = PromptConfig()
     """How a question is put to the model."""
     sampling: sections.SamplingConfig = sections.SamplingConfig()
     """How responses are drawn."""
@@ -180,6 +181,7 @@ class Config(Section):
             yield "training.examples: reference_solutions needs questions, not samples"
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
+        self.in_evaluation()
         yield from self._problems_of_models()
 
     def _problems_of_models(self) -> Iterator[str]:
@@ -197,6 +199,20 @@ class Config(Section):
             if twice := taken.intersection(models):
                 yield f"{key}: another model is called {twice.pop()}; choose another name"
             taken.update(models)
+
+    def in_evaluation(self) -> "Config":
+        """The configuration by which held-out questions are asked: with `prompt`, `sampling.stop` and `sampling.params`
+        as `evaluation` has them. Raises InputError if a setting in `evaluation.prompt` is refused.
+        """
+        own, sampling = self.evaluation, self.sampling
+        prompt = validated(PromptConfig, self.prompt.model_dump() | own.prompt, "evaluation.prompt.")
+        told = {"stop": own.stop, "params": own.params}
+        told = {name: value for name, value in told.items() if value is not None}
+        return self.model_copy(update={"prompt": prompt, "sampling": sampling.model_copy(update=told)})
+
+    def training_prompt(self) -> PromptConfig:
+        """How the questions of the examples are put to the model that is trained."""
+        return self.prompt if self.training.prompt == "same" else self.prompt.plain()
 
     def learners(self) -> "dict[str, Config]":
         """Name -> configuration of each training of a round: the run's own and its variants, or a comparison's."""

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -80,10 +81,16 @@ def held_out_questions(round_: Round, source: QuestionsConfig) -> tuple[pa.Table
     Their prompts are tokenized here, once for all that is asked of them. Raises InputError if none can be asked.
     """
     can_use = reference_check(graders.load(round_.config.answers))
-    questions, aside = askable_questions(round_, source, round_.config.model, max_prompt_tokens, can_use)
-    if questions.num_rows == 0:
-        raise InputError(f"evaluation: no question can be asked: {listed(counts_by(aside, 'reason'))}")
-    return questions, aside.num_rows
+    asking = _as_evaluated(round_)
+    found = askable_questions(asking, source, round_.config.model, max_prompt_tokens, can_use)
+    if found.questions.num_rows == 0:
+        raise InputError(f"evaluation: no question can be asked: {listed(counts_by(found.aside, 'reason'))}")
+    return found.questions, found.aside.num_rows
+
+
+def _as_evaluated(round_: Round) -> Round:
+    """The round with the prompt and the decoding of held-out questions."""
+    return replace(round_, config=round_.config.in_evaluation())
 
 
 def held_out_answers(
@@ -94,8 +101,14 @@ def held_out_answers(
     A question that an engine has refused or died of for one model is left out for all. Raises InputError if no question
     is left.
     """
-    settings = round_.config.answers
-    decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=round_.config.evaluation.max_tokens)
+    settings, sampling = round_.config.answers, _as_evaluated(round_).config.sampling
+    decoding = Decoding(
+        responses_per_question=1,
+        temperature=0.0,
+        max_tokens=round_.config.evaluation.max_tokens,
+        stop=sampling.stop,
+        params=sampling.params,
+    )
     responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record.counts)
     only_text = {"grader": "math", "grader_args": {}, "equivalence": "string"}
     grader, by_string = graders.load(settings), graders.load(settings.model_copy(update=only_text))
@@ -110,6 +123,7 @@ def sampled_answers(round_: Round, held_out: pa.Table, models: Mapping[str, str]
     """The clusters of each model's sampled responses to each question: records.SAMPLED_ANSWERS."""
     config = round_.config
     named = config.evaluation.model_dump(include={"responses_per_question", "temperature", "top_p", "max_tokens"})
+    named |= _as_evaluated(round_).config.sampling.model_dump(include={"stop", "params"})
     decoding = Decoding(**named, seed=config.seed if config.sampling.seeded else None)
     counts = record.counts["sampled"] = {}
     responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
@@ -131,7 +145,7 @@ def _responses(
 ) -> Iterator[dict[str, Any]]:
     """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
     samples, label = round_.stages / folder, folder.partition("/")[0]
-    ask_models(round_, label, held_out, models, folder, f"{folder}_set_aside", decoding, counts)
+    ask_models(_as_evaluated(round_), label, held_out, models, folder, f"{folder}_set_aside", decoding, counts)
     times = Counter(samples.read(records.SAMPLES, ["question_id"])["question_id"].to_pylist())
     if len(models) not in times.values():
         raise InputError(f"evaluation: no question could be sampled: {listed(counts['set_aside'])}")

@@ -8,7 +8,7 @@ from east_ray.config import Config, InputError, TrainingConfig
 from east_ray.config.sections import num_shards
 from east_ray.plan import duration
 from east_ray.plan.cards import Device, card, this_cpu
-from east_ray.plan.facts import Facts, Figure, facts_of
+from east_ray.plan.facts import CHARACTERS_PER_TOKEN, Facts, Figure, characters_around, facts_of
 from east_ray.plan.memory import (
     EngineMemory,
     WorkerMemory,
@@ -166,7 +166,7 @@ def largest_worker(config: Config, size: ModelSize, facts: Facts) -> Worker:
         settings = learner.training
         device = device_of(config, settings.num_gpus_per_worker)
         gpu_memory, longest = gpu_memory_of(config, settings), settings.max_length
-        length = min(longest, _length(facts))
+        length = min(longest, _length(facts, learner))
         found.append(
             Worker(
                 name=name,
@@ -187,9 +187,11 @@ def largest_worker(config: Config, size: ModelSize, facts: Facts) -> Worker:
     return max(found, key=lambda one: one.at_most.peak)
 
 
-def _length(facts: Facts) -> float:
-    """Mean tokens of a prompt with a response."""
-    return (facts.prompt_tokens.value or 0) + (facts.response_tokens.value or 0)
+def _length(facts: Facts, learner: Config) -> float:
+    """Mean tokens of a prompt with a response, as they are trained on."""
+    left_out = characters_around(learner.prompt) - characters_around(learner.training_prompt())
+    prompt = max(0.0, (facts.prompt_tokens.value or 0) - left_out / CHARACTERS_PER_TOKEN)
+    return prompt + (facts.response_tokens.value or 0)
 
 
 # -------------------------------------------------------------------------------------------------------------- engines
@@ -345,7 +347,7 @@ def _one_training(config: Config, learner: Config, size: ModelSize, facts: Facts
     """(tokens, seconds) of a training in a round, with its passes for reference log-probabilities."""
     settings, objective, plan = learner.training, objectives.load(learner.training), config.plan
     share = 1.0 if settings.examples == "reference_solutions" else facts.kept_share.value or 1.0
-    length = min(settings.max_length, _length(facts))
+    length = min(settings.max_length, _length(facts, learner))
     examples = (facts.num_questions.value or 0.0) * share * learner.selection.responses_per_question_trained
     tokens = examples * settings.epochs * len(objective.responses) * length
     if plan.gpu is None and (measured := facts.trained_tokens_per_s.value):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from east_ray.config import Config, QuestionsConfig
+from east_ray.config import Config, PromptConfig, QuestionsConfig
 from east_ray.questions.stage import load_questions
 from east_ray.storage import Folder, Stages, locate
 
@@ -63,8 +63,8 @@ def facts_of(config: Config) -> Facts:
         return Figure(value, source, f"plan.{name}")
 
     measured = f"measured in {config.run_dir}"
-    template = 0 if config.prompt.system is None else len(config.prompt.system) / CHARACTERS_PER_TOKEN
-    guess = None if characters is None else characters / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS + template
+    around = characters_around(config.prompt)
+    guess = None if characters is None else (characters + around) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS
     rate = sampling.get("num_tokens", 0) / seconds if seconds and config.samples is None else None
     return Facts(
         num_questions=figure(
@@ -91,6 +91,13 @@ def facts_of(config: Config) -> Facts:
         sampled_tokens_per_s=Figure(rate, measured if rate else "not known", "plan.engine_efficiency"),
         trained_tokens_per_s=_trained_tokens_per_s(stages, measured),
     )
+
+
+def characters_around(prompt: PromptConfig) -> int:
+    """Characters of a prompt beside its question's: the system message, the template and the worked questions."""
+    template = len(prompt.template.replace("{question}", ""))
+    worked = sum(template + len(one.question) + len(one.solution) for one in prompt.worked_questions)
+    return len(prompt.system or "") + worked + template
 
 
 def _round_0(config: Config) -> Stages:

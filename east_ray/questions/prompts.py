@@ -6,7 +6,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 import pyarrow as pa
@@ -22,13 +22,11 @@ _importing = threading.Lock()
 
 
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model; raises InputError if there is none or it has no chat template."""
+    """The tokenizer of a model; raises InputError if there is none."""
     with _importing:
         from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = pretrained(AutoTokenizer, model)
-    if tokenizer.chat_template is None:
-        raise InputError(f"model: the tokenizer of {model!r} has no chat template, so no question can be put to it")
     return tokenizer
 
 
@@ -53,20 +51,44 @@ def _hub_answers() -> bool:
         return False
 
 
+def style_of(tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> Literal["chat", "text"]:
+    """How a question is put to the model of this tokenizer; `auto` is text where it has no chat template."""
+    if prompt.style == "auto":
+        return "text" if tokenizer.chat_template is None else "chat"
+    return prompt.style
+
+
 def messages(question: str, prompt: PromptConfig) -> list[dict[str, str]]:
-    """A question as chat messages: the system message, if there is one, and the user's."""
-    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    return [*system, {"role": "user", "content": prompt.template.replace("{question}", question)}]
+    """A question as chat messages: the system message if there is one, the worked questions as turns, the question.
+
+    Raises InputError for a prompt of text, which is no conversation.
+    """
+    if prompt.style == "text":
+        raise InputError("prompt.style: text, but this backend is asked with chat messages; set it to auto or chat")
+    turns = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    for one in prompt.worked_questions:
+        turns.append({"role": "user", "content": _filled_in(prompt, one.question)})
+        turns.append({"role": "assistant", "content": one.solution})
+    return [*turns, {"role": "user", "content": _filled_in(prompt, question)}]
+
+
+def _filled_in(prompt: PromptConfig, question: str) -> str:
+    return prompt.template.replace("{question}", question)
 
 
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: PromptConfig) -> str:
-    """A question as the model reads it, up to where its response begins.
+    """A question as the model reads it, up to where its response begins, the beginning-of-sequence token included.
 
-    The chat template writes the beginning-of-sequence token itself, so the text is tokenized without special tokens.
-    Raises InputError if the template refuses the messages, as some refuse a system message.
+    The chat template writes that token itself; before a text it stands if the tokenizer adds it, or `prompt.template`
+    begins with it. Raises InputError if the template refuses the messages, as some refuse a system message, or if the
+    prompt has parts that its style does not have.
     """
     from jinja2 import TemplateError
 
+    if style_of(tokenizer, prompt) == "text":
+        return _as_text(tokenizer, question, prompt)
+    if tokenizer.chat_template is None:
+        raise InputError("prompt.style: chat, but the model's tokenizer has no chat template; set it to text or auto")
     variables = prompt.template_variables
     asked = messages(question, prompt)
     try:
@@ -79,8 +101,33 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: P
         ) from error
 
 
+def _as_text(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: PromptConfig) -> str:
+    """Each worked question with its solution and an empty line, then the question; all of them filled in alike."""
+    if said := prompt.problem_of_text():
+        raise InputError(f"prompt.{said} (the model's tokenizer has no chat template)")
+    begin = tokenizer.bos_token or ""
+    has_begin = bool(begin) and prompt.template.startswith(begin)
+    if has_begin:  # it stands once, not before each worked question
+        prompt = prompt.model_copy(update={"template": prompt.template.removeprefix(begin)})
+    worked = [f"{_filled_in(prompt, one.question)}{one.solution}\n\n" for one in prompt.worked_questions]
+    is_added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return (begin if has_begin or is_added else "") + "".join(worked) + _filled_in(prompt, question)
+
+
+def tokenize_prompt(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: PromptConfig) -> list[int]:
+    """Token ids of a prompt that `render_prompt` has rendered.
+
+    The beginning of a text is left to the tokenizer where it adds it, as in the model's own training: some put a space
+    before the first word after a beginning that they have added themselves, and none after one that they have read.
+    """
+    adds_it = style_of(tokenizer, prompt) == "text" and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]
+    if adds_it and text.startswith(tokenizer.bos_token):
+        return list(tokenizer(text.removeprefix(tokenizer.bos_token))["input_ids"])
+    return tokenize(tokenizer, text)
+
+
 def tokenize(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """Token ids of a rendered prompt: special tokens in the text become their ids, and none is added."""
+    """Token ids of a text: special tokens in it become their ids, and none is added."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -89,9 +136,16 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> l
 
     It need not be the end-of-sequence token: Gemma ends a turn with <end_of_turn> and a text with <eos>. It is the
     first special token that the template writes after a response; without one, the first other token that was added to
-    the vocabulary, and then the end-of-sequence token. That one is meant too where the template renders no response.
+    the vocabulary, and then the end-of-sequence token. That one is meant too where the template renders no response,
+    and where the prompt is text.
     """
-    return list(_end_of_turn(tokenizer, prompt.model_dump_json()))
+    if style_of(tokenizer, prompt) == "text":
+        return _end_of_sequence(tokenizer)
+    return list(_end_of_turn(tokenizer, prompt.plain().model_dump_json()))
+
+
+def _end_of_sequence(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    return [token for token in [tokenizer.eos_token_id] if token is not None]
 
 
 @functools.lru_cache(maxsize=8)
@@ -107,7 +161,7 @@ def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", prompt_json: str) -> list
     after = tokenize(tokenizer, whole.rpartition(mark)[2] if mark in whole else "")
     added = tokenizer.added_tokens_decoder
     found = sorted((token for token in after if token in added), key=lambda token: not added[token].special)
-    return found[:1] or [token for token in [tokenizer.eos_token_id] if token is not None]
+    return found[:1] or _end_of_sequence(tokenizer)
 
 
 def response_ids(
@@ -151,7 +205,7 @@ def prompts_within(
 ) -> tuple[pa.Table, pa.Table]:
     """The questions whose prompt has at most this many tokens, and the others as rows of records.SET_ASIDE."""
     texts = questions["question"].to_pylist()
-    sizes = [len(tokenize(tokenizer, render_prompt(tokenizer, text, prompt))) for text in texts]
+    sizes = [len(tokenize_prompt(tokenizer, render_prompt(tokenizer, text, prompt), prompt)) for text in texts]
     aside = [
         row | {"reason": SetAside.PROMPT_TOO_LONG, "detail": f"{size} prompt tokens, room for {max_prompt_tokens}"}
         for row, size in zip(questions.to_pylist(), sizes, strict=True)

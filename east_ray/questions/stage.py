@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -14,7 +14,7 @@ import pyarrow.parquet
 from east_ray import answers
 from east_ray.config import Config, InputError, QuestionsConfig
 from east_ray.questions import formats
-from east_ray.questions.prompts import load_tokenizer, prompts_within
+from east_ray.questions.prompts import load_tokenizer, prompts_within, style_of
 from east_ray.records import QUESTIONS, SET_ASIDE, SetAside
 from east_ray.storage import counts_by, local_copy, locate, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
@@ -38,25 +38,36 @@ def ask_questions(
     if config.questions_per_round == "fresh":  # as many as `max_questions`, after those of the rounds before
         source = source.model_copy(update={"skip": source.skip + round_.number * (source.max_questions or 0)})
     with stages.recording("questions") as record, round_.progress.stage("questions", None, "questions") as line:
-        questions, aside = askable_questions(round_, source, round_.sampled_model, max_prompt_tokens, can_use)
+        questions, aside, style = askable_questions(round_, source, round_.sampled_model, max_prompt_tokens, can_use)
         (stages / "questions").replace(questions)
         (stages / "set_aside").replace(aside)
         if questions.num_rows == 0:
             raise InputError(f"no question can be asked: {listed(counts_by(aside, 'reason'))}")
-        record.counts = {"asked": questions.num_rows, "set_aside": counts_by(aside, "reason")}
-        line.update(questions.num_rows, f"{aside.num_rows:,} set aside" if aside.num_rows else "")
+        record.counts = {"asked": questions.num_rows, "set_aside": counts_by(aside, "reason"), "prompt_style": style}
+        notes = [f"{aside.num_rows:,} set aside"] if aside.num_rows else []
+        notes += ["prompts of text"] if style == "text" else []
+        line.update(questions.num_rows, " · ".join(notes))
+
+
+class Askable(NamedTuple):
+    """Questions that can be asked (records.QUESTIONS), those that cannot (records.SET_ASIDE), and how they are put."""
+
+    questions: pa.Table
+    aside: pa.Table
+    style: str  # "chat" or "text"
 
 
 def askable_questions(
     round_: Round, source: QuestionsConfig, model: str, max_prompt_tokens: MaxPromptTokens, can_use: CanUse
-) -> tuple[pa.Table, pa.Table]:
+) -> Askable:
     """The questions of a source whose prompts leave room for a response, and those set aside."""
     config, model = round_.config, resolve_model(model)
     questions, aside = load_questions(source, can_use)
     if (most := max_prompt_tokens(config, model)) is None:
-        return questions, aside
-    questions, too_long = prompts_within(questions, load_tokenizer(local_copy(model)), config.prompt, most)
-    return questions, pa.concat_tables([aside, too_long])
+        return Askable(questions, aside, "chat" if config.prompt.style == "auto" else config.prompt.style)
+    tokenizer = load_tokenizer(local_copy(model))
+    questions, too_long = prompts_within(questions, tokenizer, config.prompt, most)
+    return Askable(questions, pa.concat_tables([aside, too_long]), style_of(tokenizer, config.prompt))
 
 
 def load_questions(

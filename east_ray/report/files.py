@@ -112,10 +112,10 @@ def _responses(config: Config) -> str:
         return "given"
     if config.training.examples == "reference_solutions":
         return "none: the questions' reference solutions are trained on"
-    sampling = config.sampling
+    sampling, worked = config.sampling, len(config.prompt.worked_questions)
     return (
         f"{sampling.responses_per_question} a question, temperature {sampling.temperature:g}, "
-        f"at most {sampling.max_tokens:,} tokens"
+        f"at most {sampling.max_tokens:,} tokens" + (f", after {worked} worked questions" if worked else "")
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from east_ray.config import Config, EnginePoolConfig, PromptConfig
-from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize
+from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize_prompt
 from east_ray.records import RESPONSE, SAMPLES, SetAside
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
@@ -41,6 +41,10 @@ _GATHER_S = 1.0
 
 #: If engines have died of more questions of a task than this, and it has no response, the questions are not to blame.
 _MAX_POISONOUS = 2
+
+#: What these settings are where they change no response. They are then no part of a key, so that a run that was begun
+#: without them goes on. The model's fingerprint says whether it has a chat template.
+_LATER: Mapping[str, Sequence[Any]] = {"stop": ([],), "params": ({},), "style": ("auto", "chat"), "examples": (None,)}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def pool_settings(config: Config, decoding: Decoding, *, keep_token_ids: bool = 
 def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSettings) -> pa.Table:
     """What is to be asked: every question of every model (name -> path), with the key of its samples."""
     told = asdict(settings.decoding) | settings.prompt.model_dump()
+    told = {name: value for name, value in told.items() if name not in _LATER or value not in _LATER[name]}
     rows = questions.select(["question_id", "question"]).to_pylist()
     tables = []
     for name, path in models.items():
@@ -229,12 +234,13 @@ class Sampler:
 
     def _request(self, row: Row, alone: Alone | None) -> "Future[list[Response]]":
         """Ask a question; puts its rendered prompt and the number of tokens in its row, where they are known."""
-        prompt: Prompt = messages(row["question"], self._settings.prompt)
+        told, form = self._settings.prompt, self._backend.prompt_form
+        prompt: Prompt = messages(row["question"], told) if form == "messages" else []
         if self._tokenizer is not None:
-            text = render_prompt(self._tokenizer, row["question"], self._settings.prompt)
-            ids = tokenize(self._tokenizer, text)
+            text = render_prompt(self._tokenizer, row["question"], told)
+            ids = tokenize_prompt(self._tokenizer, text, told)
             row |= {"prompt": text, "num_prompt_tokens": len(ids)}
-            prompt = ids if self._backend.prompt_form == "ids" else text
+            prompt = prompt or (ids if form == "ids" else text)
         decoding = self._settings.decoding
         decoding = replace(decoding, seed=decoding.seed_of(row["question_id"]))
         return self._backend.ask(self._models[row["model"]], prompt, decoding, alone=alone)

@@ -22,7 +22,7 @@ from east_ray.answers import graders
 from east_ray.answers.grading import Grader
 from east_ray.config import ClusterConfig, InputError
 from east_ray.config.base import validated
-from east_ray.questions.prompts import load_tokenizer
+from east_ray.questions.prompts import load_tokenizer, render_prompt
 from east_ray.ray_cluster import address_of, connect, demands, require
 from east_ray.serving.application import build_application
 from east_ray.serving.settings import TOKEN_VARIABLE, HttpConfig, ServingConfig, resolve, token_digest, with_gpus
@@ -99,11 +99,13 @@ def engine_arguments(settings: ServingConfig) -> dict[str, Any]:
 
 
 def bind(settings: ServingConfig, grader: Grader, digest: str | None) -> Any:
-    """Ray Serve's application for resolved settings. Raises InputError if the model's tokenizer cannot be loaded."""
+    """Ray Serve's application for resolved settings. Raises InputError if the model has no such prompt."""
     from ray import serve
 
     if "://" not in settings.model:
-        load_tokenizer(settings.model)  # reports a wrong model at once instead of after several starts of a replica
+        # A wrong model or prompt is reported at once instead of after several starts of a replica.
+        assert settings.prompt is not None
+        render_prompt(load_tokenizer(settings.model), "?", settings.prompt)
     replicas = settings.replicas
     deployment = serve.deployment(
         serve.ingress()(Server),

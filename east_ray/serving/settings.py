@@ -16,8 +16,10 @@ from pydantic import Field
 from east_ray.config import AnswersConfig, Config, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.base import Section, validated
 from east_ray.config.files import merge
+from east_ray.config.prompting import StopString
 from east_ray.config.sections import num_shards
 from east_ray.storage import RunDirectory, load_run, resolve_model
+from east_ray.storage.few_shot import prompt_with_examples
 
 #: Environment variable of the bearer token; it has precedence over `token_file`.
 TOKEN_VARIABLE = "EAST_RAY_TOKEN"  # noqa: S105 - a name, no token
@@ -98,7 +100,9 @@ class ServingConfig(Section):
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_./-]*)?$")] = ""
     """The model's name for clients. Default: the last part of the address of the run or model."""
     prompt: PromptConfig | None = None
-    """How /v1/solve renders prompts. Default: as the run does."""
+    """How /v1/solve renders prompts. Default: as the run does in training, see `training.prompt`."""
+    stop: list[StopString] | None = None
+    """Strings that end a response of /v1/solve. Default: those of the run's `sampling.stop`."""
     answers: AnswersConfig | None = None
     """How /v1/solve finds and compares answers. Default: as the run does."""
     engine_args: dict[str, Any] = {}
@@ -166,7 +170,8 @@ def resolve(settings: ServingConfig) -> ServingConfig:
             "model": model,
             "round": None,
             "name": settings.name or _last_part(settings.model),
-            "prompt": settings.prompt or (run.prompt if run else PromptConfig()),
+            "prompt": prompt_with_examples(settings.prompt or (run.training_prompt() if run else PromptConfig())),
+            "stop": (run.sampling.stop if run else []) if settings.stop is None else settings.stop,
             "answers": settings.answers or (run.answers if run else AnswersConfig()),
             "engine_args": engine_args,
             "env": engines.env | settings.env,

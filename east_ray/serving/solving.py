@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from east_ray.answers.grading import Grader, Tally, measured
 from east_ray.config import InputError
-from east_ray.questions.prompts import render_prompt, tokenize
+from east_ray.questions.prompts import render_prompt, tokenize_prompt
 from east_ray.records import Question
 from east_ray.serving.settings import ServingConfig
 
@@ -199,7 +199,7 @@ class Solver:
         assert settings.prompt is not None and settings.answers is not None, "the settings are not resolved"
         self._engine, self._tokenizer, self._grader, self._count = engine, tokenizer, grader, count
         self._name, self._limits, self._prompt = settings.name, settings.limits, settings.prompt
-        self._no_answer = settings.answers.no_answer
+        self._no_answer, self._stop = settings.answers.no_answer, settings.stop
         # Threads of its own: a grader that hangs keeps its thread, and others on this event loop need threads too.
         self._threads = ThreadPoolExecutor(_GRADING_THREADS, thread_name_prefix="grading")
 
@@ -216,7 +216,8 @@ class Solver:
             if asked > limit:
                 unit = "characters" if name == "question" else "requested"
                 raise HTTPException(400, f"{name}: {asked} {unit}, but this server allows at most {limit}")
-        token_ids = tokenize(self._tokenizer, render_prompt(self._tokenizer, request.question, self._prompt))
+        text = render_prompt(self._tokenizer, request.question, self._prompt)
+        token_ids = tokenize_prompt(self._tokenizer, text, self._prompt)
         context = int(self._engine.model_config.max_model_len)
         if len(token_ids) >= context:
             said = f"question: its prompt has {len(token_ids)} tokens, but the model's context is {context} tokens"
@@ -227,6 +228,7 @@ class Solver:
             top_p=request.top_p,
             max_tokens=min(request.max_tokens or self._limits.max_tokens, context - len(token_ids)),
             seed=request.seed,
+            stop=self._stop,
             output_kind=RequestOutputKind.CUMULATIVE if request.stream else RequestOutputKind.FINAL_ONLY,
         )
         return EngineRequest(request, token_ids, params)

@@ -19,6 +19,7 @@ from east_ray.config import TRAINED, Config, InputError
 from east_ray.config import files as config_file
 from east_ray.config.base import changes, differences, mark_of, may_change
 from east_ray.console import Progress
+from east_ray.storage.few_shot import with_examples_read
 from east_ray.storage.folders import Folder, locate, resolve_path
 
 
@@ -141,12 +142,13 @@ def load_run(source: str, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a run, given its YAML file or its run directory. Raises InputError."""
     filesystem, path = locate(source)
     if "://" not in source and not Path(path).is_dir():
-        config = config_file.load(source, overrides)
+        config = with_examples_read(config_file.load(source, overrides))
     else:
         text = Folder(filesystem, path.rstrip("/")).read_text("config.yaml")
         if text is None:
             raise InputError(f"{source}: neither the YAML file of a run nor a run directory")
-        config = config_file.parse(text, f"{source}/config.yaml", [f"run_dir={json.dumps(source)}", *overrides])
+        own = [f"run_dir={json.dumps(source)}", *overrides]
+        config = with_examples_read(config_file.parse(text, f"{source}/config.yaml", own))
     if "://" not in config.run_dir:
         doors.leave_out(Path(resolve_path(config.run_dir, is_output=True)))
     return config

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.config import TRAINED, InputError, PromptConfig, TrainingConfig
-from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, response_ids, tokenize
+from east_ray.questions.prompts import end_of_turn, load_tokenizer, render_prompt, response_ids, tokenize_prompt
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, local_copy
 from east_ray.training.objectives import RESPONSES, Objective
@@ -192,7 +192,7 @@ def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: Pro
     Prompt and response are tokenized separately, as in sampling. A response that ended by itself has an end-of-turn
     token; one that was cut has none, so that the model does not learn to end there.
     """
-    ids = {"prompt": tokenize(tokenizer, render_prompt(tokenizer, row["question"], prompt))}
+    ids = {"prompt": tokenize_prompt(tokenizer, render_prompt(tokenizer, row["question"], prompt), prompt)}
     end = end_of_turn(tokenizer, prompt)
     for name in RESPONSES:
         if row.get(name) is not None:

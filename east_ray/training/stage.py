@@ -39,7 +39,7 @@ def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str
             references=learner.round.stages / "reference",
             settings=learner.settings.training,
             objective=objectives.load(learner.settings.training),
-            prompt=learner.settings.prompt,
+            prompt=learner.settings.training_prompt(),
             seed=learner.settings.seed,
         )
         for learner in todo
@@ -79,7 +79,8 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
             show(summary.steps[-1])
         if summary.num_retokenized:
             of_all = f"{summary.num_retokenized:,} of {summary.num_examples:,} examples were tokenized from their text"
-            learner.round.progress.say(f"{of_all}: their token ids do not spell it with this model's tokenizer")
+            why = "their token ids do not spell it: another tokenizer, or a stop string inside a token"
+            learner.round.progress.say(f"{of_all}; {why}")
         # Written again, since a step that was repeated after a restart was written twice.
         stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in summary.steps))
         record.counts = {
@@ -87,6 +88,7 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
             "too_long": summary.num_too_long,
             "retokenized": summary.num_retokenized,
             "zero_weight_skipped": summary.num_zero_weight,
+            "prompt": learner.settings.training.prompt,
             "num_tokens": int(sum(step["num_tokens"] for step in summary.steps)),
             # Over all attempts, without the time in which workers start.
             "seconds_in_steps": round(sum(step["num_tokens"] / step["tokens_per_s"] for step in summary.steps), 3),

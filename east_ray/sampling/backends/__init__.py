@@ -42,6 +42,10 @@ class Decoding:
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
+    stop: Sequence[str] = field(default_factory=list)
+    """Strings that end a response; they are no part of its text."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of vLLM's SamplingParams, as far as the backend takes them."""
 
     def seed_of(self, question_id: str) -> int | None:
         """The seed of one question's request: the same whatever the order of questions and the number of engines."""
@@ -121,6 +125,11 @@ class Backend(ABC):
         return args
 
     @classmethod
+    def checked_params(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`sampling.params`, as this backend takes them. Called where the command runs; raises InputError."""
+        return params
+
+    @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:
         """What the responses depend on beside the prompt and the decoding: part of each question's key.
 
@@ -154,11 +163,12 @@ class Backend(ABC):
 
 
 def load(settings: SamplingConfig) -> type[Backend]:
-    """The backend that `sampling.backend` names. Raises InputError if it, or `sampling.backend_args`, does not fit."""
+    """The backend that `sampling.backend` names. Raises InputError if it, its arguments or `params`, do not fit."""
     found = doors.load("sampling.backend", settings.backend, BACKENDS)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise InputError(f"sampling.backend: {settings.backend} is no class derived from {__name__}.Backend")
     if inspect.isabstract(found):
         raise InputError(f"sampling.backend: {settings.backend} lacks {', '.join(sorted(found.__abstractmethods__))}")
     found.checked_args(settings.backend_args)
+    found.checked_params(settings.params)
     return found

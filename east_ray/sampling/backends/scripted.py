@@ -11,7 +11,8 @@
 A row of the table says what one question gets. It is the one of the longest `question` that occurs, character by
 character, in the last user message. Its `responses` are texts, or objects with text, finish_reason and num_tokens.
 Response number i of a question is the i-th of them, beginning again after the last; at temperature 0 every response is
-the first. So a run is deterministic, whatever its seed and its model.
+the first. So a run is deterministic, whatever its seed and its model. A response ends before a string of
+`sampling.stop`; `sampling.params` change nothing.
 
     {"question": "1 + 1?", "responses": ["\\\\boxed{2}", "\\\\boxed{3}", {"text": "Well, ", "finish_reason": "length"}]}
 
@@ -33,6 +34,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -117,7 +119,8 @@ class Scripted(Backend):
             raise RequestRefusedError(script.refuses or "the table has no response")
         numbers = range(first, first + decoding.responses_per_question)
         chosen = [script.responses[number % len(script.responses) if decoding.temperature else 0] for number in numbers]
-        return [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
+        told = [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
+        return [_ended_by(decoding.stop, response) for response in told]
 
     def _is_to_die(self, name: str, script: Script) -> bool:
         """Whether the engine is to die of this question once more; if so, counts this death."""
@@ -148,6 +151,12 @@ class Scripted(Backend):
     def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
         """One pool serves them all."""
         return [dict(models)]
+
+
+def _ended_by(stop: Sequence[str], response: Response) -> Response:
+    """The response up to the first of these strings, as an engine would have ended it there."""
+    begins = [begin for begin in map(response.text.find, stop) if begin >= 0]
+    return replace(response, text=response.text[: min(begins)], finish_reason="stop") if begins else response
 
 
 def _read(args: Args) -> dict[str, Script]:

@@ -4,6 +4,8 @@ A thread of its own steps the engine. One request per question asks for all its 
 prefill. Each request leaves as soon as it is finished: the engine never waits for the slowest response of a batch.
 """
 
+import ast
+import importlib.util
 import itertools
 import json
 import queue
@@ -11,12 +13,20 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from east_ray.config import EnginePoolConfig, InputError
+from east_ray.config.base import hint
 from east_ray.questions.prompts import load_tokenizer, pretrained
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import local_copy, model_fingerprint
+
+#: Arguments of SamplingParams that are objects of vLLM's own: they are made of mappings.
+_SECTIONS_OF_PARAMS = {
+    "structured_outputs": "StructuredOutputsParams",
+    "repetition_detection": "RepetitionDetectionParams",
+}
 
 
 @dataclass
@@ -96,6 +106,8 @@ class VLLM(Backend):
 
     def _admit(self, held: _Request | None) -> _Request | None:
         """Hand waiting requests to the engine; blocks while there is nothing to do. Returns one that must wait."""
+        from vllm.exceptions import VLLMClientError
+
         while held is not None or not self._waiting.empty() or not self._in_flight:
             request = held or self._waiting.get()
             held = None
@@ -109,7 +121,7 @@ class VLLM(Backend):
                 request.alone.begin()
             try:
                 self._engine.add_request(request.name, {"prompt_token_ids": request.token_ids}, request.params)
-            except ValueError as error:
+            except (ValueError, VLLMClientError) as error:
                 del self._in_flight[request.name]
                 request.future.set_exception(RequestRefusedError(_first_line(error)))
         return None
@@ -143,6 +155,15 @@ class VLLM(Backend):
         return args
 
     @classmethod
+    def checked_params(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same. Raises InputError if one is no argument of SamplingParams; an engine checks the values."""
+        known = _known_params() if params else []
+        for name in params if known else ():
+            if name not in known:
+                raise InputError(f"sampling.params: vLLM's SamplingParams has no argument {name!r}{hint(name, known)}")
+        return params
+
+    @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:
         """The model's fingerprint."""
         return model_fingerprint(local_copy(model))
@@ -172,29 +193,66 @@ class VLLM(Backend):
 
     @classmethod
     def settings_for(cls, settings: EnginePoolConfig, decoding: Decoding) -> EnginePoolConfig:
-        """On a CPU without chunked prefill for seeded requests, which fails ("CPU Generator does not use offset")."""
+        """On a CPU without chunked prefill for seeded requests, which fails ("CPU Generator does not use offset").
+
+        Raises InputError if vLLM refuses `sampling.params`, before an engine starts.
+        """
         import torch
 
+        sampling_params(decoding)
         if decoding.seed is None or torch.cuda.is_available():
             return settings
         return settings.model_copy(update={"engine_args": {"enable_chunked_prefill": False} | settings.engine_args})
 
 
 def sampling_params(decoding: Decoding, first: int = 0) -> Any:
-    """vllm.SamplingParams of a request for the responses from `first` on; vLLM gives response i of it its seed + i."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    """vllm.SamplingParams of a request for the responses from `first` on; vLLM gives response i of it its seed + i.
 
-    return SamplingParams(
+    Raises InputError if vLLM refuses `sampling.params`.
+    """
+    from vllm import SamplingParams, sampling_params
+
+    further = dict(decoding.params)
+    for name, kind in _SECTIONS_OF_PARAMS.items():
+        if isinstance(given := further.get(name), Mapping):
+            further[name] = _made(getattr(sampling_params, kind), given)
+    return _made(
+        SamplingParams,
+        further,
         n=decoding.responses_per_question,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
         top_k=decoding.top_k,
         max_tokens=decoding.max_tokens,
         seed=None if decoding.seed is None else decoding.seed + first,
+        stop=list(decoding.stop),
         logprobs=0,  # of the sampled token alone: what the sum over the response needs
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=sampling_params.RequestOutputKind.FINAL_ONLY,
     )
+
+
+def _made(kind: Any, given: Mapping[str, Any], **own: Any) -> Any:
+    """An object of vLLM's with arguments that a user has given, and with our own."""
+    from vllm.exceptions import VLLMError
+
+    try:
+        return kind(**given, **own)
+    except (TypeError, ValueError, VLLMError) as error:
+        raise InputError(f"sampling.params: vLLM refuses the decoding ({str(error).splitlines()[0]})") from error
+
+
+def _known_params() -> list[str]:
+    """The arguments of the SamplingParams of the vLLM that is installed here; none if there is no vLLM.
+
+    They are read from its source: importing it would take seconds of every command that only checks its settings.
+    """
+    found = importlib.util.find_spec("vllm")
+    if found is None or not found.submodule_search_locations:
+        return []
+    source = Path(found.submodule_search_locations[0], "sampling_params.py").read_text(encoding="utf-8")
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    (fields,) = (one.body for one in classes if one.name == "SamplingParams")
+    return [one.target.id for one in fields if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
 
 
 def _architecture(model: str) -> str:
