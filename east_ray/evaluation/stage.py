@@ -110,7 +110,7 @@ def sampled_answers(round_: Round, held_out: pa.Table, models: Mapping[str, str]
     """The clusters of each model's sampled responses to each question: records.SAMPLED_ANSWERS."""
     config = round_.config
     named = config.evaluation.model_dump(include={"responses_per_question", "temperature", "top_p", "max_tokens"})
-    decoding = Decoding(**named, seed=config.seed if config.sampling.seeded else None)
+    decoding = Decoding(**named, seed=config.seed if config.is_seeded else None)
     counts = record.counts["sampled"] = {}
     responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
     grader = graders.load(config.answers)

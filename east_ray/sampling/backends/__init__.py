@@ -17,7 +17,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +42,12 @@ class Decoding:
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
+    logprobs: bool = False
+    """Whether the responses are wanted with their log-probabilities, which changes nothing else about them."""
+
+    def told(self) -> dict[str, Any]:
+        """What responses depend on, for the keys of samples."""
+        return {name: value for name, value in asdict(self).items() if name != "logprobs"}
 
     def seed_of(self, question_id: str) -> int | None:
         """The seed of one question's request: the same whatever the order of questions and the number of engines."""
@@ -94,8 +100,6 @@ class Backend(ABC):
 
     prompt_form: ClassVar[Literal["messages", "text", "ids"]] = "text"
     """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model."""
-    environment: ClassVar[Mapping[str, str]] = {}
-    """Environment variables of the actor's process, beneath those of `engines.env`."""
     has_failed: bool = False
     """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
 
@@ -119,6 +123,11 @@ class Backend(ABC):
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """`sampling.backend_args` as the actors get them. Called where the command runs; raises InputError."""
         return args
+
+    @classmethod
+    def environment(cls, settings: EnginePoolConfig) -> Mapping[str, str]:
+        """Environment variables of the actor's process, beneath those of `engines.env`."""
+        return {}
 
     @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:
