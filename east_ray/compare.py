@@ -44,7 +44,7 @@ def compare(config: Config, progress: Progress) -> str:
         round_ = open_round(config, directory, number, progress)
         _check_same_trainings(round_)
         if number == 0:
-            directory.store(config)  # arms and seeds may have joined
+            directory.store(round_.config)  # arms and seeds may have joined
             prepare(round_)
             rounds = dict.fromkeys(config.compare.trainings(), round_)
         else:

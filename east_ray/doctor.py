@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from east_ray.config import ClusterConfig, InputError
-from east_ray.ray_cluster import connect
+from east_ray.config import ClusterConfig, EnginePoolConfig, InputError
+from east_ray.config.devices import cpus
+from east_ray.ray_cluster import connect, most_cores
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ def _devices() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     free = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
     yield Finding("CPU", f"{os.cpu_count()} cores, {free}")
+    cores, default = len(os.sched_getaffinity(0)), EnginePoolConfig()
+    takes = f"{cpus(default, cores):g} of {cores} cores unless engines.num_cpus_per_engine says otherwise"
+    if _cuda():
+        takes += "; with engines.num_gpus_per_engine: 1, a GPU"
+    yield Finding("engine", f"on the CPU, {takes}")
     if not _cuda():
         yield Finding("GPU", "none: runs on the CPU")
         yield Finding("attention", "in training, one packed sequence after the other: the one kernel needs a GPU")
@@ -100,3 +106,4 @@ def _cluster(address: str | None) -> Iterator[Finding]:
     nodes = sum(node["Alive"] for node in ray.nodes())
     counted = ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
     yield Finding("cluster", f"{address}: {nodes} nodes, {counted}")
+    yield Finding("engine", f"there, by default on {cpus(EnginePoolConfig(), most_cores({})):g} cores of a node")

@@ -197,6 +197,7 @@ def open_round(
 
     Raises InputError if an earlier round has made no model, or the machine lacks what the run asks for.
     """
+    config = config.settled(directory.config)
     base = resolve_model(config.model)
     previous = base
     if number > 0 and config.compare is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from east_ray.config import ClusterConfig, Config, InputError
 from east_ray.config.base import Section
+from east_ray.config.devices import cpus
 from east_ray.storage import resolve_model
 
 #: Measured memory of an engine's process besides parameters and key-value cache: code and buffers of the libraries.
@@ -108,6 +109,21 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
+def most_cores(resources: Mapping[str, float]) -> int:
+    """The most CPUs of a node of the cluster that has these resources; 0 if there is none now.
+
+    Those of this machine are counted, since a local Ray may have been told of more than there are.
+    """
+    import ray
+
+    here, most = ray.get_runtime_context().get_node_id(), 0
+    for node in ray.nodes():
+        if node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in resources.items()):
+            cores = int(node["Resources"].get("CPU", 0))
+            most = max(most, min(cores, len(os.sched_getaffinity(0))) if node["NodeID"] == here else cores)
+    return most
+
+
 def check_resources(config: Config, say: Callable[[str], None]) -> None:
     """Refuse a run that needs more than a local Ray has. Raises InputError naming the key to change."""
     import ray
@@ -116,7 +132,8 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
     trainings = [learner.training for learner in config.learners().values()]
     samples_itself = config.samples is None and any(training.examples == "selected" for training in trainings)
     engines_run = samples_itself or config.evaluation.questions is not None
-    wanted = list(demands("engines", engines, engines.min_engines, "_per_engine")) if engines_run else []
+    reserved = engines.model_copy(update={"num_cpus_per_engine": cpus(engines, most_cores(engines.resources))})
+    wanted = list(demands("engines", reserved, engines.min_engines, "_per_engine")) if engines_run else []
     for training in trainings:
         wanted += demands("training", training, training.num_workers, "_per_worker")
     require(wanted, have, is_cluster, say)

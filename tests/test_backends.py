@@ -22,6 +22,7 @@ from east_ray.sampling.backends.vllm import VLLM, sampling_params
 from east_ray.sampling.pool import PoolSettings, requests
 
 SAMPLED = Decoding(responses_per_question=4, temperature=1.0, max_tokens=8)
+ON_CPU = EnginePoolConfig.model_validate(ENGINES)
 GREEDY = Decoding(responses_per_question=2, temperature=0.0, max_tokens=8)
 
 
@@ -188,6 +189,7 @@ def test_keys_are_those_of_version_0_1_0(tmp_path: Path) -> None:
 
     prompt = PromptConfig(system="Think.", template="Q: {question}", template_variables={"x": 1})
     assert key(prompt, Decoding(128, 1.0, 1024, top_p=0.9, top_k=5, seed=7)) == "08cfbad0cc8b6e476ea0e20e5e6b8242"
+    assert key(PromptConfig(), Decoding(1, 0.0, 64, logprobs=True)) == key(PromptConfig(), Decoding(1, 0.0, 64))
     assert (
         key(PromptConfig(), Decoding(responses_per_question=1, temperature=0.0, max_tokens=64))
         == "5bbaa7c6ca414dfcc5f5df7d4ae96706"
@@ -201,6 +203,16 @@ def test_what_is_asked_of_vllm() -> None:
     assert (params.top_p, params.top_k, params.seed) == (0.9, 5, 9)
     unseeded = sampling_params(Decoding(1, 1.0, 8), first=2)
     assert (unseeded.top_p, unseeded.top_k, unseeded.seed) == (1.0, 0, None)
+    assert unseeded.logprobs is None and sampling_params(Decoding(1, 1.0, 8, logprobs=True)).logprobs == 0
+
+
+def test_only_an_engine_on_a_cpu_works_in_the_actor_s_process_and_takes_the_actor_s_cpus() -> None:
+    on_cpu = VLLM.environment(EnginePoolConfig(num_cpus_per_engine=3.5))
+    assert (on_cpu["VLLM_ENABLE_V1_MULTIPROCESSING"], on_cpu["OMP_NUM_THREADS"]) == ("0", "3")
+    assert VLLM.environment(EnginePoolConfig(num_cpus_per_engine=0.5))["OMP_NUM_THREADS"] == "1"
+    for told in ({"num_gpus_per_engine": 0.5}, {"engine_args": {"distributed_executor_backend": "ray"}}):
+        on_gpu = VLLM.environment(EnginePoolConfig.model_validate(told))
+        assert not {"VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"} & on_gpu.keys()
 
 
 def test_settings_of_a_run_reach_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,9 +241,11 @@ def test_settings_of_a_run_reach_the_request(tmp_path: Path, monkeypatch: pytest
     assert decoding(0, seed=4) == Decoding(5, 0.5, 9, top_p=0.8, top_k=3, seed=4)
     seeds = [decoding(number, seed=seed).seed for number in (0, 1, 2) for seed in (0, 1, 2)]
     assert len(set(seeds)) == 9 and seeds[3] == 1_000_003
-    sections["sampling"] |= {"seeded": False, "keep_token_ids": False}
-    assert decoding(0).seed is None
+    sections["sampling"] |= {"seeded": False, "keep_token_ids": False, "logprobs": True}
+    assert decoding(0).seed is None and given[-1].logprobs
     assert kept == [True] * 10 + [False]
+    sections["sampling"]["seeded"], sections["engines"]["num_gpus_per_engine"] = "auto", 1
+    assert decoding(0).seed is None
 
 
 def test_first_continues_a_question_and_top_k_reaches_the_engine(quickstart: Path, local_ray: None) -> None:
@@ -242,16 +256,15 @@ def test_first_continues_a_question_and_top_k_reaches_the_engine(quickstart: Pat
     prompt = PromptConfig()
     texts: list[str] = questions(3)["question"].to_pylist()
 
-    @ray.remote(num_cpus=0.5, runtime_env={"env_vars": {**VLLM.environment, **ENGINES["env"]}})
+    @ray.remote(num_cpus=0.5, runtime_env={"env_vars": {**VLLM.environment(ON_CPU), **ENGINES["env"]}})
     def responses() -> Any:
         from east_ray.questions.prompts import load_tokenizer, render_prompt, tokenize
 
         model = str(quickstart / "model")
         tokenizer = load_tokenizer(model)
         ids = [tokenize(tokenizer, render_prompt(tokenizer, text, prompt)) for text in texts]
-        seeded = Decoding(32, 1.0, 16, seed=5)
-        engines = VLLM.settings_for(EnginePoolConfig.model_validate(ENGINES), seeded)
-        backend = VLLM(model, engines, {})
+        seeded = Decoding(32, 1.0, 16, seed=5, logprobs=True)
+        backend = VLLM(model, VLLM.settings_for(ON_CPU, seeded), {})
         every = backend.ask(model, ids[0], seeded).result(120)
         begin = backend.ask(model, ids[0], Decoding(8, 1.0, 16, seed=5)).result(120)
         rest = backend.ask(model, ids[0], Decoding(24, 1.0, 16, seed=5), first=8).result(120)
@@ -260,6 +273,7 @@ def test_first_continues_a_question_and_top_k_reaches_the_engine(quickstart: Pat
             for one in ({"top_k": 1}, {}, {"top_p": 1e-6})
         ]
         served_alone(backend, ids, Decoding(2, 1.0, 16, seed=5))
+        assert all(one.logprob is None for one in (*begin, *rest))
         return every, begin + rest, [len({one.text for one in future.result(120)}) for future in narrow]
 
     every, parts, distinct = ray.get(responses.remote())

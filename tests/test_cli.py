@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, one sentence for bad input, an exit code, never a traceback."""
 
+import os
 import re
 import signal
 import subprocess
@@ -106,6 +107,8 @@ def test_doctor_finds_this_environment_well() -> None:
     result = east_ray("doctor")
     assert result.returncode == 0, result.stdout
     assert "vllm" in result.stdout and "torch" in result.stdout and "GPU" in result.stdout
+    cores = len(os.sched_getaffinity(0))
+    assert f"on the CPU, {max(1, cores - 1)} of {cores} cores" in " ".join(result.stdout.split())
     unreachable = east_ray("doctor", "--address", "127.0.0.1:1")
     assert unreachable.returncode == 1 and "cannot join the Ray cluster at 127.0.0.1:1" in unreachable.stdout
 

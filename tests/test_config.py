@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel
 from settings_tables import settings_tables
 
-from east_ray.config import Config, InputError
+from east_ray.config import Config, InputError, devices
 from east_ray.config import files as config_file
 from east_ray.config.base import differences, section_type
 from east_ray.config.files import dump_documented, load, resolve
@@ -53,7 +53,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("sampling.temperature=hot", "sampling.temperature: 'hot' given, expected number"),
         ("sampling.responses_per_question=2.5", "sampling.responses_per_question: 2.5 given, expected integer"),
         ("sampling.responses_per_question='8'", "sampling.responses_per_question: '8' given, expected integer"),
-        ("sampling.seeded=1", "sampling.seeded: 1 given, expected boolean"),
+        ("sampling.seeded=maybe", "sampling.seeded: 'maybe' given, expected 'auto', True or False"),
         (
             "weighting.signal=entropie",
             "weighting.signal: 'entropie' given, expected entropy, accuracy, rejection, uniform or module:name; "
@@ -190,6 +190,38 @@ def test_only_what_changes_results_sets_two_runs_apart() -> None:
         "weighting.exponent: 1.0 there, 2.0 now",
         "variants: {} there, {'u': {'weighting.signal': 'uniform'}} now",
     ]
+
+
+def test_a_run_keeps_its_seeds_when_its_engines_change_their_device() -> None:
+    def seeded(*overrides: str, stored: Config | None = None) -> object:
+        return resolve(MINIMAL, overrides).settled(stored).sampling.seeded
+
+    gpu = "engines.num_gpus_per_engine=1"
+    assert (seeded(), seeded(gpu)) == (True, False)
+    assert (seeded("sampling.seeded=false"), seeded(gpu, "sampling.seeded=true")) == (False, True)
+    on_cpu, on_gpu = resolve(MINIMAL).settled(), resolve(MINIMAL, [gpu]).settled()
+    assert (seeded(gpu, stored=on_cpu), seeded(stored=on_gpu)) == (True, False)
+    assert seeded("sampling.seeded=false", stored=on_cpu) is False  # as given; a comparison with the stored one refuses
+    assert differences(on_cpu, resolve(MINIMAL, ["sampling.seeded=false"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cores", "cpus", "threads"),
+    [
+        ([], 1, 1, 1),
+        ([], 16, 15, 15),
+        (["engines.max_engines=2"], 16, 1, 1),
+        (["engines.num_gpus_per_engine=1"], 16, 1, 1),
+        (["engines.num_cpus_per_engine=0.5"], 16, 0.5, 1),
+        (["engines.num_cpus_per_engine=4"], 2, 4, 4),
+        (["engines.env={OMP_NUM_THREADS: '2'}"], 16, 15, 2),
+    ],
+)
+def test_an_engine_without_a_gpu_takes_the_cores_that_it_is_given(
+    overrides: list[str], cores: int, cpus: float, threads: int
+) -> None:
+    engines = resolve(MINIMAL, overrides).engines
+    assert (devices.cpus(engines, cores), devices.threads(engines, cores)) == (cpus, threads)
 
 
 def test_a_setting_may_change_until_a_stage_has_used_it() -> None:

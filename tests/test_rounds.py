@@ -44,6 +44,13 @@ def test_a_later_round_samples_from_the_newest_model_and_trains_the_one_that_ini
     assert (second.sampled_model, second.initial_model) == (previous, {"previous": previous, "base": base}[init_from])
 
 
+def test_a_round_has_the_seeds_that_the_run_began_with(tmp_path: Path, no_cluster: None) -> None:
+    directory = run_directory(tmp_path)
+    values = {**directory.config.model_dump(), "engines": {"num_gpus_per_engine": 1}, "sampling": {"seeded": "auto"}}
+    round_ = pipeline.open_round(resolve(values), directory, 0, Progress(Console(quiet=True)))
+    assert round_.config.sampling.seeded is True and round_.config.engines.num_gpus_per_engine == 1
+
+
 def test_the_learners_of_a_round_are_its_own_training_and_its_variants(tmp_path: Path, no_cluster: None) -> None:
     directory = run_directory(tmp_path, variants={"flat": {"weighting.signal": "uniform"}})
     round_ = pipeline.open_round(directory.config, directory, 0, Progress(Console(quiet=True)))

@@ -33,7 +33,7 @@ def test_a_question_has_its_own_seed_whatever_the_order() -> None:
 
 def test_rows_are_complete_and_truncation_is_visible(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
     """With the token ids as well, which training takes over as they are."""
-    model, decoding = str(quickstart / "model"), Decoding(6, temperature=1.0, max_tokens=12, seed=1)
+    model, decoding = str(quickstart / "model"), Decoding(6, temperature=1.0, max_tokens=12, seed=1, logprobs=True)
     target, config = Folder(*locate(str(tmp_path))), settings(tmp_path)
     rows, _, _ = ask_all(target, {"base": model}, questions(10), config, decoding, keep_token_ids=True)
     tokenizer, prompt = load_tokenizer(model), PromptConfig()

@@ -92,7 +92,7 @@ def test_of_a_run_the_newest_trained_model_is_served(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "my run", rounds=2, description="")
     found = resolve(from_command_line(str(tmp_path / "my run"), []))
     assert (found.model, found.name) == (str(tmp_path / "my run/round_1/model"), "my-run")
-    assert found.replicas.num_cpus == directory.config.engines.num_cpus_per_engine
+    assert directory.config.engines.num_cpus_per_engine is None and found.replicas.num_cpus == 1
     assert resolve(from_command_line(str(tmp_path / "my run"), ["round=0", "name=x"])).model.endswith("round_0/model")
     with pytest.raises(InputError, match="no trained model in round 2"):
         resolve(from_command_line(str(tmp_path / "my run"), ["round=2"]))

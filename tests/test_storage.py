@@ -69,6 +69,23 @@ def test_the_configuration_is_written_first_and_guards_the_directory(tmp_path: P
         RunDirectory(config(tmp_path / "run"))
 
 
+def test_a_run_keeps_its_seeds_and_an_older_run_has_those_that_it_began_with(tmp_path: Path) -> None:
+    gpu, written = "engines.num_gpus_per_engine=1", tmp_path / "run" / "config.yaml"
+    directory = RunDirectory(config(tmp_path / "run"))
+    assert directory.config.sampling.seeded is True
+    assert RunDirectory(config(tmp_path / "run", gpu)).config.sampling.seeded is False  # nothing has been asked yet
+    with directory.round(0).recording("questions"):
+        pass
+    assert RunDirectory(config(tmp_path / "run")).config.sampling.seeded is False
+    # As a version wrote it that did not know the settings of this one.
+    text = written.read_text().replace("  seeded: false\n", "  seeded: true\n").replace("  logprobs: false\n", "")
+    written.write_text(text)
+    directory = RunDirectory(config(tmp_path / "run", gpu))
+    assert directory.config.sampling.seeded is True
+    with pytest.raises(InputError, match=r"another configuration \(sampling.seeded: True there, False now\)"):
+        RunDirectory(config(tmp_path / "run", "sampling.seeded=false"))
+
+
 def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="run_dir: cannot write to"):

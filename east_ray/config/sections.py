@@ -107,9 +107,14 @@ class SamplingConfig(Section):
     a question of its own. Training ends such a response like one that ended by itself, with the model's own token."""
     params: SamplingParams = {}
     """Further arguments of vLLM's SamplingParams, e.g. {min_p: 0.05, repetition_penalty: 1.05}."""
-    seeded: bool = True
+    seeded: Literal["auto", True, False] = "auto"
     """Give each request its own seed, derived from `seed`, the round and the question, so that a repeated run samples
-    the same responses in any order of questions. On a GPU an unseeded sampler can be faster."""
+    the same responses in any order of questions. auto: true where the engines run on CPUs, false where they run on
+    GPUs, whose kernels round differently in each batch, so that seeds would cost time and repeat nothing. config.yaml
+    has what it was at the run's beginning, and the run keeps it on any device."""
+    logprobs: Annotated[bool, MayChange(until=("sampling",))] = False
+    """Keep the log-probability of each response, summed over its tokens. Nothing here uses it, and engines that compute
+    it are slower: a tenth with a small model, less with a large one."""
     keep_token_ids: Annotated[bool, MayChange(until=("sampling",))] = True
     """Keep the token ids of the responses and train on them: a text may be tokenized otherwise than it was sampled. A
     response is tokenized from its text where its ids are missing, as in given samples, or do not spell it."""
@@ -129,8 +134,9 @@ class EnginePoolConfig(Section):
     """Engines that the pool may grow to while questions wait."""
     num_gpus_per_engine: Annotated[float, Field(ge=0), ANY_TIME] = 0
     """GPUs that Ray reserves for an engine; a fraction lets engines share one. 0 runs on the CPU."""
-    num_cpus_per_engine: Annotated[float, Field(ge=0), ANY_TIME] = 1
-    """CPUs that Ray reserves for an engine."""
+    num_cpus_per_engine: Annotated[Annotated[float, Field(ge=0)] | None, ANY_TIME] = None
+    """CPUs that Ray reserves for an engine, and threads that one without a GPU computes with. By default all of a
+    machine's cores but one, and at least 1, for a single engine without a GPU; else 1."""
     resources: Annotated[dict[str, Annotated[float, Field(gt=0)]], ANY_TIME] = {}
     """Other resources that Ray reserves for an engine, e.g. {sampler: 1} for nodes that declare `sampler`."""
     engine_args: Annotated[dict[str, Any], _FREE_ENGINE_ARGS] = {}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from east_ray.config import sections
+from east_ray.config import devices, sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 from east_ray.config.plan import PlanConfig
 from east_ray.config.prompting import PromptConfig
@@ -166,6 +166,21 @@ class Config(Section):
     """Where the run takes place."""
     plan: Annotated[PlanConfig, ANY_TIME] = PlanConfig()
     """What `east-ray plan` reckons with."""
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether each request has a seed of its own: `sampling.seeded`, where auto stands for the engines' device."""
+        return not devices.use_gpus(self.engines) if self.sampling.seeded == "auto" else self.sampling.seeded
+
+    def settled(self, stored: "Config | None" = None) -> "Config":
+        """The configuration without `sampling.seeded: auto`: as in the `stored` one of the same run, if there is one.
+
+        So a run that goes on with engines on another device keeps its seeds.
+        """
+        if self.sampling.seeded != "auto":
+            return self
+        seeded = (stored or self).is_seeded
+        return self.model_copy(update={"sampling": self.sampling.model_copy(update={"seeded": seeded})})
 
     def _problems(self) -> Iterator[str]:
         if self.questions is not None and self.samples is not None:

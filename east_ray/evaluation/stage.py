@@ -124,7 +124,7 @@ def sampled_answers(round_: Round, held_out: pa.Table, models: Mapping[str, str]
     config = round_.config
     named = config.evaluation.model_dump(include={"responses_per_question", "temperature", "top_p", "max_tokens"})
     named |= _as_evaluated(round_).config.sampling.model_dump(include={"stop", "params"})
-    decoding = Decoding(**named, seed=config.seed if config.sampling.seeded else None)
+    decoding = Decoding(**named, seed=config.seed if config.is_seeded else None)
     counts = record.counts["sampled"] = {}
     responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
     grader = graders.load(config.answers)

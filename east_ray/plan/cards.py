@@ -60,6 +60,7 @@ class Device:
     flops: float
     bandwidth: float
     is_gpu: bool
+    cores: int = 0  # of a CPU
 
 
 def card(plan: PlanConfig) -> Device | None:
@@ -102,4 +103,5 @@ def this_cpu() -> Device:
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         if Path(limit).is_file() and (text := Path(limit).read_text().strip()).isdigit():
             memory = min(memory, float(text))
-    return Device(f"this machine's {cores} CPU cores", memory, cores * _CORE_FLOPS, cores * _CORE_BYTES_S, is_gpu=False)
+    name = f"this machine's {cores} CPU cores"
+    return Device(name, memory, cores * _CORE_FLOPS, cores * _CORE_BYTES_S, is_gpu=False, cores=cores)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from east_ray.config import Config, InputError, TrainingConfig
+from east_ray.config.devices import threads
 from east_ray.config.sections import num_shards
 from east_ray.plan import duration
 from east_ray.plan.cards import Device, card, this_cpu
@@ -58,6 +59,7 @@ class Engine:
     longest: int  # tokens of the longest sequence that it must be able to hold
     at_once: int
     at_once_longest: int
+    cores: int  # that one on a CPU computes with; 0 on a GPU
 
     @property
     def fits(self) -> bool:
@@ -232,9 +234,11 @@ def _engine(config: Config, size: ModelSize, facts: Facts) -> Engine | None:
     count = pool.max_engines
     if config.plan.gpus is not None and pool.num_gpus_per_engine:
         count = max(1, min(count, int(config.plan.gpus / pool.num_gpus_per_engine)))
+    cores = 0 if device.is_gpu else min(threads(pool, device.cores), device.cores)
     return Engine(
         count=count,
-        device=device.name,
+        device=f"{cores} of {device.name}" if cores else device.name,
+        cores=cores,
         memory=memory,
         longest=context,
         at_once=memory.responses_at_once(prompt, response, n),
@@ -310,7 +314,7 @@ def _of_engines(
         return Stage(name, tokens, None, None, _NO_CARD)
     prompt, response = facts.prompt_tokens.value or 0.0, facts.response_tokens.value or 0.0
     at_once = engine.memory.responses_at_once(prompt, response, per_question)
-    share = 1.0 if device.is_gpu else 1 / engine.count  # engines on a CPU share its cores
+    share = 1.0 if device.is_gpu else min(engine.cores / device.cores, 1 / engine.count)  # engines share the cores
     rate = engine.count * duration.decoding_tokens_per_s(
         size, engine.memory, at_once, prompt + response / 2,
         peak_flops=share * device.flops, bandwidth=share * device.bandwidth,

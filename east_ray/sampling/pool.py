@@ -12,14 +12,16 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from east_ray.config import Config, EnginePoolConfig, PromptConfig
+from east_ray.config.devices import cpus
 from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize_prompt
+from east_ray.ray_cluster import most_cores
 from east_ray.records import RESPONSE, SAMPLES, SetAside
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
@@ -41,10 +43,6 @@ _GATHER_S = 1.0
 
 #: If engines have died of more questions of a task than this, and it has no response, the questions are not to blame.
 _MAX_POISONOUS = 2
-
-#: What these settings are where they change no response. They are then no part of a key, so that a run that was begun
-#: without them goes on. The model's fingerprint says whether it has a chat template.
-_LATER: Mapping[str, Sequence[Any]] = {"stop": ([],), "params": ({},), "style": ("auto", "chat"), "examples": (None,)}
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,7 @@ def pool_settings(config: Config, decoding: Decoding, *, keep_token_ids: bool = 
 
 def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSettings) -> pa.Table:
     """What is to be asked: every question of every model (name -> path), with the key of its samples."""
-    told = asdict(settings.decoding) | settings.prompt.model_dump()
-    told = {name: value for name, value in told.items() if name not in _LATER or value not in _LATER[name]}
+    told = settings.decoding.told() | settings.prompt.model_dump()
     rows = questions.select(["question_id", "question"]).to_pylist()
     tables = []
     for name, path in models.items():
@@ -91,7 +88,8 @@ def sample(
     """
     import ray.data
 
-    engines, num_responses = settings.engines, settings.decoding.responses_per_question
+    num_responses, cores = settings.decoding.responses_per_question, most_cores(settings.engines.resources)
+    engines = settings.engines.model_copy(update={"num_cpus_per_engine": cpus(settings.engines, cores)})
     at_once = settings.backend.responses_at_once(engines)
     per_task = max(engines.questions_per_task, at_once // (4 * num_responses))
     tasks_per_engine = max(2, -(-_FILLS * at_once // (per_task * num_responses)))
@@ -114,7 +112,7 @@ def sample(
         num_cpus=engines.num_cpus_per_engine,
         num_gpus=engines.num_gpus_per_engine or None,
         resources=engines.resources or None,
-        runtime_env={"env_vars": {**settings.backend.environment, **engines.env}},
+        runtime_env={"env_vars": {**settings.backend.environment(engines), **engines.env}},
     )
     yield from results.iter_rows()
 

@@ -73,7 +73,7 @@ def sample_responses(round_: Round) -> None:
         return
     questions = (stages / "questions").read(QUESTIONS)
     named = config.sampling.model_dump(include={one.name for one in fields(Decoding)})
-    seed = config.seed + _ROUND_SEEDS_APART * round_.number if config.sampling.seeded else None
+    seed = config.seed + _ROUND_SEEDS_APART * round_.number if config.is_seeded else None
     decoding = Decoding(**named, seed=seed)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:

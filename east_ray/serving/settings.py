@@ -65,7 +65,7 @@ class ReplicasConfig(Section):
     """GPUs of a replica. Default: as many as an engine of the run has; for a model, one for each tensor and pipeline
     parallel shard if the cluster has GPUs, else 0 (vLLM's build for the CPU)."""
     num_cpus: Annotated[float, Field(ge=0)] | None = None
-    """CPUs of a replica. Default: as many as an engine of the run has; for a model, 1."""
+    """CPUs of a replica. Default: those that the run sets for an engine, else 1."""
     resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Other resources of a replica, e.g. {sampler: 1}. Default: in a cluster, those of an engine of the run."""
 
@@ -159,6 +159,7 @@ def resolve(settings: ServingConfig) -> ServingConfig:
     engines = run.engines if run else EnginePoolConfig()
     engine_args = engines.engine_args | settings.engine_args
     gpus, cpus = engines.num_gpus_per_engine if run else None, engines.num_cpus_per_engine
+    cpus = 1 if cpus is None else cpus
     resources: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cpus, "resources": engines.resources}
     resources |= settings.replicas.model_dump(include=set(resources), exclude_none=True)
     num_gpus, shards = resources["num_gpus"], num_shards(engine_args)

@@ -76,12 +76,14 @@ class RunDirectory:
         try:
             has_begun = any((self.round(0) / name).exists for name in ("stages", "samples"))
             stored = self.folder.read_text("config.yaml") if has_begun else None  # until then every setting may change
-            if stored is None:
+            before = None if stored is None else self._parsed(stored)
+            config = config.settled(before)
+            if before is None:
                 self.store(config)
         except OSError as error:
             raise InputError(f"run_dir: cannot write to {path} ({error})") from error
-        if stored is not None:
-            changed = self._changed_since(stored, config)
+        if before is not None:
+            changed = self._changed_since(before, config)
             if not only_read and (changed or not self._is_done("examples")):
                 for stage in {stage for key in changed if (stage := mark_of(Config, key).remakes)}:
                     self.round(0).forget(stage)
@@ -103,13 +105,15 @@ class RunDirectory:
         learners = [TRAINED, *(self.round(0) / "variants").names()]
         return any(self.round(0).learner(name).record(stage) is not None for name in learners)
 
-    def _changed_since(self, stored: str, config: Config) -> list[str]:
-        """The settings that have changed, as they may. Raises InputError if one may not change any more."""
-        is_done = functools.cache(self._is_done)
+    def _parsed(self, stored: str) -> Config:
         try:
-            before = config_file.parse(stored, f"{self.uri}/config.yaml")
+            return config_file.parse(stored, f"{self.uri}/config.yaml")
         except InputError as error:
             raise InputError(f"run_dir: {self.uri} holds a run that this version cannot read: {error}") from error
+
+    def _changed_since(self, before: Config, config: Config) -> list[str]:
+        """The settings that have changed, as they may. Raises InputError if one may not change any more."""
+        is_done = functools.cache(self._is_done)
         if differing := differences(before, config, is_done):
             raise InputError(
                 f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "

@@ -17,7 +17,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +46,12 @@ class Decoding:
     """Strings that end a response; they are no part of its text."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of vLLM's SamplingParams, as far as the backend takes them."""
+    logprobs: bool = False
+    """Whether the responses are wanted with their log-probabilities, which changes nothing else about them."""
+
+    def told(self) -> dict[str, Any]:
+        """What responses depend on, for the keys of samples."""
+        return {name: value for name, value in asdict(self).items() if name != "logprobs"}
 
     def seed_of(self, question_id: str) -> int | None:
         """The seed of one question's request: the same whatever the order of questions and the number of engines."""
@@ -98,8 +104,6 @@ class Backend(ABC):
 
     prompt_form: ClassVar[Literal["messages", "text", "ids"]] = "text"
     """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model."""
-    environment: ClassVar[Mapping[str, str]] = {}
-    """Environment variables of the actor's process, beneath those of `engines.env`."""
     has_failed: bool = False
     """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
 
@@ -128,6 +132,11 @@ class Backend(ABC):
     def checked_params(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """`sampling.params`, as this backend takes them. Called where the command runs; raises InputError."""
         return params
+
+    @classmethod
+    def environment(cls, settings: EnginePoolConfig) -> Mapping[str, str]:
+        """Environment variables of the actor's process, beneath those of `engines.env`."""
+        return {}
 
     @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The backend `vllm`: an engine in the actor's process that any number of threads may ask at once.
+"""The backend `vllm`: an engine of the actor's own that any number of threads may ask at once.
 
 A thread of its own steps the engine. One request per question asks for all its responses, which share the prompt's
 prefill. Each request leaves as soon as it is finished: the engine never waits for the slowest response of a batch.
@@ -8,16 +8,21 @@ import ast
 import importlib.util
 import itertools
 import json
+import multiprocessing
+import os
 import queue
+import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.config.base import hint
+from east_ray.config.devices import threads, use_gpus
 from east_ray.questions.prompts import load_tokenizer, pretrained
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.storage import local_copy, model_fingerprint
@@ -45,13 +50,6 @@ class VLLM(Backend):
     """
 
     prompt_form = "ids"
-    #: The engine runs in the actor's process unless the configuration says otherwise: it dies with its actor, starts
-    #: faster, and is stepped by our own thread.
-    environment: ClassVar = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
 
     def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
         """Load the model, a path or hub name, with vLLM's engine arguments. Raises what vLLM raises."""
@@ -64,6 +62,7 @@ class VLLM(Backend):
             EngineArgs(model=local_copy(model), **{"disable_log_stats": True, **settings.engine_args}),
             usage_context=UsageContext.LLM_CLASS,  # its batches are as large as those of `vllm.LLM`
         )
+        self._watch = _end_with_this_process(multiprocessing.active_children())
         self._loaded = model
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._in_flight: dict[str, _Request] = {}
@@ -169,6 +168,19 @@ class VLLM(Backend):
         return model_fingerprint(local_copy(model))
 
     @classmethod
+    def environment(cls, settings: EnginePoolConfig) -> Mapping[str, str]:
+        """On a CPU the engine's core runs in the actor's process, where it starts faster, with the actor's CPUs.
+
+        On a GPU it has a process of its own, as is vLLM's default: it schedules and computes while this process makes
+        text of tokens and writes it.
+        """
+        quiet = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+        if use_gpus(settings):
+            return quiet
+        num_threads = threads(settings, len(os.sched_getaffinity(0)))
+        return quiet | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(num_threads)}
+
+    @classmethod
     def context_length(cls, model: str, engine_args: Mapping[str, Any]) -> int:
         """As the engine's arguments or the model's configuration say. Raises InputError if it cannot be read."""
         import transformers
@@ -226,7 +238,7 @@ def sampling_params(decoding: Decoding, first: int = 0) -> Any:
         max_tokens=decoding.max_tokens,
         seed=None if decoding.seed is None else decoding.seed + first,
         stop=list(decoding.stop),
-        logprobs=0,  # of the sampled token alone: what the sum over the response needs
+        logprobs=0 if decoding.logprobs else None,  # 0: of the sampled token alone, which the sum needs
         output_kind=sampling_params.RequestOutputKind.FINAL_ONLY,
     )
 
@@ -253,6 +265,22 @@ def _known_params() -> list[str]:
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     (fields,) = (one.body for one in classes if one.name == "SamplingParams")
     return [one.target.id for one in fields if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+
+
+def _end_with_this_process(cores: Sequence[BaseProcess]) -> "subprocess.Popen[bytes] | None":
+    """See that the engine's core and its workers end when this process ends or drops what is returned.
+
+    Ray ends them too when an actor is killed, but not where Ray's own process on the node has gone; then a core would
+    keep its GPU's memory. A shell waits for the end of a pipe that only this process holds.
+    """
+    import psutil
+
+    roots = [psutil.Process(core.pid) for core in cores]
+    started = [str(one.pid) for root in roots for one in (root, *root.children(recursive=True))]
+    if not started:
+        return None
+    command = ["/bin/sh", "-c", 'read -r _; kill -KILL "$@" 2> /dev/null', "sh", *started]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
 
 
 def _architecture(model: str) -> str:
