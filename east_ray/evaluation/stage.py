@@ -14,7 +14,7 @@ from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
 from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
 from east_ray.questions.stage import askable_questions
 from east_ray.sampling.backends import Decoding
-from east_ray.sampling.stage import ask_models, max_prompt_tokens
+from east_ray.sampling.stage import ask_models, max_evaluated_prompt_tokens
 from east_ray.storage import StageRecord, counts_by, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
 
@@ -80,7 +80,8 @@ def held_out_questions(round_: Round, source: QuestionsConfig) -> tuple[pa.Table
     Their prompts are tokenized here, once for all that is asked of them. Raises InputError if none can be asked.
     """
     can_use = reference_check(graders.load(round_.config.answers))
-    questions, aside = askable_questions(round_, source, round_.config.model, max_prompt_tokens, can_use)
+    model = round_.config.model
+    questions, aside = askable_questions(round_, source, model, max_evaluated_prompt_tokens, can_use)
     if questions.num_rows == 0:
         raise InputError(f"evaluation: no question can be asked: {listed(counts_by(aside, 'reason'))}")
     return questions, aside.num_rows
@@ -131,7 +132,8 @@ def _responses(
 ) -> Iterator[dict[str, Any]]:
     """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
     samples, label = round_.stages / folder, folder.partition("/")[0]
-    ask_models(round_, label, held_out, models, folder, f"{folder}_set_aside", decoding, counts)
+    aside = f"{folder}_set_aside"
+    ask_models(round_, label, held_out, models, folder, aside, decoding, counts, is_evaluation=True)
     times = Counter(samples.read(records.SAMPLES, ["question_id"])["question_id"].to_pylist())
     if len(models) not in times.values():
         raise InputError(f"evaluation: no question could be sampled: {listed(counts['set_aside'])}")
