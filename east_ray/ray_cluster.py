@@ -1,5 +1,6 @@
 """The Ray cluster of a run, and whether it has the resources that the run needs."""
 
+import importlib.util
 import logging
 import os
 import signal
@@ -130,15 +131,24 @@ def check_resources(config: Config, say: Callable[[str], None]) -> None:
 
     is_cluster, have, engines = address_of(config.cluster) is not None, ray.cluster_resources(), config.engines
     trainings = [learner.training for learner in config.learners().values()]
-    samples_itself = config.samples is None and any(training.examples == "selected" for training in trainings)
-    engines_run = samples_itself or config.evaluation.questions is not None
+    engines_run = config.samples_on_engines or config.evaluates_on_engines
     reserved = engines.model_copy(update={"num_cpus_per_engine": cpus(engines, most_cores(engines.resources))})
     wanted = list(demands("engines", reserved, engines.min_engines, "_per_engine")) if engines_run else []
     for training in trainings:
         wanted += demands("training", training, training.num_workers, "_per_worker")
     require(wanted, have, is_cluster, say)
-    if engines_run and not is_cluster and config.sampling.backend == "vllm" and engines.num_gpus_per_engine == 0:
-        _check_memory(config)
+    if engines_run and not is_cluster and config.on_engines().sampling.backend == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            key, where = (
+                ("sampling", "sampling.backend: endpoint")
+                if config.samples_on_engines
+                else ("evaluation", "evaluation.endpoints")
+            )
+            raise InputError(
+                f"{key}: vllm is not installed; install 'east-ray[cpu]' or 'east-ray[gpu]', or use {where}"
+            )
+        if engines.num_gpus_per_engine == 0:
+            _check_memory(config)
 
 
 def demands(section: str, settings: Section, count: int, per_unit: str = "") -> Iterator[tuple[str, float, str]]:

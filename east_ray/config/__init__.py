@@ -1,6 +1,7 @@
 """Every setting of a run, and the YAML files that they come from. No Ray, vLLM or torch is imported."""
 
 from east_ray.config.base import InputError, flatten
+from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import PromptConfig, WorkedQuestion
 from east_ray.config.sections import (
     AnswersConfig,
@@ -15,5 +16,5 @@ from east_ray.config.sections import (
 from east_ray.config.settings import BASE, TRAINED, ClusterConfig, CompareConfig, Config
 
 __all__ = ["BASE", "TRAINED", "ClusterConfig", "CompareConfig", "Config", "InputError", "flatten"]
-__all__ += ["AnswersConfig", "EnginePoolConfig", "LoraConfig", "PromptConfig", "QuestionsConfig", "SamplesConfig"]
-__all__ += ["SamplingConfig", "TrainingConfig", "WeightingConfig", "WorkedQuestion"]
+__all__ += ["AnswersConfig", "EndpointConfig", "EnginePoolConfig", "LoraConfig", "PromptConfig", "QuestionsConfig"]
+__all__ += ["SamplesConfig", "SamplingConfig", "TrainingConfig", "WeightingConfig", "WorkedQuestion"]

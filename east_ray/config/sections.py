@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
 from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
 from east_ray.config.deepspeed import problems_of_extra
+from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import SamplingParams, StopString
 
 SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
@@ -88,8 +89,9 @@ _FREE_ENGINE_ARGS = MayChange(
 class SamplingConfig(Section):
     """How responses are drawn."""
 
-    backend: Annotated[str, Part("vllm", "scripted")] = "vllm"
-    """vllm: engines; scripted: a table of prepared responses, for tests; module:name: a class of your own."""
+    backend: Annotated[str, Part("vllm", "endpoint", "scripted")] = "vllm"
+    """vllm: engines; endpoint: the server of `engines.endpoint`; scripted: a table of prepared responses, for tests;
+    module:name: a class of your own."""
     backend_args: dict[str, Any] = {}
     """Arguments of the backend, e.g. {table: responses.jsonl} of scripted."""
     responses_per_question: Annotated[int, Field(ge=1, le=16384)] = 128
@@ -148,6 +150,14 @@ class EnginePoolConfig(Section):
     """Minimum number of questions in a task, which asks them together and writes each as soon as it is answered."""
     max_deaths_per_question: Annotated[int, Field(ge=1), ANY_TIME] = 2
     """Set a question aside after this many engines have died while it was the only question in flight."""
+    endpoint: EndpointConfig | None = None
+    """With `sampling.backend: endpoint`: the server that samples. It needs no engines, and vLLM need not be installed;
+    models are still evaluated by engines, but for those of `evaluation.endpoints`."""
+
+    def of_endpoint(self, endpoint: EndpointConfig) -> Self:
+        """The pool that asks an endpoint: one actor without a GPU, whose requests are all in flight together."""
+        changes = {"min_engines": 1, "max_engines": 1, "num_gpus_per_engine": 0.0, "num_cpus_per_engine": 0.1}
+        return self.model_copy(update={**changes, "resources": {}, "endpoint": endpoint})
 
     def _problems(self) -> Iterator[str]:
         if self.min_engines > self.max_engines:
@@ -378,6 +388,9 @@ class EvaluationConfig(Section):
     """Further arguments of vLLM's SamplingParams; by default those of `sampling.params`."""
     models: dict[Name, str] = {}
     """Other models to measure too: name -> folder or hub name. Their architectures may differ."""
+    endpoints: dict[Name, EndpointConfig] = {}
+    """Servers that answer for models in place of engines, by the models' names, e.g. {base: …, trained: …}. Models that
+    are compared should be served alike."""
 
 
 class StudiesConfig(Section):

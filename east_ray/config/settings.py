@@ -198,6 +198,27 @@ class Config(Section):
             yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
         self.in_evaluation()
         yield from self._problems_of_models()
+        yield from self._problems_of_endpoints()
+
+    def _problems_of_endpoints(self) -> Iterator[str]:
+        is_sampled_there, endpoints = self.sampling.backend == "endpoint", self.evaluation.endpoints
+        if is_sampled_there and self.engines.endpoint is None:
+            yield "engines.endpoint: missing; sampling.backend: endpoint needs its url and model"
+        if self.engines.endpoint is not None and not is_sampled_there:
+            yield f"engines.endpoint: given, but sampling.backend is {self.sampling.backend}; make that endpoint"
+        if is_sampled_there and self.rounds > 1:
+            yield (
+                "rounds: an endpoint has one model, and each round samples from the model of the one before; run one "
+                "round, serve its model, and run the next with that as `model`"
+            )
+        names = self.evaluated_models()
+        if unknown := [name for name in endpoints if name not in names]:
+            near = hint(unknown[0], names) or f"; known: {', '.join(names)}"
+            yield f"evaluation.endpoints: no model is called {unknown[0]}{near}"
+        if endpoints and self.compare:
+            yield "evaluation.endpoints: cannot be combined with compare, whose models are made and removed in turn"
+        if self.rounds > 1 and (made := [name for name in endpoints if name in self.learners()]):
+            yield f"evaluation.endpoints.{made[0]}: every round makes another model, and an endpoint has one"
 
     def _problems_of_models(self) -> Iterator[str]:
         names = list(self.variants)
@@ -234,9 +255,41 @@ class Config(Section):
         names = self.compare.trainings() if self.compare else self.variants
         return ({} if self.compare else {TRAINED: self}) | {name: self.variant(name) for name in names}
 
+    def evaluated_models(self) -> list[str]:
+        """Names of the models that the evaluation measures: the one before training, others, and those of a round."""
+        learners = [] if self.questions is None and self.samples is None else self.learners()
+        return [BASE, *self.evaluation.models, *learners]
+
+    @property
+    def evaluates_on_engines(self) -> bool:
+        """Whether the evaluation measures a model that no endpoint answers for."""
+        return self.evaluation.questions is not None and not set(self.evaluated_models()) <= set(
+            self.evaluation.endpoints
+        )
+
+    def on_engines(self) -> "Config":
+        """The configuration by which engines answer for models that no endpoint does: vLLM's, if one samples."""
+        if self.engines.endpoint is None:
+            return self
+        sampling = self.sampling.model_copy(update={"backend": "vllm"})
+        engines = self.engines.model_copy(update={"endpoint": None})
+        return self.model_copy(update={"sampling": sampling, "engines": engines})
+
+    @property
+    def samples_itself(self) -> bool:
+        """Whether questions are asked of a model to learn from its responses."""
+        selected = any(learner.training.examples == "selected" for learner in self.learners().values())
+        return self.questions is not None and selected
+
+    @property
+    def samples_on_engines(self) -> bool:
+        """Whether they are asked of engines."""
+        return self.samples_itself and self.engines.endpoint is None
+
     def variant(self, name: str) -> "Config":
         """The configuration of a variant or of a comparison's training. Raises InputError if an override is refused."""
         values = self.model_dump() | {"variants": {}, "compare": None}
+        set_dotted(values, "evaluation.endpoints", {})  # they are the run's, whose models a variant does not know
         where = "compare" if self.compare else f"variants.{name}"
         for key, value in flatten(self.compare.trainings()[name] if self.compare else self.variants[name]):
             if not re.match(r"(selection|weighting|training)(\.|$)|seed$|answers\.responses$", key):

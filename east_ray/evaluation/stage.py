@@ -15,7 +15,7 @@ from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
 from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
 from east_ray.questions.stage import askable_questions
 from east_ray.sampling.backends import Decoding
-from east_ray.sampling.stage import ask_models, max_prompt_tokens
+from east_ray.sampling.stage import ask_models, max_evaluated_prompt_tokens
 from east_ray.storage import StageRecord, counts_by, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
 
@@ -82,7 +82,7 @@ def held_out_questions(round_: Round, source: QuestionsConfig) -> tuple[pa.Table
     """
     can_use = reference_check(graders.load(round_.config.answers))
     asking = _as_evaluated(round_)
-    found = askable_questions(asking, source, round_.config.model, max_prompt_tokens, can_use)
+    found = askable_questions(asking, source, round_.config.model, max_evaluated_prompt_tokens, can_use)
     if found.questions.num_rows == 0:
         raise InputError(f"evaluation: no question can be asked: {listed(counts_by(found.aside, 'reason'))}")
     return found.questions, found.aside.num_rows
@@ -145,7 +145,8 @@ def _responses(
 ) -> Iterator[dict[str, Any]]:
     """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
     samples, label = round_.stages / folder, folder.partition("/")[0]
-    ask_models(_as_evaluated(round_), label, held_out, models, folder, f"{folder}_set_aside", decoding, counts)
+    asking, aside = _as_evaluated(round_), f"{folder}_set_aside"
+    ask_models(asking, label, held_out, models, folder, aside, decoding, counts, is_evaluation=True)
     times = Counter(samples.read(records.SAMPLES, ["question_id"])["question_id"].to_pylist())
     if len(models) not in times.values():
         raise InputError(f"evaluation: no question could be sampled: {listed(counts['set_aside'])}")

@@ -121,9 +121,8 @@ def estimate(config: Config, *, may_download: bool = True) -> Plan:
 
 def uses_engines(config: Config) -> bool:
     """Whether vLLM samples or evaluates anything in the run."""
-    selected = any(one.training.examples == "selected" for one in config.learners().values())
-    samples_itself = config.questions is not None and selected
-    return config.sampling.backend == "vllm" and (samples_itself or config.evaluation.questions is not None)
+    is_vllm = config.on_engines().sampling.backend == "vllm"
+    return is_vllm and (config.samples_on_engines or config.evaluates_on_engines)
 
 
 def device_of(config: Config, num_gpus: float) -> Device | None:
@@ -278,9 +277,8 @@ def _problems(config: Config) -> Iterator[str]:
 def _stages(config: Config, size: ModelSize, facts: Facts, engine: Engine | None, *, trains: bool) -> Iterator[Stage]:
     """What is sampled, trained and evaluated in all rounds."""
     learners = config.learners()
-    selected = [name for name, one in learners.items() if one.training.examples == "selected"]
     questions, response = facts.num_questions.value, facts.response_tokens.value or 0.0
-    if uses_engines(config) and config.questions is not None and selected:
+    if uses_engines(config) and config.samples_on_engines:
         # From the second round on each training of a comparison samples from its own model.
         times = 1 + (config.rounds - 1) * (len(learners) if config.compare else 1)
         n = config.sampling.responses_per_question
@@ -288,9 +286,10 @@ def _stages(config: Config, size: ModelSize, facts: Facts, engine: Engine | None
         yield _of_engines("sampling", config, size, facts, engine, tokens, times, n)
     if trains:
         yield _training(config, size, facts)
-    if config.evaluation.questions is not None and config.sampling.backend == "vllm":
+    if uses_engines(config) and config.evaluates_on_engines:
         evaluation, held_out = config.evaluation, facts.num_held_out.value
         models = 1 + len(learners) * config.rounds + len(evaluation.models) if trains else 1 + len(evaluation.models)
+        models -= len(evaluation.endpoints)
         n = 1 + evaluation.responses_per_question
         tokens = None if held_out is None else models * held_out * n * min(response, evaluation.max_tokens)
         yield _of_engines("evaluation", config, size, facts, engine, tokens, config.rounds, n)

@@ -25,6 +25,7 @@ from east_ray.config import InputError, SamplesConfig
 from east_ray.questions import stage as questions
 from east_ray.questions.formats import cell, level_and_subject
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
+from east_ray.sampling.backends import FINISH_REASONS
 from east_ray.storage import Stages, locate
 from east_ray.storage.tasks import run_tasks
 
@@ -33,10 +34,6 @@ PIECE_BYTES, _PART_BYTES = 32 << 20, 16 << 20
 #: Rows of a file that are in memory as Python objects; a longer line of JSONL is set aside.
 _ROWS_AT_ONCE, _MAX_ROW_BYTES = 64, 1 << 28
 _WRITTEN = ("samples", "questions", "set_aside")
-#: What other servers call the two ways in which a response ends.
-_FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), "stop") | (
-    dict.fromkeys(("length", "max_tokens", "max_length"), "length")
-)
 
 Row = Mapping[str, Any]
 
@@ -111,7 +108,7 @@ def _response(value: Any, columns: SamplesConfig, number: int) -> dict[str, Any]
     if not isinstance(num_tokens, int) or isinstance(num_tokens, bool) or not 0 <= num_tokens < 1 << 31:
         num_tokens = None
     reason = finish_reason if isinstance(finish_reason, str) else "stop"
-    reason = _FINISH_REASONS.get(reason.casefold(), reason)
+    reason = FINISH_REASONS.get(reason.casefold(), reason)
     return {"text": value or "", "num_tokens": num_tokens, "finish_reason": reason, "logprob": None}
 
 

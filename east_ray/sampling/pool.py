@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from east_ray.config import Config, EnginePoolConfig, PromptConfig
+from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.devices import cpus
 from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize_prompt
 from east_ray.ray_cluster import most_cores
@@ -57,11 +57,24 @@ class PoolSettings:
     keep_token_ids: bool = False
 
 
-def pool_settings(config: Config, decoding: Decoding, *, keep_token_ids: bool = False) -> PoolSettings:
-    """The settings of a pool from those of a run. Raises InputError if the backend cannot be loaded."""
-    backend = backends.load(config.sampling)
-    args = backend.checked_args(config.sampling.backend_args)
-    return PoolSettings(backend, args, config.engines, config.prompt, decoding, keep_token_ids)
+def pool_settings(
+    config: Config, decoding: Decoding, *, keep_token_ids: bool = False, evaluated: str | None = None
+) -> PoolSettings:
+    """The settings of a pool from those of a run: of `sampling.backend`, or of the endpoint of an evaluated model.
+
+    Raises InputError if the backend cannot be loaded.
+    """
+    engines, sampling = config.engines, config.sampling
+    endpoint = engines.endpoint if evaluated is None else config.evaluation.endpoints[evaluated]
+    if endpoint is not None:
+        where = "engines.endpoint" if evaluated is None else f"evaluation.endpoints.{evaluated}"
+        engines = engines.of_endpoint(endpoint)
+        sampling = sampling.model_copy(update={"backend": "endpoint", "backend_args": {}})
+    backend = backends.load(sampling)
+    args = backend.checked_args(sampling.backend_args)
+    if endpoint is not None:
+        args = backends.endpoint_args(endpoint, where, config.prompt, is_served=evaluated is not None)
+    return PoolSettings(backend, args, engines, config.prompt, decoding, keep_token_ids)
 
 
 def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSettings) -> pa.Table:
@@ -90,7 +103,7 @@ def sample(
 
     num_responses, cores = settings.decoding.responses_per_question, most_cores(settings.engines.resources)
     engines = settings.engines.model_copy(update={"num_cpus_per_engine": cpus(settings.engines, cores)})
-    at_once = settings.backend.responses_at_once(engines)
+    at_once = settings.backend.responses_at_once(engines, num_responses)
     per_task = max(engines.questions_per_task, at_once // (4 * num_responses))
     tasks_per_engine = max(2, -(-_FILLS * at_once // (per_task * num_responses)))
     blocks = [asked.slice(begin, per_task) for begin in range(0, asked.num_rows, per_task)]
@@ -123,8 +136,10 @@ class Sampler:
     def __init__(self, models: Mapping[str, str], settings: PoolSettings, folder: Folder, set_aside: Folder) -> None:
         first, kind = next(iter(models.values())), settings.backend
         self._models, self._settings, self._folder, self._set_aside = models, settings, folder, set_aside
-        self._tokenizer = None if kind.prompt_form == "messages" else load_tokenizer(local_copy(first))
         self._backend = kind(first, kind.settings_for(settings.engines, settings.decoding), settings.args)
+        self._tokenizer = None
+        if self._backend.prompt_form != "messages":
+            self._tokenizer = load_tokenizer(local_copy(self._backend.tokenizer or first))
         self._asking, self._lock, self._num_tasks = threading.Lock(), threading.Lock(), 0
 
     def __call__(self, questions: pa.Table) -> pa.Table:
@@ -191,6 +206,8 @@ class Sampler:
         After two attempts that ended in a death (of an engine, its process or its node), a question is asked alone,
         so that there is no doubt which question the next death is due to.
         """
+        if not self._backend.may_die_of_questions:
+            return list(rows), [], []
         together, alone, deadly = [], [], []
         for row in rows:
             num_alone, error = journal.deaths_alone[row["key"]], journal.errors.get(row["key"])
@@ -215,14 +232,15 @@ class Sampler:
         while waiting:
             concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
             done, _ = concurrent.futures.wait(waiting, timeout=_GATHER_S)
-            finished, refused, death = [], [], None
+            finished, refused = [], []
+            death: EngineDiedError | InputError | None = None
             for future in done:
                 row = waiting.pop(future)
                 try:
                     finished.append(row | {"responses": self._told(future.result())})
                 except RequestRefusedError as error:
                     refused.append(row | {"reason": SetAside.ENGINE_REFUSED, "detail": str(error)})
-                except EngineDiedError as error:
+                except (EngineDiedError, InputError) as error:
                     death = error
             yield finished, refused
             if lonely:

@@ -1,7 +1,7 @@
 """``samples/`` of a round: responses to its questions, given, or sampled by the pool (pool.py)."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,8 +14,8 @@ from east_ray.records import QUESTIONS, SET_ASIDE
 from east_ray.sampling import backends, given
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import adopt, distinct, keys_by_part, tidy
-from east_ray.sampling.pool import pool_settings, requests, sample
-from east_ray.storage import Folder, counts_by
+from east_ray.sampling.pool import PoolSettings, pool_settings, requests, sample
+from east_ray.storage import Folder, Stages, counts_by
 from east_ray.storage.rounds import Round, is_done, listed
 
 #: The seeds of two rounds differ by this, so that no round repeats the random numbers of another round, even where the
@@ -27,6 +27,18 @@ def max_prompt_tokens(config: Config, model: str) -> int | None:
     """The most tokens that a prompt may have: one of the context is kept for the response. None: unknown."""
     length = backends.load(config.sampling).context_length(model, config.engines.engine_args)
     return None if length is None else length - 1
+
+
+def max_evaluated_prompt_tokens(config: Config, model: str) -> int | None:
+    """The same for the engines that evaluate, if any do."""
+    return max_prompt_tokens(config.on_engines(), model) if config.evaluates_on_engines else None
+
+
+def check_endpoint(round_zero: Stages, config: Config, model: str) -> None:
+    """Raises InputError if the server that is to sample cannot be asked. If it has sampled, it need not be there."""
+    if config.samples_itself and config.engines.endpoint and round_zero.record("sampling") is None:
+        settings = pool_settings(config, Decoding(responses_per_question=1, temperature=1.0, max_tokens=1))
+        settings.backend.check(model, settings.engines, settings.args)
 
 
 def take_samples(round_: Round, can_use: CanUse) -> None:
@@ -92,14 +104,16 @@ def ask_models(
     decoding: Decoding,
     counts: dict[str, Any],
     keep_token_ids: bool = False,
+    is_evaluation: bool = False,
 ) -> None:
     """Ask every model every question, with a progress line; puts the sums over the whole stage into `counts`.
 
     Questions whose samples are in the folder are not asked again. Each group of models has a pool of its own.
+    `is_evaluation`: the models are asked where the evaluation asks them, `evaluation.endpoints` or engines.
     """
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
-    settings = pool_settings(round_.config, decoding, keep_token_ids=keep_token_ids)
-    asked = requests(questions, models, settings)
+    pools = list(_pools(round_.config, models, decoding, keep_token_ids, is_evaluation))
+    asked = pa.concat_tables([requests(questions, of_pool, settings) for settings, of_pool in pools])
     wanted = set(asked["key"].to_pylist())
     with round_.progress.stage(stage, asked.num_rows, "questions") as line:
         adopt(samples_folder)
@@ -107,8 +121,10 @@ def ask_models(
         line.go_on(len(done))
         unfinished = asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string()))))
         sums = Counter[str]()
-        for group in settings.backend.groups(models):
+        for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
             of_group = unfinished.filter(pc.is_in(unfinished["model"], pa.array(list(group))))
+            if of_group.num_rows:
+                settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
             for part in sample(of_group, group, samples_folder, aside_folder, settings):
                 sums.update(part)
                 note = f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s"
@@ -125,6 +141,20 @@ def ask_models(
         line.update(asked.num_rows, " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
+
+
+def _pools(
+    config: Config, models: Mapping[str, str], decoding: Decoding, keep_token_ids: bool, is_evaluation: bool
+) -> Iterator[tuple[PoolSettings, Mapping[str, str]]]:
+    """The pools that ask the models (name -> path): one for each endpoint, and one for all that engines answer for."""
+    if not is_evaluation:
+        yield pool_settings(config, decoding, keep_token_ids=keep_token_ids), models
+        return
+    endpoints = config.evaluation.endpoints
+    for name in (name for name in models if name in endpoints):
+        yield pool_settings(config, decoding, evaluated=name), {name: models[name]}
+    if others := {name: path for name, path in models.items() if name not in endpoints}:
+        yield pool_settings(config.on_engines(), decoding), others
 
 
 def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple[Counter[str], pa.Table]:

@@ -22,11 +22,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from east_ray import doors
-from east_ray.config import EnginePoolConfig, InputError, SamplingConfig
+from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig, SamplingConfig
 from east_ray.storage import local_copy, model_fingerprint
 
 #: The built-in backends: `module:name` of a class.
-BACKENDS = {"vllm": f"{__name__}.vllm:VLLM", "scripted": f"{__name__}.scripted:Scripted"}
+BACKENDS = {
+    "vllm": f"{__name__}.vllm:VLLM",
+    "endpoint": f"{__name__}.endpoint:Endpoint",
+    "scripted": f"{__name__}.scripted:Scripted",
+}
+
+#: What servers call the two ways in which a response ends.
+FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed"), "stop") | (
+    dict.fromkeys(("length", "max_tokens", "max_length"), "length")
+)
 
 #: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
 Prompt = list[dict[str, str]] | str | list[int]
@@ -102,8 +111,13 @@ class Alone:
 class Backend(ABC):
     """Answers prompts. It is made in the process of an actor; whatever its constructor raises ends the run."""
 
-    prompt_form: ClassVar[Literal["messages", "text", "ids"]] = "text"
-    """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model."""
+    prompt_form: Literal["messages", "text", "ids"] = "text"
+    """What `ask` gets as its prompt. Only messages need no tokenizer, and so no folder of the model. A backend that
+    knows it only when it is made may set it then."""
+    tokenizer: str | None = None
+    """Folder or hub name of the tokenizer that renders prompts; None: the model's own."""
+    may_die_of_questions: ClassVar[bool] = True
+    """Whether questions that were in flight when a process died are asked alone, in case that one was the cause."""
     has_failed: bool = False
     """Whether the engine has failed as a whole; the actor's process then ends, and Ray starts it again."""
 
@@ -127,6 +141,10 @@ class Backend(ABC):
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """`sampling.backend_args` as the actors get them. Called where the command runs; raises InputError."""
         return args
+
+    @classmethod  # noqa: B027 - most have nothing to check
+    def check(cls, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
+        """Raises InputError if nothing could be asked. Called where the command runs, before anything is."""
 
     @classmethod
     def checked_params(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -161,7 +179,7 @@ class Backend(ABC):
         return [{name: path} for name, path in models.items()]
 
     @classmethod
-    def responses_at_once(cls, settings: EnginePoolConfig) -> int:
+    def responses_at_once(cls, settings: EnginePoolConfig, per_question: int) -> int:
         """Responses that an engine computes at once: a pool hands each engine eight times as many."""
         return 256
 
@@ -181,3 +199,12 @@ def load(settings: SamplingConfig) -> type[Backend]:
     found.checked_args(settings.backend_args)
     found.checked_params(settings.params)
     return found
+
+
+def endpoint_args(endpoint: EndpointConfig, where: str, prompt: PromptConfig, *, is_served: bool) -> Mapping[str, Any]:
+    """The arguments of the backend `endpoint`, for one whose key in the configuration is `where`.
+
+    `is_served`: the endpoint is to have the very model that it is asked for.
+    """
+    told = {"model": endpoint.model, "fingerprint": endpoint.fingerprint}
+    return {**told, "where": where, "prompt": prompt, "is_served": is_served}

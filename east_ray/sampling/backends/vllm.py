@@ -199,7 +199,7 @@ class VLLM(Backend):
         return list(found.values())
 
     @classmethod
-    def responses_at_once(cls, settings: EnginePoolConfig) -> int:
+    def responses_at_once(cls, settings: EnginePoolConfig, per_question: int) -> int:
         """The engine argument `max_num_seqs`, or its default here."""
         return int(settings.engine_args.get("max_num_seqs", 1024 if settings.num_gpus_per_engine else 256))
 
