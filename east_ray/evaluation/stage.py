@@ -109,7 +109,7 @@ def held_out_answers(
         stop=sampling.stop,
         params=sampling.params,
     )
-    responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record.counts)
+    responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record, record.counts)
     only_text = {"grader": "math", "grader_args": {}, "equivalence": "string"}
     grader, by_string = graders.load(settings), graders.load(settings.model_copy(update=only_text))
     failures = Failures()
@@ -126,7 +126,7 @@ def sampled_answers(round_: Round, held_out: pa.Table, models: Mapping[str, str]
     named |= _as_evaluated(round_).config.sampling.model_dump(include={"stop", "params"})
     decoding = Decoding(**named, seed=config.seed if config.is_seeded else None)
     counts = record.counts["sampled"] = {}
-    responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
+    responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, record, counts)
     grader = graders.load(config.answers)
     failures = Failures()
     rows = [judge_responses(row, grader, failures) for row in responses]
@@ -141,12 +141,15 @@ def _responses(
     models: Mapping[str, str],
     folder: str,
     decoding: Decoding,
+    record: StageRecord,
     counts: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
     samples, label = round_.stages / folder, folder.partition("/")[0]
     asking, aside = _as_evaluated(round_), f"{folder}_set_aside"
-    ask_models(asking, label, held_out, models, folder, aside, decoding, counts, is_evaluation=True)
+    record.starting_s += ask_models(
+        asking, label, held_out, models, folder, aside, decoding, counts, is_evaluation=True
+    )
     times = Counter(samples.read(records.SAMPLES, ["question_id"])["question_id"].to_pylist())
     if len(models) not in times.values():
         raise InputError(f"evaluation: no question could be sampled: {listed(counts['set_aside'])}")

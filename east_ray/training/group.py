@@ -18,8 +18,17 @@ import pyarrow.fs as pafs
 from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
+from east_ray.storage.room import full_disk_as_input_error
 from east_ray.training.checkpoints import GROUP, checkpoint_metadata, prepare_checkpoints
-from east_ray.training.dataset import ExportedModel, Metrics, Training, TrainingSummary, naming, tokenized_examples
+from east_ray.training.dataset import (
+    ExportedModel,
+    Metrics,
+    Training,
+    TrainingPhase,
+    TrainingSummary,
+    naming,
+    tokenized_examples,
+)
 from east_ray.training.loop import train
 
 #: How often the driver looks for new metrics, and a worker whether the training before is published.
@@ -29,18 +38,18 @@ _OF_A_GROUP = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "res
 
 
 class _Board:
-    """An actor between workers and driver: of rank 0 the metrics of each step, and at the end of each training what was
-    exported; and the reason why no worker can continue, if there is one.
+    """An actor between workers and driver: of rank 0 what it begins to do, the metrics of each step, and at the end of
+    each training what was exported; and the reason why no worker can continue, if there is one.
     """
 
     def __init__(self) -> None:
-        self._events: list[Metrics | ExportedModel] = []
+        self._events: list[Metrics | TrainingPhase | ExportedModel] = []
         self._refusal: str | None = None
 
-    def add(self, event: Metrics | ExportedModel) -> None:
+    def add(self, event: Metrics | TrainingPhase | ExportedModel) -> None:
         self._events.append(event)
 
-    def read(self, first: int) -> list[Metrics | ExportedModel]:
+    def read(self, first: int) -> list[Metrics | TrainingPhase | ExportedModel]:
         return self._events[first:]
 
     def num_done(self) -> int:
@@ -67,7 +76,8 @@ def work(config: Mapping[str, Any]) -> None:
     for number in range(ray.get(board.num_done.remote()), len(trainings)):
         try:
             with naming(trainings[number]):
-                _train_and_publish(trainings[number], str(number), config["num_examples"][number], board)
+                num_examples, checkpoints = config["num_examples"][number], config["checkpoints"]
+                _train_and_publish(trainings[number], str(number), num_examples, board, checkpoints)
         except InputError as error:
             ray.get(board.refuse.remote(str(error)))
             raise
@@ -90,8 +100,11 @@ def _free_memory() -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
-    """Train, and publish the model with the tokenizer and the generation settings of the model it began with."""
+def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any, checkpoints: Folder) -> None:
+    """Train, and publish the model with the tokenizer and the generation settings of the model it began with.
+
+    Raises InputError if a disk is full: in the folder `checkpoints`, in the training's own, or in the temporary one.
+    """
     import ray
     import ray.train
 
@@ -100,12 +113,16 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
 
     def save(step: int, write: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write(folder)
+            with full_disk_as_input_error(tempfile.gettempdir()):
+                write(folder)
             # Every worker reports its part of the state; Ray Train joins the parts in one checkpoint.
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             checkpoint.set_metadata(checkpoint_metadata(training.name, training.settings, step))
-            ray.train.report({"step": step}, checkpoint=checkpoint)
+            with checkpoints.room_for():
+                ray.train.report({"step": step}, checkpoint=checkpoint)
 
+    is_first = ray.train.get_context().get_world_rank() == 0
+    tell = board.add.remote if is_first else lambda phase: None
     found = ray.train.get_checkpoint()  # of this training, or of the one before
     is_own = found is not None and found.get_metadata().get("training") == training.name
     with (
@@ -124,8 +141,11 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             tokenizer.pad_token_id or 0,
             training.seed,
             training.references,
+            tell,
         )
-        exported = _export(export, training, model_path, tokenizer)
+        tell(TrainingPhase("writing the model"))
+        with training.target.room_for():
+            exported = _export(export, training, model_path, tokenizer)
     if exported is not None:
         ray.get(board.add.remote(exported))
 
@@ -203,8 +223,10 @@ def out_of_memory_as_input_error() -> Iterator[None]:
         ) from None
 
 
-def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
-    """Train one after the other: of each in turn the metrics of its steps, as they come, then its summary.
+def train_models(
+    trainings: Sequence[Training], checkpoints: Folder
+) -> Iterator[Metrics | TrainingPhase | TrainingSummary]:
+    """Train one after the other: of each in turn its phases and the metrics of its steps, as they come, its summary.
 
     Trainings in a row that need the same workers share one group of them, because starting a group takes as long as a
     small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this process, if the
@@ -236,7 +258,9 @@ def _workers_of(training: Training) -> str:
     return alike + (training.name if training.settings.deepspeed.zero_stage == 3 else "")
 
 
-def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
+def train_group(
+    trainings: Sequence[Training], checkpoints: Folder
+) -> Iterator[Metrics | TrainingPhase | TrainingSummary]:
     """As `train_models`, with one group of workers that all trainings share."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -247,6 +271,7 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must outlive the other nodes
     config = {"trainings": trainings, "num_examples": [counted.num_examples for counted in counts], "board": board}
+    config["checkpoints"] = checkpoints
     trainer = _trainer(settings, config, checkpoints, {str(number): one for number, one in enumerate(datasets)})
     waiting = iter(counts)
     steps: dict[float, Metrics] = {}  # of a step that was repeated after a restart, the last metrics count
@@ -254,6 +279,8 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
         if isinstance(event, ExportedModel):
             yield replace(next(waiting), steps=[steps[step] for step in sorted(steps)], exported=event)
             steps = {}
+        elif isinstance(event, TrainingPhase):
+            yield event
         else:
             steps[event["step"]] = event
             yield event
@@ -289,7 +316,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
     )
 
 
-def _on_board(board: Any, fit: Callable[[], Any]) -> Iterator[Metrics | ExportedModel]:
+def _on_board(board: Any, fit: Callable[[], Any]) -> Iterator[Metrics | TrainingPhase | ExportedModel]:
     """What the workers put on the board while `fit` runs. Raises what `fit` raises, or an InputError of the refusal."""
     import ray
 
