@@ -117,8 +117,9 @@ def _write_round(stages: Stages, names: list[str], number: int, arms: list[str],
             record.counts = {"examples": NUM_QUESTIONS - 10, "too_long": 0, "zero_weight_skipped": 0}
     with stages.recording("questions") as record:
         record.counts = {"asked": NUM_QUESTIONS, "set_aside": {HOSTILE: 2}}
-    with stages.recording("sampling") as record:
-        record.counts = {"num_questions": 60, "num_responses": 480, "num_tokens": 9600, "num_truncated": 60}
+    counts = {"num_questions": 60, "num_responses": 480, "num_tokens": 9600, "num_truncated": 60}
+    told = {"seconds": 30.0, "starting_s": 10.0, "counts": counts}
+    (stages / "stages").write_text("sampling.json", json.dumps(told))
     if not arms:
         (stages / "evaluation").write_text("metrics.json", json.dumps(_metrics(names, number)))
     (stages / "studies").write_text("responses.json", json.dumps(_study()))

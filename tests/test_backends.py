@@ -212,10 +212,11 @@ def test_settings_of_a_run_reach_the_request(tmp_path: Path, monkeypatch: pytest
     given: list[Decoding] = []
     kept: list[bool] = []
 
-    def ask_models(*arguments: Any) -> None:
+    def ask_models(*arguments: Any) -> float:
         given.append(arguments[6])
         arguments[7].update(num_questions=1)
         kept.append(arguments[8])
+        return 0.0
 
     monkeypatch.setattr(stage, "ask_models", ask_models)
     sections = scripted(tmp_path / "script")

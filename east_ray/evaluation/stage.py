@@ -96,7 +96,7 @@ def held_out_answers(
     """
     settings = round_.config.answers
     decoding = Decoding(responses_per_question=1, temperature=0.0, max_tokens=round_.config.evaluation.max_tokens)
-    responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record.counts)
+    responses = _responses(round_, held_out, models, f"{folder}/responses", decoding, record, record.counts)
     only_text = {"grader": "math", "grader_args": {}, "equivalence": "string"}
     grader, by_string = graders.load(settings), graders.load(settings.model_copy(update=only_text))
     failures = Failures()
@@ -112,7 +112,7 @@ def sampled_answers(round_: Round, held_out: pa.Table, models: Mapping[str, str]
     named = config.evaluation.model_dump(include={"responses_per_question", "temperature", "top_p", "max_tokens"})
     decoding = Decoding(**named, seed=config.seed if config.sampling.seeded else None)
     counts = record.counts["sampled"] = {}
-    responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, counts)
+    responses = _responses(round_, held_out, models, "evaluation/sampled_responses", decoding, record, counts)
     grader = graders.load(config.answers)
     failures = Failures()
     rows = [judge_responses(row, grader, failures) for row in responses]
@@ -127,11 +127,13 @@ def _responses(
     models: Mapping[str, str],
     folder: str,
     decoding: Decoding,
+    record: StageRecord,
     counts: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Rows of records.SAMPLES of the questions that every model has answered; `counts` gets the sums of the stage."""
     samples, label = round_.stages / folder, folder.partition("/")[0]
-    ask_models(round_, label, held_out, models, folder, f"{folder}_set_aside", decoding, counts)
+    starting_s = ask_models(round_, label, held_out, models, folder, f"{folder}_set_aside", decoding, counts)
+    record.starting_s += starting_s
     times = Counter(samples.read(records.SAMPLES, ["question_id"])["question_id"].to_pylist())
     if len(models) not in times.values():
         raise InputError(f"evaluation: no question could be sampled: {listed(counts['set_aside'])}")

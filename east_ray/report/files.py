@@ -23,7 +23,7 @@ from east_ray.report.studies.weights import disagreements_page
 from east_ray.report.summary import RoundSummary, arm_labels, describe, summarize
 from east_ray.report.wording import duration, interval, percent, verdicts
 from east_ray.selection import SelectionRules
-from east_ray.storage import Folder, RunDirectory, Stages, locate
+from east_ray.storage import Folder, RunDirectory, StageRecord, Stages, locate
 from east_ray.storage.rounds import Learner, Round, is_done
 
 #: The file of a card, where the Hugging Face hub looks for it.
@@ -122,24 +122,42 @@ def _responses(config: Config) -> str:
 def _cost(summary: RoundSummary) -> Iterator[Block]:
     """A row for each stage, and one for the trainings of each arm."""
     rows = [
-        _row(stage, record.seconds, record.counts.get("num_responses"), record.counts.get("num_tokens"))
+        _row(stage, [record], record.counts.get("num_responses"), record.counts.get("num_tokens"))
         for stage, record in summary.records.items()
         if stage != "training"
     ]
     shown_as = arm_labels(summary)
     for one in summary.arms:
-        trainings = [each for each in summary.trainings if each.arm == one.arm and each.seconds is not None]
+        trainings = [each for each in summary.trainings if each.arm == one.arm and each.record is not None]
         if trainings:
             name = f"training: {shown_as[one.arm]}" + (f" ({len(trainings)} seeds)" if len(trainings) > 1 else "")
-            seconds = sum(each.seconds or 0 for each in trainings)
-            rows.append(_row(name, seconds, None, sum(each.num_tokens for each in trainings)))
-    columns = ["stage", "seconds", "responses", "tokens", "tokens/s"]
-    yield Table("Seconds of a whole stage, its start included; of a training, those of its steps", columns, rows)
+            records = [each.record for each in trainings if each.record is not None]
+            num_tokens, in_steps = (
+                sum(each.num_tokens for each in trainings),
+                sum(each.seconds or 0 for each in trainings),
+            )
+            rows.append(_row(name, records, None, num_tokens, in_steps))
+    columns = ["stage", "seconds", "starting", "working", "responses", "tokens", "tokens/s"]
+    title = (
+        "Seconds of each stage: those in which engines or workers were started, and those of work; "
+        "tokens per second of work, of a training in its steps"
+    )
+    yield Table(title, columns, rows)
 
 
-def _row(name: str, seconds: float, num_responses: int | None, num_tokens: int | None) -> list[str]:
-    rate = f"{num_tokens / seconds:,.0f}" if num_tokens and seconds > 0 else ""
-    return [name, f"{seconds:,.1f}", *(f"{count:,}" if count else "" for count in (num_responses, num_tokens)), rate]
+def _row(
+    name: str,
+    records: Sequence[StageRecord],
+    num_responses: int | None,
+    num_tokens: int | None,
+    seconds_for_rate: float | None = None,
+) -> list[str]:
+    seconds, starting_s = (sum(record.seconds for record in records), sum(record.starting_s for record in records))
+    working_s = seconds - starting_s
+    of_rate = seconds_for_rate or working_s
+    rate = f"{num_tokens / of_rate:,.0f}" if num_tokens and of_rate > 0 else ""
+    times = [f"{seconds:,.1f}", f"{starting_s:,.1f}" if starting_s else "", f"{working_s:,.1f}"]
+    return [name, *times, *(f"{count:,}" if count else "" for count in (num_responses, num_tokens)), rate]
 
 
 def _study(page: StudyPage) -> Iterator[Block]:

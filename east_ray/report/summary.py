@@ -37,7 +37,8 @@ class TrainingResults:
     """One training of a round: what it was given, what it counted and how its steps went.
 
     `entropies`, `weights` and `pass_rates` are (Q,); trainings of one `arm`, which differ in their seed alone, share
-    them. `steps` has an array (S,) for each metric of training.jsonl; `seconds`, of its steps, is None till it is done.
+    them. `steps` has an array (S,) for each metric of training.jsonl. Until it is done, `seconds`, of its steps, and
+    `record`, of the stage, are None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TrainingResults:
     num_responses: int
     steps: dict[str, Numbers]
     seconds: float | None
+    record: StageRecord | None
 
     @property
     def num_tokens(self) -> int:
@@ -137,7 +139,7 @@ def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults
     seconds = training.counts.get("seconds_in_steps", training.seconds) if training else None
     steps = _steps(stages.folder)
     if sibling is not None:
-        return replace(sibling, name=name, stages=stages, steps=steps, seconds=seconds)
+        return replace(sibling, name=name, stages=stages, steps=steps, seconds=seconds, record=training)
     counts, numbers = ["num_truncated", "num_responses"], ["entropy", "weight", "pass_rate"]
     examples = (stages / "examples").read(EXAMPLES, [*counts, *numbers])
     discarded = (stages / "discarded").read(DISCARDED, counts)
@@ -155,6 +157,7 @@ def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults
         **{name: sum(pc.sum(table[name]).as_py() or 0 for table in (examples, discarded)) for name in counts},
         steps=steps,
         seconds=seconds,
+        record=training,
     )
 
 

@@ -51,6 +51,7 @@ class TaskJournal:
 
     def __init__(self, folder: Folder, set_aside: Folder, keys: Sequence[str]) -> None:
         name = hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
+        self.task = name
         self._folder, self._set_aside, self._pending = folder / "tasks", set_aside, folder / "pending" / name
         self._part = f"part-{name}.parquet"
         #: How often each question was asked by an attempt that did not finish, together with others and alone.

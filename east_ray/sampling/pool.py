@@ -9,7 +9,8 @@ import concurrent.futures
 import functools
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +23,18 @@ from east_ray.config import Config, EnginePoolConfig, PromptConfig
 from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize
 from east_ray.records import RESPONSE, SAMPLES, SetAside
 from east_ray.sampling import backends
-from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
+from east_ray.sampling.backends import (
+    Alone,
+    Backend,
+    Decoding,
+    EngineDiedError,
+    EngineStatus,
+    Prompt,
+    RequestRefusedError,
+    Response,
+)
 from east_ray.sampling.journal import Row, TaskJournal, sample_key
+from east_ray.sampling.watch import COMPILING, LOADING, READY, PoolStatus, Reporter, TaskProgress, make_board, shown
 from east_ray.storage import Folder, local_copy
 
 #: Responses that a backend holds over those that it computes at once. A task lasts as long as its longest response, so
@@ -76,13 +87,19 @@ def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSetti
 
 
 def sample(
-    asked: pa.Table, models: Mapping[str, str], folder: Folder, set_aside: Folder, settings: PoolSettings
+    asked: pa.Table,
+    models: Mapping[str, str],
+    folder: Folder,
+    set_aside: Folder,
+    settings: PoolSettings,
+    show: Callable[[PoolStatus], None] = lambda status: None,
 ) -> Iterator[dict[str, int]]:
     """Ask `requests` and write the rows (records.SAMPLES) as parts of `folder`; `journal.tidy` then brings it to rest.
 
     Questions that the backend refuses or dies of go to `set_aside`. Yields the numbers of each task as it becomes
-    durable: num_questions, num_set_aside, num_responses, num_tokens. The models (name -> path) are one of the backend's
-    groups, so that one pool serves them. Raises what a backend raises that cannot start.
+    durable: num_questions, num_set_aside, num_responses, num_tokens. `show` gets the status of the pool every second,
+    from another thread, and once more at the end. The models (name -> path) are one of the backend's groups, so that
+    one pool serves them. Raises what a backend raises that cannot start.
     """
     import ray.data
 
@@ -100,29 +117,66 @@ def sample(
         max_concurrent_calls_per_actor=tasks_per_engine,
         enable_true_multi_threading=True,
     )
+    board = make_board(engines.min_engines)
     results = ray.data.from_arrow(blocks).map_batches(
         Sampler,
         batch_size=per_task,
         batch_format="pyarrow",
-        fn_constructor_args=(dict(models), settings, folder, set_aside),
+        fn_constructor_args=(dict(models), settings, folder, set_aside, board),
         compute=pool,
         num_cpus=engines.num_cpus_per_engine,
         num_gpus=engines.num_gpus_per_engine or None,
         resources=engines.resources or None,
         runtime_env={"env_vars": {**settings.backend.environment, **engines.env}},
     )
-    yield from results.iter_rows()
+    with shown(board, show):
+        yield from results.iter_rows()
 
 
 class Sampler:
     """The actor of the pool: asks its backend a task's questions, writes their responses, hands on the numbers."""
 
-    def __init__(self, models: Mapping[str, str], settings: PoolSettings, folder: Folder, set_aside: Folder) -> None:
+    def __init__(
+        self, models: Mapping[str, str], settings: PoolSettings, folder: Folder, set_aside: Folder, board: Any
+    ) -> None:
+        self._lock, self._counted = threading.Lock(), EngineStatus()
+        self._is_ready = False
         first, kind = next(iter(models.values())), settings.backend
         self._models, self._settings, self._folder, self._set_aside = models, settings, folder, set_aside
+        self._reporter = Reporter(board, self._phase, self._status)
         self._tokenizer = None if kind.prompt_form == "messages" else load_tokenizer(local_copy(first))
         self._backend = kind(first, kind.settings_for(settings.engines, settings.decoding), settings.args)
-        self._asking, self._lock, self._num_tasks = threading.Lock(), threading.Lock(), 0
+        self._asking, self._num_tasks = threading.Lock(), 0
+        self._is_ready = True
+        self._reporter.now()
+
+    def _phase(self) -> str:
+        if self._is_ready:
+            return READY
+        return COMPILING if self._settings.backend.is_compiling() else LOADING
+
+    def _status(self) -> EngineStatus:
+        told = self._backend.status() if self._is_ready else None
+        return told or self._counted
+
+    def _count(self, num_running: int, responses: Sequence[Response] = ()) -> None:
+        """What the backend is asked and answers, for one that does not say what it is doing."""
+        num_tokens = sum(response.num_tokens or 0 for response in responses)
+        with self._lock:
+            before = self._counted
+            self._counted = EngineStatus(
+                num_running=before.num_running + num_running,
+                num_finished=before.num_finished + len(responses),
+                num_tokens=before.num_tokens + num_tokens,
+            )
+
+    def _tell(self, journal: TaskJournal, answered: Sequence[Row], num_new: int, aside: Sequence[Row] = ()) -> None:
+        """Tell how much of a task is durable now; of its responses, `num_new` are by this process and not told yet."""
+        progress = TaskProgress(
+            num_questions=dict(Counter(row["model"] for row in (*answered, *aside))),
+            num_responses=sum(len(row["responses"]) for row in answered),
+        )
+        self._reporter.durable(journal.task, progress, num_new)
 
     def __call__(self, questions: pa.Table) -> pa.Table:
         """Questions with their key and the name of the model to ask -> one row of numbers, once all is durable.
@@ -158,6 +212,7 @@ class Sampler:
         """Rows of SAMPLES and of SET_ASIDE of a task."""
         journal = TaskJournal(self._folder, self._set_aside, [row["key"] for row in rows])
         is_finished, answered, aside = journal.open()
+        self._tell(journal, answered, 0, aside)
         if is_finished:
             return answered, aside
         found = {row["key"] for row in answered}
@@ -165,7 +220,7 @@ class Sampler:
         aside += deadly
         if len(aside) > _MAX_POISONOUS and not answered:
             raise RuntimeError(f"engines die of every question: {next(iter(journal.errors.values()), _NO_ERROR)}")
-        left = len(together) + len(alone)
+        left, num_new = len(together) + len(alone), 0
         for group in filter(None, [together, *([row] for row in alone)]):
             settled: set[str] = set()
             try:
@@ -174,12 +229,16 @@ class Sampler:
                     left -= len(finished) + len(refused)
                     answered += finished
                     aside += refused
+                    num_new += sum(len(row["responses"]) for row in finished)
                     if finished and (left or group is not together):
                         journal.add(finished)
+                        self._tell(journal, answered, num_new)
+                        num_new = 0
             except EngineDiedError as error:
                 journal.died([row["key"] for row in group if row["key"] not in settled], str(error))
                 raise
         journal.close(answered, aside)
+        self._tell(journal, answered, num_new, aside)
         return answered, aside
 
     def _sorted_by_deaths(self, rows: Sequence[Row], journal: TaskJournal) -> tuple[list[Row], list[Row], list[Row]]:
@@ -237,7 +296,11 @@ class Sampler:
             prompt = ids if self._backend.prompt_form == "ids" else text
         decoding = self._settings.decoding
         decoding = replace(decoding, seed=decoding.seed_of(row["question_id"]))
-        return self._backend.ask(self._models[row["model"]], prompt, decoding, alone=alone)
+        num_responses = decoding.responses_per_question
+        self._count(num_responses)
+        future = self._backend.ask(self._models[row["model"]], prompt, decoding, alone=alone)
+        future.add_done_callback(lambda done: self._count(-num_responses, () if done.exception() else done.result()))
+        return future
 
     def _told(self, responses: Sequence[Response]) -> list[Row]:
         """Responses as rows of records.RESPONSE."""

@@ -14,6 +14,7 @@ from east_ray.records import QUESTIONS, SET_ASIDE
 from east_ray.sampling import backends, given
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.journal import adopt, distinct, keys_by_part, tidy
+from east_ray.sampling.line import SamplingLine
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, counts_by
 from east_ray.storage.rounds import Round, is_done, listed
@@ -77,7 +78,8 @@ def sample_responses(round_: Round) -> None:
     decoding = Decoding(**named, seed=seed)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
-        ask_models(round_, "sampling", questions, models, "samples", "set_aside", decoding, record.counts, keep)
+        folders = "samples", "set_aside"
+        record.starting_s = ask_models(round_, "sampling", questions, models, *folders, decoding, record.counts, keep)
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -92,9 +94,10 @@ def ask_models(
     decoding: Decoding,
     counts: dict[str, Any],
     keep_token_ids: bool = False,
-) -> None:
+) -> float:
     """Ask every model every question, with a progress line; puts the sums over the whole stage into `counts`.
 
+    Returns the seconds in which engines were started and none was ready.
     Questions whose samples are in the folder are not asked again. Each group of models has a pool of its own.
     """
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
@@ -104,20 +107,21 @@ def ask_models(
     with round_.progress.stage(stage, asked.num_rows, "questions") as line:
         adopt(samples_folder)
         done = wanted & (distinct(keys_by_part(samples_folder)) | distinct(keys_by_part(aside_folder)))
-        line.go_on(len(done))
         unfinished = asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string()))))
-        sums = Counter[str]()
+        shown = SamplingLine(line, counts_by(asked, "model"), counts_by(unfinished, "model"), decoding)
+        num_tokens = 0
         for group in settings.backend.groups(models):
             of_group = unfinished.filter(pc.is_in(unfinished["model"], pa.array(list(group))))
-            for part in sample(of_group, group, samples_folder, aside_folder, settings):
-                sums.update(part)
-                note = f"{sums['num_responses']:,} responses · {sums['num_tokens'] / line.seconds:,.0f} tokens/s"
-                line.advance(part["num_questions"] + part["num_set_aside"], note)
-        seconds = line.seconds
+            if of_group.num_rows:
+                shown.begin_pool()
+                of_pool = sample(of_group, group, samples_folder, aside_folder, settings, shown.show)
+                num_tokens += sum(part["num_tokens"] for part in of_pool)
+        seconds = line.seconds - line.starting_s
+        line.doing("", line.kind)
         whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted)
         notes = [f"{whole['num_responses']:,} responses"]
-        if sums["num_tokens"]:
-            notes.append(f"{sums['num_tokens'] / seconds:,.0f} tokens/s")
+        if num_tokens:
+            notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
         if aside.num_rows:
             notes.append(f"{aside.num_rows:,} set aside")
         if whole["num_dropped"]:
@@ -125,6 +129,7 @@ def ask_models(
         line.update(asked.num_rows, " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
+    return line.starting_s
 
 
 def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple[Counter[str], pa.Table]:

@@ -27,6 +27,8 @@ class StageRecord:
     """What a stage has counted and how long it took; written at its end."""
 
     seconds: float = 0.0
+    starting_s: float = 0.0
+    """Seconds of them in which engines or workers were started and none was at work yet."""
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,7 +59,7 @@ class Stages:
         """The record of a stage, for its counts; written with the time that the block took if it ends without error."""
         record, begin = StageRecord(), time.monotonic()
         yield record
-        record.seconds = round(time.monotonic() - begin, 3)
+        record.seconds, record.starting_s = round(time.monotonic() - begin, 3), round(record.starting_s, 3)
         (self.folder / "stages").write_text(f"{stage}.json", json.dumps(vars(record), indent=1) + "\n")
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +83,21 @@ class ExportedModel:
     num_bytes: int
     logits_difference: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingPhase:
+    """What the workers of a training have begun to do, or how far they are with it."""
+
+    name: Literal["loading the model", "reference pass", "steps", "writing the model"]
+    done: int = 0
+    num_examples: int = 0
+    """Of the reference pass, how many there are, and how many of them are done."""
+
+    @property
+    def is_work(self) -> bool:
+        """Whether the workers are no longer being started."""
+        return self.name != "loading the model"
 
 
 @dataclass(frozen=True)

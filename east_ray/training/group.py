@@ -19,7 +19,15 @@ from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
 from east_ray.training.checkpoints import GROUP, checkpoint_metadata, prepare_checkpoints
-from east_ray.training.dataset import ExportedModel, Metrics, Training, TrainingSummary, naming, tokenized_examples
+from east_ray.training.dataset import (
+    ExportedModel,
+    Metrics,
+    Training,
+    TrainingPhase,
+    TrainingSummary,
+    naming,
+    tokenized_examples,
+)
 from east_ray.training.loop import train
 
 #: How often the driver looks for new metrics, and a worker whether the training before is published.
@@ -29,18 +37,18 @@ _OF_A_GROUP = {"num_workers", "num_cpus_per_worker", "num_gpus_per_worker", "res
 
 
 class _Board:
-    """An actor between workers and driver: of rank 0 the metrics of each step, and at the end of each training what was
-    exported; and the reason why no worker can continue, if there is one.
+    """An actor between workers and driver: of rank 0 what it begins to do, the metrics of each step, and at the end of
+    each training what was exported; and the reason why no worker can continue, if there is one.
     """
 
     def __init__(self) -> None:
-        self._events: list[Metrics | ExportedModel] = []
+        self._events: list[Metrics | TrainingPhase | ExportedModel] = []
         self._refusal: str | None = None
 
-    def add(self, event: Metrics | ExportedModel) -> None:
+    def add(self, event: Metrics | TrainingPhase | ExportedModel) -> None:
         self._events.append(event)
 
-    def read(self, first: int) -> list[Metrics | ExportedModel]:
+    def read(self, first: int) -> list[Metrics | TrainingPhase | ExportedModel]:
         return self._events[first:]
 
     def num_done(self) -> int:
@@ -106,6 +114,8 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             checkpoint.set_metadata(checkpoint_metadata(training.name, training.settings, step))
             ray.train.report({"step": step}, checkpoint=checkpoint)
 
+    is_first = ray.train.get_context().get_world_rank() == 0
+    tell = board.add.remote if is_first else lambda phase: None
     found = ray.train.get_checkpoint()  # of this training, or of the one before
     is_own = found is not None and found.get_metadata().get("training") == training.name
     with (
@@ -124,7 +134,9 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             tokenizer.pad_token_id or 0,
             training.seed,
             training.references,
+            tell,
         )
+        tell(TrainingPhase("writing the model"))
         exported = _export(export, training, model_path, tokenizer)
     if exported is not None:
         ray.get(board.add.remote(exported))
@@ -203,8 +215,10 @@ def out_of_memory_as_input_error() -> Iterator[None]:
         ) from None
 
 
-def train_models(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
-    """Train one after the other: of each in turn the metrics of its steps, as they come, then its summary.
+def train_models(
+    trainings: Sequence[Training], checkpoints: Folder
+) -> Iterator[Metrics | TrainingPhase | TrainingSummary]:
+    """Train one after the other: of each in turn its phases and the metrics of its steps, as they come, its summary.
 
     Trainings in a row that need the same workers share one group of them, because starting a group takes as long as a
     small training. `checkpoints` keeps what is needed to continue after a crash of a worker or of this process, if the
@@ -236,7 +250,9 @@ def _workers_of(training: Training) -> str:
     return alike + (training.name if training.settings.deepspeed.zero_stage == 3 else "")
 
 
-def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[Metrics | TrainingSummary]:
+def train_group(
+    trainings: Sequence[Training], checkpoints: Folder
+) -> Iterator[Metrics | TrainingPhase | TrainingSummary]:
     """As `train_models`, with one group of workers that all trainings share."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -254,6 +270,8 @@ def train_group(trainings: Sequence[Training], checkpoints: Folder) -> Iterator[
         if isinstance(event, ExportedModel):
             yield replace(next(waiting), steps=[steps[step] for step in sorted(steps)], exported=event)
             steps = {}
+        elif isinstance(event, TrainingPhase):
+            yield event
         else:
             steps[event["step"]] = event
             yield event
@@ -289,7 +307,7 @@ def _trainer(settings: TrainingConfig, config: dict[str, Any], checkpoints: Fold
     )
 
 
-def _on_board(board: Any, fit: Callable[[], Any]) -> Iterator[Metrics | ExportedModel]:
+def _on_board(board: Any, fit: Callable[[], Any]) -> Iterator[Metrics | TrainingPhase | ExportedModel]:
     """What the workers put on the board while `fit` runs. Raises what `fit` raises, or an InputError of the refusal."""
     import ray
 

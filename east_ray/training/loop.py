@@ -15,7 +15,7 @@ from east_ray.config import InputError, TrainingConfig
 from east_ray.storage import Folder, model_fingerprint
 from east_ray.training.batches import steps
 from east_ray.training.compute import Compute
-from east_ray.training.dataset import ExportedModel, Metrics, Row
+from east_ray.training.dataset import ExportedModel, Metrics, Row, TrainingPhase
 from east_ray.training.export import export_and_end
 from east_ray.training.model import compile_layers, is_compiled, load_model
 from east_ray.training.objectives import Objective
@@ -53,33 +53,34 @@ def train(
     pad_token_id: int = 0,
     seed: int = 0,
     references: Folder | None = None,
+    tell: Callable[[TrainingPhase], Any] = lambda phase: None,
 ) -> Callable[..., ExportedModel | None]:
     """Train on this worker, one of a torch.distributed group; returns the function that exports the model.
 
     `rows` starts the stream of TOKENIZED rows anew, of which `num_examples` are an epoch; `report` gets the metrics of
     each step on rank 0. `save(step, write)` calls write(folder) on every worker; `restored` is a folder that was
-    written so. `references` is the folder of the reference log-probabilities, if the objective needs any. The returned
-    function is `export_and_end` without its first arguments; it must be called on every worker, once.
+    written so. `references` is the folder of the reference log-probabilities, if the objective needs any. `tell` gets
+    what this worker begins to do. The returned function is `export_and_end` without its first arguments; it must be
+    called on every worker, once.
     """
     import torch
     import torch.distributed as dist
 
     rank, world_size, every_minutes = dist.get_rank(), dist.get_world_size(), settings.checkpoint_every_minutes
+    tell(TrainingPhase("loading the model"))
     engine = make_engine(settings, model_path, seed, world_size)
     compute = Compute(engine, settings, objective, pad_token_id, rank, world_size)
     if objective.reference_responses:
         assert references is not None, f"{settings.objective} needs a folder for its reference log-probabilities"
         folder = references / f"{model_fingerprint(model_path)}-{settings.precision}"
-        compute.references = reference_logprobs(compute, rows, num_examples, folder)
+        compute.references = reference_logprobs(compute, rows, num_examples, folder, tell)
     num_steps = math.ceil(num_examples / settings.examples_per_step) * settings.epochs
-    begin: dict[str, Any] = {"next_step": 0, "history": []}
-    if restored is not None:
-        begin = load_progress(restored)
-        load_state(engine, begin["next_step"], restored)
+    begin = _restored(engine, restored)
     history: list[Metrics] = begin["history"] if rank == 0 else []  # saved too, so a resumed log is complete
     for metrics in history:
         report(metrics)
     engine.train()
+    tell(TrainingPhase("steps"))
     saved_at = time.monotonic()
     for index, step in enumerate(steps(rows(), settings.examples_per_step)):
         if index < begin["next_step"]:
@@ -100,6 +101,15 @@ def train(
             saved_at = time.monotonic()
             save(index + 1, functools.partial(save_state, engine, {"next_step": index + 1, "history": history}))
     return functools.partial(export_and_end, engine, compute, settings)
+
+
+def _restored(engine: Any, folder: str | None) -> dict[str, Any]:
+    """The number of the next step and the metrics of those before, after the engine has taken the folder's state."""
+    if folder is None:
+        return {"next_step": 0, "history": []}
+    begin = load_progress(folder)
+    load_state(engine, begin["next_step"], folder)
+    return begin
 
 
 def make_engine(settings: TrainingConfig, model_path: str, seed: int, world_size: int) -> Any:

@@ -6,6 +6,7 @@ responses. So a training that continues computes nothing twice, and no value ser
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from east_ray.storage import Folder
 from east_ray.training.batches import steps
-from east_ray.training.dataset import Row
+from east_ray.training.dataset import Row, TrainingPhase
 from east_ray.training.objectives import RESPONSES
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Rows of one file; what a worker that dies has to compute again.
 _ROWS_PER_PART = 4096
+#: Seconds between two messages how far the pass is.
+_TELL_S = 1.0
 
 
 #: Log-probabilities in nats, summed over a response's tokens; null where the objective does not need them. The key is
@@ -80,11 +83,16 @@ def add_references(folder: Folder, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def reference_logprobs(
-    compute: "Compute", rows: Callable[[], Iterable[Row]], num_examples: int, folder: Folder
+    compute: "Compute",
+    rows: Callable[[], Iterable[Row]],
+    num_examples: int,
+    folder: Folder,
+    tell: Callable[[TrainingPhase], Any] = lambda phase: None,
 ) -> ReferenceLogprobs:
     """The reference log-probabilities of one epoch of rows; those that the folder lacks are computed and added to it.
 
-    The workers share the pass and write what they have computed, so that it continues after an interruption.
+    The workers share the pass and write what they have computed, so that it continues after an interruption. `tell`
+    gets how far it is, every second.
     """
     import torch
     import torch.distributed as dist
@@ -97,9 +105,14 @@ def reference_logprobs(
     if found[0] != -found[1]:
         stored = ReferenceLogprobs()
     own: list[Row] = []
+    num_done, told_at = 0, 0.0
     engine.eval()
     with torch.no_grad():
         for step in steps(itertools.islice(rows(), num_examples), compute.examples_at_once):
+            if time.monotonic() - told_at >= _TELL_S:
+                told_at = time.monotonic()
+                tell(TrainingPhase("reference pass", num_done, num_examples))
+            num_done += len(step)
             if all(reference_key(row, names) in stored for row in step):
                 continue
             for batch in compute.micro_batches(step, names):

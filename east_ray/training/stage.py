@@ -12,7 +12,7 @@ from east_ray.storage import Folder
 from east_ray.storage.rounds import Learner, is_done, label
 from east_ray.training import objectives
 from east_ray.training.checkpoints import change_of_shape, interrupted
-from east_ray.training.dataset import Metrics, Training, TrainingSummary
+from east_ray.training.dataset import Metrics, Training, TrainingPhase, TrainingSummary
 from east_ray.training.group import train_models
 
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
@@ -52,9 +52,10 @@ def train(learners: Iterable[Learner], checkpoints: Folder, ended: Callable[[str
     checkpoints.clear()
 
 
-def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> None:
+def _follow(learner: Learner, events: Iterator[Metrics | TrainingPhase | TrainingSummary]) -> None:
     """Record a training while it runs, until its summary."""
     stages, tracker = learner.stages, learner.settings.training.tracker
+    num_workers = learner.settings.training.num_workers
     tensorboard = _local(stages / "tensorboard") if tracker in ("tensorboard", "wandb") else ""
     title = f"{learner.name}, round {learner.round.number}"
     with (
@@ -63,18 +64,30 @@ def _follow(learner: Learner, events: Iterator[Metrics | TrainingSummary]) -> No
         tracked(tracker, title, tensorboard, dict(flatten(learner.settings.model_dump()))) as log,
     ):
 
+        def begin(phase: TrainingPhase) -> None:
+            if phase.is_work:
+                line.works()
+            of_all = f" {phase.done:,}/{phase.num_examples:,} examples" if phase.num_examples else ""
+            line.doing("" if phase.name == "steps" else f"{phase.name}{of_all}", phase.name)
+
         def show(step: Metrics) -> None:
             line.total = int(step["num_steps"])
             line.update(int(step["step"]), f"loss {step['loss']:.4f} · {step['tokens_per_s']:,.0f} tokens/s")
 
+        line.starts()
+        line.doing(f"starting {num_workers} worker{'s' if num_workers > 1 else ''}")
         with stages.folder.lines("training.jsonl") as write:
             for event in events:
                 if isinstance(event, TrainingSummary):
                     summary = event
                     break
+                if isinstance(event, TrainingPhase):
+                    begin(event)
+                    continue
                 show(event)
                 write(json.dumps(event))
                 log(event)
+        record.starting_s = line.starting_s
         if summary.steps:
             show(summary.steps[-1])
         if summary.num_retokenized:

@@ -74,6 +74,19 @@ class Response:
     text lacks. Training uses them as far as they spell the text."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What an engine is doing. Responses and tokens are counted from the start of its process."""
+
+    num_running: int = 0
+    """Responses that have a token and are not finished."""
+    num_waiting: int = 0
+    """Responses that are asked for and have no token yet."""
+    num_finished: int = 0
+    num_tokens: int = 0
+    """Generated tokens, with those of responses that are not finished."""
+
+
 @dataclass
 class Alone:
     """Asks that a request be served while no other is in flight, because engines have died while it was.
@@ -114,6 +127,18 @@ class Backend(ABC):
         question's own. `model` is one of the models of `groups`. The future fails with RequestRefusedError or
         EngineDiedError.
         """
+
+    def status(self) -> EngineStatus | None:
+        """What the engine is doing, asked once a second from a thread of its own. None: the backend does not know.
+
+        Then the responses that it is asked for count as running until their request is finished.
+        """
+        return None
+
+    @classmethod
+    def is_compiling(cls) -> bool:
+        """Whether the constructor, at work in another thread, has loaded the model and compiles it or warms it up."""
+        return False
 
     @classmethod
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@
         table: answers.jsonl                   # a row for each question, see below
         default: {responses: ["No idea."]}     # for questions that are not in the table; else these are refused
         delay_s: 0.1                           # seconds that each request takes; requests are served one after another
+        start_s: 2.0                           # seconds that the engine takes to start, half of them to compile
         state: deaths/                         # a folder in which deaths are counted, for rows with `times`
 
 A row of the table says what one question gets. It is the one of the longest `question` that occurs, character by
@@ -29,17 +30,29 @@ import hashlib
 import json
 import os
 import signal
+import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.config.base import Section, sentences, validated
-from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
+from east_ray.sampling.backends import (
+    Alone,
+    Backend,
+    Decoding,
+    EngineDiedError,
+    EngineStatus,
+    Prompt,
+    RequestRefusedError,
+    Response,
+)
 from east_ray.storage import Folder, locate, resolve_path
 
 
@@ -72,13 +85,15 @@ class Args(Section):
     table: str
     default: Script | None = None
     delay_s: float = Field(default=0.0, ge=0)
+    start_s: float = Field(default=0.0, ge=0)
     state: str | None = None
 
 
 class Scripted(Backend):
-    """Serves one request after the other."""
+    """Serves one request after the other, and generates its tokens evenly over its delay."""
 
     prompt_form = "messages"
+    _compiles: ClassVar[bool] = False
 
     def __init__(self, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
         super().__init__(model, settings, args)
@@ -87,13 +102,37 @@ class Scripted(Backend):
         self._failure = ""
         self._alone_before: Alone | None = None
         self._thread = ThreadPoolExecutor(1)
+        self._lock, self._waiting, self._settled = threading.Lock(), 0, EngineStatus()
+        self._served: tuple[float, int, int] | None = None  # what is being served: since when, responses, tokens
+        time.sleep(self._args.start_s / 2)
+        type(self)._compiles = True
+        time.sleep(self._args.start_s / 2)
+        type(self)._compiles = False
 
     def ask(
         self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
     ) -> "Future[list[Response]]":
         """As `Backend.ask`, of chat messages."""
         asked = next(one["content"] for one in reversed(prompt) if isinstance(one, dict) and one["role"] == "user")
+        with self._lock:
+            self._waiting += decoding.responses_per_question
         return self._thread.submit(self._serve, asked, decoding, first, alone)
+
+    def status(self) -> EngineStatus:
+        """As `Backend.status`."""
+        with self._lock:
+            settled, waiting, served = self._settled, self._waiting, self._served
+        if served is None:
+            return replace(settled, num_waiting=waiting)
+        begin, num_responses, num_tokens = served
+        share = min(1.0, (time.monotonic() - begin) / max(self._args.delay_s, 1e-9))
+        num_tokens = settled.num_tokens + int(share * num_tokens)
+        return replace(settled, num_running=num_responses, num_waiting=waiting, num_tokens=num_tokens)
+
+    @classmethod
+    def is_compiling(cls) -> bool:
+        """As `Backend.is_compiling`: in the second half of `start_s`."""
+        return cls._compiles
 
     def _serve(self, asked: str, decoding: Decoding, first: int, alone: Alone | None) -> list[Response]:
         if self._alone_before:
@@ -103,21 +142,41 @@ class Scripted(Backend):
             raise EngineDiedError(self._failure)
         if alone:
             alone.begin()
-        time.sleep(self._args.delay_s)
         name = max((name for name in self._scripts if name in asked), key=len, default=None)
-        if name is None:
-            raise RequestRefusedError("the question is not in the table")
-        script = self._scripts[name]
-        if script.dies and self._is_to_die(name, script):
-            if script.dies == "process":
-                os.kill(os.getpid(), signal.SIGKILL)
-            self._failure, self.has_failed = f"the table makes it die of {asked!r}", True
-            raise EngineDiedError(self._failure)
-        if script.refuses or not script.responses:
-            raise RequestRefusedError(script.refuses or "the table has no response")
-        numbers = range(first, first + decoding.responses_per_question)
-        chosen = [script.responses[number % len(script.responses) if decoding.temperature else 0] for number in numbers]
-        return [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
+        script = self._scripts[name] if name is not None else Script(refuses="the question is not in the table")
+        with self._generating(script, decoding, first) as responses:
+            time.sleep(self._args.delay_s)
+            if name is not None and script.dies and self._is_to_die(name, script):
+                if script.dies == "process":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self._failure, self.has_failed = f"the table makes it die of {asked!r}", True
+                raise EngineDiedError(self._failure)
+            if script.refuses or not script.responses:
+                raise RequestRefusedError(script.refuses or "the table has no response")
+        return responses
+
+    @contextmanager
+    def _generating(self, script: Script, decoding: Decoding, first: int) -> Iterator[list[Response]]:
+        """The responses of a script, which the status counts as running in the block and as finished after it."""
+        count, texts = decoding.responses_per_question, script.responses
+        numbers = range(first, first + count) if texts else ()
+        chosen = [texts[number % len(texts) if decoding.temperature else 0] for number in numbers]
+        responses = [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
+        num_tokens = sum(response.num_tokens or 0 for response in responses)
+        with self._lock:
+            self._waiting -= count
+            self._served = time.monotonic(), len(responses), num_tokens
+        num_finished = 0
+        try:
+            yield responses
+            num_finished = len(responses)
+        finally:
+            with self._lock:
+                self._served, before = None, self._settled
+                self._settled = EngineStatus(
+                    num_finished=before.num_finished + num_finished,
+                    num_tokens=before.num_tokens + (num_tokens if num_finished else 0),
+                )
 
     def _is_to_die(self, name: str, script: Script) -> bool:
         """Whether the engine is to die of this question once more; if so, counts this death."""

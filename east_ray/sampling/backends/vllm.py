@@ -4,9 +4,11 @@ A thread of its own steps the engine. One request per question asks for all its 
 prefill. Each request leaves as soon as it is finished: the engine never waits for the slowest response of a batch.
 """
 
+import functools
 import itertools
 import json
 import queue
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -15,8 +17,20 @@ from typing import Any, ClassVar
 
 from east_ray.config import EnginePoolConfig, InputError
 from east_ray.questions.prompts import load_tokenizer, pretrained
-from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
+from east_ray.sampling.backends import (
+    Alone,
+    Backend,
+    Decoding,
+    EngineDiedError,
+    EngineStatus,
+    Prompt,
+    RequestRefusedError,
+    Response,
+)
 from east_ray.storage import local_copy, model_fingerprint
+
+#: Functions of vLLM that compile the model, run it to see how much memory is left, and warm it up.
+_COMPILING = {"determine_available_memory", "compile_or_warm_up_model"}
 
 
 @dataclass
@@ -58,6 +72,8 @@ class VLLM(Backend):
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._in_flight: dict[str, _Request] = {}
         self._numbers = itertools.count(1)
+        self._counting, self._num_left = threading.Lock(), 0
+        self._settled = self._told = EngineStatus()  # of requests that are settled; what `status` has said last
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         threading.Thread(target=self._run, daemon=True, name="engine").start()
@@ -68,12 +84,54 @@ class VLLM(Backend):
         """As `Backend.ask`, of the prompt's token ids."""
         params = sampling_params(decoding, first)
         request = _Request(f"request-{next(self._numbers)}", model, prompt, params, alone)
+        with self._counting:
+            self._num_left += params.n
+        request.future.add_done_callback(functools.partial(self._settle, params.n))
         with self._lock:
             if self._failure is None:
                 self._waiting.put(request)
             else:
                 request.future.set_exception(EngineDiedError(_first_line(self._failure)))
         return request.future
+
+    def status(self) -> EngineStatus:
+        """As `Backend.status`, from what vLLM keeps of each response: its steps make no statistics."""
+        with self._counting:
+            settled, num_left = self._settled, self._num_left
+        states = list(self._engine.output_processor.request_states.values())
+        parents = {id(state.parent_req): state.parent_req for state in states if state.parent_req is not None}
+        finished = [one for parent in parents.values() for one in parent.output_aggregator if one is not None]
+        lengths = [state.detokenizer.num_output_tokens() for state in states if state.detokenizer is not None]
+        num_running = sum(length > 0 for length in lengths)
+        # For a moment, a request that has just finished is in neither of the two.
+        num_tokens = settled.num_tokens + sum(lengths) + sum(len(one.token_ids) for one in finished)
+        self._told = EngineStatus(
+            num_running=num_running,
+            num_waiting=max(0, num_left - num_running - len(finished)),
+            num_finished=max(self._told.num_finished, settled.num_finished + len(finished)),
+            num_tokens=max(self._told.num_tokens, num_tokens),
+        )
+        return self._told
+
+    @classmethod
+    def is_compiling(cls) -> bool:
+        """As `Backend.is_compiling`, of an engine in this process: whether a thread is in such a function of vLLM's."""
+        frames = list(sys._current_frames().values())
+        while frames:
+            if any(frame.f_code.co_name in _COMPILING for frame in frames):
+                return True
+            frames = [outer for frame in frames if (outer := frame.f_back) is not None]
+        return False
+
+    def _settle(self, num_responses: int, future: "Future[list[Response]]") -> None:
+        """Count what a request has come to."""
+        responses = [] if future.exception() else future.result()
+        num_tokens = sum(response.num_tokens or 0 for response in responses)
+        with self._counting:
+            before, self._num_left = self._settled, self._num_left - num_responses
+            self._settled = EngineStatus(
+                num_finished=before.num_finished + len(responses), num_tokens=before.num_tokens + num_tokens
+            )
 
     def _run(self) -> None:
         try:

@@ -1,0 +1,97 @@
+"""The line of sampling and of evaluation: what is durable, what the engines do, how fast, and when it will end."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from east_ray.console import StageLine, clock
+from east_ray.sampling.backends import Decoding
+from east_ray.sampling.watch import READY, PoolStatus, TokenRate
+
+#: With more models than this, only the one at work is named.
+_MAX_NAMED_MODELS = 3
+
+
+class SamplingLine:
+    """Turns the status of one pool after the other into what the stage's line says."""
+
+    def __init__(
+        self, line: StageLine, asked: Mapping[str, int], unfinished: Mapping[str, int], decoding: Decoding
+    ) -> None:
+        """`asked` and `unfinished` are numbers of questions by the name of the model."""
+        self._line, self._asked, self._per_question = line, asked, decoding.responses_per_question
+        #: What is durable without the pool at work: questions by model, and responses.
+        self._before = Counter({name: asked[name] - unfinished.get(name, 0) for name in asked})
+        self._responses_before = self._before.total() * self._per_question
+        self._last, self._rate, self._lock = PoolStatus(), TokenRate(), threading.Lock()
+        line.go_on(self._before.total())
+
+    def begin_pool(self) -> None:
+        """Another pool is being started."""
+        self._before.update(self._last.num_questions)
+        self._responses_before += self._last.num_responses
+        self._last, self._rate = PoolStatus(), TokenRate()
+        self._line.starts()
+        self._line.doing("engines: starting", "starting")
+
+    def show(self, status: PoolStatus) -> None:
+        """What the pool is doing now."""
+        with self._lock:
+            self._last = status
+            if status.ready_for_s is not None:
+                self._line.works(status.ready_for_s)
+            done = self._before + Counter(status.num_questions)
+            num_responses = self._responses_before + status.num_responses
+            rate = self._rate.add(time.monotonic(), status.num_tokens)
+            notes = [
+                by_model(self._asked, done),
+                f"{num_responses:,} responses" if num_responses else "",
+                running(status),
+                f"{rate:,.0f} tokens/s" if rate is not None else "",
+            ]
+            begun = status.num_responses / self._per_question - sum(status.num_questions.values())
+            self._line.update(done.total(), " · ".join(filter(None, notes)), max(0.0, begun))
+            kind = " ".join(status.phases) + (" at a rate" if rate is not None else "")
+            self._line.doing(engines(status), kind)
+
+
+def engines(status: PoolStatus) -> str:
+    """The engines by phase: ``starting 0:35, ready 2 of 8``; nothing once all of them are at work.
+
+    >>> engines(PoolStatus(phases={"starting": (5, 35.2), "loading": (1, 4.0), "ready": (2, 9.0)}))
+    'engines: 5 starting 0:35, loading 0:04, ready 2 of 8'
+    >>> engines(PoolStatus(phases={"starting": (1, 35.2)}))
+    'engines: starting 0:35'
+    """
+    told = []
+    for phase, (count, seconds) in status.phases.items():
+        if phase != READY:
+            told.append(f"{count} {phase} {clock(seconds)}" if count > 1 else f"{phase} {clock(seconds)}")
+        elif count < status.num_engines or not status.num_tokens:
+            told.append(f"ready {count} of {status.num_engines}")
+    return f"engines: {', '.join(told)}" if told else ""
+
+
+def running(status: PoolStatus) -> str:
+    """The responses that engines are at work on, and those that wait for a place."""
+    told = [f"{status.num_running:,} running"] if status.num_running else []
+    return ", ".join(told + ([f"{status.num_waiting:,} waiting"] if status.num_waiting else []))
+
+
+def by_model(asked: Mapping[str, int], done: Mapping[str, int]) -> str:
+    """Durable questions of each model; of many models, of the one at work.
+
+    >>> by_model({"base": 64, "trained": 64}, {"base": 64, "trained": 12})
+    'base 64/64, trained 12/64'
+    >>> by_model({"a": 8, "b": 8, "c": 8, "d": 8}, {"a": 8, "b": 3})
+    '1 of 4 models, b 3/8'
+    """
+    if len(asked) < 2:
+        return ""
+    told = [f"{name} {done.get(name, 0):,}/{count:,}" for name, count in asked.items()]
+    if len(asked) <= _MAX_NAMED_MODELS:
+        return ", ".join(told)
+    whole = sum(done.get(name, 0) >= count for name, count in asked.items())
+    at_work = [one for one, (name, count) in zip(told, asked.items(), strict=True) if 0 < done.get(name, 0) < count]
+    return ", ".join([f"{whole:,} of {len(asked):,} models", *at_work[:_MAX_NAMED_MODELS]])
