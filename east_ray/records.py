@@ -113,7 +113,7 @@ RESPONSE = pa.struct(
         pa.field("text", pa.string(), nullable=False),
         pa.field("num_tokens", pa.int32()),  # the end-of-turn token included; null if whoever sampled did not say
         pa.field("finish_reason", pa.string(), nullable=False),  # "stop": ended by itself; "length": cut at max_tokens
-        pa.field("logprob", pa.float32()),  # nats, summed over the response's tokens; null if the engine gives none
+        pa.field("logprob", pa.float32()),  # nats, summed over the response's tokens; null without `sampling.logprobs`
         # As sampled: with the token that ended it, or with a stop string that the text lacks; null if they are unknown.
         pa.field("token_ids", pa.list_(pa.int32())),
     ]

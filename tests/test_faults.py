@@ -145,6 +145,38 @@ def test_a_killed_driver_with_a_backend_of_the_users_own_goes_on_where_it_was(tm
     assert len(samples.read(SAMPLES)) == 16 and samples.names() == [Path(part).name for part in samples.parts()]
 
 
+#: An engine whose core has a process of its own, in a process that no Ray looks after.
+CORE_OF_ITS_OWN = """
+import sys, time, psutil
+from east_ray.config import EnginePoolConfig
+from east_ray.sampling.backends.vllm import VLLM
+
+if __name__ == "__main__":
+    engine_args = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 4, "max_model_len": 64}
+    engine = VLLM(sys.argv[1], EnginePoolConfig(engine_args=engine_args), {})
+    started = psutil.Process().children(recursive=True)
+    print("started", *(one.pid for one in started if "VLLM" in one.name()), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.drill
+def test_no_core_of_an_engine_outlives_its_process(quickstart: Path, tmp_path: Path) -> None:
+    """As when Ray's own process on a node is killed with an actor on it, so that nobody is left to end the core."""
+    (tmp_path / "engine.py").write_text(CORE_OF_ITS_OWN)
+    env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "engine.py"), str(quickstart / "model")]
+    process = subprocess.Popen(command, env=os.environ | env, text=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = next((line for line in process.stdout if line.startswith("started")), "")
+    started = [psutil.Process(int(pid)) for pid in said.split()[1:]]
+    assert any("EngineCore" in one.name() for one in started), said
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert not left
+
+
 @pytest.mark.drill
 def test_whatever_is_killed_nothing_is_lost_and_nothing_finished_is_sampled_again(
     quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
