@@ -56,6 +56,11 @@ _GATHER_S = 1.0
 _MAX_POISONOUS = 2
 
 
+#: What these settings are where they change no response. They are then no part of a key, so that a run that was begun
+#: without them goes on. The model's fingerprint says whether it has a chat template.
+_LATER: Mapping[str, Sequence[Any]] = {"stop": ([],), "params": ({},), "style": ("auto", "chat"), "examples": (None,)}
+
+
 @dataclass(frozen=True)
 class PoolSettings:
     """What a pool needs to know beside the questions and the models."""
@@ -91,6 +96,7 @@ def pool_settings(
 def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSettings) -> pa.Table:
     """What is to be asked: every question of every model (name -> path), with the key of its samples."""
     told = settings.decoding.told() | settings.prompt.model_dump()
+    told = {name: value for name, value in told.items() if name not in _LATER or value not in _LATER[name]}
     rows = questions.select(["question_id", "question"]).to_pylist()
     tables = []
     for name, path in models.items():
