@@ -28,7 +28,8 @@ from east_ray.storage import local_copy, model_fingerprint
 #: The built-in backends: `module:name` of a class.
 BACKENDS = {"vllm": f"{__name__}.vllm:VLLM", "scripted": f"{__name__}.scripted:Scripted"}
 
-#: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
+#: A prompt in the form that a backend takes: chat messages, text as rendered (with the beginning-of-sequence token, so
+#: that a tokenizer must add none), or its token ids.
 Prompt = list[dict[str, str]] | str | list[int]
 
 
