@@ -111,6 +111,8 @@ def test_a_text_begins_once(adds_begin: bool, template: str, worked: list[dict[s
     body = ("Q1A\n\n" if worked else "") + "Q11"
     assert text == ("<s>" if has_begin else "") + body
     assert ids.count(0) == int(has_begin) and (ids[0] == 0) == has_begin
+    begun = render_prompt(tokenizer, "<s>1", asked.model_copy(update={"template": "{question}", "examples": None}))
+    assert begun == "<s>1", "a question that begins like a text"
     if adds_begin:  # as the tokenizer itself prepares a text, with its mark before the first word
         assert ids == tokenizer(body)["input_ids"] and ids[1] == 2
 

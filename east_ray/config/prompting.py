@@ -66,7 +66,7 @@ class PromptConfig(Section):
 
     def problem_of_text(self) -> str | None:
         """What of these settings has no meaning in a prompt of text; None if all has."""
-        if self.system is not None:
+        if self.system:
             return "system: a prompt of text has no system message; write these words into template"
         if self.template_variables:
             return "template_variables: a prompt of text is rendered by no chat template"

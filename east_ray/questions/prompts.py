@@ -110,8 +110,9 @@ def _as_text(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: Prompt
     if has_begin:  # it stands once, not before each worked question
         prompt = prompt.model_copy(update={"template": prompt.template.removeprefix(begin)})
     worked = [f"{_filled_in(prompt, one.question)}{one.solution}\n\n" for one in prompt.worked_questions]
-    is_added = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return (begin if has_begin or is_added else "") + "".join(worked) + _filled_in(prompt, question)
+    text = "".join(worked) + _filled_in(prompt, question)
+    begins = has_begin or tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return begin + text if begins and not text.startswith(begin) else text
 
 
 def tokenize_prompt(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: PromptConfig) -> list[int]:

@@ -37,7 +37,8 @@ FINISH_REASONS = dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_se
     dict.fromkeys(("length", "max_tokens", "max_length"), "length")
 )
 
-#: A prompt in the form that a backend takes: chat messages, text rendered by the chat template, or its token ids.
+#: A prompt in the form that a backend takes: chat messages, text as rendered (with the beginning-of-sequence token, so
+#: that a tokenizer must add none), or its token ids.
 Prompt = list[dict[str, str]] | str | list[int]
 
 
