@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_server import OpenAIServer, Reply, choices, obliging, serving
+from openai_server import HANGS, OpenAIServer, Reply, choices, obliging, serving
 
 from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.files import resolve
@@ -239,10 +239,7 @@ def test_the_server_says_when_it_wants_to_be_asked_again() -> None:
 
 def test_a_hanging_request_ends() -> None:
     def hangs_once(path: str, body: dict[str, Any]) -> Reply:
-        if len(server.bodies()) == 1:
-            server.ended.wait()
-            return None
-        return obliging(path, body)
+        return HANGS if len(server.bodies()) == 1 else obliging(path, body)
 
     with serving(hangs_once) as server, asking(server.url, timeout_s=1.0) as backend:
         assert texts(backend) == ["10", "11", "12", "13"]
@@ -320,15 +317,13 @@ def test_what_the_server_refuses_of_one_question_is_its_reason() -> None:
 
 
 def test_the_end_cancels_what_is_in_flight() -> None:
-    def reply(path: str, body: dict[str, Any]) -> Reply:
-        server.ended.wait()
-        return None
-
-    with serving(reply) as server:
+    with serving(lambda path, body: HANGS) as server:
         with asking(server.url) as backend:
             futures = [backend.ask("m", ASKED, FOUR) for _ in range(8)]
             until(lambda: len(server.bodies()) == 8)
+            assert server.num_open >= 8
         assert all(future.cancelled() for future in futures)
+        until(lambda: server.num_open == 0)
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -455,7 +450,7 @@ def test_no_server() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as held:
         url = f"http://127.0.0.1:{held.server_port}/v1"
     assert refused(url).startswith(f"engines.endpoint.url: no server answers at {url} (ConnectError")
-    with serving(trivial=lambda path, body: server.ended.wait() and None) as server:
+    with serving(trivial=lambda path, body: HANGS) as server:
         assert refused(server.url, timeout_s=0.5) == (
             f"engines.endpoint.url: no server answers at {server.url} (no answer within 0.5 s)"
         )
