@@ -71,7 +71,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
             "answers.grader: 'maths' given, expected math, choice, text, number or module:name; did you mean math?",
         ),
         ("answers.grader_timeout_s=0", "answers.grader_timeout_s: 0 given, expected greater than 0"),
-        ("sampling.backend=vlm", "expected vllm, scripted or module:name; did you mean vllm?"),
+        ("sampling.backend=vlm", "expected vllm, endpoint, scripted or module:name; did you mean vllm?"),
         ("compare={grids: [{signals: [entrpy]}]}", "compare.grids.0.signals.0: 'entrpy' given, expected entropy,"),
         ("compare={baseline: sft-unifrom}", "baseline: no training is called sft-unifrom; did you mean sft-uniform?"),
         ("weighting.exponent=.inf", "weighting.exponent: inf given, expected a finite number"),

@@ -1,9 +1,9 @@
-"""Keys of DeepSpeed's own configuration: which `training.deepspeed.extra` may have, and what decides the others."""
+"""The section of DeepSpeed, and which keys of its own configuration `training.deepspeed.extra` may have."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from east_ray.config.base import flatten, hint
+from east_ray.config.base import Section, flatten, hint
 
 #: Keys that may be given. The keys inside them are checked by DeepSpeed itself before training starts.
 FREE = (
@@ -68,3 +68,25 @@ def problems_of_extra(extra: Mapping[str, Any]) -> Iterator[str]:
         yield f"extra.zero_optimization: {zero!r} given, expected a mapping"
     if (kind := extra.get("communication_data_type", "fp32")) not in ("fp32", "fp16", "bf16"):
         yield f"extra.communication_data_type: {kind!r} given, expected fp32, fp16 or bf16"
+
+
+class DeepSpeedConfig(Section):
+    """How the model is sharded over the workers."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What the workers shard: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in CPU memory (stages 1 to 3)."""
+    offload_parameters: bool = False
+    """Keep the parameters in CPU memory (stage 3)."""
+    extra: dict[str, Any] = {}
+    """Further keys of DeepSpeed's own configuration, e.g. {zero_optimization: {reduce_bucket_size: 50000000},
+    communication_data_type: fp32}. Keys that one of our settings decides are refused. Bucket sizes follow from the
+    number of parameters by default."""
+
+    def _problems(self) -> Iterator[str]:
+        if self.offload_optimizer and self.zero_stage == 0:
+            yield "offload_optimizer needs zero_stage 1, 2 or 3"
+        if self.offload_parameters and self.zero_stage != 3:
+            yield "offload_parameters needs zero_stage 3"
+        yield from problems_of_extra(self.extra)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
-from east_ray.config.deepspeed import problems_of_extra
+from east_ray.config.deepspeed import DeepSpeedConfig
 from east_ray.config.endpoint import EndpointConfig
 
 SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
@@ -230,28 +230,6 @@ class WeightingConfig(Section):
     module:name: a function of your own."""
     exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
     """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
-
-
-class DeepSpeedConfig(Section):
-    """How the model is sharded over the workers."""
-
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """What the workers shard: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
-    offload_optimizer: bool = False
-    """Keep the optimizer's state in CPU memory (stages 1 to 3)."""
-    offload_parameters: bool = False
-    """Keep the parameters in CPU memory (stage 3)."""
-    extra: dict[str, Any] = {}
-    """Further keys of DeepSpeed's own configuration, e.g. {zero_optimization: {reduce_bucket_size: 50000000},
-    communication_data_type: fp32}. Keys that one of our settings decides are refused. Bucket sizes follow from the
-    number of parameters by default."""
-
-    def _problems(self) -> Iterator[str]:
-        if self.offload_optimizer and self.zero_stage == 0:
-            yield "offload_optimizer needs zero_stage 1, 2 or 3"
-        if self.offload_parameters and self.zero_stage != 3:
-            yield "offload_parameters needs zero_stage 3"
-        yield from problems_of_extra(self.extra)
 
 
 class LoraConfig(Section):
