@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai_server import HANGS, OpenAIServer, Reply, choices, obliging, serving
 
+from east_ray import doctor
 from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.files import resolve
+from east_ray.plan.estimate import uses_engines
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Decoding, RequestRefusedError, Response
 from east_ray.sampling.backends.endpoint import Endpoint
@@ -417,6 +420,23 @@ def test_the_form_of_the_prompt(
         assert backend.tokenizer == str(quickstart / "model")
 
 
+def test_a_response_has_the_room_that_the_context_leaves(quickstart: Path) -> None:
+    """As with our engines. A server refuses a length that goes beyond."""
+
+    def trivial(path: str, body: dict[str, Any]) -> Reply:
+        return obliging(path, body) if body else (200, {}, {"data": [{"id": "served", "max_model_len": 100}]})
+
+    with (
+        serving(trivial=trivial) as server,
+        asking(server.url, api="completions", tokenizer=str(quickstart / "model")) as backend,
+    ):
+        for num_tokens in (60, 99, 100):
+            backend.ask("m", [1] * num_tokens, Decoding(1, 1.0, 30)).result(9)
+        assert [body["max_tokens"] for body in server.bodies()] == [30, 1, 30], (
+            "what has no room at all is refused there"
+        )
+
+
 def test_without_a_tokenizer_messages_are_sent() -> None:
     with (
         serving() as server,
@@ -575,3 +595,19 @@ def test_who_needs_engines() -> None:
         InputError, match=r"sampling\.backend_args: endpoint has none, found url; its own are engines.end"
     ):
         backends.load(resolve(RUN, ["sampling.backend_args={url: x}"]).sampling)
+
+
+def test_a_plan_and_the_doctor_demand_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = {"base": ENDPOINT, "trained": ENDPOINT}
+    evaluated = RUN | {"evaluation": RUN["evaluation"] | {"endpoints": served}}
+    assert uses_engines(resolve(RUN)) and not uses_engines(resolve(evaluated))
+    found = metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("vllm"):
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    (finding,) = [one for one in doctor.examine(None) if one.subject == "vllm"]
+    assert finding.ok and finding.detail.startswith("none: models are asked at endpoints alone")

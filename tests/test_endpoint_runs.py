@@ -1,5 +1,6 @@
 """Runs that sample from an endpoint: the pool, what is durable, kills and interrupts, and servers that are real."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from killed_runs import command, finish, kill_once
 from openai_server import HANGS, OpenAIServer, Reply, obliging, serving
 from sampling_runs import ask, questions, settings
 
+from east_ray.config import InputError
+from east_ray.ray_cluster import check_resources
 from east_ray.records import SAMPLES
 from east_ray.sampling.backends import Decoding
 from east_ray.storage import Folder, locate
@@ -95,6 +98,29 @@ def test_an_outage_ends_the_run_and_loses_nothing(tmp_path: Path, local_ray: Non
     assert len(samples) == 16 and not aside
     assert {row["key"]: [one["text"] for one in row["responses"]] for row in samples}.items() >= durable.items()
     assert not again & {row["question"] for row in samples if row["key"] in durable}
+
+
+def test_only_what_engines_do_is_asked_of_the_machine(
+    tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as server:
+        parts = sections(server)
+    parts["engines"] |= {"num_gpus_per_engine": 8.0}
+    served = {"base": parts["engines"]["endpoint"], "trained": parts["engines"]["endpoint"]}
+    questions = {"path": "q.jsonl"}
+    cluster = {"address": "local"}
+    check_resources(settings(tmp_path, cluster=cluster, **parts), print)
+    evaluated = settings(tmp_path, cluster=cluster, evaluation={"questions": questions, "endpoints": served}, **parts)
+    check_resources(evaluated, print)
+    on_engines = settings(tmp_path, cluster=cluster, evaluation={"questions": questions}, **parts)
+    with pytest.raises(InputError, match=r"engines\.num_gpus_per_engine: 8 GPUs are needed in all"):
+        check_resources(on_engines, print)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find_spec(name))
+    parts["engines"]["num_gpus_per_engine"] = 0.0
+    on_engines = settings(tmp_path, cluster=cluster, evaluation={"questions": questions}, **parts)
+    with pytest.raises(InputError, match=r"^evaluation: vllm is not installed; .* or use evaluation\.endpoints$"):
+        check_resources(on_engines, print)
 
 
 def durable_texts(samples: Folder) -> dict[str, list[str]]:

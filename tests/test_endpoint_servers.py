@@ -48,8 +48,8 @@ def sampled(seed: int, temperature: float = 1.0) -> Decoding:
 
 
 @contextlib.contextmanager
-def process(log: Path, command: Sequence[str], url: str, **env: str) -> Iterator[str]:
-    """A server in a group of processes of its own, once it answers."""
+def process(log: Path, command: Sequence[str], url: str, **env: str) -> Iterator[None]:
+    """A server in a group of processes of its own, once it answers at `url`."""
     with log.open("w") as said:
         server = subprocess.Popen(command, env=os.environ | ENV | env, stdout=said, stderr=said, start_new_session=True)
         try:
@@ -57,10 +57,10 @@ def process(log: Path, command: Sequence[str], url: str, **env: str) -> Iterator
             while True:
                 assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
                 with contextlib.suppress(httpx.HTTPError):
-                    if httpx.get(f"{url}/models", timeout=5, trust_env=False).status_code == 200:
+                    if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
                         break
                 time.sleep(0.5)
-            yield url
+            yield
         finally:
             server.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -105,64 +105,66 @@ def p_value(one: dict[str, list[str]], other: dict[str, list[str]]) -> float:
     return float((distances >= distances[0]).mean())
 
 
+@pytest.fixture(scope="module")
+def ours(
+    quickstart: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None
+) -> dict[str, dict[str, list[str]]]:
+    """What our engine answers, greedily and sampled."""
+    folder, model = tmp_path_factory.mktemp("ours"), quickstart / "model"
+    return {name: texts(folder / name, model, decoding) for name, decoding in (("greedy", GREEDY), ("one", sampled(1)))}
+
+
 @pytest.mark.drill
+@pytest.mark.timeout(1200)
 def test_vllm_serve_samples_as_our_engine_does(
-    quickstart: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+    quickstart: Path, tmp_path: Path, ours: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Greedily the same texts; sampled with the same seeds nearly so; with others, texts of the same distribution.
 
-    Two samples of one distribution fall below p = 0.001 once in a thousand times; one at a higher temperature does.
+    Two samples of one distribution are below p = 0.001 once in a thousand times; one at a higher temperature is.
     """
     model, port = quickstart / "model", free_port()
-    ours = {
-        name: texts(tmp_path / name, model, decoding)
-        for name, decoding in (("greedy", GREEDY), ("one", sampled(1)), ("hot", sampled(3, 1.5)))
-    }
     command = [
         sys.executable, "-c", VLLM, "serve", str(model), "--served-model-name", "tiny", "--dtype", "float32",
         "--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "64", "--host", "127.0.0.1", "--port", str(port),
         "--no-enable-chunked-prefill",
     ]  # fmt: skip
-    with process(tmp_path / "log", command, f"http://127.0.0.1:{port}/v1") as url:
-        endpoint = {"url": url, "model": "tiny", "max_retries": 2}
+    with process(tmp_path / "log", command, f"http://127.0.0.1:{port}/v1/models"):
+        endpoint = {"url": f"http://127.0.0.1:{port}/v1", "model": "tiny", "max_retries": 2}
         sections = {"sampling": {"backend": "endpoint"}, "engines": {"endpoint": endpoint}}
-        theirs = {
-            name: texts(tmp_path / f"{name}-there", model, decoding, **sections)
-            for name, decoding in (("greedy", GREEDY), ("one", sampled(1)), ("two", sampled(2)))
-        }
+        decodings = {"greedy": GREEDY, "one": sampled(1), "two": sampled(2), "hot": sampled(2, 1.5)}
+        theirs = {name: texts(tmp_path / name, model, decoding, **sections) for name, decoding in decodings.items()}
         sections["engines"] = {"endpoint": endpoint | {"api": "chat"}}
-        theirs["chat"] = texts(tmp_path / "chat-there", model, GREEDY, **sections)
-    assert theirs["greedy"] == ours["greedy"] == theirs["chat"]
+        assert texts(tmp_path / "chat", model, GREEDY, **sections) == theirs["greedy"]
+    assert theirs["greedy"] == ours["greedy"]
     assert clusters(theirs["greedy"]) == clusters(ours["greedy"])
     pairs = [pair for name in ours["one"] for pair in zip(ours["one"][name], theirs["one"][name], strict=True)]
     same = sum(one == other for one, other in pairs) / len(pairs)
-    found = {name: p_value(ours["one"], other) for name, other in (("two", theirs["two"]), ("hot", ours["hot"]))}
+    found = {name: p_value(ours["one"], theirs[name]) for name in ("two", "hot")}
     with capsys.disabled():
-        print(f"\n{same:.1%} of {len(pairs)} sampled texts are the same; p = {found}")
+        print(f"\n{same:.1%} of {len(pairs)} texts with the same seeds are the same; p = {found}")
     assert same >= 0.9, "the last bit of a sum depends on the batch, no more"
     assert found["two"] > 0.001 >= found["hot"]
 
 
 @pytest.mark.drill
-def test_east_ray_serve_is_an_endpoint(quickstart: Path, tmp_path: Path, local_ray: None) -> None:
+@pytest.mark.timeout(1200)
+def test_east_ray_serve_is_an_endpoint(
+    quickstart: Path, tmp_path: Path, ours: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has no completions, wants a token, and allows at most 16 responses in one request here."""
-    model, port = quickstart / "model", free_port()
-    ours = texts(tmp_path / "ours", model, GREEDY)
+    model, port, token = quickstart / "model", free_port(), "0123456789abcdef"
     command = [
         sys.executable, "-m", "east_ray", "serve", str(model), f"http.port={port}", "address=local", "name=tiny",
         "engine_args={dtype: float32, enforce_eager: true, max_model_len: 256}", 'env={VLLM_CPU_KVCACHE_SPACE: "1"}',
         "limits.max_responses=16", "limits.max_tokens=128",
     ]  # fmt: skip
-    token = "0123456789abcdef"
-    url = f"http://127.0.0.1:{port}/v1"
-    with process(tmp_path / "log", command, f"http://127.0.0.1:{port}/health#", EAST_RAY_TOKEN=token):
-        os.environ["TOKEN_OF_THE_TEST"] = token
-        endpoint = {"url": url, "model": "tiny", "max_retries": 2, "api_key_env": "TOKEN_OF_THE_TEST"}
-        sections = {
-            "sampling": {"backend": "endpoint"},
-            "engines": {"endpoint": endpoint, "env": {"TOKEN_OF_THE_TEST": token}},
-        }
-        assert texts(tmp_path / "greedy", model, GREEDY, **sections) == ours
-        found = texts(tmp_path / "sampled", model, sampled(1), **sections)
+    monkeypatch.setenv("TOKEN_OF_THE_TEST", token)  # of this process; the Ray of the session began without it
+    with process(tmp_path / "log", command, f"http://127.0.0.1:{port}/health", EAST_RAY_TOKEN=token):
+        endpoint = {"url": f"http://127.0.0.1:{port}/v1", "model": "tiny", "api_key_env": "TOKEN_OF_THE_TEST"}
+        engines = {"endpoint": endpoint | {"max_retries": 2}, "env": {"TOKEN_OF_THE_TEST": token}}
+        sections = {"sampling": {"backend": "endpoint"}, "engines": engines}
+        assert texts(tmp_path / "greedy", model, GREEDY, **sections) == ours["greedy"]
+        found = texts(tmp_path / "two", model, sampled(2), **sections)
     assert all(len(each) == NUM_RESPONSES for each in found.values())
-    assert p_value(texts(tmp_path / "one", model, sampled(2)), found) > 0.001
+    assert p_value(ours["one"], found) > 0.001
