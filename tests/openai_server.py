@@ -3,13 +3,18 @@
 import contextlib
 import http.server
 import json
+import select
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 #: (status, headers, content) of an answer; the content is JSON unless it is bytes. None: the connection is cut.
 Reply = tuple[int, Mapping[str, str], Any] | None
+#: No answer, for as long as the client waits.
+HANGS: Reply = (0, {}, b"")
 
 
 def choices(count: int, *, first: int = 0, is_chat: bool = False, **fields: Any) -> dict[str, Any]:
@@ -46,8 +51,7 @@ class OpenAIServer:
     most_at_once: int = 0
     num_open: int = 0
     """Connections that are open now."""
-    ended: threading.Event = field(default_factory=threading.Event)
-    """Set when the server ends, for answers that wait for it."""
+    is_over: bool = False
 
     def bodies(self) -> list[dict[str, Any]]:
         """Of the requests that are no trivial question."""
@@ -90,8 +94,10 @@ def serving(
             told = (trivial if is_trivial(body) or not body else reply)(self.path, body)
             with lock:
                 in_flight -= 1
-            if told is None:
+            if told is None or told is HANGS:
                 self.close_connection = True
+                while told is HANGS and not server.is_over and not self._client_is_gone():
+                    time.sleep(0.05)
                 return
             status, headers, content = told
             content = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -100,6 +106,9 @@ def serving(
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+
+        def _client_is_gone(self) -> bool:
+            return bool(select.select([self.connection], [], [], 0)[0]) and not self.connection.recv(1, socket.MSG_PEEK)
 
         def log_message(self, *args: Any) -> None:
             """Say nothing."""
@@ -117,5 +126,5 @@ def serving(
         try:
             yield server
         finally:
-            server.ended.set()
+            server.is_over = True
             listener.shutdown()

@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_server import OpenAIServer, Reply, choices, obliging, serving
+from openai_server import HANGS, OpenAIServer, Reply, choices, obliging, serving
 
+from east_ray import doctor
 from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.files import resolve
+from east_ray.plan.estimate import uses_engines
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Decoding, RequestRefusedError, Response
 from east_ray.sampling.backends.endpoint import Endpoint
@@ -239,10 +242,7 @@ def test_the_server_says_when_it_wants_to_be_asked_again() -> None:
 
 def test_a_hanging_request_ends() -> None:
     def hangs_once(path: str, body: dict[str, Any]) -> Reply:
-        if len(server.bodies()) == 1:
-            server.ended.wait()
-            return None
-        return obliging(path, body)
+        return HANGS if len(server.bodies()) == 1 else obliging(path, body)
 
     with serving(hangs_once) as server, asking(server.url, timeout_s=1.0) as backend:
         assert texts(backend) == ["10", "11", "12", "13"]
@@ -320,15 +320,13 @@ def test_what_the_server_refuses_of_one_question_is_its_reason() -> None:
 
 
 def test_the_end_cancels_what_is_in_flight() -> None:
-    def reply(path: str, body: dict[str, Any]) -> Reply:
-        server.ended.wait()
-        return None
-
-    with serving(reply) as server:
+    with serving(lambda path, body: HANGS) as server:
         with asking(server.url) as backend:
             futures = [backend.ask("m", ASKED, FOUR) for _ in range(8)]
             until(lambda: len(server.bodies()) == 8)
+            assert server.num_open >= 8
         assert all(future.cancelled() for future in futures)
+        until(lambda: server.num_open == 0)
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -422,6 +420,23 @@ def test_the_form_of_the_prompt(
         assert backend.tokenizer == str(quickstart / "model")
 
 
+def test_a_response_has_the_room_that_the_context_leaves(quickstart: Path) -> None:
+    """As with our engines. A server refuses a length that goes beyond."""
+
+    def trivial(path: str, body: dict[str, Any]) -> Reply:
+        return obliging(path, body) if body else (200, {}, {"data": [{"id": "served", "max_model_len": 100}]})
+
+    with (
+        serving(trivial=trivial) as server,
+        asking(server.url, api="completions", tokenizer=str(quickstart / "model")) as backend,
+    ):
+        for num_tokens in (60, 99, 100):
+            backend.ask("m", [1] * num_tokens, Decoding(1, 1.0, 30)).result(9)
+        assert [body["max_tokens"] for body in server.bodies()] == [30, 1, 30], (
+            "what has no room at all is refused there"
+        )
+
+
 def test_without_a_tokenizer_messages_are_sent() -> None:
     with (
         serving() as server,
@@ -455,7 +470,7 @@ def test_no_server() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as held:
         url = f"http://127.0.0.1:{held.server_port}/v1"
     assert refused(url).startswith(f"engines.endpoint.url: no server answers at {url} (ConnectError")
-    with serving(trivial=lambda path, body: server.ended.wait() and None) as server:
+    with serving(trivial=lambda path, body: HANGS) as server:
         assert refused(server.url, timeout_s=0.5) == (
             f"engines.endpoint.url: no server answers at {server.url} (no answer within 0.5 s)"
         )
@@ -580,3 +595,19 @@ def test_who_needs_engines() -> None:
         InputError, match=r"sampling\.backend_args: endpoint has none, found url; its own are engines.end"
     ):
         backends.load(resolve(RUN, ["sampling.backend_args={url: x}"]).sampling)
+
+
+def test_a_plan_and_the_doctor_demand_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = {"base": ENDPOINT, "trained": ENDPOINT}
+    evaluated = RUN | {"evaluation": RUN["evaluation"] | {"endpoints": served}}
+    assert uses_engines(resolve(RUN)) and not uses_engines(resolve(evaluated))
+    found = metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("vllm"):
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    (finding,) = [one for one in doctor.examine(None) if one.subject == "vllm"]
+    assert finding.ok and finding.detail.startswith("none: models are asked at endpoints alone")

@@ -170,9 +170,10 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def models_of(answer: bytes) -> list[str]:
-    """The names in an answer to GET /models; empty if it is no list of models."""
+def models_of(answer: bytes) -> dict[str, int | None]:
+    """Name -> tokens of its context, if it is said, of each model in an answer to GET /models; or none."""
     try:
-        return [str(one["id"]) for one in json.loads(answer)["data"]]
-    except (ValueError, LookupError, TypeError):
-        return []
+        listed = {str(one["id"]): one.get("max_model_len") for one in json.loads(answer)["data"]}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {name: context if isinstance(context, int) else None for name, context in listed.items()}

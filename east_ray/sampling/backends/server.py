@@ -94,6 +94,7 @@ class Server:
         self.endpoint, self.where, self.url = endpoint, where, endpoint.url.rstrip("/")
         self._prompts, self._template_variables = prompts, template_variables
         self._key = _api_key(endpoint, where)
+        self._context: int | None = None
         host = urlsplit(self.url).hostname or ""
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -111,6 +112,9 @@ class Server:
         self, dialect: Dialect, prompt: Prompt, decoding: Decoding, first: int, count: int, timeout_s: float
     ) -> tuple[Answer, Mapping[str, Any]]:
         """The answer to one request for the responses from `first` on, and the body that was sent."""
+        if self._context is not None and dialect.prompt_form == "ids" and len(prompt) < self._context:
+            # As our engines do; servers refuse a length that the context has no room for.
+            decoding = replace(decoding, max_tokens=min(decoding.max_tokens, self._context - len(prompt)))
         variables = self._template_variables
         body = request_body(self.endpoint.model, prompt, decoding, first, count, dialect, variables)
         return await self._exchange(self._client.post(self.url + dialect.path, json=body), timeout_s), body
@@ -143,18 +147,24 @@ class Server:
         listing = self._client.get(f"{self.url}/models")
         last = listed = await self._exchange(listing, min(_CONNECT_S, self.endpoint.timeout_s))
         self._require_answer(listed)
+        models, model, name = models_of(listed.content), self.endpoint.model, self.endpoint.api_key_env
+        self._context = models.get(model)
         for dialect in self._to_try():
             understood, last = await self._understood(dialect)
-            if understood and dialect.prompt_form == "ids" and self.endpoint.api == "auto":
+            if (
+                understood
+                and dialect.prompt_form == "ids"
+                and self.endpoint.api == "auto"
+                and "messages" in self._prompts
+            ):
                 return await self._with_its_own_template(understood)
             if understood:
                 return understood
-        names, model, name = models_of(listed.content), self.endpoint.model, self.endpoint.api_key_env
         if last.status in _KEY_REFUSED:
             how = f"refuses the key in {name}" if name else "asks for a key"
             raise InputError(f"{self.where}.api_key_env: the server at {self.url} {how}: {last}")
-        if names and model not in names:
-            known = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        if models and model not in models:
+            known = ", ".join(list(models)[:5]) + (", …" if len(models) > 5 else "")
             raise InputError(f"{self.where}.model: the server at {self.url} has no model {model!r}; it has {known}")
         raise InputError(
             f"{self.where}: the server at {self.url} does not speak OpenAI's protocol, or not for {model!r}: {last}"
