@@ -3,24 +3,21 @@
 A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml weighting.exponent=1.5``.
 """
 
-import atexit
 import logging
 import os
 import re
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from east_ray import __version__
+from east_ray import __version__, last_words
 from east_ray.config import Config, InputError
 from east_ray.config.files import dump_documented
 from east_ray.console import Progress
@@ -319,9 +316,7 @@ def main() -> None:
     # A worker that waits for another should sleep and leave the core to it; machines are often shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Ray prints the death of every actor that it ends itself when a run is stopped.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", r"killed by `ray\.kill`")
-    log = _native_messages_to_file()
+    log = last_words.native_messages_to_file()
     signal.signal(signal.SIGTERM, terminate)  # of `ray job stop`, or of a machine that shuts down
     try:
         app()
@@ -334,6 +329,8 @@ def main() -> None:
         with log.open("a") as file:
             traceback.print_exception(error, file=file)
         _fail(f"{_message(cause)}\nThe same command goes on where this one stopped. Details: {log}")
+    finally:
+        last_words.are_said()
 
 
 class _Terminated(KeyboardInterrupt):
@@ -347,19 +344,6 @@ def terminate(number: int, frame: object) -> None:
     _say_error("stopped; the same command goes on where this one stopped")
     logging.disable()  # Ray reports every actor that it ends from here on
     raise _Terminated
-
-
-def _native_messages_to_file() -> Path:
-    """Send what native code writes to the error stream into a file; Python's own sys.stderr stays on the terminal.
-
-    Ray's C++ core warns there about things that Ray Data does on purpose. The file is removed if nothing was written.
-    """
-    descriptor, name = tempfile.mkstemp(prefix="east-ray-", suffix=".log")
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    os.dup2(descriptor, 2)
-    path = Path(name)
-    atexit.register(lambda: path.unlink() if path.stat().st_size == 0 else None)
-    return path
 
 
 def _root_cause(error: BaseException) -> BaseException:

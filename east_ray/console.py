@@ -17,8 +17,8 @@ from rich.text import Text
 
 #: In a log: seconds between two lines, and between two looks whether the stage does something else.
 _LOG_INTERVAL_S, _LOOK_S = 10.0, 0.25
-#: No end is estimated before so many seconds of work.
-_ESTIMATE_AFTER_S = 5.0
+#: No end is estimated before so many seconds of work, and this share of it or so many more seconds.
+_ESTIMATE_AFTER_S, _ESTIMATE_AFTER, _ESTIMATE_AT_LAST_S = 5.0, 0.01, 60.0
 _BAR_WIDTH = 24
 
 
@@ -81,7 +81,9 @@ class StageLine:
         working_s, done = self.seconds - self.starting_s, self._done - self._done_before + self._begun
         if self.total is None or done <= 0 or working_s < _ESTIMATE_AFTER_S:
             return None
-        return max(0.0, self.total - self._done - self._begun) * working_s / done
+        left = max(0.0, self.total - self._done - self._begun)
+        is_early = done < _ESTIMATE_AFTER * (done + left) and working_s < _ESTIMATE_AT_LAST_S
+        return None if is_early else left * working_s / done
 
     def end(self) -> None:
         """The stage has ended: its line says no more what it is doing."""

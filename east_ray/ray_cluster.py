@@ -3,15 +3,17 @@
 import importlib.util
 import logging
 import os
+import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from east_ray import last_words
 from east_ray.config import ClusterConfig, Config, InputError
 from east_ray.config.base import Section
 from east_ray.config.devices import cpus
@@ -21,6 +23,9 @@ from east_ray.storage import resolve_model
 _ENGINE_BASE_GIB = 1.2
 #: Seconds without an answer after which the head of a cluster counts as dead (Ray waits 60), and between two checks.
 _HEAD_GONE_S, _CHECK_S = 30.0, 3.0
+_RAYLET_CHECK_S = 0.3
+#: What Ray prints in the driver when a process dies; each death is told to those who wait for it as well.
+_OF_DEATHS = re.compile(r"Raylet is terminated|has been marked dead|infinite retries|killed by `ray\.kill`")
 
 
 @contextmanager
@@ -52,6 +57,7 @@ def connect(cluster: ClusterConfig) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Not "auto": Ray would trust the address file of a cluster that has died.
         ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+        _watch_raylet()
     else:
         try:
             _check_reachable(address)
@@ -63,6 +69,7 @@ def connect(cluster: ClusterConfig) -> None:
                 f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was started with "
                 "`ray start`, this shell needs RAY_AUTH_MODE=token and the cluster's token"
             ) from error
+    _messages_of_deaths_to_file()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # An engine runs all its tasks at once, so a busy pool has utilization 1.0 and never reaches the default of 1.75.
@@ -86,15 +93,52 @@ def _watch_head(address: str) -> None:
             except OSError:
                 failures += 1
             time.sleep(_CHECK_S)
-        print(
-            f"error: the head of the Ray cluster at {address} has not answered for {_HEAD_GONE_S:.0f} s; start the "
-            "cluster again, and the same command goes on where this one stopped",
-            file=sys.stderr,
-            flush=True,
+        last_words.end(
+            f"the head of the Ray cluster at {address} has not answered for {_HEAD_GONE_S:.0f} s; start the cluster "
+            f"again, and {last_words.GOES_ON}"
         )
-        os._exit(1)  # Ray's own threads would delay a normal exit
 
     threading.Thread(target=watch, daemon=True, name="head").start()
+
+
+def _watch_raylet() -> None:
+    """End this process with a message when the raylet of its own Ray is dead: nothing works any more, but all waits."""
+    import psutil
+    import ray
+
+    raylets = [one for one in psutil.Process().children(recursive=True) if one.name() == "raylet"]
+
+    def is_alive(process: psutil.Process) -> bool:
+        try:
+            return bool(process.status() != psutil.STATUS_ZOMBIE and process.is_running())
+        except psutil.NoSuchProcess:
+            return False
+
+    def watch() -> None:
+        while all(map(is_alive, raylets)):
+            time.sleep(_RAYLET_CHECK_S)
+        if ray.is_initialized():  # else it has been shut down
+            last_words.end(f"{last_words.RAYLET_DIED}; {last_words.GOES_ON}")
+
+    threading.Thread(target=watch, daemon=True, name="raylet").start()
+
+
+def _messages_of_deaths_to_file() -> None:
+    """Write what Ray prints in the driver of dead processes to the error stream, where the command has a file.
+
+    What the death means for the run, the run itself says. Ray has no setting for this but to hide the messages.
+    """
+    from ray._private import worker
+
+    shown = worker.print_to_stdstream
+
+    def divert(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        if any(_OF_DEATHS.search(line) for line in data["lines"]):
+            os.write(2, "".join(f"{line}\n" for line in data["lines"]).encode())
+        else:
+            shown(data, ignore_prefix)
+
+    worker.print_to_stdstream = divert
 
 
 def address_of(cluster: ClusterConfig) -> str | None:

@@ -46,7 +46,7 @@ class SamplingLine:
             rate = self._rate.add(time.monotonic(), status.num_tokens)
             notes = [
                 by_model(self._asked, done),
-                f"{num_responses:,} responses" if num_responses else "",
+                f"{num_responses:,} response{'s' if num_responses > 1 else ''}" if num_responses else "",
                 running(status),
                 f"{rate:,.0f} tokens/s" if rate is not None else "",
             ]

@@ -73,8 +73,9 @@ class PoolStatus:
 class Board:
     """Gathers the reports of a pool's engines, of which at least `min_engines` are expected."""
 
-    def __init__(self, min_engines: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._min_engines, self._clock, self._begin = min_engines, clock, clock()
+    def __init__(self, min_engines: int, begin: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`begin` is when the pool began, on the clock; all processes of a machine have the same."""
+        self._min_engines, self._clock, self._begin = min_engines, clock, begin
         self._processes: dict[str, str] = {}  # engine -> its last process; one that was cut off may still report
         self._reports: dict[str, EngineReport] = {}  # the last one of each process
         self._told_at: dict[str, float] = {}
@@ -144,7 +145,7 @@ def make_board(min_engines: int) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(min_engines)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(min_engines, time.monotonic())
 
 
 @contextmanager
