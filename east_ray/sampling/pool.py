@@ -24,7 +24,7 @@ from east_ray.records import RESPONSE, SAMPLES, SetAside
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Alone, Backend, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.sampling.journal import Row, TaskJournal, sample_key
-from east_ray.storage import Folder, local_copy
+from east_ray.storage import Folder, local_copy, resolve_model
 
 #: Responses that a backend holds over those that it computes at once. A task lasts as long as its longest response, so
 #: by Little's law the engine stays full if this is above longest over mean length.
@@ -66,6 +66,8 @@ def pool_settings(
     endpoint = engines.endpoint if evaluated is None else config.evaluation.endpoints[evaluated]
     if endpoint is not None:
         where = "engines.endpoint" if evaluated is None else f"evaluation.endpoints.{evaluated}"
+        if endpoint.tokenizer is not None:
+            endpoint = endpoint.model_copy(update={"tokenizer": resolve_model(endpoint.tokenizer)})
         engines = engines.of_endpoint(endpoint)
         sampling = sampling.model_copy(update={"backend": "endpoint", "backend_args": {}})
     backend = backends.load(sampling)
