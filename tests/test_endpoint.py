@@ -17,7 +17,8 @@ from openai_server import HANGS, OpenAIServer, Reply, choices, obliging, serving
 
 from east_ray import doctor
 from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig
-from east_ray.config.files import resolve
+from east_ray.config.base import differences
+from east_ray.config.files import dump, parse, resolve
 from east_ray.plan.estimate import uses_engines
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Decoding, RequestRefusedError, Response
@@ -583,6 +584,18 @@ def test_more_rounds_and_models_of_each() -> None:
     named = {"sharp": ENDPOINT} | served
     config = resolve(RUN | {"variants": {"sharp": {}}, "evaluation": RUN["evaluation"] | {"endpoints": named}})
     assert not config.evaluates_on_engines and not config.samples_on_engines
+
+
+def test_a_stored_configuration_is_the_same() -> None:
+    served = {"base": ENDPOINT, "trained": ENDPOINT | {"api_key_env": "KEY", "timeout_s": 1.5}}
+    config = resolve(RUN | {"evaluation": RUN["evaluation"] | {"endpoints": served}})
+    assert parse(dump(config), "config.yaml") == config
+    moved = resolve(RUN, ["engines.endpoint.url=https://h/v1", "engines.endpoint.max_in_flight=1"])
+    other = resolve(RUN, ["engines.endpoint.model=other", "engines.endpoint.fingerprint=v2"])
+    assert differences(resolve(RUN), moved) == []
+    assert [said.partition(":")[0] for said in differences(resolve(RUN), other)] == [
+        "engines.endpoint.model", "engines.endpoint.fingerprint",
+    ]  # fmt: skip
 
 
 def test_who_needs_engines() -> None:

@@ -37,7 +37,7 @@ from east_ray.sampling.backends import (
 )
 from east_ray.sampling.journal import Row, TaskJournal, sample_key
 from east_ray.sampling.watch import COMPILING, LOADING, READY, PoolStatus, Reporter, TaskProgress, make_board, shown
-from east_ray.storage import Folder, local_copy
+from east_ray.storage import Folder, local_copy, resolve_model
 
 #: Responses that a backend holds over those that it computes at once. A task lasts as long as its longest response, so
 #: by Little's law the engine stays full if this is above longest over mean length.
@@ -84,6 +84,8 @@ def pool_settings(
     endpoint = engines.endpoint if evaluated is None else config.evaluation.endpoints[evaluated]
     if endpoint is not None:
         where = "engines.endpoint" if evaluated is None else f"evaluation.endpoints.{evaluated}"
+        if endpoint.tokenizer is not None:
+            endpoint = endpoint.model_copy(update={"tokenizer": resolve_model(endpoint.tokenizer)})
         engines = engines.of_endpoint(endpoint)
         sampling = sampling.model_copy(update={"backend": "endpoint", "backend_args": {}})
     backend = backends.load(sampling)

@@ -22,6 +22,8 @@ from east_ray.storage import local_copy, model_fingerprint
 
 #: What a server is asked to find out what it understands, and whether it answers at all.
 _TRIVIAL = "1 + 1 = ?"
+#: How often a server is asked it before it counts as gone.
+_PROBES = 3
 #: So many answers with fewer responses than asked show how many a server gives at once.
 _TO_LEARN = 2
 
@@ -142,9 +144,13 @@ class Endpoint(Backend):
                 break
             if num_failures < most:
                 await asyncio.sleep(answer.wait_s(num_failures))
-        answer, _ = await self._server.probe(self._dialect)
-        if answer.is_good:
-            raise RequestRefusedError(problem)
+        for num_failures in range(_PROBES):
+            answer, _ = await self._server.probe(self._dialect)
+            if answer.is_good:
+                raise RequestRefusedError(problem)
+            if not answer.is_transient:
+                break
+            await asyncio.sleep(answer.wait_s(num_failures))
         raise InputError(f"{self.args['where']}: the server at {self._server.url} answers no more: {problem}")
 
     @classmethod
