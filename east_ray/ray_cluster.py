@@ -24,8 +24,9 @@ _ENGINE_BASE_GIB = 1.2
 #: Seconds without an answer after which the head of a cluster counts as dead (Ray waits 60), and between two checks.
 _HEAD_GONE_S, _CHECK_S = 30.0, 3.0
 _RAYLET_CHECK_S = 0.3
-#: What Ray prints in the driver when a process dies; each death is told to those who wait for it as well.
-_OF_DEATHS = re.compile(r"Raylet is terminated|has been marked dead|infinite retries|killed by `ray\.kill`")
+#: What Ray prints in the driver of actors that were ended on purpose, as those of Ray Serve are at its shutdown, and of
+#: other processes that have died, each of which is told to those who wait for it as well.
+_ENDED, _DIED = r"killed by `ray\.kill`", r"Raylet is terminated|has been marked dead|infinite retries"
 
 
 @contextmanager
@@ -124,17 +125,20 @@ def _watch_raylet() -> None:
 
 
 def _messages_of_deaths_to_file() -> None:
-    """Write what Ray prints in the driver of dead processes to the error stream, where the command has a file.
+    """Write what Ray prints in the driver of processes that died to the error stream, for which the command has a file.
 
-    What the death means for the run, the run itself says. Ray has no setting for this but to hide the messages.
+    What a death means for the run, the run itself says. Ray has no setting for this but to hide the messages.
     """
     from ray._private import worker
 
     shown = worker.print_to_stdstream
 
     def divert(data: Mapping[str, Any], ignore_prefix: bool) -> None:
-        if any(_OF_DEATHS.search(line) for line in data["lines"]):
-            os.write(2, "".join(f"{line}\n" for line in data["lines"]).encode())
+        text = "\n".join(data["lines"])
+        if re.search(_ENDED, text):
+            return
+        if re.search(_DIED, text):
+            os.write(2, f"{text}\n".encode())
         else:
             shown(data, ignore_prefix)
 

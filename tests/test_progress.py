@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from east_ray.sampling import stage
 from east_ray.sampling.backends import Decoding, EngineStatus
 from east_ray.sampling.line import SamplingLine
 from east_ray.sampling.stage import ask_models
-from east_ray.sampling.watch import Board, EngineReport, PoolStatus, TaskProgress, TokenRate
+from east_ray.sampling.watch import Board, EngineReport, PoolStatus, TaskProgress, TokenRate, make_board
 from east_ray.storage import RunDirectory
 from east_ray.storage.rounds import Round
 
@@ -99,14 +100,14 @@ def test_the_board_knows_the_phase_of_every_engine(clock: Clock) -> None:
     board = Board(3, begin=0.0, clock=clock)
     clock.now = 35.0
     assert board.read() == PoolStatus(phases={"starting": (3, 35.0)})
-    board.tell(report("loading", "a"))
-    board.tell(report("ready", "b"))
+    board.tell(report("loading", "a", "of a"))
+    board.tell(report("ready", "b", "of b"))
     clock.now = 40.0
     found = board.read()
     assert found.phases == {"starting": (1, 40.0), "loading": (1, 5.0), "ready": (1, 5.0)} and found.num_engines == 3
     assert found.ready_for_s == 5.0
     clock.now = 99.0
-    board.tell(report("ready", "a"))
+    board.tell(report("ready", "a", "of a"))
     assert board.read().phases == {"starting": (2, 99.0), "ready": (1, 0.0)}, "b has not told anything for a minute"
 
 
@@ -215,3 +216,31 @@ def test_a_question_of_a_task_in_flight_counts_once_it_is_durable(
     assert len({shown for shown, _ in during}) >= 4, told
     assert all(on_disk - 3 <= shown <= on_disk + 1 for shown, on_disk in during), "a part is read after the status"
     assert told[-1][0] == 8, json.dumps(told)
+
+
+def test_rays_metrics_have_the_same_numbers(local_ray: None) -> None:
+    import ray
+
+    board = make_board(2)
+    told = report("ready", tasks={"t": 3}, num_durable=6, num_running=4, num_waiting=5, num_finished=7, num_tokens=100)
+    ray.get(board.tell.remote(told))
+    ray.get(board.read.remote())
+    (node,) = ray.nodes()
+    wanted = {
+        "ray_east_ray_generated_tokens_total": 100.0, "ray_east_ray_running_responses": 4.0,
+        "ray_east_ray_waiting_responses": 5.0, 'ray_east_ray_engines phase="ready"': 1.0,
+        'ray_east_ray_engines phase="starting"': 1.0, 'ray_east_ray_durable_questions model="base"': 3.0,
+    }  # fmt: skip
+    deadline = time.monotonic() + 60
+    missing = set(wanted)
+    while missing:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.5)
+        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with urllib.request.urlopen(address) as response:
+            lines = response.read().decode().splitlines()
+        for name in list(missing):
+            metric, _, label = name.partition(" ")
+            found = [line for line in lines if line.startswith(f"{metric}{{") and label in line]
+            if any(float(line.split()[-1]) == wanted[name] for line in found):
+                missing.remove(name)

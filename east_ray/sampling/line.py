@@ -24,14 +24,15 @@ class SamplingLine:
         #: What is durable without the pool at work: questions by model, and responses.
         self._before = Counter({name: asked[name] - unfinished.get(name, 0) for name in asked})
         self._responses_before = self._before.total() * self._per_question
+        self._durable = Counter[str]()  # of the pool at work
         self._last, self._rate, self._lock = PoolStatus(), TokenRate(), threading.Lock()
         line.go_on(self._before.total())
 
     def begin_pool(self) -> None:
         """Another pool is being started."""
-        self._before.update(self._last.num_questions)
+        self._before.update(self._durable)
         self._responses_before += self._last.num_responses
-        self._last, self._rate = PoolStatus(), TokenRate()
+        self._durable, self._last, self._rate = Counter(), PoolStatus(), TokenRate()
         self._line.starts()
         self._line.doing("engines: starting", "starting")
 
@@ -41,7 +42,8 @@ class SamplingLine:
             self._last = status
             if status.ready_for_s is not None:
                 self._line.works(status.ready_for_s)
-            done = self._before + Counter(status.num_questions)
+            self._durable |= Counter(status.num_questions)  # the larger: a board that was killed knows less
+            done = self._before + self._durable
             num_responses = self._responses_before + status.num_responses
             rate = self._rate.add(time.monotonic(), status.num_tokens)
             notes = [

@@ -174,7 +174,7 @@ class Sampler:
             self._tokenizer = load_tokenizer(local_copy(self._backend.tokenizer or first))
         self._asking, self._num_tasks = threading.Lock(), 0
         self._is_ready = True
-        self._reporter.now()
+        self._reporter.tell()
 
     def _phase(self) -> str:
         if self._is_ready:
@@ -265,6 +265,7 @@ class Sampler:
                 raise
         journal.close(answered, aside)
         self._tell(journal, answered, num_new, aside)
+        self._reporter.tell()  # the driver may get the task's result at once
         return answered, aside
 
     def _sorted_by_deaths(self, rows: Sequence[Row], journal: TaskJournal) -> tuple[list[Row], list[Row], list[Row]]:

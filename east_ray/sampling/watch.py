@@ -139,13 +139,56 @@ class TokenRate:
         return (now - before) / (end - begin) if end - begin >= _FIRST_RATE_S else None
 
 
+class _Metrics:
+    """The same numbers as Ray's metrics, for Prometheus and Grafana."""
+
+    def __init__(self) -> None:
+        from ray.util import metrics
+
+        self._num_tokens = 0
+        self._tokens = metrics.Counter("east_ray_generated_tokens", "Tokens that the engines have generated.")
+        self._running = metrics.Gauge("east_ray_running_responses", "Responses that the engines are generating.")
+        self._waiting = metrics.Gauge("east_ray_waiting_responses", "Responses that are asked for and have not begun.")
+        self._engines = metrics.Gauge("east_ray_engines", "Engines by phase.", tag_keys=("phase",))
+        self._questions = metrics.Gauge(
+            "east_ray_durable_questions", "Questions of the pool that are durable, by model.", tag_keys=("model",)
+        )
+
+    def set(self, status: PoolStatus) -> None:
+        if status.num_tokens > self._num_tokens:
+            self._tokens.inc(status.num_tokens - self._num_tokens)
+            self._num_tokens = status.num_tokens
+        self._running.set(status.num_running)
+        self._waiting.set(status.num_waiting)
+        for phase in PHASES:
+            self._engines.set(status.phases.get(phase, (0, 0.0))[0], tags={"phase": phase})
+        for model, count in status.num_questions.items():
+            self._questions.set(count, tags={"model": model})
+
+
+class MeteredBoard(Board):
+    """A board whose numbers are Ray's metrics as well, as often as they are read."""
+
+    def __init__(self, min_engines: int, begin: float) -> None:
+        super().__init__(min_engines, begin)
+        self._metrics = _Metrics()
+
+    def read(self) -> PoolStatus:
+        """As `Board.read`."""
+        status = super().read()
+        self._metrics.set(status)
+        return status
+
+
 def make_board(min_engines: int) -> Any:
     """A board as an actor on this node: it must outlive the other nodes."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote(min_engines, time.monotonic())
+    # It may be killed where memory is scarce. Then what it knew of finished tasks is lost, and nothing else.
+    again = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(num_cpus=0, scheduling_strategy=here, **again)(MeteredBoard).remote(min_engines, time.monotonic())
 
 
 @contextmanager
@@ -182,7 +225,7 @@ class Reporter:
         self._board, self._phase, self._status = board, phase, status
         self._engine, self._process = ray.get_runtime_context().get_actor_id() or "", uuid.uuid4().hex
         self._lock, self._changed, self._num_durable = threading.Lock(), dict[str, TaskProgress](), 0
-        self._soon = threading.Event()
+        self._telling = threading.Lock()
         threading.Thread(target=self._run, daemon=True, name="reporter").start()
 
     def durable(self, task: str, progress: TaskProgress, num_new: int) -> None:
@@ -191,21 +234,23 @@ class Reporter:
             self._changed[task] = progress
             self._num_durable += num_new
 
-    def now(self) -> None:
-        """Tell the board without waiting for the next second."""
-        self._soon.set()
+    def tell(self) -> None:
+        """Tell the board now, and wait until it knows."""
+        import ray
+
+        with self._telling:  # reports must not overtake one another
+            with self._lock:
+                tasks, self._changed = self._changed, {}
+                status, num_durable = self._status(), self._num_durable
+            report = EngineReport(self._engine, self._process, self._phase(), status, num_durable, tasks)
+            ray.get(self._board.tell.remote(report))
 
     def _run(self) -> None:
         import ray
 
         while True:
-            with self._lock:
-                tasks, self._changed = self._changed, {}
-                status, num_durable = self._status(), self._num_durable
-            report = EngineReport(self._engine, self._process, self._phase(), status, num_durable, tasks)
             try:
-                ray.get(self._board.tell.remote(report))  # waits, so that reports never pile up
+                self.tell()
             except ray.exceptions.RayError:  # the driver has ended, and nobody watches any more
                 return
-            self._soon.wait(_TELL_S)
-            self._soon.clear()
+            time.sleep(_TELL_S)
