@@ -38,12 +38,12 @@ ASKED = [{"role": "user", "content": "2 + 2?"}]
 
 @contextlib.contextmanager
 def asking(
-    url: str, *, model: str = "served", api: str = "chat", prompt: Any = None, **changes: Any
+    url: str, *, model: str = "served", api: str = "chat", prompt: Any = None, params: Any = None, **changes: Any
 ) -> Iterator[Endpoint]:
     """The backend; the run's model is no folder, so only messages can be sent unless a test gives a tokenizer."""
     changes = {"max_retries": 3, "timeout_s": 20.0} | changes
     endpoint = EndpointConfig(url=url, model=model, api=api, **changes)
-    args = backends.endpoint_args(endpoint, "engines.endpoint", prompt or PromptConfig(), is_served=False)
+    args = backends.endpoint_args(endpoint, "engines.endpoint", prompt or PromptConfig(), params or {}, is_served=False)
     backend = Endpoint("no folder", EnginePoolConfig().of_endpoint(endpoint), args)
     yield backend
     backend.close()
@@ -75,7 +75,11 @@ def test_the_body_of_a_request() -> None:
         "chat_template_kwargs": {"x": 1},
     }  # fmt: skip
     text = request_body("m", "<s>Hi", Decoding(8, 1.0, 9), 0, 1, Dialect("/completions", "text"), {})
-    assert text["add_special_tokens"] is False and text["top_k"] == -1
+    assert text["add_special_tokens"] is False and text["top_k"] == -1 and "stop" not in text
+    more = Decoding(8, 1.0, 9, logprobs=True, stop=["\n\n"], params={"min_p": 0.1, "ignore_eos": True})
+    body = request_body("m", [1], more, 0, 1, Dialect("/completions", "ids"), {})
+    assert (body["stop"], body["min_p"], body["ignore_eos"], body["logprobs"]) == (["\n\n"], 0.1, True, 0)
+    assert request_body("m", ASKED, more, 0, 1, Dialect("/chat/completions", "messages"), {})["logprobs"] is True
 
 
 def test_the_responses_of_an_answer() -> None:
@@ -377,6 +381,17 @@ def test_a_top_k_that_a_server_refuses_is_not_left_out() -> None:
             texts(backend, Decoding(4, 1.0, 8, top_k=3))
 
 
+def test_a_parameter_that_a_server_refuses_is_not_left_out() -> None:
+    reply = strict("min_p")
+    with serving(reply, reply) as server, asking(server.url, params={"repetition_penalty": 1.1}) as backend:
+        assert len(texts(backend)) == 4
+        refuses = pytest.raises(
+            InputError, match=r"^sampling\.params: the server at .* refuses them: 400 \(Unrec.* min_p\)$"
+        )
+        with refuses, asking(server.url, params={"min_p": 0.1}):
+            pass
+
+
 def counting(tokens: int, **lacks: bool) -> Callable[[str, dict[str, Any]], Reply]:
     """A server whose chat template makes so many tokens of a question; it may lack a path, or token ids."""
 
@@ -460,7 +475,7 @@ def refused(url: str, **changes: Any) -> str:
     endpoint = EndpointConfig(
         url=url, **{"model": "served", "api": "chat", "max_retries": 0, "timeout_s": 2.0} | changes
     )
-    args = backends.endpoint_args(endpoint, "engines.endpoint", PromptConfig(), is_served=False)
+    args = backends.endpoint_args(endpoint, "engines.endpoint", PromptConfig(), {}, is_served=False)
     with pytest.raises(InputError) as error:
         Endpoint.check("m", EnginePoolConfig().of_endpoint(endpoint), args)
     assert "\n" not in str(error.value)
@@ -533,7 +548,7 @@ def test_no_proxy_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
 def test_keys_of_samples_cover_the_name_and_the_word_for_its_version() -> None:
     def identity(url: str = "http://a/v1", **changes: Any) -> str:
         endpoint = EndpointConfig(url=url, **{"model": "served"} | changes)
-        return Endpoint.identity("m", backends.endpoint_args(endpoint, "x", PromptConfig(), is_served=False))
+        return Endpoint.identity("m", backends.endpoint_args(endpoint, "x", PromptConfig(), {}, is_served=False))
 
     assert identity() == identity("http://b/v1", api_key_env="KEY", max_in_flight=1, api="chat")
     assert len({identity(), identity(model="other"), identity(fingerprint="v2")}) == 3

@@ -91,7 +91,8 @@ def pool_settings(
     backend = backends.load(sampling)
     args = backend.checked_args(sampling.backend_args)
     if endpoint is not None:
-        args = backends.endpoint_args(endpoint, where, config.prompt, is_served=evaluated is not None)
+        is_served = evaluated is not None
+        args = backends.endpoint_args(endpoint, where, config.prompt, decoding.params, is_served=is_served)
     return PoolSettings(backend, args, engines, config.prompt, decoding, keep_token_ids)
 
 

@@ -227,10 +227,12 @@ def load(settings: SamplingConfig) -> type[Backend]:
     return found
 
 
-def endpoint_args(endpoint: EndpointConfig, where: str, prompt: PromptConfig, *, is_served: bool) -> Mapping[str, Any]:
+def endpoint_args(
+    endpoint: EndpointConfig, where: str, prompt: PromptConfig, params: Mapping[str, Any], *, is_served: bool
+) -> Mapping[str, Any]:
     """The arguments of the backend `endpoint`, for one whose key in the configuration is `where`.
 
-    `is_served`: the endpoint is to have the very model that it is asked for.
+    `params` are those of all its requests. `is_served`: the endpoint is to have the very model that it is asked for.
     """
     told = {"model": endpoint.model, "fingerprint": endpoint.fingerprint}
-    return {**told, "where": where, "prompt": prompt, "is_served": is_served}
+    return {**told, "where": where, "prompt": prompt, "params": params, "is_served": is_served}

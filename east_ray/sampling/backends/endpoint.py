@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig
-from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, tokenize
+from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, style_of, tokenize_prompt
 from east_ray.sampling.backends import Alone, Backend, Decoding, Prompt, RequestRefusedError, Response
 from east_ray.sampling.backends.openai_protocol import NotTheProtocolError, read_responses, said_in
 from east_ray.sampling.backends.server import Server, Turns
@@ -207,13 +207,17 @@ def _server(model: str, endpoint: EndpointConfig, args: Mapping[str, Any]) -> Se
     Raises InputError if `api` is completions and there is no tokenizer.
     """
     prompt: PromptConfig = args["prompt"]
-    prompts: dict[str, Prompt] = {"messages": messages(_TRIVIAL, prompt)}
+    if prompt.style == "text" and endpoint.api == "chat":
+        raise InputError(f"{args['where']}.api: chat takes messages, and prompt.style is text; set it to completions")
+    prompts: dict[str, Prompt] = {} if prompt.style == "text" else {"messages": messages(_TRIVIAL, prompt)}
     try:
         if endpoint.api != "chat":
             tokenizer = load_tokenizer(local_copy(endpoint.tokenizer or model))
             text = render_prompt(tokenizer, _TRIVIAL, prompt)
-            prompts |= {"text": text, "ids": tokenize(tokenizer, text)}
+            prompts |= {"text": text, "ids": tokenize_prompt(tokenizer, text, prompt)}
+            if style_of(tokenizer, prompt) == "text":
+                prompts.pop("messages", None)
     except InputError:
         if endpoint.api == "completions" or endpoint.tokenizer is not None:
             raise
-    return Server(endpoint, args["where"], prompts, prompt.template_variables)
+    return Server(endpoint, args["where"], prompts, prompt.template_variables, args["params"])

@@ -7,7 +7,7 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from east_ray.sampling.backends import FINISH_REASONS, Decoding, Prompt, Respons
 #: Fields that servers may not know. The values of the first three are those of plain sampling: without them, vLLM takes
 #: the defaults of the model's generation_config.json, and llama.cpp its own (top_k 40, min_p 0.05).
 _NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-_OPTIONAL = (*_NEUTRAL, "return_token_ids", "add_special_tokens", "seed")
+_OPTIONAL = (*_NEUTRAL, "return_token_ids", "add_special_tokens", "seed", "logprobs")
 #: The longest part of what a server says of an error that is kept.
 _MAX_SAID = 300
 
@@ -31,14 +31,14 @@ class Dialect:
     """Optional fields that it refuses."""
     length_field: str = "max_tokens"
 
-    def without(self, said: str, body: Mapping[str, Any]) -> "Dialect | None":
+    def without(self, said: str, body: Mapping[str, Any], wanted: Collection[str] = ()) -> "Dialect | None":
         """The dialect to try after a server has refused this body with these words; None if there is none left.
 
-        Refused are the optional fields that it names, or, if it names none, all of them.
+        Refused are the optional fields that it names, or, if it names none, all of them; but none that is `wanted`.
         """
         if self.length_field == "max_tokens" and "max_completion_tokens" in said:
             return replace(self, length_field="max_completion_tokens")
-        sent = [name for name in _OPTIONAL if name in body]
+        sent = [name for name in _OPTIONAL if name in body and name not in wanted]
         refused = [name for name in sent if re.search(rf"\b{name}\b", said)] or sent
         return replace(self, omitted=self.omitted | set(refused)) if refused else None
 
@@ -72,12 +72,17 @@ def request_body(
     }
     if decoding.top_k:
         body["top_k"] = decoding.top_k
-    if dialect.prompt_form == "text":  # the chat template has written them
+    if decoding.stop:
+        body["stop"] = list(decoding.stop)
+    if decoding.logprobs:  # of the sampled tokens alone; chat has a field of its own for the number of others
+        body["logprobs"] = True if dialect.prompt_form == "messages" else 0
+    if dialect.prompt_form == "text":  # the prompt has them already
         body["add_special_tokens"] = False
     if dialect.prompt_form == "messages" and template_variables:
         body["chat_template_kwargs"] = dict(template_variables)
     if decoding.seed is not None:
         body["seed"] = decoding.seed + first
+    body |= decoding.params
     return {name: value for name, value in body.items() if name not in dialect.omitted}
 
 

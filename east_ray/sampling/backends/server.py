@@ -85,14 +85,21 @@ class Server:
     """An endpoint. Made and used in one event loop."""
 
     def __init__(
-        self, endpoint: EndpointConfig, where: str, prompts: Mapping[str, Prompt], template_variables: Mapping[str, Any]
+        self,
+        endpoint: EndpointConfig,
+        where: str,
+        prompts: Mapping[str, Prompt],
+        template_variables: Mapping[str, Any],
+        params: Mapping[str, Any],
     ) -> None:
-        """`where` is the endpoint's key in the configuration; `prompts` are a trivial question's, by their form.
+        """`where` is the endpoint's key in the configuration; `prompts` are a trivial question's, by their form;
+        `params` are those that all requests will have.
 
         Raises InputError if the API key is not in the environment.
         """
         self.endpoint, self.where, self.url = endpoint, where, endpoint.url.rstrip("/")
         self._prompts, self._template_variables = prompts, template_variables
+        self._trivial = replace(_PROBE, params=params)
         self._key = _api_key(endpoint, where)
         self._context: int | None = None
         host = urlsplit(self.url).hostname or ""
@@ -122,7 +129,7 @@ class Server:
     async def probe(self, dialect: Dialect) -> tuple[Answer, Mapping[str, Any]]:
         """The answer to the trivial question, and the body that was sent."""
         prompt, timeout_s = self._prompts[dialect.prompt_form], min(_PROBE_S, self.endpoint.timeout_s)
-        return await self.ask(dialect, prompt, _PROBE, 0, 1, timeout_s)
+        return await self.ask(dialect, prompt, self._trivial, 0, 1, timeout_s)
 
     async def _exchange(self, request: Awaitable[httpx.Response], timeout_s: float) -> Answer:
         try:
@@ -151,6 +158,10 @@ class Server:
         self._context = models.get(model)
         for dialect in self._to_try():
             understood, last = await self._understood(dialect)
+            if not understood and last.is_bad_request and self._trivial.params:
+                refused, self._trivial = last, _PROBE
+                if (await self._understood(dialect))[0]:
+                    raise InputError(f"sampling.params: the server at {self.url} refuses them: {refused}")
             if (
                 understood
                 and dialect.prompt_form == "ids"
@@ -174,7 +185,8 @@ class Server:
         """Dialects, in the order in which they are tried; none for whose prompts there is no tokenizer."""
         ids, text = Dialect("/completions", "ids"), Dialect("/completions", "text")
         chat = Dialect("/chat/completions", "messages")
-        every = {"auto": (ids, chat), "completions": (ids, text), "chat": (chat,)}[self.endpoint.api]
+        otherwise = chat if "messages" in self._prompts else text  # a prompt of text is no conversation
+        every = {"auto": (ids, otherwise), "completions": (ids, text), "chat": (chat,)}[self.endpoint.api]
         return [dialect for dialect in every if dialect.prompt_form in self._prompts]
 
     async def _understood(self, dialect: Dialect) -> tuple[Dialect | None, Answer]:
@@ -194,7 +206,8 @@ class Server:
                 await asyncio.sleep(answer.wait_s(num_failures))
                 num_failures += 1
                 continue
-            simpler = dialect.without(said_in(answer.content), body) if answer.is_bad_request else None
+            wanted = self._trivial.params
+            simpler = dialect.without(said_in(answer.content), body, wanted) if answer.is_bad_request else None
             if simpler is None:
                 return None, answer
             dialect = simpler
