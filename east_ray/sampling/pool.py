@@ -127,14 +127,15 @@ def sample(
     """
     import ray.data
 
-    num_responses, cores = settings.decoding.responses_per_question, most_cores(settings.engines.resources)
-    engines = settings.engines.model_copy(update={"num_cpus_per_engine": cpus(settings.engines, cores)})
+    engines, num_responses = settings.engines, settings.decoding.responses_per_question
     at_once = settings.backend.responses_at_once(engines, num_responses)
     per_task = max(engines.questions_per_task, at_once // (4 * num_responses))
     tasks_per_engine = max(2, -(-_FILLS * at_once // (per_task * num_responses)))
     blocks = [asked.slice(begin, per_task) for begin in range(0, asked.num_rows, per_task)]
     if not blocks:
         return
+    num_cpus = cpus(engines, most_cores(engines.resources))
+    environment = settings.backend.environment(engines.model_copy(update={"num_cpus_per_engine": num_cpus}))
     pool = ray.data.ActorPoolStrategy(
         min_size=engines.min_engines,
         max_size=min(engines.max_engines, max(engines.min_engines, len(blocks))),
@@ -149,10 +150,10 @@ def sample(
         batch_format="pyarrow",
         fn_constructor_args=(dict(models), settings, folder, set_aside, board),
         compute=pool,
-        num_cpus=engines.num_cpus_per_engine,
+        num_cpus=num_cpus,
         num_gpus=engines.num_gpus_per_engine or None,
         resources=engines.resources or None,
-        runtime_env={"env_vars": {**settings.backend.environment(engines), **engines.env}},
+        runtime_env={"env_vars": {**environment, **engines.env}},
     )
     with shown(board, show):
         yield from results.iter_rows()

@@ -251,6 +251,7 @@ def measure_ours(arguments: argparse.Namespace, scratch: str) -> Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a small model and few questions: does it run?")
+    parser.add_argument("--questions", type=int, dest="q", help="how many; by default 80, or 24 with --small")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what seconds are")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="which ways are measured")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -258,7 +259,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="measure each way so often, in turn, and take the median")
     arguments = parser.parse_args()
     small = arguments.small
-    arguments.q, arguments.n = (24, 8) if small else (80, 16)
+    arguments.q, arguments.n = arguments.q or (24 if small else 80), 8 if small else 16
     arguments.max_num_seqs, arguments.max_tokens = (64, 64) if small else (128, 256)
     # One core is the engine's, as a GPU would be, and the others are Ray's; its workers are no less urgent than others.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as Ray spells it
@@ -276,6 +277,7 @@ def main() -> None:
         for turn in range(arguments.repeat):
             for way in arguments.ways[:: -1 if turn % 2 else 1]:
                 command = [sys.executable, __file__, "--way", way, "--model", scratch, "--clock", arguments.clock,
+                           "--questions", str(arguments.q),
                            *(["--small"] if small else [])]  # fmt: skip
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
