@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from east_ray.config import Config, InputError
 from east_ray.config.files import dump_documented
 from east_ray.console import Progress
 from east_ray.storage import RunDirectory, load_run
+from east_ray.storage.lease import owning
 from east_ray.storage.rounds import Round
 
 # Ray takes seconds to import, so each verb imports what it uses.
@@ -62,87 +64,91 @@ FilesAndOverrides = Annotated[
     typer.Argument(metavar="CONFIG_FILE... [KEY=VALUE]...", help="YAML files or run directories; settings for all."),
 ]
 RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another command that works in the run directory.")]
 
 _CONSOLE = Console(highlight=False)
 
 
 @app.command()
-def run(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def run(config_file: ConfigFile, overrides: Overrides = None, wait: Wait = False) -> None:
     """Run everything: sample, weigh, train and evaluate, round after round; or go on where a run was interrupted."""
     from east_ray import pipeline
 
-    settings = load_run(config_file, overrides or [])
-    path = pipeline.run(settings, Progress(_CONSOLE))
-    _show(RunDirectory(settings), f"report: {path}")
+    settings, progress = load_run(config_file, overrides or []), Progress(_CONSOLE)
+    with owning(settings.run_dir, "run", progress.say, wait=wait):
+        path = pipeline.run(settings, progress)
+        _show(RunDirectory(settings), f"report: {path}")
 
 
 @app.command()
-def sample(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+def sample(config_file: ConfigFile, overrides: Overrides = None, number: RoundNumber = 0, wait: Wait = False) -> None:
     """Sample responses to a round's questions: questions/, set_aside/ and samples/."""
     from east_ray import pipeline
 
-    round_ = _open_round(config_file, overrides, round_number)
-    pipeline.require_questions(round_.config)
-    if round_.config.samples is not None:
-        raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
-    pipeline.prepare(round_)
+    with _open_round("sample", config_file, overrides, number, wait=wait) as round_:
+        pipeline.require_questions(round_.config)
+        if round_.config.samples is not None:
+            raise InputError("samples: the responses are given, so there is nothing to sample; run `east-ray weigh`")
+        pipeline.prepare(round_)
 
 
 @app.command()
-def weigh(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+def weigh(config_file: ConfigFile, overrides: Overrides = None, number: RoundNumber = 0, wait: Wait = False) -> None:
     """Cluster the sampled answers and weight the questions: answers/, examples/ and discarded/, of each variant too.
 
     With `samples` in the configuration, those that another sampler made.
     """
     from east_ray import pipeline
 
-    round_ = _open_round(config_file, overrides, round_number, only_weigh=True)
-    if round_.config.samples is not None:
-        pipeline.prepare(round_)
-    pipeline.require(round_, "sampling", "sample")
-    pipeline.weigh(round_)
-    _show(round_.directory, f"examples: {round_.directory.address(round_.stages / 'examples')}")
+    with _open_round("weigh", config_file, overrides, number, wait=wait) as round_:
+        if round_.config.samples is not None:
+            pipeline.prepare(round_)
+        pipeline.require(round_, "sampling", "sample")
+        pipeline.weigh(round_)
+        _show(round_.directory, f"examples: {round_.directory.address(round_.stages / 'examples')}")
 
 
 @app.command()
-def train(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+def train(config_file: ConfigFile, overrides: Overrides = None, number: RoundNumber = 0, wait: Wait = False) -> None:
     """Train on a round's examples: model/, of each variant too. Reference solutions need no earlier stage."""
     from east_ray import pipeline
 
-    round_ = _open_round(config_file, overrides, round_number)
-    pipeline.require_model(round_.config)
-    if round_.config.training.examples == "reference_solutions":
-        pipeline.prepare(round_)
-        pipeline.weigh(round_)
-    pipeline.require(round_, "examples", "weigh")
-    pipeline.train(round_)
+    with _open_round("train", config_file, overrides, number, wait=wait) as round_:
+        pipeline.require_model(round_.config)
+        if round_.config.training.examples == "reference_solutions":
+            pipeline.prepare(round_)
+            pipeline.weigh(round_)
+        pipeline.require(round_, "examples", "weigh")
+        pipeline.train(round_)
 
 
 @app.command()
-def evaluate(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
+def evaluate(config_file: ConfigFile, overrides: Overrides = None, number: RoundNumber = 0, wait: Wait = False) -> None:
     """Measure a round's models on the held-out questions: evaluation/."""
     from east_ray import pipeline
 
-    round_ = _open_round(config_file, overrides, round_number)
-    if round_.config.compare is not None:
-        raise InputError("compare: `east-ray compare` evaluates what it trains")
-    if round_.config.evaluation.questions is None:
-        raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
-    pipeline.require_model(round_.config)
-    if round_.config.questions is not None or round_.config.samples is not None:
-        pipeline.require(round_, "training", "train")
-    pipeline.measure(round_)
-    _show(round_.directory)
+    with _open_round("evaluate", config_file, overrides, number, wait=wait) as round_:
+        if round_.config.compare is not None:
+            raise InputError("compare: `east-ray compare` evaluates what it trains")
+        if round_.config.evaluation.questions is None:
+            raise InputError("evaluation.questions: missing; name the held-out questions to evaluate on")
+        pipeline.require_model(round_.config)
+        if round_.config.questions is not None or round_.config.samples is not None:
+            pipeline.require(round_, "training", "train")
+        pipeline.measure(round_)
+        _show(round_.directory)
 
 
 @app.command()
-def compare(files_and_overrides: FilesAndOverrides) -> None:
+def compare(files_and_overrides: FilesAndOverrides, wait: Wait = False) -> None:
     """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
     from east_ray import compare as comparing
 
     for settings in _runs(files_and_overrides):
-        path = comparing.compare(settings, Progress(_CONSOLE))
-        _show(RunDirectory(settings), f"report: {path}")
+        progress = Progress(_CONSOLE)
+        with owning(settings.run_dir, "compare", progress.say, wait=wait):
+            path = comparing.compare(settings, progress)
+            _show(RunDirectory(settings), f"report: {path}")
 
 
 @app.command()
@@ -180,25 +186,11 @@ def write_report(
 @app.command()
 def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: RoundNumber = 0) -> None:
     """List the questions whose reference answer the responses contradict: audit/, as JSONL and HTML."""
-    from east_ray.report import files
-    from east_ray.report.audit import write_audit
+    from east_ray.report import terminal
 
     settings = load_run(config_file, overrides or [])
     _refuse_later_rounds_of_a_comparison(settings, round_number)
-    directory = RunDirectory(settings, only_read=True)
-    round_ = directory.round(round_number)
-    name, learner = next(iter(settings.learners().items()))
-    weighed = round_.learner(name)
-    for stages, stage in ((weighed, "examples"), (round_, "answers")):
-        if stages.record(stage) is None:
-            raise InputError(f"round {round_number} of {directory.uri} has no {stage} yet: run `east-ray weigh` first")
-    found = files.audit_round(round_, weighed, learner)
-    path = write_audit(found, round_ / "audit")
-    _CONSOLE.print(
-        f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "
-        f"{100 * found.min_share:.0f} % of the responses; the {len(found.suspects):,} most suspicious: {path}",
-        soft_wrap=True,
-    )
+    terminal.write_and_print_audit(RunDirectory(settings, only_read=True), settings, round_number, _CONSOLE)
 
 
 @app.command()
@@ -295,17 +287,21 @@ def _refuse_later_rounds_of_a_comparison(settings: Config, round_number: int) ->
         raise InputError(f"--round {round_number}: from round 1 on each training of a comparison has its own samples")
 
 
-def _open_round(config_file: str, overrides: list[str] | None, round_number: int, *, only_weigh: bool = False) -> Round:
-    """The round that a verb works on, with a Ray cluster; see `pipeline.open_round`."""
+@contextmanager
+def _open_round(
+    verb: str, config_file: str, overrides: list[str] | None, round_number: int, *, wait: bool
+) -> Iterator[Round]:
+    """The round that a verb works on, with a Ray cluster, while no other command works there; `pipeline.open_round`."""
     from east_ray import pipeline
 
     settings, progress = load_run(config_file, overrides or []), Progress(_CONSOLE)
     if round_number >= settings.rounds:
         raise InputError(f"--round {round_number}: the run has rounds 0 to {settings.rounds - 1}")
     _refuse_later_rounds_of_a_comparison(settings, round_number)
-    directory = RunDirectory(settings)
-    pipeline.check_inputs(settings, directory)
-    return pipeline.open_round(settings, directory, round_number, progress, only_weigh=only_weigh)
+    with owning(settings.run_dir, verb, progress.say, wait=wait):
+        directory = RunDirectory(settings)
+        pipeline.check_inputs(settings, directory)
+        yield pipeline.open_round(settings, directory, round_number, progress, only_weigh=verb == "weigh")
 
 
 @app.callback(invoke_without_command=True)

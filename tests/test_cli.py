@@ -14,6 +14,7 @@ from east_ray import cli
 from east_ray.config import InputError
 from east_ray.config.files import load
 from east_ray.ray_cluster import check_resources
+from east_ray.storage.lease import owning
 
 ROOT = Path(__file__).parent.parent
 
@@ -172,3 +173,13 @@ def test_a_machine_that_can_never_hold_the_run_is_said(override: str, message: s
 def test_a_stage_names_the_one_that_comes_before_it(verb: str, message: str, tmp_path: Path, local_ray: None) -> None:
     with pytest.raises(InputError, match=message):
         here(verb, "jobs/quickstart.yaml", f"run_dir={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("verb", ["run", "sample", "weigh", "train", "evaluate", "compare"])
+def test_a_second_command_on_a_run_directory_says_who_works_there(verb: str, tmp_path: Path) -> None:
+    with owning(str(tmp_path / "run"), "sample", print):
+        with pytest.raises(
+            InputError, match=r"run_dir: `east-ray sample` \(process \d+ on host .*--wait waits for its"
+        ):
+            here(verb, "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}")
+        assert not (tmp_path / "run" / "config.yaml").exists()

@@ -6,12 +6,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from east_ray.config import Config, InputError
 from east_ray.records import SampledMetrics
-from east_ray.report import page
+from east_ray.report import files, page
+from east_ray.report.audit import write_audit
 from east_ray.report.html import printable
 from east_ray.report.sections import arms_table, greedy_table, outcomes_table, weights_table
 from east_ray.report.summary import QUANTILES, RoundSummary, labels
 from east_ray.report.wording import percent, verdicts
+from east_ray.storage import RunDirectory
 
 #: Models in the table of sampled responses; the report has all of them.
 _MAX_SAMPLED = 12
@@ -65,3 +68,20 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | N
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     return table
+
+
+def write_and_print_audit(directory: RunDirectory, settings: Config, round_number: int, console: Console) -> None:
+    """Write ``audit/`` of a round and say what it has. Raises InputError if the round has not been weighed."""
+    round_ = directory.round(round_number)
+    name, learner = next(iter(settings.learners().items()))
+    weighed = round_.learner(name)
+    for stages, stage in ((weighed, "examples"), (round_, "answers")):
+        if stages.record(stage) is None:
+            raise InputError(f"round {round_number} of {directory.uri} has no {stage} yet: run `east-ray weigh` first")
+    found = files.audit_round(round_, weighed, learner)
+    path = write_audit(found, round_ / "audit")
+    console.print(
+        f"{found.num_suspicious:,} of {found.num_questions:,} reference answers are contradicted by at least "
+        f"{100 * found.min_share:.0f} % of the responses; the {len(found.suspects):,} most suspicious: {path}",
+        soft_wrap=True,
+    )

@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from east_ray.config import InputError
+from east_ray.storage.room import full_disk_as_input_error
 
 
 def resolve_path(path: str, *, is_output: bool = False) -> str:
@@ -96,6 +97,10 @@ class Folder:
         """Whether the path exists."""
         return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
 
+    def room_for(self, num_bytes: int | None = None) -> AbstractContextManager[None]:
+        """Around what writes into it: if the disk is full, the block ends with an InputError that says so."""
+        return full_disk_as_input_error(self.path, num_bytes, is_local=self.is_local)
+
     def names(self) -> list[str]:
         """Sorted names of the files and folders in it, without hidden ones; none if the folder is missing."""
         return sorted(info.base_name for info in self._infos())
@@ -155,14 +160,21 @@ class Folder:
     def _write(self, name: str, content: Any) -> None:
         """Write a file under a hidden name and rename it, so that readers never see an incomplete file.
 
+        Raises InputError if there is no room for it.
         Object stores need this too: a stream whose upload has failed may still write its incomplete content when Python
         frees it, over the file of a second attempt.
         """
-        if self.filesystem.type_name not in ("s3", "gcs", "abfs"):  # object stores have no folders
-            self.filesystem.create_dir(self.path, recursive=True)
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
-        with self.filesystem.open_output_stream(hidden) as stream:
-            stream.write(content)
+        with self.room_for(len(content)):
+            if self.filesystem.type_name not in ("s3", "gcs", "abfs"):  # object stores have no folders
+                self.filesystem.create_dir(self.path, recursive=True)
+            try:
+                with self.filesystem.open_output_stream(hidden) as stream:
+                    stream.write(content)
+            except OSError:
+                with suppress(OSError):  # the room that it takes may be all that is left
+                    self.filesystem.delete_file(hidden)
+                raise
         written = self.filesystem.get_file_info(hidden).size
         if written != len(content):
             raise OSError(f"{hidden}: {written} of {len(content)} bytes were written")
@@ -197,7 +209,10 @@ class Folder:
         """A function that adds lines to a new text file; a remote one cannot grow, so it is rewritten at times."""
         self.write_text(name, "")
         if self.is_local:
-            with Path(self.path, name).open("a", encoding="utf-8", buffering=1) as file:
+            with (
+                self.room_for(),
+                Path(self.path, name).open("a", encoding="utf-8", buffering=1) as file,
+            ):
                 yield lambda line: print(line, file=file)
             return
         written, last = list[str](), time.monotonic()

@@ -18,6 +18,7 @@ import pyarrow.fs as pafs
 from east_ray.config import InputError, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.storage import Folder, local_copy
+from east_ray.storage.room import full_disk_as_input_error
 from east_ray.training.checkpoints import GROUP, checkpoint_metadata, prepare_checkpoints
 from east_ray.training.dataset import (
     ExportedModel,
@@ -75,7 +76,8 @@ def work(config: Mapping[str, Any]) -> None:
     for number in range(ray.get(board.num_done.remote()), len(trainings)):
         try:
             with naming(trainings[number]):
-                _train_and_publish(trainings[number], str(number), config["num_examples"][number], board)
+                num_examples, checkpoints = config["num_examples"][number], config["checkpoints"]
+                _train_and_publish(trainings[number], str(number), num_examples, board, checkpoints)
         except InputError as error:
             ray.get(board.refuse.remote(str(error)))
             raise
@@ -98,8 +100,11 @@ def _free_memory() -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any) -> None:
-    """Train, and publish the model with the tokenizer and the generation settings of the model it began with."""
+def _train_and_publish(training: Training, dataset: str, num_examples: int, board: Any, checkpoints: Folder) -> None:
+    """Train, and publish the model with the tokenizer and the generation settings of the model it began with.
+
+    Raises InputError if a disk is full: in the folder `checkpoints`, in the training's own, or in the temporary one.
+    """
     import ray
     import ray.train
 
@@ -108,11 +113,13 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
 
     def save(step: int, write: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write(folder)
+            with full_disk_as_input_error(tempfile.gettempdir()):
+                write(folder)
             # Every worker reports its part of the state; Ray Train joins the parts in one checkpoint.
             checkpoint = ray.train.Checkpoint.from_directory(folder)
             checkpoint.set_metadata(checkpoint_metadata(training.name, training.settings, step))
-            ray.train.report({"step": step}, checkpoint=checkpoint)
+            with checkpoints.room_for():
+                ray.train.report({"step": step}, checkpoint=checkpoint)
 
     is_first = ray.train.get_context().get_world_rank() == 0
     tell = board.add.remote if is_first else lambda phase: None
@@ -137,7 +144,8 @@ def _train_and_publish(training: Training, dataset: str, num_examples: int, boar
             tell,
         )
         tell(TrainingPhase("writing the model"))
-        exported = _export(export, training, model_path, tokenizer)
+        with training.target.room_for():
+            exported = _export(export, training, model_path, tokenizer)
     if exported is not None:
         ray.get(board.add.remote(exported))
 
@@ -263,6 +271,7 @@ def train_group(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()  # it must outlive the other nodes
     config = {"trainings": trainings, "num_examples": [counted.num_examples for counted in counts], "board": board}
+    config["checkpoints"] = checkpoints
     trainer = _trainer(settings, config, checkpoints, {str(number): one for number, one in enumerate(datasets)})
     waiting = iter(counts)
     steps: dict[float, Metrics] = {}  # of a step that was repeated after a restart, the last metrics count

@@ -51,7 +51,8 @@ def save_state(engine: Any, progress: Mapping[str, Any], folder: str) -> None:
             views = {_PARAMETER: one.flat.detach(), **{name: states[one.flat][name] for name in _MOMENTS}}
             kept[one.name] = (one.start, {name: _slice(flat, one.offset, one.size) for name, flat in views.items()})
     # Views of one flat tensor share it in the file too, and a GPU's tensors go through CPU memory one by one.
-    torch.save(kept, Path(folder, f"worker_{rank}.pt"))
+    with Path(folder, f"worker_{rank}.pt").open("wb") as file:  # Python's own: torch's does not say that a disk is full
+        torch.save(kept, file)
     if rank == 0:
         Path(folder, _PROGRESS).write_text(json.dumps(dict(progress)))
 
