@@ -16,6 +16,7 @@ from east_ray.config import InputError, PromptConfig, TrainingConfig
 from east_ray.questions.prompts import load_tokenizer
 from east_ray.records import EXAMPLES
 from east_ray.storage import Folder, locate
+from east_ray.training import dataset as training_dataset
 from east_ray.training import group, objectives
 from east_ray.training.checkpoints import (
     GROUP,
@@ -363,6 +364,22 @@ def test_examples_of_weight_0_are_left_out_on_request_and_still_count_in_the_nor
     assert left == {name: stored[name] for name in left}, "weights are not normalized again"
     assert (with_zero.num_examples, with_zero.num_zero_weight) == (NUM_EXAMPLES, 0)
     assert (without_zero.num_examples, without_zero.num_zero_weight) == (NUM_EXAMPLES - 5, 5)
+
+
+def test_many_examples_are_tokenized_as_few_are(
+    examples: Folder, quickstart: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [
+        one_of(examples, str(quickstart / "model"), tmp_path, settings(epochs=2, objective=objective), objective)
+        for objective in ("sft", "kto")
+    ]
+    few, counts_of_few = tokenized_examples(both)
+    monkeypatch.setattr(training_dataset, "FEW_ROWS", 0)
+    many, counts_of_many = tokenized_examples(both)
+    assert counts_of_few == counts_of_many
+    for one, other in zip(few, many, strict=True):
+        rows = one.take_all()
+        assert len(rows) == 2 * NUM_EXAMPLES and repr(rows) == repr(other.take_all())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -43,6 +43,10 @@ _PARTS_OF_A_RESPONSE = {"": "text", "_finish_reason": "finish_reason", "_token_i
 #: Rows of TOKENIZED, the number of their training, and what is counted of them: what Ray Data sorts.
 _TO_SORT = TOKENIZED.insert(0, pa.field("training", pa.int32()))
 _TO_SORT = _TO_SORT.append(pa.field("is_cut", pa.bool_())).append(pa.field("is_retokenized", pa.bool_()))
+_ORDER = ["training", "epoch", "order"]
+#: Up to this many of them are made in this process: tokenizing, sorting and counting them as Ray's tasks takes four new
+#: processes one after the other, which is longer.
+FEW_ROWS = 8192
 Row = Mapping[str, Any]
 #: Numbers by name, and the name of the attention that computed them.
 Metrics = dict[str, Any]
@@ -240,11 +244,10 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
     """The TOKENIZED rows of each training, of all its epochs in the order of training, and what was counted.
 
     Tasks read and tokenize the parts. Ray Data sorts the rows and spills to disk what the object store cannot hold, so
-    this process never has the examples in memory. All trainings share one pass, since each pass has its own cost.
+    this process never has more than a few thousand examples in memory. All trainings share one pass, since each pass
+    has its own cost.
     Raises InputError if there is nothing to train on, or too little for the workers.
     """
-    import ray.data
-
     checked = []
     for training in trainings:
         with naming(training):
@@ -270,11 +273,10 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
         return pa.Table.from_pylist([{name: row.get(name) for name in _TO_SORT.names} for row in found], _TO_SORT)
 
     groups = [{"training": number, "parts": parts} for number, one in enumerate(checked) for parts in one.groups]
-    tasks = ray.data.from_items(groups, override_num_blocks=len(groups))
-    dataset = tasks.map_batches(tokenize_parts, batch_size=1, batch_format="pyarrow")
-    dataset = dataset.sort(["training", "epoch", "order"]).materialize()
+    num_rows = sum(one.num_responses * it.settings.epochs for it, one in zip(trainings, checked, strict=True))
     rows, cut, retokenized = Counter[int](), Counter[int](), Counter[int]()
-    for found in dataset.map_batches(_count_rows, batch_size=None, batch_format="pyarrow").take_all():
+    datasets, counted = _sorted(tokenize_parts, groups, len(trainings), in_this_process=num_rows <= FEW_ROWS)
+    for found in counted:
         rows[found["training"]] += found["rows"]
         cut[found["training"]] += found["cut"]
         retokenized[found["training"]] += found["retokenized"]
@@ -290,8 +292,32 @@ def tokenized_examples(trainings: Sequence[Training]) -> "tuple[list[ray.data.Da
                 raise InputError(f"training.num_workers: {workers} workers for {num} examples; use fewer workers")
         num_too_long, num_other = one.num_responses - num + num_cut, retokenized[number] // settings.epochs
         counts.append(TrainingSummary(num, num_too_long, one.num_skipped, num_retokenized=num_other))
-    ends = itertools.accumulate(rows[number] for number in range(len(trainings) - 1))
-    return (dataset.split_at_indices(list(ends)) if len(trainings) > 1 else [dataset]), counts
+    return datasets, counts
+
+
+def _sorted(
+    tokenize_parts: Callable[[pa.Table], pa.Table],
+    groups: Sequence[dict[str, Any]],
+    num_trainings: int,
+    *,
+    in_this_process: bool,
+) -> "tuple[list[ray.data.Dataset], list[dict[str, Any]]]":
+    """What `tokenize_parts` makes of the groups, for each training in the order of training; rows of `_count_rows`."""
+    import ray.data
+
+    if in_this_process:
+        table = pa.concat_tables([tokenize_parts(pa.Table.from_pylist([group])) for group in groups])
+        table = table.sort_by([(name, "ascending") for name in _ORDER]).combine_chunks()
+        of_each = [table.filter(pc.equal(table["training"], number)) for number in range(num_trainings)]
+        return [ray.data.from_arrow(one) for one in of_each], _count_rows(table).to_pylist()
+    tasks = ray.data.from_items(groups, override_num_blocks=len(groups))
+    dataset = tasks.map_batches(tokenize_parts, batch_size=1, batch_format="pyarrow").sort(_ORDER).materialize()
+    counted = dataset.map_batches(_count_rows, batch_size=None, batch_format="pyarrow").take_all()
+    rows = Counter[int]()
+    for found in counted:
+        rows[found["training"]] += found["rows"]
+    ends = itertools.accumulate(rows[number] for number in range(num_trainings - 1))
+    return (dataset.split_at_indices(list(ends)) if num_trainings > 1 else [dataset]), counted
 
 
 def _count_rows(block: pa.Table) -> pa.Table:
