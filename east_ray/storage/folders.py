@@ -209,11 +209,13 @@ class Folder:
         """A function that adds lines to a new text file; a remote one cannot grow, so it is rewritten at times."""
         self.write_text(name, "")
         if self.is_local:
-            with (
-                self.room_for(),
-                Path(self.path, name).open("a", encoding="utf-8", buffering=1) as file,
-            ):
-                yield lambda line: print(line, file=file)
+
+            def append(line: str) -> None:
+                # Opened for each, so that the error of a full disk is raised here.
+                with self.room_for(), Path(self.path, name).open("a", encoding="utf-8") as file:
+                    print(line, file=file)
+
+            yield append
             return
         written, last = list[str](), time.monotonic()
 
