@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,21 @@ def test_a_second_command_on_a_run_directory_says_who_works_there(verb: str, tmp
         ):
             here(verb, "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}")
         assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_command_with_wait_goes_on_when_the_other_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = threading.Event()
+
+    def work() -> None:
+        with owning(str(tmp_path / "run"), "sample", print):
+            begun.set()
+            time.sleep(2)
+
+    first = threading.Thread(target=work)
+    first.start()
+    begun.wait()
+    with pytest.raises(InputError, match="this is a comparison"):  # the first thing that `run` finds
+        here("run", "jobs/compare_quickstart.yaml", f"run_dir={tmp_path / 'run'}", "--wait")
+    assert not first.is_alive() and "waiting for its end" in capsys.readouterr().out

@@ -165,8 +165,8 @@ def owning(
         yield
     finally:
         ended.set()
-        beating.join()
-        with suppress(OSError):  # the store is away; the next command on this machine sees that this process has ended
+        beating.join(BEAT_S)  # no longer: a store that is away may hold it for a minute
+        with suppress(OSError):  # then the next command on this machine sees that this process has ended
             claims.remove(name)
 
 
