@@ -20,7 +20,6 @@ import datetime
 import json
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from east_ray import last_words
 from east_ray.config import InputError
 from east_ray.storage.folders import Folder, locate
 
@@ -158,7 +158,7 @@ def owning(
         raise InputError(f"run_dir: cannot write to {path} ({error})") from error
     ended = threading.Event()
     beating = threading.Thread(
-        target=_beat, args=(claims, name, claim, path, ended, lost or _end), daemon=True, name="lease"
+        target=_beat, args=(claims, name, claim, path, ended, lost or last_words.end), daemon=True, name="lease"
     )
     beating.start()
     try:
@@ -235,8 +235,3 @@ def _beat(
         except (OSError, InputError):  # the store is away, or its disk full: what works there will say so
             continue
         last = time.time()
-
-
-def _end(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    os._exit(1)  # at once: whatever is still done here may be written over the work of the new owner
