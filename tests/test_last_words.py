@@ -110,7 +110,7 @@ def end_while_it_samples(folder: Path, end: Callable[[int], None]) -> tuple[int,
             code = process.wait(120)
         finally:
             process.kill()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150  # Ray's own agents outlive a killed driver by about a minute
         while alive := [one for one in family if is_alive(one)]:
             assert time.monotonic() < deadline, f"Ray's processes end with the command: {alive}"
             time.sleep(0.2)
