@@ -77,7 +77,8 @@ def texts(folder: Path, model: Path, decoding: Decoding, **sections: Any) -> dic
         keep_token_ids=True,
     )  # fmt: skip
     assert not aside
-    assert all(one["num_tokens"] == len(one["token_ids"]) for row in samples for one in row["responses"]) or sections
+    if not sections:  # our engine; not every server gives token ids
+        assert all(one["num_tokens"] == len(one["token_ids"]) for row in samples for one in row["responses"])
     return {row["question_id"]: [one["text"] for one in row["responses"]] for row in samples}
 
 
