@@ -198,6 +198,8 @@ def test_a_run_keeps_its_seeds_when_its_engines_change_their_device() -> None:
 
     gpu = "engines.num_gpus_per_engine=1"
     assert (seeded(), seeded(gpu)) == (True, False)
+    there = ("sampling.backend=endpoint", "engines.endpoint={url: http://127.0.0.1/v1, model: m}")
+    assert (seeded(*there), seeded(*there, "sampling.seeded=true")) == (False, True)
     assert (seeded("sampling.seeded=false"), seeded(gpu, "sampling.seeded=true")) == (False, True)
     on_cpu, on_gpu = resolve(MINIMAL).settled(), resolve(MINIMAL, [gpu]).settled()
     assert (seeded(gpu, stored=on_cpu), seeded(stored=on_gpu)) == (True, False)

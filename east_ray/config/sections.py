@@ -111,8 +111,8 @@ class SamplingConfig(Section):
     """Further arguments of vLLM's SamplingParams, e.g. {min_p: 0.05, repetition_penalty: 1.05}."""
     seeded: Literal["auto", True, False] = "auto"
     """Give each request its own seed, derived from `seed`, the round and the question, so that a repeated run samples
-    the same responses in any order of questions. auto: true where the engines run on CPUs, false where they run on
-    GPUs, whose kernels round differently in each batch, so that seeds would cost time and repeat nothing. config.yaml
+    the same responses in any order of questions. auto: true where the engines run on CPUs; false on GPUs, whose kernels
+    round differently in each batch, so that seeds would cost time and repeat nothing, and at an endpoint. config.yaml
     has what it was at the run's beginning, and the run keeps it on any device."""
     logprobs: Annotated[bool, MayChange(until=("sampling",))] = False
     """Keep the log-probability of each response, summed over its tokens. Nothing here uses it, and engines that compute

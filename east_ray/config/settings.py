@@ -169,8 +169,10 @@ class Config(Section):
 
     @property
     def is_seeded(self) -> bool:
-        """Whether each request has a seed of its own: `sampling.seeded`, where auto stands for the engines' device."""
-        return not devices.use_gpus(self.engines) if self.sampling.seeded == "auto" else self.sampling.seeded
+        """Whether each request has a seed of its own: `sampling.seeded`, where auto stands for what the engines are."""
+        if self.sampling.seeded != "auto":
+            return self.sampling.seeded
+        return self.engines.endpoint is None and not devices.use_gpus(self.engines)
 
     def settled(self, stored: "Config | None" = None) -> "Config":
         """The configuration without `sampling.seeded: auto`: as in the `stored` one of the same run, if there is one.
