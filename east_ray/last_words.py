@@ -84,7 +84,7 @@ def _begin_process_beside(log: Path) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.dup2(reading, 0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _close_from(3)
         if _has_ended_without_a_word(command):
             said = _words(log.read_text(errors="replace"))
             os.write(2, f"error: {said}; {GOES_ON}{_details(log)}\n".encode())
@@ -92,6 +92,18 @@ def _begin_process_beside(log: Path) -> None:
         traceback.print_exc()
     finally:
         os._exit(0)
+
+
+def _close_from(first: int) -> None:
+    """Close all descriptors from this one on. Their limit may be a billion, so those that are open are looked up."""
+    try:
+        numbers = [int(one.name) for one in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        numbers = list(range(first, 1024))
+    for number in numbers:
+        if number >= first:
+            with contextlib.suppress(OSError):  # the list itself had one
+                os.close(number)
 
 
 def _has_ended_without_a_word(command: int) -> bool:

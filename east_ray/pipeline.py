@@ -22,7 +22,7 @@ from east_ray.questions.stage import ask_questions, load_questions
 from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.sampling import backends, given
-from east_ray.sampling.stage import check_endpoint, max_prompt_tokens, sample_responses, take_samples
+from east_ray.sampling.stage import check_endpoints, max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
 from east_ray.storage import RunDirectory, resolve_model
 from east_ray.storage.rounds import Learner, Round, is_done, label, listed
@@ -155,7 +155,8 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
     graders.load(config.answers)
-    for settings in (config, config.in_evaluation()):
+    evaluated = config.in_evaluation()
+    for settings in (config, evaluated, *([evaluated.on_engines()] if config.evaluates_on_engines else [])):
         if backends.load(settings.sampling).prompt_form == "messages":
             messages("?", settings.prompt)  # raises for a prompt of text
     for section in (config.evaluation, config.early_stopping):
@@ -168,7 +169,7 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         if (found := sum(table.num_rows for table in load_questions(every))) < needed:
             said = f"{config.rounds} rounds of {each:,} questions need {needed:,}, and there are {found:,}"
             raise InputError(f"questions_per_round: {said}")
-    check_endpoint(directory.round(0), config, resolve_model(config.model))
+    check_endpoints(directory.round(0), config, resolve_model(config.model))
     if config.samples is not None and directory.round(0).record("sampling") is None:
         given.check_columns(config.samples)
 

@@ -107,7 +107,13 @@ def _watch_raylet() -> None:
     import psutil
     import ray
 
-    raylets = [one for one in psutil.Process().children(recursive=True) if one.name() == "raylet"]
+    def is_raylet(process: psutil.Process) -> bool:
+        try:
+            return bool(process.name() == "raylet")
+        except psutil.NoSuchProcess:
+            return False
+
+    raylets = list(filter(is_raylet, psutil.Process().children(recursive=True)))
 
     def is_alive(process: psutil.Process) -> bool:
         try:

@@ -112,7 +112,7 @@ def test_what_a_killed_process_owned_is_free_at_once(tmp_path: Path) -> None:
         said: list[str] = []
         begin = time.monotonic()
         with owning(str(tmp_path), "run", said.append):
-            assert time.monotonic() - begin < 1 and said == []
+            assert time.monotonic() - begin < lease.DEAD_AFTER_S / 2 and said == []
             assert len(claims(tmp_path).names()) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_process_that_has_lost_its_claim_ends(tmp_path: Path) -> None:
         assert process.stdout is not None and process.stdout.readline() == "owns\n"
         claims(tmp_path).clear()
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and said.startswith("error: run_dir: this process has not been seen at work in ")
+    assert process.returncode == 1 and said.startswith("error: run_dir: somebody has removed ")
 
 
 @pytest.mark.parametrize("address", ["{}/run", "memory://contended/run"])

@@ -366,6 +366,16 @@ def test_an_unknown_parameter_is_one_sentence_before_anything_is_asked(
     assert "\n" not in str(error.value)
 
 
+def test_the_engines_that_evaluate_are_asked_for_their_parameters_before_an_endpoint_samples(tmp_path: Path) -> None:
+    questions = {"path": write(tmp_path / "q.jsonl", {"question": "1?", "reference_answer": "1"})}
+    there = {"endpoint": {"url": "http://127.0.0.1:1/v1", "model": "m"}}
+    sampling = {"backend": "endpoint", "params": {"mirostat": 2}}
+    sections = {"questions": questions, "engines": there, "evaluation": {"questions": questions}}
+    config = run(tmp_path, sampling=sampling, **sections)
+    with pytest.raises(InputError, match=r"^sampling\.params: vLLM has no mirostat|^sampling\.params.*mirostat"):
+        pipeline.check_inputs(config, RunDirectory(config))
+
+
 def test_a_backend_of_chat_messages_refuses_a_text_before_anything_is_asked(tmp_path: Path) -> None:
     questions = {"path": write(tmp_path / "q.jsonl", {"question": "1?", "reference_answer": "1"})}
     config = run(tmp_path, questions=questions, prompt={"style": "text"}, **scripted(tmp_path / "table"))

@@ -157,7 +157,8 @@ def mark_of(section: type[BaseModel], dotted_key: str) -> MayChange:
     """The mark that holds for a setting. Below a field that is no section, e.g. in `variants`, the field's holds."""
     mark, inside = _FIXED, section
     for name in dotted_key.split("."):
-        field = inside.model_fields[name]
+        if (field := inside.model_fields.get(name)) is None:  # a name in a mapping of sections
+            continue
         mark = next((one for one in field.metadata if isinstance(one, MayChange)), mark)
         if (found := section_type(field.annotation)) is None:
             break
@@ -195,7 +196,10 @@ def _results_keys(root: BaseModel) -> Iterator[tuple[str, Any]]:
     """The settings that results depend on, by dotted key; a dictionary with free keys is taken apart."""
     for key, _, value in leaves(root):
         mark = mark_of(type(root), key)
-        if mark.keys:
+        if isinstance(value, dict) and any(isinstance(inner, BaseModel) for inner in value.values()):
+            sections = ((f"{key}.{name}", section) for name, section in value.items())
+            yield from ((f"{at}.{inner}", found) for at, section in sections for inner, found in _results_keys(section))
+        elif mark.keys:
             yield from ((f"{key}.{inner}", value[inner]) for inner in value if inner not in mark.keys)
         elif not mark.always:
             yield key, value
@@ -223,8 +227,9 @@ def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:
         case "extra_forbidden":
             section = root
             for part in details["loc"][:-1]:
-                if isinstance(part, str):  # numbers are places in a list of sections
-                    section = section_type(section.model_fields[part].annotation) or section
+                # Numbers are places in a list of sections, and names that are no field are those in a mapping.
+                if (field := section.model_fields.get(str(part))) is not None:
+                    section = section_type(field.annotation) or section
             known = list(section.model_fields)
             return f"{path}: unknown key{hint(str(details['loc'][-1]), known) or '; known here: ' + ', '.join(known)}"
         case "missing":

@@ -54,7 +54,7 @@ class Askable(NamedTuple):
 
     questions: pa.Table
     aside: pa.Table
-    style: str  # "chat" or "text"
+    style: str | None  # "chat" or "text"; None: whoever is asked decides, as with an endpoint
 
 
 def askable_questions(
@@ -64,7 +64,7 @@ def askable_questions(
     config, model = round_.config, resolve_model(model)
     questions, aside = load_questions(source, can_use)
     if (most := max_prompt_tokens(config, model)) is None:
-        return Askable(questions, aside, "chat" if config.prompt.style == "auto" else config.prompt.style)
+        return Askable(questions, aside, None if config.prompt.style == "auto" else config.prompt.style)
     tokenizer = load_tokenizer(local_copy(model))
     questions, too_long = prompts_within(questions, tokenizer, config.prompt, most)
     return Askable(questions, pa.concat_tables([aside, too_long]), style_of(tokenizer, config.prompt))

@@ -92,7 +92,7 @@ def pool_settings(
     args = backend.checked_args(sampling.backend_args)
     if endpoint is not None:
         is_served = evaluated is not None
-        args = backends.endpoint_args(endpoint, where, config.prompt, decoding.params, is_served=is_served)
+        args = backends.endpoint_args(endpoint, where, config.prompt, decoding, is_served=is_served)
     return PoolSettings(backend, args, engines, config.prompt, decoding, keep_token_ids)
 
 

@@ -35,11 +35,27 @@ def max_evaluated_prompt_tokens(config: Config, model: str) -> int | None:
     return max_prompt_tokens(config.on_engines(), model) if config.evaluates_on_engines else None
 
 
-def check_endpoint(round_zero: Stages, config: Config, model: str) -> None:
-    """Raises InputError if the server that is to sample cannot be asked. If it has sampled, it need not be there."""
+def check_endpoints(round_zero: Stages, config: Config, model: str) -> None:
+    """Raises InputError if a server that is to sample, or to answer for the model before training, cannot be asked.
+
+    If it has answered already, it need not be there.
+    """
+    pools = []
     if config.samples_itself and config.engines.endpoint and round_zero.record("sampling") is None:
-        settings = pool_settings(config, Decoding(responses_per_question=1, temperature=1.0, max_tokens=1))
+        pools.append(pool_settings(config, decoding_of(config, 0)))
+    evaluated, is_measured = config.in_evaluation(), round_zero.record("evaluation") is not None
+    if BASE in config.evaluation.endpoints and config.evaluation.questions and not is_measured:
+        asked = evaluated.sampling
+        greedy = Decoding(1, 0.0, config.evaluation.max_tokens, stop=asked.stop, params=asked.params)
+        pools.append(pool_settings(evaluated, greedy, evaluated=BASE))
+    for settings in pools:
         settings.backend.check(model, settings.engines, settings.args)
+
+
+def decoding_of(config: Config, number: int) -> Decoding:
+    """How the responses of this round are drawn."""
+    named = config.sampling.model_dump(include={one.name for one in fields(Decoding)})
+    return Decoding(**named, seed=config.seed + _ROUND_SEEDS_APART * number if config.is_seeded else None)
 
 
 def take_samples(round_: Round, can_use: CanUse) -> None:
@@ -85,9 +101,7 @@ def sample_responses(round_: Round) -> None:
     if config.samples is not None or is_done(round_, stages, "sampling", "sampling"):
         return
     questions = (stages / "questions").read(QUESTIONS)
-    named = config.sampling.model_dump(include={one.name for one in fields(Decoding)})
-    seed = config.seed + _ROUND_SEEDS_APART * round_.number if config.is_seeded else None
-    decoding = Decoding(**named, seed=seed)
+    decoding = decoding_of(config, round_.number)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
         folders = "samples", "set_aside"

@@ -224,10 +224,11 @@ def _beat(
             found = claims.read()
             heirs = [other for other in found.values() if name in other.replaces]
             if heirs or name not in found:
-                by = f": {heirs[0]} has taken it over" if heirs else ""
                 lost(
                     f"run_dir: this process has not been seen at work in {path} for {DEAD_AFTER_S:.0f} s, as when its "
-                    f"machine is suspended, and no longer has it{by}"
+                    f"machine is suspended, and no longer has it: {heirs[0]} has taken it over"
+                    if heirs
+                    else f"run_dir: somebody has removed {path} or its folder {CLAIMS} while this process worked there"
                 )
                 return
             claim = replace(claim, beat=claim.beat + 1)

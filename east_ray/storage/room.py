@@ -24,6 +24,8 @@ def full_disk_as_input_error(path: str, num_bytes: int | None = None, *, is_loca
     before = _free(path) if is_local else None
     try:
         yield
+    except InputError:  # of a folder inside the block: that one is full
+        raise
     except Exception as error:
         if not _is_full(error):
             raise

@@ -228,11 +228,11 @@ def load(settings: SamplingConfig) -> type[Backend]:
 
 
 def endpoint_args(
-    endpoint: EndpointConfig, where: str, prompt: PromptConfig, params: Mapping[str, Any], *, is_served: bool
+    endpoint: EndpointConfig, where: str, prompt: PromptConfig, decoding: Decoding, *, is_served: bool
 ) -> Mapping[str, Any]:
     """The arguments of the backend `endpoint`, for one whose key in the configuration is `where`.
 
-    `params` are those of all its requests. `is_served`: the endpoint is to have the very model that it is asked for.
+    `decoding` is that of all its requests. `is_served`: the endpoint is to have the very model that it is asked for.
     """
-    told = {"model": endpoint.model, "fingerprint": endpoint.fingerprint}
-    return {**told, "where": where, "prompt": prompt, "params": params, "is_served": is_served}
+    told = endpoint.model_dump(include={"model", "fingerprint", "api", "tokenizer"})
+    return {**told, "where": where, "prompt": prompt, "decoding": decoding, "is_served": is_served}

@@ -1,8 +1,9 @@
 """The backend `endpoint`: a server that speaks OpenAI's protocol samples, and this process only asks it.
 
 One event loop in a thread of its own has all requests in flight. A request that fails for no fault of its own is sent
-again. When its retries are used up, the server is asked something trivial: if it answers that, the question is to blame
-and is set aside; if not, the run ends, and the same command goes on when the server does.
+again. When its retries are used up, the server is asked something trivial. If it does not answer that, the run ends;
+the same command goes on when the server does. If it does, the question is to blame and is set aside; but if the server
+had too much to do or could not be reached, the request begins anew.
 """
 
 import asyncio
@@ -10,14 +11,15 @@ import json
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from east_ray.config import EndpointConfig, EnginePoolConfig, InputError, PromptConfig
 from east_ray.questions.prompts import load_tokenizer, messages, render_prompt, style_of, tokenize_prompt
 from east_ray.sampling.backends import Alone, Backend, Decoding, Prompt, RequestRefusedError, Response
-from east_ray.sampling.backends.openai_protocol import NotTheProtocolError, read_responses, said_in
-from east_ray.sampling.backends.server import Server, Turns
+from east_ray.sampling.backends.openai_protocol import OWN_FIELDS, NotTheProtocolError, read_responses, said_in
+from east_ray.sampling.backends.server import Answer, Server, Turns
 from east_ray.storage import local_copy, model_fingerprint
 
 #: What a server is asked to find out what it understands, and whether it answers at all.
@@ -26,6 +28,8 @@ _TRIVIAL = "1 + 1 = ?"
 _PROBES = 3
 #: So many answers with fewer responses than asked show how many a server gives at once.
 _TO_LEARN = 2
+#: How often all retries of a request are begun while the server answers the trivial question.
+_ROUNDS = 3
 
 
 class _BadRequestError(RequestRefusedError):
@@ -79,8 +83,6 @@ class Endpoint(Backend):
 
     async def _responses(self, prompt: Prompt, decoding: Decoding, first: int, count: int) -> list[Response]:
         """So many responses to a prompt, from several requests where the server does not give all of them in one."""
-        if decoding.top_k and "top_k" in self._dialect.omitted:
-            raise InputError(f"sampling.top_k: the server at {self._server.url} refuses it; set it to 0")
         found: list[Response] = []
         num_short, most_short = 0, max(self._endpoint.max_retries, _TO_LEARN)
         while (left := count - len(found)) > 0:
@@ -88,7 +90,7 @@ class Endpoint(Backend):
             if left > self._most_at_once:
                 return found + await self._in_parts(prompt, decoding, begin, left)
             try:
-                more = await self._request(prompt, decoding, begin, left)
+                more, is_whole = await self._request(prompt, decoding, begin, left)
             except _BadRequestError:
                 if left == 1:
                     raise
@@ -101,6 +103,9 @@ class Endpoint(Backend):
                 num_short += 1
                 if num_short > most_short:
                     raise RequestRefusedError(f"the server gave {len(found)} of {count} responses")
+                if not is_whole:  # the seeds of those that are left are not the next ones
+                    decoding = replace(decoding, seed=None)
+                    continue
                 if len(more) == self._last_short:  # twice the same number: it gives no more at once
                     self._most_at_once = min(self._most_at_once, len(more))
                 self._last_short = len(more)
@@ -119,14 +124,31 @@ class Endpoint(Backend):
             raise errors.exceptions[0] from None
         return [response for part in asked for response in part.result()]
 
-    async def _request(self, prompt: Prompt, decoding: Decoding, first: int, count: int) -> list[Response]:
-        """At least one and at most `count` responses, of a request that is sent again where that may help."""
+    async def _request(self, prompt: Prompt, decoding: Decoding, first: int, count: int) -> tuple[list[Response], bool]:
+        """At least one and at most `count` responses, and whether the answer had no others, which were dropped."""
+        for _ in range(_ROUNDS):
+            answer, found, problem = await self._attempts(prompt, decoding, first, count)
+            if found is not None:
+                return found
+            if not await self._answers_at_all():
+                raise InputError(f"{self.args['where']}: the server at {self._server.url} answers no more: {problem}")
+            if answer.may_be_of_the_question or not answer.is_transient:
+                raise RequestRefusedError(problem)
+        raise InputError(
+            f"{self.args['where']}: the server at {self._server.url} answers a trivial question, but not the run's: "
+            f"{problem}"
+        )
+
+    async def _attempts(
+        self, prompt: Prompt, decoding: Decoding, first: int, count: int
+    ) -> tuple[Answer, tuple[list[Response], bool] | None, str]:
+        """The last answer to a request that is sent again where that may help, what is in it, or what is wrong."""
         most, timeout_s = self._endpoint.max_retries, self._endpoint.timeout_s
         for num_failures in range(1 + most):
             async with self._turns.turn():
                 answer, _ = await self._server.ask(self._dialect, prompt, decoding, first, count, timeout_s)
                 problem = str(answer)
-                if answer.is_too_much:
+                if answer.is_too_much or answer.is_late:
                     self._turns.narrow(answer.wait_s(num_failures))
             if answer.is_bad_request:
                 raise _BadRequestError(said_in(answer.content))
@@ -138,20 +160,22 @@ class Endpoint(Backend):
                 else:
                     self._turns.widen()
                     if responses:
-                        return responses[:count]
+                        return answer, (responses[:count], not unusual), ""
                     problem = f"the server ended each response with {', '.join(sorted(unusual)) or 'nothing'}"
             elif not answer.is_transient:
                 break
             if num_failures < most:
                 await asyncio.sleep(answer.wait_s(num_failures))
+        return answer, None, problem
+
+    async def _answers_at_all(self) -> bool:
+        """Whether the server answers the trivial question."""
         for num_failures in range(_PROBES):
             answer, _ = await self._server.probe(self._dialect)
-            if answer.is_good:
-                raise RequestRefusedError(problem)
-            if not answer.is_transient:
-                break
+            if answer.is_good or not answer.is_transient:
+                return answer.is_good
             await asyncio.sleep(answer.wait_s(num_failures))
-        raise InputError(f"{self.args['where']}: the server at {self._server.url} answers no more: {problem}")
+        return False
 
     @classmethod
     def checked_args(cls, args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -161,6 +185,16 @@ class Endpoint(Backend):
                 f"sampling.backend_args: endpoint has none, found {', '.join(args)}; its own are engines.endpoint"
             )
         return args
+
+    @classmethod
+    def checked_params(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Any that are no part of the protocol itself: the server is asked whether it knows them."""
+        for name in params:
+            if name in OWN_FIELDS:
+                raise InputError(
+                    f"sampling.params: {name} is no parameter of decoding, but of the request; leave it out"
+                )
+        return params
 
     @classmethod
     def check(cls, model: str, settings: EnginePoolConfig, args: Mapping[str, Any]) -> None:
@@ -183,7 +217,9 @@ class Endpoint(Backend):
         """
         local = local_copy(model) if args["is_served"] else ""
         of_folder = model_fingerprint(local) if local and Path(local).is_dir() else ""
-        return json.dumps(["endpoint", args["model"], args["fingerprint"], of_folder])
+        # Of an endpoint that samples, these two are as fixed as the run's other settings.
+        rendered = [args["api"], args["tokenizer"]] if args["is_served"] else []
+        return json.dumps(["endpoint", args["model"], args["fingerprint"], of_folder, *rendered])
 
     @classmethod
     def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
@@ -220,4 +256,4 @@ def _server(model: str, endpoint: EndpointConfig, args: Mapping[str, Any]) -> Se
     except InputError:
         if endpoint.api == "completions" or endpoint.tokenizer is not None:
             raise
-    return Server(endpoint, args["where"], prompts, prompt.template_variables, args["params"])
+    return Server(endpoint, args["where"], prompts, prompt.template_variables, args["decoding"])

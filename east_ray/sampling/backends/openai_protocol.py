@@ -17,6 +17,11 @@ from east_ray.sampling.backends import FINISH_REASONS, Decoding, Prompt, Respons
 #: the defaults of the model's generation_config.json, and llama.cpp its own (top_k 40, min_p 0.05).
 _NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 _OPTIONAL = (*_NEUTRAL, "return_token_ids", "add_special_tokens", "seed", "logprobs")
+#: Fields that are no parameters of decoding: what a request is, and what comes back.
+OWN_FIELDS = frozenset(
+    {"model", "prompt", "messages", "stream", "stream_options", "echo", "suffix", "best_of", "max_completion_tokens"}
+    | {"return_token_ids", "add_special_tokens", "chat_template_kwargs", "tools", "top_logprobs", "response_format"}
+)
 #: The longest part of what a server says of an error that is kept.
 _MAX_SAID = 300
 
@@ -45,6 +50,12 @@ class Dialect:
 
 class NotTheProtocolError(ValueError):
     """An answer that is none of OpenAI's protocol, or that was cut off."""
+
+
+def wanted_fields(decoding: Decoding) -> set[str]:
+    """Fields that a run asks for. A request without them would be another one."""
+    given = {"top_k": decoding.top_k, "logprobs": decoding.logprobs, "seed": decoding.seed is not None}
+    return set(decoding.params) | {name for name, is_given in given.items() if is_given}
 
 
 def request_body(
@@ -87,7 +98,8 @@ def request_body(
 
 
 def read_responses(answer: bytes) -> tuple[list[Response], set[str]]:
-    """The responses in an answer, in order, and the reasons for which others in it ended before their time.
+    """The responses in an answer, in order, and the reasons for which others in it ended otherwise: none of these is
+    given back, as one that a filter has ended.
 
     A response has as many tokens as ids; the only one of an answer, as many as the answer. Raises NotTheProtocolError.
     """

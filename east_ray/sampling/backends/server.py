@@ -24,14 +24,17 @@ from east_ray.sampling.backends.openai_protocol import (
     request_body,
     retry_after_s,
     said_in,
+    wanted_fields,
 )
 
 #: Seconds before a first and at most before a later retry, where the server does not say.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 #: Seconds that a connection, and an answer to the trivial question, may take.
 _CONNECT_S, _PROBE_S = 20.0, 60.0
-#: How the trivial question is asked. Models that think before they answer refuse a length of a single token.
-_PROBE = Decoding(responses_per_question=1, temperature=1.0, max_tokens=16, seed=1)
+#: How the trivial question is asked, besides as the run asks. Models that think refuse a length of a single token.
+_PROBE_TOKENS = 16
+#: As plain as can be.
+_PLAIN = Decoding(responses_per_question=1, temperature=1.0, max_tokens=_PROBE_TOKENS)
 _OK, _FAILED = 200, 500
 #: Statuses of a server that has too much to do, and of others that another attempt may not get.
 _TOO_MUCH, _TRANSIENT = (429, 503, 529), (408, 409, 425)
@@ -46,6 +49,8 @@ class Answer:
     status: int
     content: bytes
     headers: Mapping[str, str]
+    is_late: bool = False
+    """Whether it failed because the time was over."""
 
     def __str__(self) -> str:
         said = said_in(self.content)
@@ -60,6 +65,11 @@ class Answer:
     def is_too_much(self) -> bool:
         """Whether the server has too much to do."""
         return self.status in _TOO_MUCH
+
+    @property
+    def may_be_of_the_question(self) -> bool:
+        """Whether it may have failed for what was asked, and not for the state that the server was in."""
+        return self.is_good or self.is_late or (self.status >= _FAILED and not self.is_too_much)
 
     @property
     def is_bad_request(self) -> bool:
@@ -90,16 +100,16 @@ class Server:
         where: str,
         prompts: Mapping[str, Prompt],
         template_variables: Mapping[str, Any],
-        params: Mapping[str, Any],
+        decoding: Decoding,
     ) -> None:
         """`where` is the endpoint's key in the configuration; `prompts` are a trivial question's, by their form;
-        `params` are those that all requests will have.
+        `decoding` is that of the run.
 
         Raises InputError if the API key is not in the environment.
         """
         self.endpoint, self.where, self.url = endpoint, where, endpoint.url.rstrip("/")
         self._prompts, self._template_variables = prompts, template_variables
-        self._trivial = replace(_PROBE, params=params)
+        self._trivial = replace(decoding, responses_per_question=1, max_tokens=_PROBE_TOKENS)
         self._key = _api_key(endpoint, where)
         self._context: int | None = None
         host = urlsplit(self.url).hostname or ""
@@ -136,7 +146,7 @@ class Server:
             async with asyncio.timeout(timeout_s):
                 answer = await request
         except TimeoutError:
-            return Answer(0, f"no answer within {timeout_s:g} s".encode(), {})
+            return Answer(0, f"no answer within {timeout_s:g} s".encode(), {}, is_late=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             return Answer(0, self._without_key(told.encode()), {})
@@ -158,10 +168,8 @@ class Server:
         self._context = models.get(model)
         for dialect in self._to_try():
             understood, last = await self._understood(dialect)
-            if not understood and last.is_bad_request and self._trivial.params:
-                refused, self._trivial = last, _PROBE
-                if (await self._understood(dialect))[0]:
-                    raise InputError(f"sampling.params: the server at {self.url} refuses them: {refused}")
+            if not understood and last.is_bad_request and await self._understands_plainly(dialect):
+                raise InputError(f"sampling: the server at {self.url} refuses what the run asks for: {last}")
             if (
                 understood
                 and dialect.prompt_form == "ids"
@@ -180,6 +188,14 @@ class Server:
         raise InputError(
             f"{self.where}: the server at {self.url} does not speak OpenAI's protocol, or not for {model!r}: {last}"
         )
+
+    async def _understands_plainly(self, dialect: Dialect) -> bool:
+        """Whether a dialect is understood without what the run asks for beside a response."""
+        asked, self._trivial = self._trivial, _PLAIN
+        try:
+            return (await self._understood(dialect))[0] is not None
+        finally:
+            self._trivial = asked
 
     def _to_try(self) -> Sequence[Dialect]:
         """Dialects, in the order in which they are tried; none for whose prompts there is no tokenizer."""
@@ -206,8 +222,9 @@ class Server:
                 await asyncio.sleep(answer.wait_s(num_failures))
                 num_failures += 1
                 continue
-            wanted = self._trivial.params
-            simpler = dialect.without(said_in(answer.content), body, wanted) if answer.is_bad_request else None
+            simpler = None
+            if answer.is_bad_request:
+                simpler = dialect.without(said_in(answer.content), body, wanted_fields(self._trivial))
             if simpler is None:
                 return None, answer
             dialect = simpler
