@@ -1,6 +1,7 @@
 """Runs whose driver is killed with SIGKILL: the same command goes on, and ends as if nothing had happened."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ def test_a_driver_killed_while_training_goes_on_from_its_checkpoint(quickstart: 
     def checkpoints() -> list[Path]:
         return sorted((tmp_path / "killed" / "round_0" / "checkpoints").glob("group/checkpoint_*"))
 
-    for _ in range(3):  # until Ray Train was not just writing its list of checkpoints, without which none counts
+    for _ in range(5):  # until Ray Train was not just writing its list of checkpoints, without which none counts
         kill_once(arguments("killed"), lambda: len(checkpoints()) > 1)
         if complete_checkpoints(Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/group")))):
             break
+        shutil.rmtree(tmp_path / "killed/round_0/checkpoints")  # else the next attempt is killed before it has any
     reference = list((tmp_path / "killed" / "round_0" / "reference").glob("*/*.parquet"))
     written = [part.stat().st_mtime_ns for part in reference]
     saved = [folder / "progress.json" for folder in checkpoints()]
