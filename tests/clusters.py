@@ -17,19 +17,19 @@ RAY = str(Path(sys.executable).parent / "ray")
 PYTHON_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
-#: Neither Linux's for clients (from 32768) nor Ray's for workers (to 19999): nobody takes one between our asking and
-#: Ray's using it. Each process of pytest-xdist has a thousand of its own, and begins where its number says.
+#: Linux gives clients ports from 32768 on, and Ray gives its workers those up to 19999. So neither takes one of these
+#: between our asking for it and Ray's using it. Each process of pytest-xdist has a thousand of its own.
 _PORTS = range(first := 20000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), first + 1000)
 _UNTRIED = itertools.cycle([*_PORTS[os.getpid() % 1000 :], *_PORTS[: os.getpid() % 1000]])
 
 
 def free_port() -> int:
     """A port of this machine that is free, and is not given out again soon."""
-    for port in _UNTRIED:
+    for port in itertools.islice(_UNTRIED, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("an endless cycle has ended")
+    raise AssertionError(f"every port from {_PORTS.start} to {_PORTS.stop - 1} is taken")
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path, host: str = "127.0.0.1") -> None:

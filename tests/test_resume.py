@@ -44,9 +44,11 @@ def test_a_driver_killed_while_training_goes_on_from_its_checkpoint(quickstart: 
     def checkpoints() -> list[Path]:
         return sorted((tmp_path / "killed" / "round_0" / "checkpoints").glob("group/checkpoint_*"))
 
+    group = Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/group")))
     for _ in range(3):  # until Ray Train was not just writing its list of checkpoints, without which none counts
-        kill_once(arguments("killed"), lambda: len(checkpoints()) > 1)
-        if complete_checkpoints(Folder(*locate(str(tmp_path / "killed/round_0/checkpoints/group")))):
+        # Without the list, what the attempt before has left would count, and this one be killed before it begins.
+        kill_once(arguments("killed"), lambda: len(checkpoints()) > 1 and bool(complete_checkpoints(group)))
+        if complete_checkpoints(group):
             break
     reference = list((tmp_path / "killed" / "round_0" / "reference").glob("*/*.parquet"))
     written = [part.stat().st_mtime_ns for part in reference]
