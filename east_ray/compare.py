@@ -30,6 +30,7 @@ from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedAr
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
+from east_ray.storage.few_shot import with_examples_read
 from east_ray.storage.rounds import Learner, Round
 from east_ray.training.checkpoints import interrupted
 from east_ray.training.stage import train
@@ -37,6 +38,7 @@ from east_ray.training.stage import train
 
 def compare(config: Config, progress: Progress) -> str:
     """All rounds of a comparison; returns the path of the report. Raises InputError for what the user can mend."""
+    config = with_examples_read(config)
     if config.compare is None or config.evaluation.questions is None:
         raise InputError("compare: a comparison needs `compare`, what to train, and `evaluation.questions`")
     directory = open_run(config, progress)

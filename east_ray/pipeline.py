@@ -25,6 +25,7 @@ from east_ray.sampling import backends, given
 from east_ray.sampling.stage import check_endpoints, max_prompt_tokens, sample_responses, take_samples
 from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
 from east_ray.storage import RunDirectory, resolve_model
+from east_ray.storage.few_shot import with_examples_read
 from east_ray.storage.rounds import Learner, Round, is_done, label, listed
 from east_ray.training import objectives
 from east_ray.training.stage import train as train_models
@@ -34,6 +35,7 @@ def run(config: Config, progress: Progress) -> str:
     """All rounds; returns the path of the report. Raises InputError for what the user can mend."""
     if config.compare is not None:
         raise InputError("compare: this is a comparison; run it with `east-ray compare`")
+    config = with_examples_read(config)
     directory = open_run(config, progress)
     say_in_short(config, progress.say)
     for number in range(config.rounds):

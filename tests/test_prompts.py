@@ -2,18 +2,21 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from sampling_runs import scripted
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from east_ray import pipeline
+from east_ray import compare, pipeline
 from east_ray.config import Config, EnginePoolConfig, InputError, PromptConfig
 from east_ray.config.files import resolve
+from east_ray.console import Progress
 from east_ray.plan.estimate import estimate
 from east_ray.plan.facts import facts_of
 from east_ray.questions.prompts import (
@@ -212,6 +215,18 @@ def test_a_bad_file_is_one_sentence(
     with pytest.raises(InputError, match=f"{section}.*examples: .*{message}") as error:
         run(tmp_path, **{section: asked if section == "prompt" else {"prompt": asked}})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("whole", [pipeline.run, compare.compare])
+def test_a_program_s_own_configuration_has_its_file_read(
+    tmp_path: Path, whole: Callable[[Config, Progress], str]
+) -> None:
+    missing = {"prompt": {"examples": str(tmp_path / "few.jsonl")}}
+    values = {"model": MODEL, "run_dir": str(tmp_path / "run"), "questions": {"path": "q.jsonl"}} | missing
+    if whole is compare.compare:
+        values |= {"compare": {"seeds": [0, 1]}, "evaluation": {"questions": {"path": "q.jsonl"}}}
+    with pytest.raises(InputError, match=r"prompt.examples: cannot read .*few.jsonl"):
+        whole(resolve(values), Progress(Console(quiet=True)))
 
 
 def test_a_run_keeps_the_worked_questions_and_not_the_file(tmp_path: Path) -> None:
