@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from east_ray.config.adaptive import AdaptiveConfig
 from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
 from east_ray.config.deepspeed import DeepSpeedConfig
 from east_ray.config.endpoint import EndpointConfig
@@ -96,6 +97,8 @@ class SamplingConfig(Section):
     """Arguments of the backend, e.g. {table: responses.jsonl} of scripted."""
     responses_per_question: Annotated[int, Field(ge=1, le=16384)] = 128
     """Responses sampled for each question, all in one request (n = 128 in the paper)."""
+    adaptive: AdaptiveConfig | None = None
+    """Fewer responses where they tell little, by one of three rules; by default every question gets all."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
