@@ -1,7 +1,7 @@
 """What sampling has made durable: the parts that tasks write while they work, and the folder at rest.
 
     samples/tasks/part-*.parquet           finished tasks
-    samples/pending/TASK/part-*.parquet    questions that a task in flight has finished
+    samples/pending/TASK/part-*.parquet    questions that a task in flight has finished, or begun
     samples/pending/TASK/asked-*.json      keys of the questions that one attempt at the task has asked
     samples/pending/TASK/died-*.json       keys of those in flight when the engine failed, with the engine's error
     samples/part-*.parquet                 all samples, once the stage has ended; later stages read nothing else
@@ -9,7 +9,8 @@
 A task is attempted again after its actor, engine or node has died, and a node that was cut off may still be at work on
 the first attempt. So every file of an attempt has a unique name, but for the part of a finished task, which is named
 after the task: two attempts write the same questions there, and the last to write wins. What is written after the stage
-has ended is ignored. A row is found by its key, which covers all that its responses depend on.
+has ended is ignored. A row is found by its key, which covers all that its responses depend on. Of several rows of a key
+the one with most responses counts (standing.py).
 """
 
 import contextlib
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.records import SAMPLES, SET_ASIDE
+from east_ray.sampling.standing import longest
 from east_ray.storage import Folder
 
 #: A folder at rest has parts of about this size; the keys of so many parts are read at the same time.
@@ -49,10 +51,12 @@ def sample_key(model: str, identity: str, settings: Mapping[str, Any], question:
 class TaskJournal:
     """The durable progress of one task: some questions, asked of one pool."""
 
-    def __init__(self, folder: Folder, set_aside: Folder, keys: Sequence[str]) -> None:
-        name = hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
+    def __init__(self, folder: Folder, set_aside: Folder, asked: Sequence[str]) -> None:
+        """`asked` tells this task from all others: the keys of its questions, or more than these."""
+        name = hashlib.blake2b("\n".join(asked).encode(), digest_size=16).hexdigest()
         self.task = name
         self._folder, self._set_aside, self._pending = folder / "tasks", set_aside, folder / "pending" / name
+        self._of_all = folder
         self._part = f"part-{name}.parquet"
         #: How often each question was asked by an attempt that did not finish, together with others and alone.
         self.deaths: Counter[str] = Counter()
@@ -60,8 +64,12 @@ class TaskJournal:
         #: The last error of an engine that died with the question in flight, by key.
         self.errors: dict[str, str] = {}
 
-    def open(self) -> tuple[bool, list[Row], list[Row]]:
-        """What earlier attempts have written: (whether the task is finished, rows of SAMPLES, rows of SET_ASIDE)."""
+    def open(self, begun_in: Mapping[str, str] | None = None) -> tuple[bool, list[Row], list[Row]]:
+        """What earlier attempts have written: (whether the task is finished, rows of SAMPLES, rows of SET_ASIDE).
+
+        Of each question there is one row, that with most responses; `stopped_because` is None where more were asked
+        for. `begun_in` are questions that were begun before this task was, by key: the part with their row.
+        """
         if self._folder.has(self._part):
             rows = self._folder.read(SAMPLES, parts=[f"{self._folder.path}/{self._part}"]).to_pylist()
             aside = [part for part in self._set_aside.parts() if part.endswith(f"/{self._part}")]
@@ -71,7 +79,12 @@ class TaskJournal:
                 found = json.loads(self._pending.read_text(name) or "{}")
                 (self.deaths_alone if found.get("alone") else self.deaths).update(found.get("asked", []))
                 self.errors.update(dict.fromkeys(found.get("died", []), found.get("error", "")))
-        rows = {row["key"]: row for row in self._pending.read(SAMPLES).to_pylist()}
+        begun, rows = begun_in or {}, dict[str, Row]()
+        before = self._of_all.read(SAMPLES, parts=sorted(set(begun.values())))
+        before = before.filter(pc.is_in(before["key"], pa.array(begun, pa.string())))
+        for row in pa.concat_tables([before, self._pending.read(SAMPLES)]).to_pylist():
+            if len(row["responses"]) >= len(rows.get(row["key"], row)["responses"]):
+                rows[row["key"]] = row
         return False, list(rows.values()), []
 
     def ask(self, keys: Sequence[str], *, alone: bool = False) -> None:
@@ -83,7 +96,7 @@ class TaskJournal:
         self._note("died", {"died": list(keys), "error": error})
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Make finished questions durable while the task goes on."""
+        """Make questions durable that have ended, or have responses and get more, while the task goes on."""
         self._pending.write_part(pa.Table.from_pylist(list(rows), SAMPLES))
 
     def close(self, rows: Sequence[Row], aside: Sequence[Row]) -> None:
@@ -139,7 +152,7 @@ def tidy(
     """
     import ray.data
 
-    groups = _groups(folder, wanted, keys_by_part(folder) if found is None else found)
+    groups = _groups(folder, wanted, longest(folder, keys_by_part(folder) if found is None else found))
     if not groups:
         return
     merge = functools.partial(_merge, folder)

@@ -8,14 +8,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig
+from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig, SamplingConfig
 from east_ray.questions.stage import CanUse
 from east_ray.records import QUESTIONS, SET_ASIDE
 from east_ray.sampling import backends, given
+from east_ray.sampling.actor import PoolSettings
+from east_ray.sampling.adaptive import check_budget
 from east_ray.sampling.backends import Decoding
+from east_ray.sampling.deciding import adaptive_of
 from east_ray.sampling.journal import adopt, distinct, keys_by_part, tidy
-from east_ray.sampling.line import SamplingLine
-from east_ray.sampling.pool import PoolSettings, pool_settings, requests, sample
+from east_ray.sampling.line import BudgetLine, SamplingLine
+from east_ray.sampling.pool import pool_settings, requests, sample
+from east_ray.sampling.standing import standing, unfinished
+from east_ray.sampling.waves import is_planned_to_the_end, numbers_by_reason, plan_wave, wanted_numbers
 from east_ray.storage import Folder, Stages, counts_by
 from east_ray.storage.rounds import Round, is_done, listed
 
@@ -55,7 +60,14 @@ def check_endpoints(round_zero: Stages, config: Config, model: str) -> None:
 def decoding_of(config: Config, number: int) -> Decoding:
     """How the responses of this round are drawn."""
     named = config.sampling.model_dump(include={one.name for one in fields(Decoding)})
+    named["responses_per_question"] = most_responses(config.sampling)
     return Decoding(**named, seed=config.seed + _ROUND_SEEDS_APART * number if config.is_seeded else None)
+
+
+def most_responses(sampling: SamplingConfig) -> int:
+    """The most responses that a question gets."""
+    budget = sampling.adaptive and sampling.adaptive.budget
+    return budget.max if budget else sampling.responses_per_question
 
 
 def take_samples(round_: Round, can_use: CanUse) -> None:
@@ -101,6 +113,8 @@ def sample_responses(round_: Round) -> None:
     if config.samples is not None or is_done(round_, stages, "sampling", "sampling"):
         return
     questions = (stages / "questions").read(QUESTIONS)
+    if config.sampling.adaptive is not None and config.sampling.adaptive.budget is not None:
+        check_budget(config.sampling.adaptive.budget, questions.num_rows)
     decoding = decoding_of(config, round_.number)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
@@ -126,25 +140,31 @@ def ask_models(
 
     Returns the seconds in which engines were started and none was ready.
     Questions whose samples are in the folder are not asked again. Each group of models has a pool of its own.
-    `is_evaluation`: the models are asked where the evaluation asks them, `evaluation.endpoints` or engines.
+    `is_evaluation`: the models are asked where the evaluation asks them, `evaluation.endpoints` or engines, and every
+    question gets the same number of responses.
     """
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
     pools = list(_pools(round_.config, models, decoding, keep_token_ids, is_evaluation))
     asked = pa.concat_tables([requests(questions, of_pool, settings) for settings, of_pool in pools])
     wanted = set(asked["key"].to_pylist())
-    with round_.progress.stage(stage, asked.num_rows, "questions") as line:
+    adaptive = None if is_evaluation else round_.config.sampling.adaptive
+    total = adaptive.budget.total if adaptive and adaptive.budget else None
+    units = (asked.num_rows, "questions") if total is None else (total, "responses")
+    with round_.progress.stage(stage, *units) as line:
         adopt(samples_folder)
-        done = wanted & (distinct(keys_by_part(samples_folder)) | distinct(keys_by_part(aside_folder)))
-        unfinished = asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string()))))
-        shown = SamplingLine(line, counts_by(asked, "model"), counts_by(unfinished, "model"), decoding)
+        shown: SamplingLine | None = None
         num_tokens = 0
-        for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
-            of_group = unfinished.filter(pc.is_in(unfinished["model"], pa.array(list(group))))
-            if of_group.num_rows:
-                settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
-                shown.begin_pool()
-                of_pool = sample(of_group, group, samples_folder, aside_folder, settings, shown.show)
-                num_tokens += sum(part["num_tokens"] for part in of_pool)
+        for left, num_before in _waves(round_, asked, samples_folder, aside_folder, pools[0][0]):
+            if shown is None:
+                args = line, counts_by(asked, "model"), counts_by(left, "model"), decoding, num_before
+                shown = SamplingLine(*args) if total is None else BudgetLine(*args)
+            for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
+                of_group = left.filter(pc.is_in(left["model"], pa.array(list(group))))
+                if of_group.num_rows:
+                    settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
+                    shown.begin_pool(of_group.num_rows)
+                    of_pool = sample(of_group, group, samples_folder, aside_folder, settings, shown.show)
+                    num_tokens += sum(part["num_tokens"] for part in of_pool)
         seconds = line.seconds - line.starting_s
         line.doing("", line.kind)
         whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted)
@@ -153,12 +173,50 @@ def ask_models(
             notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
         if aside.num_rows:
             notes.append(f"{aside.num_rows:,} set aside")
-        if whole["num_dropped"]:
+        if whole["num_dropped"] and adaptive is None:  # else they are of questions that have got more since
             notes.append(f"{whole['num_dropped']:,} rows of another model or settings dropped")
-        line.update(asked.num_rows, " · ".join(notes))
+        line.update(asked.num_rows if total is None else whole["num_responses"], " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
+    if adaptive is not None:
+        counts["most_responses"] = decoding.responses_per_question
+        counts["numbers"] = numbers_by_reason(samples_folder)
     return line.starting_s
+
+
+def _waves(
+    round_: Round, asked: pa.Table, samples: Folder, set_aside: Folder, settings: PoolSettings
+) -> Iterator[tuple[pa.Table, int | None]]:
+    """Requests that are not done, and how many responses there are before; several times only under a budget.
+
+    Each is to be asked before the next is taken.
+    """
+    adaptive, aside = settings.adaptive, distinct(keys_by_part(set_aside))
+    if adaptive is None:
+        done = set(asked["key"].to_pylist()) & (distinct(keys_by_part(samples)) | aside)
+        yield asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string())))), None
+        return
+
+    def stand() -> pa.Table:
+        found = standing(samples)
+        return found.filter(pc.is_in(found["key"], asked["key"].combine_chunks()))
+
+    stands, budget = stand(), adaptive.settings.budget
+    if budget is None:
+        yield unfinished(asked, stands, aside), _num_responses(stands)
+        return
+    waves, keys = round_.stages / "waves", asked["key"].to_pylist()
+    while True:
+        numbers = wanted_numbers(waves, keys, budget)
+        yield unfinished(asked, stands, aside, numbers), _num_responses(stands)
+        stands, aside = stand(), distinct(keys_by_part(set_aside))
+        if is_planned_to_the_end(waves):
+            return
+        plan_wave(waves, samples, stands, budget.total, budget.max, adaptive.grader)
+
+
+def _num_responses(stands: pa.Table) -> int:
+    return pc.sum(stands["num_responses"]).as_py() or 0
 
 
 def _pools(
@@ -166,7 +224,7 @@ def _pools(
 ) -> Iterator[tuple[PoolSettings, Mapping[str, str]]]:
     """The pools that ask the models (name -> path): one for each endpoint, and one for all that engines answer for."""
     if not is_evaluation:
-        yield pool_settings(config, decoding, keep_token_ids=keep_token_ids), models
+        yield pool_settings(config, decoding, keep_token_ids=keep_token_ids, adaptive=adaptive_of(config)), models
         return
     endpoints = config.evaluation.endpoints
     for name in (name for name in models if name in endpoints):
