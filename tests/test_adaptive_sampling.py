@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adaptive_runs import answers_of, asked, config, said, sampled, table
+from adaptive_runs import asked, config, said, sampled, table
 from sampling_runs import questions
 
 MOST, COUNT = 32, 20

@@ -17,6 +17,7 @@ from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
+from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
 from east_ray.report.studies.weights import disagreements_page
@@ -68,6 +69,7 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
     parts = {
         "Questions asked and kept": sections.funnel_blocks(summary),
+        **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
         "Entropy and weights": sections.weight_blocks(summary),
         **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
         "Training": sections.step_blocks(summary),
@@ -114,7 +116,7 @@ def _responses(config: Config) -> str:
         return "none: the questions' reference solutions are trained on"
     sampling, worked = config.sampling, len(config.prompt.worked_questions)
     return (
-        f"{sampling.responses_per_question} a question, temperature {sampling.temperature:g}, "
+        f"{number_of_responses(config)} a question, temperature {sampling.temperature:g}, "
         f"at most {sampling.max_tokens:,} tokens" + (f", after {worked} worked questions" if worked else "")
     )
 
@@ -219,7 +221,6 @@ def _card(learner: Learner, measured: str) -> str:
         loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     config, record = learner.settings, learner.stages.record("examples")
-    num_responses = config.sampling.responses_per_question
     return str(
         environment.get_template("model_card.md.jinja").render(
             config=config,
@@ -228,7 +229,7 @@ def _card(learner: Learner, measured: str) -> str:
             version=metadata.version("east-ray"),
             number=learner.round.number,
             initial_model=learner.round.initial_model,
-            num_responses=f"{num_responses} times" if config.samples is None else "several times",
+            num_responses=f"{number_of_responses(config)} times" if config.samples is None else "several times",
             source=_address(config.questions or config.samples),
             kept=record.counts["kept"] if record else 0,
             discarded=record.counts["discarded"] if record else {},

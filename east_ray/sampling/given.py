@@ -68,7 +68,7 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
         raise InputError("half of a surrogate pair, which is not text") from None
     kept = {name: cell(row, name) for name in columns.extra_columns}
     extra = json.dumps(kept, default=str) if kept else _extra(row.get("extra"))
-    return asked | {"extra": extra, "model": "given", "responses": found}
+    return asked | {"extra": extra, "model": "given", "responses": found, "num_responses": len(found)}
 
 
 def why_set_aside(sample: Row, can_use: questions.CanUse = answers.is_parsable_reference) -> SetAside | None:

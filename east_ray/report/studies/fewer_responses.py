@@ -156,8 +156,10 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     """The wanted numbers of responses against the largest one that the questions have."""
     # The least number that a question of the first part has; the other parts differ in few questions.
     first = samples.batches(["responses.list.element.num_tokens"], samples.parts()[:1], max_rows=1024)
-    most = min((pc.min(batch["responses"].value_lengths()).as_py() for batch in first), default=0)
+    found = [pc.min_max(batch["responses"].value_lengths()).as_py() for batch in first]
+    most = min((one["min"] for one in found), default=0)
     most = min(most, rules.num_responses or most)
+    is_unequal = any(one["max"] > most for one in found) and rules.num_responses != most
     sizes = sorted({*(size for size in wanted if size < most), most})
     summaries = fewer_responses(sizes, measure_prefixes(samples, answers, sizes, rules))
     columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
@@ -173,9 +175,10 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     }
     return {
         "title": "How many responses are enough",
-        "text": "Entropies and weights from the first responses to each question against those from all. The plain "
-        "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
-        "(2013).",
+        "text": "Entropies and weights from the first responses to each question against those from "
+        + (f"the {most} that every question has; some have more. " if is_unequal else "all. ")
+        + "The plain estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and "
+        "Jost (2013).",
         "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
         "curves": [figure],
     }
