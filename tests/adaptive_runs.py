@@ -1,6 +1,8 @@
 """Adaptive sampling in tests: a backend that notes what it is asked, and the stage on the local Ray."""
 
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,7 +15,7 @@ from sampling_runs import questions, scripted, settings
 from east_ray.config import Config
 from east_ray.console import Progress
 from east_ray.records import SAMPLES
-from east_ray.sampling.backends import Alone, Decoding, Prompt, Response
+from east_ray.sampling.backends import Alone, Decoding, EngineDiedError, Prompt, RequestRefusedError, Response
 from east_ray.sampling.backends.scripted import Scripted
 from east_ray.sampling.stage import ask_models, decoding_of
 from east_ray.storage import RunDirectory
@@ -23,7 +25,13 @@ MODELS = {"base": "m"}
 
 
 class Noted(Scripted):
-    """The scripted backend; each request is a line of asked.jsonl beside its table."""
+    """The scripted backend; each request is a line of asked.jsonl beside its table.
+
+    If refused.txt is there, a further request for the question in it is refused. If dies.txt is there, the engine or
+    the process dies at the third further request, once.
+    """
+
+    _num_further = 0
 
     def ask(
         self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
@@ -31,7 +39,31 @@ class Noted(Scripted):
         asked = {"prompt": prompt[-1]["content"], "first": first, "number": decoding.responses_per_question}  # type: ignore[index]
         with Path(self.args["table"]).with_name("asked.jsonl").open("a") as file:
             print(json.dumps(asked | {"seed": decoding.seed}), file=file)
+        if first and (failure := self._failure_of_further(asked["prompt"])):
+            future = Future[list[Response]]()
+            future.set_exception(failure)
+            return future
         return super().ask(model, prompt, decoding, first, alone)
+
+    def _failure_of_further(self, prompt: str) -> Exception | None:
+        refused, dies = (Path(self.args["table"]).with_name(f"{name}.txt") for name in ("refused", "dies"))
+        if refused.exists() and refused.read_text() in prompt:
+            return RequestRefusedError("no more of this")
+        self._num_further += 1
+        if self._num_further == 3 and dies.exists():
+            how = dies.read_text()
+            dies.unlink()
+            if how == "process":
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.has_failed = True
+            return EngineDiedError("it was told to die")
+        return None
+
+
+def last_digit(response: str, question: Any) -> str | None:
+    """A grader of a user's own."""
+    digits = [one for one in response if one.isdigit()]
+    return digits[-1] if digits else None
 
 
 def texts(answers: Sequence[object]) -> list[str]:

@@ -385,16 +385,13 @@ def _assumptions(config: Config) -> dict[str, float | str]:
 
 def figures(facts: Facts) -> list[tuple[str, Figure]]:
     """(what it is, figure) of the facts that are printed."""
-    is_adaptive = facts.num_responses.setting == "sampling.adaptive"
-    return [
+    found = [
         ("questions of a round", facts.num_questions),
         ("held-out questions", facts.num_held_out),
         ("tokens of a prompt", facts.prompt_tokens),
         ("tokens of a response", facts.response_tokens),
         ("share of the questions that is trained on", facts.kept_share),
-        *(
-            [("responses to a question", facts.num_responses)]
-            if facts.num_responses.setting.endswith("adaptive")
-            else []
-        ),
     ]
+    if facts.num_responses.setting == "sampling.adaptive":
+        found.append(("responses to a question", facts.num_responses))
+    return found
