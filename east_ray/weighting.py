@@ -10,6 +10,9 @@ For a question x whose n responses fall into clusters with shares p_j (EAST, arX
 so that the mean weight is 1. The base of the logarithm cancels in w. An exponent a > 1 sharpens, one in (0, 1)
 flattens, 0 is uniform, and a < 0 prefers the questions that the model is sure of.
 
+H(x) is that of the shares themselves (the plug-in estimate), which is too low on average, and more so for few responses
+and many answers. `weighting.entropy_estimator: chao_wang_jost` takes `corrected_entropy` for it.
+
 Degenerate cases, by rule and never as inf or NaN:
 
 * exponent 0 gives weight 1 to every question, also where the signal is 0;
@@ -40,7 +43,8 @@ from east_ray.selection import Signal
 from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
 
-__all__ = ["MAPPINGS", "SIGNALS", "entropy", "load_mapping", "load_signal", "mapped", "normalizer", "weights"]
+__all__ = ["MAPPINGS", "SIGNALS", "corrected_entropy", "entropy", "load_mapping", "load_signal", "mapped"]
+__all__ += ["normalizer", "weights"]
 
 #: A signal is a function of one graded question that returns a number of at least 0.
 SIGNALS = {
@@ -60,6 +64,41 @@ def entropy_signal(question: GradedQuestion) -> float:
     return question.entropy
 
 
+def corrected_entropy(counts: Sequence[int]) -> float:
+    """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
+
+    The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
+    answers are still unseen. Chao, Wang and Jost (2013, Methods in Ecology and Evolution 4, 1091-1100) estimate the
+    unseen part from the answers seen once and twice. It is 0 for one cluster, and may exceed ln(clusters).
+    """
+    from scipy.special import digamma
+
+    sizes = np.array([count for count in counts if count > 0], dtype=np.float64)
+    n = float(sizes.sum())
+    if n < 2:
+        return 0.0
+    # sum_{k=x}^{n-1} 1/k = digamma(n) - digamma(x)
+    seen = float(np.sum(sizes / n * (digamma(n) - digamma(sizes))))
+    once, twice = int(np.sum(sizes == 1)), int(np.sum(sizes == 2))
+    if once == 0 or (once == 1 and twice == 0):
+        return seen  # a = 1: nothing unseen is estimated
+    a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
+    # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
+    # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
+    if n * a < 10:
+        r = np.arange(1, n)
+        tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
+    else:
+        j = np.arange(1, 40 / a)
+        tail = np.sum((1 - a) ** j / (n + j - 1))
+    return seen + once / n * float(tail)
+
+
+def corrected_entropy_signal(question: GradedQuestion) -> float:
+    """The entropy as Chao, Wang and Jost estimate it, in nats."""
+    return corrected_entropy(question.counted)
+
+
 def accuracy_signal(question: GradedQuestion) -> float:
     """Share of the responses that are not correct."""
     return 1.0 - question.pass_rate
@@ -77,6 +116,8 @@ def uniform_signal(question: GradedQuestion) -> float:
 
 def load_signal(settings: WeightingConfig) -> Signal:
     """The signal that the settings name. Raises InputError if it cannot be loaded or is no function."""
+    if settings.signal == "entropy" and settings.entropy_estimator == "chao_wang_jost":
+        return corrected_entropy_signal
     return _function("weighting.signal", settings.signal, SIGNALS)
 
 

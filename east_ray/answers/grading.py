@@ -107,7 +107,7 @@ def measured(
     correct = sum(one.num_responses for one in clusters if one.is_correct)
     wrong = max((one.num_responses for one in clusters if not one.is_correct and one.answer is not None), default=0)
     rates = correct / max(1, num_responses), wrong / max(1, num_responses)
-    return GradedQuestion(question_id, clusters, num_responses, entropy(counted), *rates)
+    return GradedQuestion(question_id, clusters, num_responses, entropy(counted), *rates, counted)
 
 
 def clustered(responses: Sequence[str], question: Question, grader: Grader) -> Graded:

@@ -52,3 +52,9 @@ class AdaptiveConfig(Section):
     def _problems(self) -> Iterator[str]:
         if sum(rule is not None for rule in (self.unanimous, self.precision, self.budget)) != 1:
             yield "give exactly one of unanimous, precision and budget"
+
+    def problems_with(self, most: int) -> Iterator[str]:
+        """What does not fit with the most that a question gets, a sentence each."""
+        for name, rule in (("unanimous", self.unanimous), ("precision", self.precision)):
+            if rule is not None and rule.first > most:
+                yield f"adaptive.{name}.first {rule.first} is greater than responses_per_question {most}"

@@ -124,6 +124,10 @@ class SamplingConfig(Section):
     """Keep the token ids of the responses and train on them: a text may be tokenized otherwise than it was sampled. A
     response is tokenized from its text where its ids are missing, as in given samples, or do not spell it."""
 
+    def _problems(self) -> Iterator[str]:
+        if self.adaptive is not None:
+            yield from self.adaptive.problems_with(self.responses_per_question)
+
 
 def num_shards(engine_args: Mapping[str, Any]) -> int:
     """Tensor parallel times pipeline parallel size of an engine with these vLLM arguments."""
@@ -229,6 +233,9 @@ class WeightingConfig(Section):
     module:name: a function of your own."""
     exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
     """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
+    entropy_estimator: Literal["plug_in", "chao_wang_jost"] = "plug_in"
+    """Of the signal entropy. plug_in: the entropy of the clusters' shares, as in the paper; chao_wang_jost: an estimate
+    that adds what answers not seen yet would. It changes weights little, as they are relative."""
 
 
 class LoraConfig(Section):
@@ -372,17 +379,6 @@ class EvaluationConfig(Section):
     endpoints: dict[Name, EndpointConfig] = {}
     """Servers that answer for models in place of engines, by the models' names, e.g. {base: …, trained: …}. Models that
     are compared should be served alike."""
-
-
-class StudiesConfig(Section):
-    """Further analyses of the samples, for the report."""
-
-    fewer_responses: list[Annotated[int, Field(ge=2)]] = []
-    """Measure how well entropies and weights from the first 8, 16, … responses agree with those from all responses."""
-    max_suspects: Annotated[int, Field(ge=1)] = 1000
-    """The audit of the reference answers lists at most this many questions."""
-    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """A question is suspect if at least this share of its responses agrees on another answer than the reference."""
 
 
 class EarlyStoppingConfig(Section):

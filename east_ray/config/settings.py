@@ -13,6 +13,7 @@ from east_ray.config import devices, sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 from east_ray.config.plan import PlanConfig
 from east_ray.config.prompting import PromptConfig
+from east_ray.config.studies import StudiesConfig
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
@@ -80,7 +81,7 @@ class CompareConfig(Section):
     """Keep the models after their evaluation."""
 
     def _problems(self) -> Iterator[str]:
-        decided_by_lists = ("training.objective", "weighting")
+        decided_by_lists = ("training.objective", "weighting.signal", "weighting.mapping", "weighting.exponent")
         keys = [key for grid in self.grids for key, _ in flatten(grid.overrides)]
         if mine := [key for key in keys if key.startswith(decided_by_lists)]:
             yield f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides"
@@ -158,7 +159,7 @@ class Config(Section):
     and answers.responses, e.g. {uniform: {weighting.signal: uniform}}."""
     evaluation: Annotated[sections.EvaluationConfig, _UNTIL_MEASURED] = sections.EvaluationConfig()
     """How models are measured."""
-    studies: Annotated[sections.StudiesConfig, ANY_TIME] = sections.StudiesConfig()
+    studies: Annotated[StudiesConfig, ANY_TIME] = StudiesConfig()
     """Further analyses of the samples, for the report."""
     compare: Annotated[CompareConfig | None, ANY_TIME] = None
     """What `east-ray compare` trains and evaluates; grids and seeds may be added later."""

@@ -92,7 +92,11 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
         ["questions", str(_address(source))],
         ["responses", _responses(config)],
         ["answers", f"equal by {config.answers.equivalence}"],
-        ["weighting", f"{weighting.signal}, {weighting.mapping}, a = {weighting.exponent:g}"],
+        [
+            "weighting",
+            f"{weighting.signal}, {weighting.mapping}, a = {weighting.exponent:g}"
+            + (f", entropy by {weighting.entropy_estimator}" if weighting.signal == "entropy" else ""),
+        ],
         [
             "training",
             f"{training.objective.upper()}, epochs: {training.epochs}, {training.examples_per_step} examples a step, "

@@ -7,6 +7,7 @@ goes in waves: every question gets the pilot, then `allocate` says what each get
 nothing more. Before the first question is asked, `check_budget` says whether the budget is enough for the pilot.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,56 +112,91 @@ def check_budget(budget: BudgetConfig, num_questions: int) -> None:
         )
 
 
-def standard_error(sizes: Sequence[int]) -> float:
-    """Standard error, in nats, of the plug-in entropy of n responses in clusters of these sizes, by the delta method:
+#: So many responses are counted with each question as if they had given one more answer. Without them a pilot that
+#: agrees would be known to the last digit, and get nothing more however short it was.
+_UNSEEN = 0.1
+#: If what is left is at most this share of what was spent, it is spent in one wave; else half of it is.
+_LAST_WAVE = 0.25
 
-    the square root of (sum_j p_j (ln p_j)^2 - H^2) / n. It is 0 where all answers agree or are equally frequent.
+
+def standard_error(sizes: Sequence[int]) -> float:
+    """Standard error, in nats, of the plug-in entropy of n responses in clusters of these sizes: sigma / sqrt(n).
+
+    sigma is that of `deviations`, so it is not 0 where all answers agree:
+
+    >>> round(standard_error([24, 8]), 3), round(standard_error([32]), 3), round(standard_error([8]), 3)
+    (0.098, 0.057, 0.171)
     """
-    counts = np.array([size for size in sizes if size > 0], dtype=np.float64)
-    n = counts.sum()
-    logs = np.log(counts / n)
-    entropy = -float(np.sum(counts / n * logs))
-    return math.sqrt(max(0.0, float(np.sum(counts / n * logs**2)) - entropy**2) / n)
+    return float(deviations([sizes])[0]) / math.sqrt(sum(sizes))
+
+
+def deviations(sizes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """(Q,) standard deviation sigma of -ln p(answer), in nats, of questions whose clusters have these sizes.
+
+    By the delta method the plug-in entropy H of n responses has the standard error sigma / sqrt(n), with
+
+        sigma^2 = sum_j p_j (ln p_j)^2 - H^2
+
+    (Basharin, 1959, Theory of Probability and Its Applications 4, 333-336). The p_j are the shares of the clusters and
+    of `_UNSEEN` responses with an answer of their own. Raises ValueError for a question without responses.
+    """
+    lengths = np.fromiter((len(of_one) + 1 for of_one in sizes), np.int64, len(sizes))
+    flat = itertools.chain.from_iterable((*of_one, _UNSEEN) for of_one in sizes)
+    counts = np.fromiter(flat, np.float64, int(lengths.sum()))
+    if not lengths.size:
+        return np.empty(0)
+    begins = np.cumsum(lengths) - lengths
+    totals = np.add.reduceat(counts, begins)
+    if np.any(totals < 1):
+        raise ValueError("a question has no responses")
+    shares = counts / np.repeat(totals, lengths)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    mean = np.add.reduceat(shares * logs, begins)
+    return np.sqrt(np.maximum(0.0, np.add.reduceat(shares * logs**2, begins) - mean**2))
 
 
 def allocate(sizes: Sequence[Sequence[int]], num_left: int, most: int) -> NDArray[np.int64]:
     """(Q,) how many more responses each question gets of the `num_left` in the next wave; all 0 ends the sampling.
 
-    `sizes` are those of the clusters of each question's responses so far, `most` is the most that a question gets.
+    `sizes` are those of the clusters of each question's responses so far, `most` is the most that a question gets. A
+    wave gets half of what is left, the last one all, so that later waves mend what a short pilot misjudged. Of
+    questions that are alike the first get more, by one response at most.
+
+    >>> allocate([[16], [15, 1], [8, 8], [9, 4, 2, 1]], num_left=16, most=256)
+    array([0, 8, 0, 8])
     """
-    num_responses = np.array([sum(of_one) for of_one in sizes], dtype=np.int64)
-    deviations = np.array([standard_error([*of_one, 1]) * math.sqrt(sum(of_one) + 1) for of_one in sizes])
+    num_responses = np.fromiter(map(sum, sizes), np.int64, len(sizes))
     wave = num_left if num_left <= _LAST_WAVE * num_responses.sum() else (num_left + 1) // 2
-    return _spread(deviations, num_responses, wave, most)
+    return shared_out(wave, deviations(sizes), num_responses, most)
 
 
-#: If what is left is at most this share of what was spent, it is spent in one wave; else half of it is.
-_LAST_WAVE = 0.2
+def shared_out(
+    total: int, deviations: NDArray[np.float64], num_responses: NDArray[np.int64], most: int
+) -> NDArray[np.int64]:
+    """(Q,) the `total` more responses that reduce sum_i deviation_i^2 / n_i most, where n_i is at most `most`.
 
+    That is Neyman's allocation (1934), n_i proportional to deviation_i, in whole numbers: one response after the other
+    goes where deviation / sqrt(n (n + 1)) is largest, which is exact (Wright, 2012, The American Statistician 66,
+    217-224). All that are worth more than a threshold are found at once, by bisection.
 
-def _spread(deviations: NDArray[np.float64], counts: NDArray[np.int64], total: int, most: int) -> NDArray[np.int64]:
-    """(Q,) how `total` more responses reduce sum_i deviation_i / sqrt(n_i) most, with n_i between counts_i and most.
-
-    One response after the other would go where deviation (1 / sqrt(n) - 1 / sqrt(n + 1)) is largest. All that are worth
-    more than a threshold are found by bisection, and the few between two thresholds one by one.
+    For a mean absolute error, n_i proportional to deviation_i^(2/3) would be right if the error were deviation / sqrt(n)
+    at any n. It is less where other answers are rare: there the entropy is near 0, and so is its estimate. Neyman's
+    allocation gives these questions less, and is better by that measure too (tests/benchmarks/adaptive.py).
     """
-    total = min(total, int(np.sum(most - counts)))
+    total = min(total, int(np.sum(most - num_responses)))
 
-    def numbers(threshold: float) -> NDArray[np.int64]:
-        # deviation / (2 n^1.5) is the worth of a response between n and n + 1, up to O(1 / n).
-        wanted = np.floor(np.minimum((deviations / (2 * threshold)) ** (2 / 3), most))
-        return np.clip(wanted.astype(np.int64), counts, most) - counts
+    def given(threshold: float) -> NDArray[np.int64]:
+        # The response after the n-th is worth more than the threshold if n (n + 1) < (deviation / threshold)^2.
+        until = np.ceil(np.sqrt(0.25 + np.minimum(deviations / threshold, most) ** 2) - 0.5)
+        return np.clip(until.astype(np.int64), num_responses, most) - num_responses
 
-    low, high = 1e-12, 1e6  # a threshold of `low` asks for too many, one of `high` for none
-    for _ in range(100):
+    low, high = 1e-12, 1.0 + float(np.max(deviations, initial=0.0))  # `high` gives nothing
+    for _ in range(100):  # more than enough for the last digit of a double
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if numbers(middle).sum() > total else (low, middle)
-    given = numbers(high)
-    # Questions of equal worth pass the threshold together; the first of them get what is left, then any with room.
-    rest = total - int(given.sum())
-    order = np.argsort(-deviations / np.maximum(counts + given, 1) ** 1.5, kind="stable")
-    while rest > 0:
-        room = order[(counts + given)[order] < most][:rest]
-        given[room] += 1
-        rest -= len(room)
-    return given
+        low, high = (middle, high) if given(middle).sum() > total else (low, middle)
+    more = given(high)
+    while (rest := total - int(more.sum())) > 0:  # questions that reach the threshold together, and those worth nothing
+        n = num_responses + more
+        worth = np.where(n < most, deviations / np.sqrt(n * (n + 1.0)), -1.0)
+        more[np.argsort(-worth, kind="stable")[: min(rest, int(np.sum(n < most)))]] += 1
+    return more

@@ -19,38 +19,9 @@ from east_ray.report.wording import number_words
 from east_ray.selection import SelectionRules, reason_to_discard
 from east_ray.storage import Folder
 from east_ray.storage.tasks import part_groups, run_tasks
+from east_ray.weighting import corrected_entropy
 
 _QUESTIONS_AT_ONCE = 64
-
-
-def corrected_entropy(counts: Sequence[int]) -> float:
-    """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
-
-    The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
-    answers are still unseen. Chao, Wang and Jost (2013, Methods in Ecology and Evolution 4, 1091-1100) estimate the
-    unseen part from the answers seen once and twice. It is 0 for one cluster, and may exceed ln(clusters).
-    """
-    from scipy.special import digamma
-
-    sizes = np.array([count for count in counts if count > 0], dtype=np.float64)
-    n = float(sizes.sum())
-    if n < 2:
-        return 0.0
-    # sum_{k=x}^{n-1} 1/k = digamma(n) - digamma(x)
-    seen = float(np.sum(sizes / n * (digamma(n) - digamma(sizes))))
-    once, twice = int(np.sum(sizes == 1)), int(np.sum(sizes == 2))
-    if once == 0 or (once == 1 and twice == 0):
-        return seen  # a = 1: nothing unseen is estimated
-    a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
-    # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
-    # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
-    if n * a < 10:
-        r = np.arange(1, n)
-        tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
-    else:
-        j = np.arange(1, 40 / a)
-        tail = np.sum((1 - a) ** j / (n + j - 1))
-    return seen + once / n * float(tail)
 
 
 class Prefix(NamedTuple):
@@ -78,9 +49,10 @@ def entropies_of_first(
     for size in sizes:
         first = graded.first(size)
         seen = measured(question_id, first.clusters, rules.no_answer)
-        counts = [one.num_responses for one in first.clusters if rules.no_answer == "cluster" or one.answer is not None]
         is_kept = reason_to_discard(first, rules) is None
-        prefixes.append(Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size])))
+        prefixes.append(
+            Prefix(seen.entropy, corrected_entropy(seen.counted), seen.pass_rate, is_kept, sum(tokens[:size]))
+        )
     return prefixes
 
 
