@@ -1,13 +1,14 @@
 r"""The sampling stage against the number of questions: ``python tests/benchmarks/sampling_scale.py 10000 100000 1000000``.
 
-For each number, `east-ray sample` asks so many questions, 8 responses each, of 64 engines: actors of a cluster on this
-machine, each with a fraction of a CPU. They are of the backend `scripted`, which answers at once, and draws the lengths
-of responses. Reported is what grows with the number of questions and does not depend on engines:
+For each number, `east-ray sample` asks so many questions, 8 responses each, of 64 engines: actors of a local Ray, each
+with a fraction of a CPU. They are of the backend `scripted`, which answers at once, and draws the lengths of responses.
+Reported is what grows with the number of questions, whatever the engines:
 
     driver_cpu_s        CPU seconds of the command's process, all of it: reading the questions, sampling, coming to rest
     driver_gib          the peak of its resident memory; `driver_unique_gib`: of the memory that it shares with nobody,
-                        looked at every two seconds. `imports_gib` of it is there once the command has joined the cluster
+                        looked at every two seconds. `imports_gib` of it is there before the first question is read
     files_per_1000      the most files in `samples/` while the stage worked, and `files_at_rest` after it
+    engine_gib          memory that the process of one engine shares with nobody
     resume_s            of a run that was killed after 90 %, from the beginning of the command until it asks a question.
                         It is resumed in a copy of the folders as they were when 90 % was durable.
                         `decided_s` of it is over when the engines begin to start
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ from object_store import counted_store
 ROOT = Path(__file__).resolve().parents[2]
 #: Of each question; the share after which the run is resumed; and the most questions for the object store.
 NUM_RESPONSES, RESUMED_AT, MOST_STORED = 8, 0.9, 10_000
-#: Logical CPUs of the cluster for tasks, and for all engines together.
-TASK_CPUS, ENGINE_CPUS = 3, 1.0
+#: Logical CPUs for tasks, and for all engines together.
+TASK_CPUS, ENGINE_CPUS = 3, 1
 
 
 @dataclass
@@ -62,10 +63,10 @@ class Watched:
         return next(line for line in self.lines if words in line[-1])
 
 
-def watch(command: list[str], environment: Mapping[str, str], look: Callable[[], None]) -> Watched:
+def watch(command: list[str], look: Callable[[psutil.Process], None] = lambda process: None) -> Watched:
     """Run a command to its end. `look` is called several times a second meanwhile."""
     seen, begin = Watched(), time.monotonic()
-    environment = {**environment, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=errors)
         watched = psutil.Process(process.pid)
@@ -92,7 +93,7 @@ def watch(command: list[str], environment: Mapping[str, str], look: Callable[[],
             seen.cpu_s = times.user + times.system
             if "VmHWM" in status:
                 seen.peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) << 10
-            look()
+            look(watched)
             time.sleep(0.1)
         reader.join()
         seen.seconds = time.monotonic() - begin
@@ -131,10 +132,10 @@ def copy(run: Path, to: Path) -> None:
 class Scale:
     """A run of so many questions on a cluster of so many engines, in a folder of its own."""
 
-    def __init__(self, folder: Path, cluster: LocalCluster, num_questions: int, options: argparse.Namespace) -> None:
-        self._folder, self._cluster, self._num_questions, self._options = folder, cluster, num_questions, options
+    def __init__(self, folder: Path, num_questions: int, options: argparse.Namespace) -> None:
+        self._folder, self._num_questions, self._options = folder, num_questions, options
         self._run, self._killed = folder / "run", folder / "killed"
-        self._num_files = 0
+        self._num_files, self._engine_bytes = 0, 0
         numbers = pa.array(range(num_questions)).cast(pa.string())
         text = pa.array(["A ship has a number of decks, cabins on each, and a bed for every passenger. Case "])
         questions = pa.compute.binary_join_element_wise(text[0], numbers, "")
@@ -152,15 +153,14 @@ class Scale:
             "questions": {"path": str(self._folder / "questions.parquet")},
             "sampling": {"backend": "scripted", "responses_per_question": NUM_RESPONSES, "max_tokens": 512,
                          "backend_args": {"table": str(self._folder / "table.jsonl"), "default": default}},
-            "cluster": {"address": self._cluster.address},
+            "cluster": {"num_cpus": TASK_CPUS + ENGINE_CPUS},
         }  # fmt: skip
         (self._folder / "job.yaml").write_text(yaml.safe_dump(settings))
         return [sys.executable, "-m", "east_ray", "sample", str(self._folder / "job.yaml")]
 
     def measure(self) -> dict[str, Any]:
         """The whole on local disk, and a resume of it."""
-        environment = self._cluster.environment()
-        whole = watch(self.command(str(self._run)), environment, self._look)
+        whole = watch(self.command(str(self._run)), self._look)
         joined = whole.at("questions ")[2]
         record = json.loads((self._run / "round_0" / "stages" / "sampling.json").read_text())
         if record["counts"]["num_responses"] != NUM_RESPONSES * self._num_questions:
@@ -174,10 +174,11 @@ class Scale:
             "imports_gib": round(joined / 2**30, 3),
             "seconds": round(whole.seconds, 1),
             "files_per_1000": round(self._num_files / per_thousand, 1),
+            "engine_gib": round(self._engine_bytes / 2**30, 3),
             "files_at_rest": sum(1 for _ in files(self._run / "round_0" / "samples")),
         }
         shutil.rmtree(self._run)
-        resumed = watch(self.command(str(self._killed)), environment, lambda: None)
+        resumed = watch(self.command(str(self._killed)))
         record = json.loads((self._killed / "round_0" / "stages" / "sampling.json").read_text())
         if record["counts"]["num_responses"] != NUM_RESPONSES * self._num_questions:
             raise SystemExit(f"responses are missing: {record}")
@@ -189,7 +190,7 @@ class Scale:
             "resume_driver_gib": round(resumed.peak_bytes / 2**30, 3),
         }
 
-    def _look(self) -> None:
+    def _look(self, command: psutil.Process) -> None:
         """Count the files, and copy them once most questions are durable."""
         samples = self._run / "round_0" / "samples"
         finished = len(list(files(samples / "tasks")))
@@ -199,24 +200,16 @@ class Scale:
         one = next(files(samples / "tasks"))
         if finished * pq.read_metadata(one).num_rows >= RESUMED_AT * self._num_questions:
             copy(self._run, self._killed)
+            engines = [one for one in command.children(recursive=True) if "Sampler" in one.name()]
+            self._engine_bytes = max((one.memory_full_info().uss for one in engines), default=0)
 
     def measure_stored(self) -> dict[str, Any]:
         """The requests of the whole command into an object store."""
         with counted_store() as store:
-            watch(self.command(store.address("run")), self._cluster.environment(), lambda: None)
+            watch(self.command(store.address("run")))
             kinds = dict(store.requests.most_common())
         per_question = store.requests.total() / self._num_questions
         return {"requests_per_question": round(per_question, 3), "requests": kinds}
-
-
-def memory_of_actors(cluster: LocalCluster) -> list[float]:
-    """GiB that each engine's process shares with nobody, the least and the most."""
-    found = []
-    for node in cluster.nodes:
-        for process in psutil.Process(node.pid).children(recursive=True):
-            if "Sampler" in " ".join(process.cmdline()):
-                found.append(process.memory_full_info().uss / 2**30)
-    return [round(min(found), 3), round(max(found), 3)] if found else []
 
 
 def main() -> None:
@@ -228,9 +221,8 @@ def main() -> None:
     options = parser.parse_args()
     results = {}
     for num_questions in options.num_questions:
-        with tempfile.TemporaryDirectory(prefix="east-ray-scale-") as name, local_cluster(Path(name)) as cluster:
-            cluster.start_head(TASK_CPUS + round(ENGINE_CPUS))
-            scale, measured = Scale(Path(name), cluster, num_questions, options), dict[str, Any]()
+        with tempfile.TemporaryDirectory(prefix="east-ray-scale-") as name:
+            scale, measured = Scale(Path(name), num_questions, options), dict[str, Any]()
             if options.only != "store":
                 measured |= scale.measure()
             if options.only != "disk" and num_questions <= MOST_STORED:
