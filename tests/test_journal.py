@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from east_ray.records import SAMPLES
-from east_ray.sampling.journal import TaskJournal, adopt, distinct, keys_by_part, sample_key, tidy
+from east_ray.sampling.journal import TaskJournal, adopt, sample_key, stored_keys, tidy
 from east_ray.storage import Folder, locate
 
 
@@ -19,6 +20,10 @@ def row(key: str, text: str = "It is 2.") -> dict[str, Any]:
 def aside(key: str) -> dict[str, Any]:
     return {"question_id": f"q-{key}", "question": "?", "reference_answer": None, "reason": "engine_died",
             "detail": "", "key": key}  # fmt: skip
+
+
+def durable(folder: Folder) -> set[str]:
+    return set(stored_keys(folder)["key"].to_pylist())
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_an_attempt_finds_what_those_before_it_have_left(samples: Folder) -> Non
     last.close([row("a"), row("c")], [aside("b")])
     assert TaskJournal(samples, set_aside, keys).open() == (True, [row("a"), row("c")], [aside("b")])
     assert not (samples / "pending").names()
-    assert distinct(keys_by_part(samples)) == {"a", "c"} and distinct(keys_by_part(set_aside)) == {"b"}
+    assert durable(samples) == {"a", "c"} and durable(set_aside) == {"b"}
     assert TaskJournal(samples, set_aside, ["a", "b"]).open() == (False, [], []), "another task"
 
 
@@ -73,10 +78,10 @@ def test_a_new_driver_takes_over_and_brings_the_folder_to_rest(samples: Folder, 
     killed.ask(["a", "b"])
     killed.add([row("a")])
     adopt(samples)
-    assert distinct(keys_by_part(samples)) == {"a"}
+    assert durable(samples) == {"a"}
     TaskJournal(samples, samples / "aside", ["b", "c"]).close([row("b"), row("c")], [])
     killed.close([row("a", "Late."), row("b", "Late.")], [])  # its actor was alive, and writes once more
-    sums = list(tidy(samples, {"a", "b", "c"}))
+    sums = list(tidy(samples, pa.array(["a", "b", "c"])))
     assert [part["num_questions"] for part in sums] == [3] and sums[0]["num_dropped"] == 2
     assert sums[0]["num_responses"] == 6 and sums[0]["num_tokens"] == 24
     killed.close([row("a", "Too late."), row("b", "Too late.")], [])
@@ -84,6 +89,8 @@ def test_a_new_driver_takes_over_and_brings_the_folder_to_rest(samples: Folder, 
     assert sorted(one["key"] for one in rows) == ["a", "b", "c"]
     assert not any(response["text"] == "Too late." for one in rows for response in one["responses"])
     assert len(samples.parts()) == 1
-    assert [one["num_dropped"] for one in tidy(samples, {"a", "b", "c"})] == [2]
+    assert [one["num_dropped"] for one in tidy(samples, pa.array(["a", "b", "c"]))] == [2]
     assert len(samples.parts()) == 1
-    assert [one["num_questions"] for one in tidy(samples, {"a", "c"})] == [2], "a key of other settings is dropped"
+    assert [one["num_questions"] for one in tidy(samples, pa.array(["a", "c"]))] == [2], (
+        "a key of other settings is dropped"
+    )

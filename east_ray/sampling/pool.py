@@ -35,7 +35,7 @@ from east_ray.sampling.backends import (
     RequestRefusedError,
     Response,
 )
-from east_ray.sampling.journal import Row, TaskJournal, sample_key
+from east_ray.sampling.journal import Row, TaskJournal, sample_keys
 from east_ray.sampling.watch import COMPILING, LOADING, READY, PoolStatus, Reporter, TaskProgress, make_board, shown
 from east_ray.storage import Folder, local_copy, resolve_model
 
@@ -46,6 +46,10 @@ _FILLS = 8
 
 #: What is known of an engine that died without an error.
 _NO_ERROR = "its process was killed"
+
+
+#: Questions that are Python objects at the same time, where there may be millions.
+_ROWS_AT_ONCE = 4096
 
 
 #: Seconds: questions of a task that finish within this time of one another are written together.
@@ -100,13 +104,13 @@ def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSetti
     """What is to be asked: every question of every model (name -> path), with the key of its samples."""
     told = settings.decoding.told() | settings.prompt.model_dump()
     told = {name: value for name, value in told.items() if name not in _LATER or value not in _LATER[name]}
-    rows = questions.select(["question_id", "question"]).to_pylist()
+    batches = questions.select(["question_id", "question"]).to_batches(max_chunksize=_ROWS_AT_ONCE)
     tables = []
     for name, path in models.items():
         identity = settings.backend.identity(path, settings.args)
-        keys = [sample_key(name, identity, told, row) for row in rows]
-        table = questions.append_column(SAMPLES.field("model"), pa.array([name] * len(keys), pa.string()))
-        tables.append(table.append_column(SAMPLES.field("key"), pa.array(keys, pa.string())))
+        keys = [pa.array(sample_keys(name, identity, told, batch.to_pylist()), pa.string()) for batch in batches]
+        table = questions.append_column(SAMPLES.field("model"), pa.repeat(name, questions.num_rows))
+        tables.append(table.append_column(SAMPLES.field("key"), pa.chunked_array(keys, pa.string())))
     return pa.concat_tables(tables)
 
 

@@ -13,7 +13,7 @@ from east_ray.questions.stage import CanUse
 from east_ray.records import QUESTIONS, SET_ASIDE
 from east_ray.sampling import backends, given
 from east_ray.sampling.backends import Decoding
-from east_ray.sampling.journal import adopt, distinct, keys_by_part, tidy
+from east_ray.sampling.journal import adopt, stored_keys, tidy
 from east_ray.sampling.line import SamplingLine
 from east_ray.sampling.pool import PoolSettings, pool_settings, requests, sample
 from east_ray.storage import Folder, Stages, counts_by
@@ -100,12 +100,13 @@ def sample_responses(round_: Round) -> None:
     config, stages = round_.config, round_.stages
     if config.samples is not None or is_done(round_, stages, "sampling", "sampling"):
         return
-    questions = (stages / "questions").read(QUESTIONS)
     decoding = decoding_of(config, round_.number)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
-        folders = "samples", "set_aside"
-        record.starting_s = ask_models(round_, "sampling", questions, models, *folders, decoding, record.counts, keep)
+        record.starting_s = ask_models(
+            round_, "sampling", (stages / "questions").read(QUESTIONS), models, "samples", "set_aside", decoding,
+            record.counts, keep,
+        )  # fmt: skip
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -131,15 +132,18 @@ def ask_models(
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
     pools = list(_pools(round_.config, models, decoding, keep_token_ids, is_evaluation))
     asked = pa.concat_tables([requests(questions, of_pool, settings) for settings, of_pool in pools])
-    wanted = set(asked["key"].to_pylist())
+    wanted = asked["key"]
     with round_.progress.stage(stage, asked.num_rows, "questions") as line:
         adopt(samples_folder)
-        done = wanted & (distinct(keys_by_part(samples_folder)) | distinct(keys_by_part(aside_folder)))
-        unfinished = asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string()))))
+        before, aside_before = stored_keys(samples_folder), stored_keys(aside_folder)
+        done = pa.chunked_array([*before["key"].chunks, *aside_before["key"].chunks], pa.string())
+        unfinished = asked.filter(pc.invert(pc.is_in(wanted, done.unique())))
         shown = SamplingLine(line, counts_by(asked, "model"), counts_by(unfinished, "model"), decoding)
+        del asked, questions  # what is left is handed to the pools; the driver needs no more than the keys
         num_tokens = 0
         for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
-            of_group = unfinished.filter(pc.is_in(unfinished["model"], pa.array(list(group))))
+            is_all = len(group) == len(models)
+            of_group = unfinished if is_all else unfinished.filter(pc.is_in(unfinished["model"], pa.array(list(group))))
             if of_group.num_rows:
                 settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
                 shown.begin_pool()
@@ -147,7 +151,7 @@ def ask_models(
                 num_tokens += sum(part["num_tokens"] for part in of_pool)
         seconds = line.seconds - line.starting_s
         line.doing("", line.kind)
-        whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted)
+        whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted, before)
         notes = [f"{whole['num_responses']:,} responses"]
         if num_tokens:
             notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
@@ -155,7 +159,7 @@ def ask_models(
             notes.append(f"{aside.num_rows:,} set aside")
         if whole["num_dropped"]:
             notes.append(f"{whole['num_dropped']:,} rows of another model or settings dropped")
-        line.update(asked.num_rows, " · ".join(notes))
+        line.update(len(wanted), " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
     return line.starting_s
@@ -175,17 +179,22 @@ def _pools(
         yield pool_settings(config.on_engines(), decoding), others
 
 
-def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple[Counter[str], pa.Table]:
+def _bring_to_rest(
+    folder: Folder, set_aside: Folder, wanted: pa.ChunkedArray, before: pa.Table
+) -> tuple[Counter[str], pa.Table]:
     """The sums over all samples of the stage, tidied, and the rows of SET_ASIDE of questions that have none.
 
-    Raises InputError if a question has neither samples nor a reason.
+    `before` is what `stored_keys` said when the stage began. Raises InputError if a question has neither samples nor a
+    reason.
     """
-    found = keys_by_part(folder)
+    found = stored_keys(folder, before)
     sums = Counter[str]()
     for part in tidy(folder, wanted, found):
         sums.update(part)
-    missing, aside = wanted - distinct(found), set_aside.read(SET_ASIDE)
-    aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
-    if missing - set(aside["key"].to_pylist()) or sums["num_questions"] != len(wanted - missing):
+    missing = wanted.filter(pc.invert(pc.is_in(wanted, found["key"].unique()))).unique()
+    aside = set_aside.read(SET_ASIDE)
+    aside = aside.filter(pc.is_in(aside["key"], missing))
+    num_wanted = len(wanted.unique()) - len(missing)
+    if not pc.all(pc.is_in(missing, aside["key"].unique())).as_py() or sums["num_questions"] != num_wanted:
         raise InputError(f"{folder}: samples have gone while they were written; run the same command again")
     return sums, aside

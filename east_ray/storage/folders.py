@@ -148,6 +148,12 @@ class Folder:
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *tables], promote_options="permissive")
 
+    @_patient
+    def read_fields(self, part: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of a part, or fields inside of them as in `batches`; what the part does not have is left out."""
+        with self.filesystem.open_input_file(part) as file:
+            return pq.ParquetFile(file).read(list(columns), use_threads=False)
+
     def batches(
         self, columns: Sequence[str], parts: Sequence[str] | None = None, *, max_rows: int
     ) -> Iterator[pa.RecordBatch]:
@@ -175,7 +181,8 @@ class Folder:
         frees it, over the file of a second attempt. But what S3 gets in one request is there as a whole or not at all.
         """
         if self.filesystem.type_name == "s3" and len(content) <= _SINGLE_REQUEST_BYTES:
-            self._put(f"{self.path}/{name}", content)
+            with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                stream.write(content)
             return
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
         with self.room_for(len(content)):
@@ -188,18 +195,10 @@ class Folder:
                 with suppress(OSError):  # the room that it takes may be all that is left
                     self.filesystem.delete_file(hidden)
                 raise
-        self._check_size(hidden, content)
-        self.filesystem.move(hidden, f"{self.path}/{name}")
-
-    def _put(self, path: str, content: Any) -> None:
-        with self.filesystem.open_output_stream(path) as stream:
-            stream.write(content)
-        self._check_size(path, content)
-
-    def _check_size(self, path: str, content: Any) -> None:
-        written = self.filesystem.get_file_info(path).size
+        written = self.filesystem.get_file_info(hidden).size
         if written != len(content):
-            raise OSError(f"{path}: {written} of {len(content)} bytes were written")
+            raise OSError(f"{hidden}: {written} of {len(content)} bytes were written")
+        self.filesystem.move(hidden, f"{self.path}/{name}")
 
     def replace(self, table: pa.Table) -> None:
         """Make this table the folder's only content."""

@@ -1,4 +1,4 @@
-r"""The sampling stage against the number of questions: ``python tests/benchmarks/sampling_scale.py 10000 100000 1000000``.
+r"""The sampling stage against the number of questions: ``python tests/benchmarks/sampling_scale.py 10000 100000``.
 
 For each number, `east-ray sample` asks so many questions, 8 responses each, of 64 engines: actors of a local Ray, each
 with a fraction of a CPU. They are of the backend `scripted`, which answers at once, and draws the lengths of responses.
@@ -56,7 +56,7 @@ class Watched:
     peak_bytes: int = 0
     peak_unique_bytes: int = 0
     lines: list[tuple[float, float, int, str]] = field(default_factory=list)
-    """Of each line that it printed: seconds since its beginning, CPU seconds and bytes of resident memory until then."""
+    """Of each line that it printed: seconds, CPU seconds and bytes of resident memory until then, and its text."""
 
     def at(self, words: str) -> tuple[float, float, int, str]:
         """The first line with these words."""

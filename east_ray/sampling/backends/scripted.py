@@ -17,8 +17,8 @@ the first. So a run is deterministic, whatever its seed and its model. A respons
 
     {"question": "1 + 1?", "responses": ["\\\\boxed{2}", "\\\\boxed{3}", {"text": "Well, ", "finish_reason": "length"}]}
 
-With `drawn_tokens: 200` each response begins with 1 to 200 words, a token each, as many as a hash of the question and of
-the response's number says. The logarithm of that length is uniform: most responses are short, as a model's are.
+With `drawn_tokens: 200` each response begins with 1 to 200 words, a token each. How many is drawn by a hash of the
+question and of the response's number, and its logarithm is uniform: most are short, as a model's responses are.
 
 A row may also provoke a fault:
 
@@ -223,7 +223,9 @@ def _lengthened(response: Response, most: int, drawn_by: str) -> Response:
     """The response after 1 to `most` words, a token each."""
     share = int.from_bytes(hashlib.blake2b(drawn_by.encode(), digest_size=4).digest()) / 2**32
     num_words = int((most + 1) ** share)
-    return replace(response, text="word " * num_words + response.text, num_tokens=num_words + (response.num_tokens or 0))
+    return replace(
+        response, text="word " * num_words + response.text, num_tokens=num_words + (response.num_tokens or 0)
+    )
 
 
 def _ended_by(stop: Sequence[str], response: Response) -> Response:
