@@ -89,12 +89,14 @@ class TaskJournal:
             rows = self._folder.read(SAMPLES, parts=[f"{self._folder.path}/{self._part}"]).to_pylist()
             aside = [part for part in self._set_aside.parts() if part.endswith(f"/{self._part}")]
             return True, rows, self._set_aside.read(SET_ASIDE, parts=aside).to_pylist()
-        for name in self._pending.names():
+        names = self._pending.names()
+        for name in names:
             if name.startswith(("asked-", "died-")):
                 found = json.loads(self._pending.read_text(name) or "{}")
                 (self.deaths_alone if found.get("alone") else self.deaths).update(found.get("asked", []))
                 self.errors.update(dict.fromkeys(found.get("died", []), found.get("error", "")))
-        rows = {row["key"]: row for row in self._pending.read(SAMPLES).to_pylist()}
+        parts = [f"{self._pending}/{name}" for name in names if name.endswith(".parquet")]
+        rows = {row["key"]: row for row in self._pending.read(SAMPLES, parts=parts).to_pylist()}
         return False, list(rows.values()), []
 
     def ask(self, keys: Sequence[str], *, alone: bool = False) -> None:

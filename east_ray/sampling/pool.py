@@ -44,6 +44,10 @@ from east_ray.storage import Folder, local_copy, resolve_model
 _FILLS = 8
 
 
+#: The tasks of a run are no larger than leaves so many to each engine.
+_TASKS_OF_AN_ENGINE = 8
+
+
 #: What is known of an engine that died without an error.
 _NO_ERROR = "its process was killed"
 
@@ -114,6 +118,19 @@ def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSetti
     return pa.concat_tables(tables)
 
 
+def questions_per_task(engines: EnginePoolConfig, num_responses: int, at_once: int, num_questions: int) -> int:
+    """How many questions a task has: many in a large run, since each task costs files, requests and the driver's time.
+
+    Never more than a quarter of what an engine is handed at a time, so that its engine stays full, and so few that each
+    engine gets eight tasks or more.
+
+    >>> [questions_per_task(EnginePoolConfig(max_engines=64), 8, 256, count) for count in (100, 10_000, 1_000_000)]
+    [8, 19, 64]
+    """
+    most, share = _FILLS * at_once // (4 * num_responses), num_questions // (_TASKS_OF_AN_ENGINE * engines.max_engines)
+    return max(engines.questions_per_task, at_once // (4 * num_responses), min(most, share))
+
+
 def sample(
     asked: pa.Table,
     models: Mapping[str, str],
@@ -133,7 +150,7 @@ def sample(
 
     engines, num_responses = settings.engines, settings.decoding.responses_per_question
     at_once = settings.backend.responses_at_once(engines, num_responses)
-    per_task = max(engines.questions_per_task, at_once // (4 * num_responses))
+    per_task = questions_per_task(engines, num_responses, at_once, asked.num_rows)
     tasks_per_engine = max(2, -(-_FILLS * at_once // (per_task * num_responses)))
     blocks = [asked.slice(begin, per_task) for begin in range(0, asked.num_rows, per_task)]
     if not blocks:
