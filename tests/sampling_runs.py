@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from clusters import LocalCluster
 
 from east_ray.config import Config
 from east_ray.config.files import resolve
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
-from east_ray.sampling.journal import distinct, keys_by_part, tidy
+from east_ray.sampling.journal import stored_keys, tidy
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
@@ -64,10 +65,9 @@ def ask(
     """Ask what is not there yet: all rows of the folder, at rest, those set aside, and how many have joined."""
     settings_of_pool = pool_settings(config, decoding, **pool)
     asked = requests(asked, models, settings_of_pool)
-    done = distinct(keys_by_part(folder))
-    left = asked.filter(pa.array([key not in done for key in asked["key"].to_pylist()], pa.bool_()))
+    left = asked.filter(pc.invert(pc.is_in(asked["key"], stored_keys(folder)["key"].unique())))
     parts = list(sample(left, models, folder, folder / "set_aside", settings_of_pool))
-    list(tidy(folder, set(asked["key"].to_pylist())))
+    list(tidy(folder, asked["key"]))
     aside = (folder / "set_aside").read(SET_ASIDE).to_pylist()
     return folder.read(SAMPLES).to_pylist(), aside, sum(part["num_questions"] for part in parts)
 

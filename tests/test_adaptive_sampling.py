@@ -116,8 +116,10 @@ def test_a_budget_that_is_killed_in_a_wave_keeps_to_the_plan_of_the_wave(tmp_pat
     waves = Folder(*locate(str(tmp_path / "whole" / "run" / "round_0" / "waves")))
     assert len(waves.parts()) > 2 and waves.read(PLAN, parts=waves.parts()[-1:]).num_rows == 0
     keys = {row["key"]: name for name, row in whole.items()}
-    last = wanted_numbers(waves, list(keys), BudgetConfig.model_validate(rule["budget"]))
-    assert dict(zip(keys.values(), last, strict=True)) == {name: row["num_responses"] for name, row in whole.items()}
+    last = wanted_numbers(waves, pa.chunked_array([list(keys)]), BudgetConfig.model_validate(rule["budget"]))
+    assert dict(zip(keys.values(), last.to_pylist(), strict=True)) == {
+        name: row["num_responses"] for name, row in whole.items()
+    }
     killed_after(tmp_path, whole, {f"q{i}": 4 for i in range(COUNT)}, in_flight=False)
     planned = waves.read(PLAN, parts=waves.parts()[:1])
     changed = planned.filter(pa.array([i > 0 for i in range(planned.num_rows)]))

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 from clusters import free_port
+from object_store import counted_store
 from sampling_runs import ask as ask_all
 from sampling_runs import questions, scripted, settings
 
@@ -132,3 +133,23 @@ def test_samples_reach_a_failing_server_whole_and_are_not_asked_again(
     assert all(len(row["responses"]) == 8 for row in rows)
     assert folder.names() == [Path(part).name for part in folder.parts()] and len(folder.parts()) == 1
     assert FaultyProxy.num_failed > 10
+
+
+def test_sampling_asks_an_object_store_little(tmp_path: Path, local_ray: None) -> None:
+    with counted_store() as store:
+        folder = Folder(*locate(store.address("runs/one"))) / "samples"
+        folder.write_text("small.json", "{}")
+        assert store.requests == {"PUT": 1} and folder.read_text("small.json") == "{}"
+        store.requests.clear()
+        config = settings(tmp_path, **scripted(tmp_path))
+        rows, _, num_asked = ask_all(folder, {"base": "m"}, questions(200), config, Decoding(8, 1.0, 32))
+        assert len(rows) == num_asked == 200
+        assert store.requests.total() <= 1.5 * 200, store.requests
+
+
+def test_a_large_file_reaches_an_object_store_whole() -> None:
+    with counted_store() as store:
+        folder = Folder(*locate(store.address("runs/one")))
+        text = "0123456789abcdef" * (9 << 16)  # 9 MiB: more than one request
+        folder.write_text("large.json", text)
+        assert folder.read_text("large.json") == text and folder.names() == ["large.json"]

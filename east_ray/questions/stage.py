@@ -1,6 +1,8 @@
 """``questions/`` of a round, from a file or a data set of the hub; what cannot be asked is set aside."""
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -18,6 +20,9 @@ from east_ray.questions.prompts import load_tokenizer, prompts_within, style_of
 from east_ray.records import QUESTIONS, SET_ASIDE, SetAside
 from east_ray.storage import counts_by, local_copy, locate, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
+
+#: Questions that are Python objects at the same time: there may be millions.
+_ROWS_AT_ONCE = 4096
 
 #: Whether a grader can compare responses with this reference answer.
 CanUse = Callable[[str | None], bool]
@@ -79,17 +84,25 @@ def load_questions(
     missing, empty or malformed file (naming the line), a missing column, a question_id that occurs twice, and a result
     of a user's format that is no question.
     """
+    found = _questions(config, can_use)
+    asked, aside = [QUESTIONS.empty_table()], [SET_ASIDE.empty_table()]
+    while some := list(itertools.islice(found, _ROWS_AT_ONCE)):
+        asked.append(pa.Table.from_pylist([one for one in some if one["reason"] is None], QUESTIONS))
+        aside.append(pa.Table.from_pylist([one for one in some if one["reason"] is not None], SET_ASIDE))
+    return pa.concat_tables(asked).combine_chunks(), pa.concat_tables(aside).combine_chunks()
+
+
+def _questions(config: QuestionsConfig, can_use: CanUse) -> Iterator[dict[str, Any]]:
+    """The questions of a source, each with the reason why it is set aside, or None."""
     source = config.path or f"{config.hub} ({config.split})"
     read = formats.load(config)
-    rows = list(_hub_rows(config) if config.hub else _file_rows(config))
-    if not rows:
-        raise InputError(f"{source}: the file is empty; expected at least one question")
     stem = PurePosixPath(config.path or str(config.hub)).stem + ("" if config.path else f"-{config.split}")
-
-    found: list[dict[str, Any]] = []
-    seen: dict[str, str] = {}
-    stop = None if config.max_questions is None else config.skip + config.max_questions
-    for number, row in rows[config.skip : stop]:
+    num_rows, seen = 0, dict[str, int]()
+    stop = math.inf if config.max_questions is None else config.skip + config.max_questions
+    for number, row in _hub_rows(config) if config.hub else _file_rows(config):
+        num_rows += 1
+        if not config.skip < num_rows <= stop:
+            continue
         where = f"{source}, row {number}"
         try:
             question: dict[str, Any] = {**formats.normalized(read, row, config)}
@@ -99,14 +112,16 @@ def load_questions(
             raise InputError(f"{where}: {error}") from error.__cause__
         question_id = f"{stem}-{number:06d}" if given_id is None else str(given_id)
         if question_id in seen:
-            raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
-        seen[question_id] = where
+            raise InputError(
+                f"{where}: question_id {question_id!r} occurs already in {source}, row {seen[question_id]}"
+            )
+        seen[question_id] = number
         question |= {"question_id": question_id, "extra": json.dumps(extra, default=str) if extra else None}
-        found.append(question | {"reason": set_aside_reason(question, can_use)})
+        yield question | {"reason": set_aside_reason(question, can_use)}
+    if not num_rows:
+        raise InputError(f"{source}: the file is empty; expected at least one question")
     if not seen:
-        raise InputError(f"{source}: no question is left after skip {config.skip} of {len(rows)}")
-    asked, aside = ([one for one in found if (one["reason"] is None) is is_asked] for is_asked in (True, False))
-    return pa.Table.from_pylist(asked, QUESTIONS), pa.Table.from_pylist(aside, SET_ASIDE)
+        raise InputError(f"{source}: no question is left after skip {config.skip} of {num_rows}")
 
 
 def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside | None:
@@ -135,7 +150,8 @@ def _file_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]
             table = pa.parquet.read_table(file) if suffix == ".parquet" else pa.csv.read_csv(file)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path}: cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from error
-        yield from enumerate(table.to_pylist(), start=1)
+        rows = (row for batch in table.to_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
+        yield from enumerate(rows, start=1)
 
 
 def _json_rows(content: bytes, path: str, *, lines: bool) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -146,12 +162,12 @@ def _json_rows(content: bytes, path: str, *, lines: bool) -> Iterator[tuple[int,
         raise InputError(f"{path}, line {line}: not UTF-8 text") from error
     if lines:
         numbered = enumerate(text.split("\n"), start=1)
-        parsed = [(number, _parse_json(line, f"{path}, line {number}")) for number, line in numbered if line.strip()]
+        parsed = ((number, _parse_json(line, f"{path}, line {number}")) for number, line in numbered if line.strip())
     else:
         values = _parse_json(text, path) if text.strip() else []
         if not isinstance(values, list):
             raise InputError(f"{path}: expected a JSON list of questions, found {type(values).__name__}")
-        parsed = list(enumerate(values, start=1))
+        parsed = ((number, value) for number, value in enumerate(values, start=1))
     for number, row in parsed:
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")

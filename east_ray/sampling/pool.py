@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from east_ray.config import Config
+from east_ray.config import Config, EnginePoolConfig
 from east_ray.config.devices import cpus
 from east_ray.ray_cluster import most_cores
 from east_ray.records import SAMPLES
@@ -20,13 +20,19 @@ from east_ray.sampling.actor import PoolSettings, Sampler
 from east_ray.sampling.adaptive import local_rule
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.deciding import Adaptive
-from east_ray.sampling.journal import sample_key
+from east_ray.sampling.journal import sample_keys
 from east_ray.sampling.watch import PoolStatus, make_board, shown
 from east_ray.storage import Folder, resolve_model
 
 #: Responses that a backend holds over those that it computes at once. A task lasts as long as its longest response, so
 #: by Little's law the engine stays full if this is above longest over mean length.
 _FILLS = 8
+
+#: The tasks of a run are no larger than leaves so many to each engine.
+_TASKS_OF_AN_ENGINE = 8
+
+#: Questions that are Python objects at the same time, where there may be millions.
+_ROWS_AT_ONCE = 4096
 
 #: What these settings are where they change no response. They are then no part of a key, so that a run that was begun
 #: without them goes on. The model's fingerprint says whether it has a chat template.
@@ -67,14 +73,27 @@ def requests(questions: pa.Table, models: Mapping[str, str], settings: PoolSetti
     told = {name: value for name, value in told.items() if name not in _LATER or value not in _LATER[name]}
     if settings.adaptive is not None:  # the rule decides how many responses the row of a key has when it is finished
         told["adaptive"] = settings.adaptive.settings.model_dump(exclude_none=True)
-    rows = questions.select(["question_id", "question"]).to_pylist()
+    batches = questions.select(["question_id", "question"]).to_batches(max_chunksize=_ROWS_AT_ONCE)
     tables = []
     for name, path in models.items():
         identity = settings.backend.identity(path, settings.args)
-        keys = [sample_key(name, identity, told, row) for row in rows]
-        table = questions.append_column(SAMPLES.field("model"), pa.array([name] * len(keys), pa.string()))
-        tables.append(table.append_column(SAMPLES.field("key"), pa.array(keys, pa.string())))
+        keys = [pa.array(sample_keys(name, identity, told, batch.to_pylist()), pa.string()) for batch in batches]
+        table = questions.append_column(SAMPLES.field("model"), pa.repeat(name, questions.num_rows))
+        tables.append(table.append_column(SAMPLES.field("key"), pa.chunked_array(keys, pa.string())))
     return pa.concat_tables(tables)
+
+
+def questions_per_task(engines: EnginePoolConfig, num_responses: int, at_once: int, num_questions: int) -> int:
+    """How many questions a task has: many in a large run, since each task costs files, requests and the driver's time.
+
+    Never more than a quarter of what an engine is handed at a time, so that its engine stays full, and so few that each
+    engine gets eight tasks or more.
+
+    >>> [questions_per_task(EnginePoolConfig(max_engines=64), 8, 256, count) for count in (100, 10_000, 1_000_000)]
+    [8, 19, 64]
+    """
+    most, share = _FILLS * at_once // (4 * num_responses), num_questions // (_TASKS_OF_AN_ENGINE * engines.max_engines)
+    return max(engines.questions_per_task, at_once // (4 * num_responses), min(most, share))
 
 
 def sample(
@@ -97,7 +116,7 @@ def sample(
 
     engines, num_responses = settings.engines, _responses_per_request(asked, settings)
     at_once = settings.backend.responses_at_once(engines, num_responses)
-    per_task = max(engines.questions_per_task, at_once // (4 * num_responses))
+    per_task = questions_per_task(engines, num_responses, at_once, asked.num_rows)
     tasks_per_engine = max(2, -(-_FILLS * at_once // (per_task * num_responses)))
     blocks = [asked.slice(begin, per_task) for begin in range(0, asked.num_rows, per_task)]
     if not blocks:

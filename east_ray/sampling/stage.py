@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ from east_ray.sampling.actor import PoolSettings
 from east_ray.sampling.adaptive import check_budget
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.deciding import adaptive_of
-from east_ray.sampling.journal import adopt, distinct, keys_by_part, tidy
+from east_ray.sampling.journal import adopt, stored_keys, tidy
 from east_ray.sampling.line import BudgetLine, SamplingLine
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.sampling.standing import standing, unfinished
@@ -112,14 +112,13 @@ def sample_responses(round_: Round) -> None:
     config, stages = round_.config, round_.stages
     if config.samples is not None or is_done(round_, stages, "sampling", "sampling"):
         return
-    questions = (stages / "questions").read(QUESTIONS)
-    if config.sampling.adaptive is not None and config.sampling.adaptive.budget is not None:
-        check_budget(config.sampling.adaptive.budget, questions.num_rows)
     decoding = decoding_of(config, round_.number)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
-        folders = "samples", "set_aside"
-        record.starting_s = ask_models(round_, "sampling", questions, models, *folders, decoding, record.counts, keep)
+        record.starting_s = ask_models(
+            round_, "sampling", (stages / "questions").read(QUESTIONS), models, "samples", "set_aside", decoding,
+            record.counts, keep,
+        )  # fmt: skip
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -146,20 +145,29 @@ def ask_models(
     samples_folder, aside_folder = round_.stages / folder, round_.stages / set_aside
     pools = list(_pools(round_.config, models, decoding, keep_token_ids, is_evaluation))
     asked = pa.concat_tables([requests(questions, of_pool, settings) for settings, of_pool in pools])
-    wanted = set(asked["key"].to_pylist())
+    wanted, by_model = asked["key"], counts_by(asked, "model")
     adaptive = None if is_evaluation else round_.config.sampling.adaptive
-    total = adaptive.budget.total if adaptive and adaptive.budget else None
-    units = (asked.num_rows, "questions") if total is None else (total, "responses")
+    total = None
+    if adaptive is not None and adaptive.budget is not None:
+        check_budget(adaptive.budget, len(wanted))
+        total = adaptive.budget.total
+    units = (len(wanted), "questions") if total is None else (total, "responses")
     with round_.progress.stage(stage, *units) as line:
         adopt(samples_folder)
+        waves = _waves(asked, samples_folder, aside_folder, pools[0][0], round_.stages / "waves")
+        del asked, questions  # what is left is handed to the pools; the driver needs no more than the keys
         shown: SamplingLine | None = None
         num_tokens = 0
-        for left, num_before in _waves(round_, asked, samples_folder, aside_folder, pools[0][0]):
+        for wave in waves:
+            before = wave.stored
             if shown is None:
-                args = line, counts_by(asked, "model"), counts_by(left, "model"), decoding, num_before
+                args = line, by_model, counts_by(wave.left, "model"), decoding, wave.num_responses
                 shown = SamplingLine(*args) if total is None else BudgetLine(*args)
             for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
-                of_group = left.filter(pc.is_in(left["model"], pa.array(list(group))))
+                is_all = len(group) == len(models)
+                of_group = (
+                    wave.left if is_all else wave.left.filter(pc.is_in(wave.left["model"], pa.array(list(group))))
+                )
                 if of_group.num_rows:
                     settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
                     shown.begin_pool(of_group.num_rows)
@@ -167,7 +175,7 @@ def ask_models(
                     num_tokens += sum(part["num_tokens"] for part in of_pool)
         seconds = line.seconds - line.starting_s
         line.doing("", line.kind)
-        whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted)
+        whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted, before)
         notes = [f"{whole['num_responses']:,} responses"]
         if num_tokens:
             notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
@@ -175,7 +183,7 @@ def ask_models(
             notes.append(f"{aside.num_rows:,} set aside")
         if whole["num_dropped"] and adaptive is None:  # else they are of questions that have got more since
             notes.append(f"{whole['num_dropped']:,} rows of another model or settings dropped")
-        line.update(asked.num_rows if total is None else whole["num_responses"], " · ".join(notes))
+        line.update(len(wanted) if total is None else whole["num_responses"], " · ".join(notes))
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
     if adaptive is not None:
@@ -184,39 +192,38 @@ def ask_models(
     return line.starting_s
 
 
+def _of_models(left: pa.Table, models: Mapping[str, str], *, is_all: bool) -> pa.Table:
+    return left if is_all else left.filter(pc.is_in(left["model"], pa.array(list(models))))
+
+
+class _Wave(NamedTuple):
+    """Questions that are asked together: all that are not done or, under a budget, those that the plan gives more."""
+
+    left: pa.Table
+    stored: pa.Table
+    """What `stored_keys` says of the samples before it."""
+    num_responses: int | None
+    """Responses before it; None: every question gets the same number."""
+
+
 def _waves(
-    round_: Round, asked: pa.Table, samples: Folder, set_aside: Folder, settings: PoolSettings
-) -> Iterator[tuple[pa.Table, int | None]]:
-    """Requests that are not done, and how many responses there are before; several times only under a budget.
-
-    Each is to be asked before the next is taken.
-    """
-    adaptive, aside = settings.adaptive, distinct(keys_by_part(set_aside))
+    asked: pa.Table, samples: Folder, set_aside: Folder, settings: PoolSettings, plans: Folder
+) -> Iterator[_Wave]:
+    """One wave, or several under a budget; each is to be asked before the next is taken."""
+    adaptive, stored, aside = settings.adaptive, stored_keys(samples), stored_keys(set_aside)["key"]
     if adaptive is None:
-        done = set(asked["key"].to_pylist()) & (distinct(keys_by_part(samples)) | aside)
-        yield asked.filter(pc.invert(pc.is_in(asked["key"], pa.array(done, pa.string())))), None
+        done = pa.chunked_array([*stored["key"].chunks, *aside.chunks], pa.string())
+        asked = asked.filter(pc.invert(pc.is_in(asked["key"], done.unique())))
+        yield _Wave(asked, stored, None)
         return
-
-    def stand() -> pa.Table:
-        found = standing(samples)
-        return found.filter(pc.is_in(found["key"], asked["key"].combine_chunks()))
-
-    stands, budget = stand(), adaptive.settings.budget
-    if budget is None:
-        yield unfinished(asked, stands, aside), _num_responses(stands)
-        return
-    waves, keys = round_.stages / "waves", asked["key"].to_pylist()
+    keys, budget = asked["key"], adaptive.settings.budget
     while True:
-        numbers = wanted_numbers(waves, keys, budget)
-        yield unfinished(asked, stands, aside, numbers), _num_responses(stands)
-        stands, aside = stand(), distinct(keys_by_part(set_aside))
-        if is_planned_to_the_end(waves):
+        stands, numbers = standing(stored, keys), None if budget is None else wanted_numbers(plans, keys, budget)
+        yield _Wave(unfinished(asked, stands, aside, numbers), stored, pc.sum(stands["num_responses"]).as_py() or 0)
+        if budget is None or is_planned_to_the_end(plans):
             return
-        plan_wave(waves, samples, stands, budget.total, budget.max, adaptive.grader)
-
-
-def _num_responses(stands: pa.Table) -> int:
-    return pc.sum(stands["num_responses"]).as_py() or 0
+        stored, aside = stored_keys(samples, stored), stored_keys(set_aside)["key"]
+        plan_wave(plans, samples, standing(stored, keys), budget, adaptive.grader)
 
 
 def _pools(
@@ -233,17 +240,22 @@ def _pools(
         yield pool_settings(config.on_engines(), decoding), others
 
 
-def _bring_to_rest(folder: Folder, set_aside: Folder, wanted: set[str]) -> tuple[Counter[str], pa.Table]:
+def _bring_to_rest(
+    folder: Folder, set_aside: Folder, wanted: pa.ChunkedArray, before: pa.Table
+) -> tuple[Counter[str], pa.Table]:
     """The sums over all samples of the stage, tidied, and the rows of SET_ASIDE of questions that have none.
 
-    Raises InputError if a question has neither samples nor a reason.
+    `before` is what `stored_keys` said when the stage began. Raises InputError if a question has neither samples nor a
+    reason.
     """
-    found = keys_by_part(folder)
+    found = stored_keys(folder, before)
     sums = Counter[str]()
     for part in tidy(folder, wanted, found):
         sums.update(part)
-    missing, aside = wanted - distinct(found), set_aside.read(SET_ASIDE)
-    aside = aside.filter(pc.is_in(aside["key"], pa.array(missing, pa.string())))
-    if missing - set(aside["key"].to_pylist()) or sums["num_questions"] != len(wanted - missing):
+    missing = wanted.filter(pc.invert(pc.is_in(wanted, found["key"].unique()))).unique()
+    aside = set_aside.read(SET_ASIDE)
+    aside = aside.filter(pc.is_in(aside["key"], missing))
+    num_wanted = len(wanted.unique()) - len(missing)
+    if not pc.all(pc.is_in(missing, aside["key"].unique())).as_py() or sums["num_questions"] != num_wanted:
         raise InputError(f"{folder}: samples have gone while they were written; run the same command again")
     return sums, aside

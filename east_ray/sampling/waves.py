@@ -7,7 +7,7 @@ missing. The plan is stored before anything of it is asked, so that a run that w
 plan without a question is the end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,15 @@ _ROWS_AT_ONCE, _TASK_BYTES = 64, 32 << 20
 _COLUMNS = ["key", *QUESTIONS.names, "responses.list.element.text"]
 
 
-def wanted_numbers(waves: Folder, keys: Sequence[str], budget: BudgetConfig) -> list[int]:
+def wanted_numbers(waves: Folder, keys: pa.ChunkedArray, budget: BudgetConfig) -> pa.Array:
     """How many responses the question of each key is to have now: the pilot's, or those of the last wave with it."""
-    planned: dict[str, int] = {}
+    numbers = np.full(len(keys), budget.pilot, np.int32)
     for wave in waves.parts():
-        table = waves.read(PLAN, parts=[wave])
-        planned.update(zip(table["key"].to_pylist(), table["num_responses"].to_pylist(), strict=True))
-    return [planned.get(key, budget.pilot) for key in keys]
+        plan = waves.read(PLAN, parts=[wave])
+        place = pc.index_in(keys, plan["key"].combine_chunks()).to_numpy()
+        is_in = ~np.isnan(place)
+        numbers[is_in] = plan["num_responses"].to_numpy()[place[is_in].astype(np.int64)]
+    return pa.array(numbers)
 
 
 def is_planned_to_the_end(waves: Folder) -> bool:
@@ -42,68 +44,61 @@ def is_planned_to_the_end(waves: Folder) -> bool:
     return any(waves.read(PLAN, ["key"], [wave]).num_rows == 0 for wave in waves.parts()[-1:])
 
 
-def plan_wave(waves: Folder, samples: Folder, stands: pa.Table, total: int, most: int, grader: Grader) -> None:
-    """Plan the next wave, and store it. `stands` says where every question stands: `standing.standing`.
-
-    Args:
-        total: the responses to all questions together.
-        most: the most that a question gets.
-    """
-    num_left = total - (pc.sum(stands["num_responses"]).as_py() or 0)
-    may_get_more = pc.is_in(stands["stopped_because"], pa.array([Stopped.BUDGET, Stopped.ALL], pa.string()))
-    rows, plan = stands.filter(may_get_more), PLAN.empty_table()
+def plan_wave(waves: Folder, samples: Folder, stands: pa.Table, budget: BudgetConfig, grader: Grader) -> None:
+    """Plan the next wave, and store it. `stands` says where every question stands: `standing.standing`."""
+    num_left = budget.total - (pc.sum(stands["num_responses"]).as_py() or 0)
+    stopped = stands["stopped_because"].cast(pa.string())
+    rows = stands.filter(pc.is_in(stopped, pa.array([Stopped.BUDGET, Stopped.ALL], pa.string())))
+    plan = PLAN.empty_table()
     if num_left > 0 and rows.num_rows:
         keys, sizes = sizes_of(samples, rows, grader)
-        more = allocate(sizes, num_left, most)
-        numbers = pa.array([sum(one) for one in sizes], pa.int32())
-        after = pc.add(numbers, pa.array(more, pa.int32()))
-        plan = pa.table([pa.array(keys, pa.string()), after], schema=PLAN).filter(pc.greater(after, numbers))
+        numbers = np.array([sum(one) for one in sizes], np.int32)
+        after = (numbers + allocate(sizes, num_left, budget.max)).astype(np.int32)
+        plan = pa.table([pa.array(keys, pa.string()), pa.array(after)], schema=PLAN).filter(pa.array(after > numbers))
     waves.write_part(plan, f"part-{len(waves.parts()) + 1:04d}.parquet")
 
 
 def sizes_of(samples: Folder, stands: pa.Table, grader: Grader) -> tuple[list[str], list[list[int]]]:
-    """Keys, sorted, and the sizes of the clusters of their responses. Tasks of the cluster read the responses."""
+    """Keys, sorted, and the sizes of the clusters of their responses. Tasks of the cluster read the responses.
+
+    `stands` is what `standing.standing` gives, or some of its rows.
+    """
 
     def work(task: Mapping[str, Any]) -> dict[str, Any]:
         keys: list[str] = []
         sizes: list[list[int]] = []
-        for part, places in zip(task["parts"], task["places"], strict=True):
-            for row in _rows_at(samples, part, set(places)):
-                keys.append(row["key"])
-                sizes.append(cluster_sizes(row, grader))
+        for part, of_part in zip(task["parts"], task["keys"], strict=True):
+            for batch in samples.batches(_COLUMNS, [part], max_rows=_ROWS_AT_ONCE):
+                for row in batch.filter(pc.is_in(batch["key"], pa.array(of_part, pa.string()))).to_pylist():
+                    keys.append(row["key"])
+                    sizes.append(cluster_sizes(row, grader))
         return {"keys": keys, "sizes": sizes}
 
     found: dict[str, list[int]] = {}
     for done in run_tasks(work, _tasks(samples, stands)):
-        found.update((key, list(map(int, sizes))) for key, sizes in zip(done["keys"], done["sizes"], strict=True))
+        for key, of_one in zip(done["keys"], done["sizes"], strict=True):
+            if sum(of_one) > sum(found.get(key, ())):  # a late attempt may have written a shorter row beside it
+                found[key] = list(map(int, of_one))
     keys = sorted(found)  # a plan must not depend on the order in which tasks end
     return keys, [found[key] for key in keys]
 
 
 def _tasks(samples: Folder, stands: pa.Table) -> list[dict[str, list[Any]]]:
-    """The places of the rows in each part, in tasks of about the same size."""
-    places: dict[str, list[int]] = {}
-    for part, place in zip(stands["part"].to_pylist(), stands["place"].to_pylist(), strict=True):
-        places.setdefault(part, []).append(place)
+    """The parts of these rows, each with their keys, in tasks of about the same size."""
+    keys: dict[str, list[str]] = {}
+    for part, key in zip(stands["part"].to_pylist(), stands["key"].to_pylist(), strict=True):
+        keys.setdefault(part, []).append(key)
     sizes = samples.part_sizes() | (samples / "tasks").part_sizes()
     tasks: list[dict[str, list[Any]]] = []
     room = 0
-    for part in sorted(places):
+    for part in sorted(keys):
         if sizes[part] > room or not tasks:
-            tasks.append({"parts": [], "places": []})
+            tasks.append({"parts": [], "keys": []})
             room = _TASK_BYTES
         room -= sizes[part]
         tasks[-1]["parts"].append(part)
-        tasks[-1]["places"].append(places[part])
+        tasks[-1]["keys"].append(keys[part])
     return tasks
-
-
-def _rows_at(samples: Folder, part: str, places: set[int]) -> Iterator[dict[str, Any]]:
-    begin = 0
-    for batch in samples.batches(_COLUMNS, [part], max_rows=_ROWS_AT_ONCE):
-        wanted = [place in places for place in range(begin, begin + batch.num_rows)]
-        yield from batch.filter(pa.array(wanted, pa.bool_())).to_pylist()
-        begin += batch.num_rows
 
 
 # -------------------------------------------------------------------------------------------------- what it has come to
