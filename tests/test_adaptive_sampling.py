@@ -251,5 +251,5 @@ def test_what_a_folder_at_rest_says_of_itself(tmp_path: Path, local_ray: None) -
     rows = [{"question": "pens", "responses": told}]
     _, counts = sampled(config(tmp_path, rows, MOST, RULES["unanimous"]), questions(2))
     assert counts["numbers"] == [
-        {"stopped_because": "unanimous", "num_responses": 8, "num_questions": 2, "num_tokens": 32}
+        {"stopped_because": "unanimous", "num_responses": 8, "num_questions": 2, "num_tokens": 64}
     ]
