@@ -179,8 +179,8 @@ def shared_out(
     goes where deviation / sqrt(n (n + 1)) is largest, which is exact (Wright, 2012, The American Statistician 66,
     217-224). All that are worth more than a threshold are found at once, by bisection.
 
-    For a mean absolute error, n_i proportional to deviation_i^(2/3) would be right if the error were deviation / sqrt(n)
-    at any n. It is less where other answers are rare: there the entropy is near 0, and so is its estimate. Neyman's
+    For a mean absolute error, n_i proportional to deviation_i^(2/3) would be best if the error were deviation / sqrt(n)
+    for any n. It is less where other answers are rare: there the entropy is near 0, and so is its estimate. Neyman's
     allocation gives these questions less, and is better by that measure too (tests/benchmarks/adaptive.py).
     """
     total = min(total, int(np.sum(most - num_responses)))
