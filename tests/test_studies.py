@@ -27,7 +27,6 @@ from east_ray.report.files import write_findings
 from east_ray.report.studies.fewer_responses import (
     Prefix,
     SizeSummary,
-    corrected_entropy,
     entropies_of_first,
     fewer_responses,
     measure_prefixes,
@@ -45,6 +44,7 @@ from east_ray.report.studies.weights import Disagreements, disagreements
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.storage.rounds import Round
+from east_ray.weighting import corrected_entropy
 
 # -------------------------------------------------------------------------------------------------- shares by entropy
 
