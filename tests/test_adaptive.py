@@ -21,6 +21,7 @@ from east_ray.report.studies.adaptive import (
     fixed,
     local,
     outcomes,
+    smoothed,
 )
 from east_ray.sampling.adaptive import (
     Precision,
@@ -33,7 +34,7 @@ from east_ray.sampling.adaptive import (
     shared_out,
     standard_error,
 )
-from east_ray.weighting import entropy
+from east_ray.weighting import entropy, smoothed_entropy
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 POOL = st.lists(SIZES, min_size=1, max_size=12)
@@ -210,16 +211,17 @@ def test_a_draw_has_the_shares_of_the_truth_and_begins_alike() -> None:
 def test_entropies_are_those_of_the_weights() -> None:
     sizes = np.array([[32, 0, 0], [16, 16, 0], [5, 2, 1]])
     assert entropies(sizes) == pytest.approx([entropy(one) for one in sizes.tolist()], abs=1e-12)
+    assert smoothed(sizes) == pytest.approx([smoothed_entropy(one) for one in sizes.tolist()], abs=1e-12)
 
 
 def test_the_error_falls_with_the_number_and_is_that_of_the_weights() -> None:
-    found = outcomes(TRUTH, {"8": fixed(8), "128": fixed(128), "all": fixed(4000)}, 4000, 5, seed=1)
+    found = outcomes(TRUTH, {"8": fixed(8), "128": fixed(128), "all": fixed(4000)}, 4000, 5, seed=1)["plug_in"]
     assert found["8"].error > found["128"].error > found["all"].error
     assert found["all"].error < 0.02 and found["8"].num_responses == 8
     draw = Draw(TRUTH, 4000, np.random.default_rng(1))
     right = np.array([entropy(one) for one in ([32], [24, 8], [8] * 4, [30, 1, 1])])
     seen = np.array([entropy(one) for one in draw.sizes(np.full(5, 8)).tolist()[:4]])
-    one = outcomes(TRUTH, {"8": fixed(8)}, 4000, 1, seed=1)["8"].error
+    one = outcomes(TRUTH, {"8": fixed(8)}, 4000, 1, seed=1)["plug_in"]["8"].error
     assert one == pytest.approx(np.abs(seen / seen.mean() - right / right.mean()).mean())
 
 

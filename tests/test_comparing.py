@@ -60,10 +60,8 @@ def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
 
 
 def test_a_grid_may_estimate_the_entropy_otherwise() -> None:
-    grids = [
-        {},
-        {"signals": ["entropy"], "overrides": {"weighting.entropy_estimator": "smoothed"}, "suffix": "-smoothed"},
-    ]
+    smoothed = {"weighting.entropy_estimator": "smoothed"}
+    grids: list[dict[str, Any]] = [{}, {"signals": ["entropy"], "overrides": smoothed, "suffix": "-smoothed"}]
     config = resolve(MINIMAL | {"compare": {"grids": grids, "seeds": [0]}})
     estimators = {name: learner.weighting.entropy_estimator for name, learner in config.learners().items()}
     assert estimators["sft-entropy-a1-seed-0"] == "plug_in"

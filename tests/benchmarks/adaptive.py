@@ -18,6 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,24 +124,37 @@ def measure(pool: list[dict[str, Any]], repetitions: int, seed: int) -> dict[str
     """The part of the JSON object for one pool; prints its table."""
     truth = Truth.of([one["sizes"] for one in pool], [one["is_kept"] for one in pool])
     found = outcomes(truth, rules(truth), MOST, repetitions, seed)
-    same = [found[f"fixed {number}"] for number in FIXED]
-    saved = {name: share_saved(same, one) for name, one in found.items()}
-    table = Table("rule", "responses a question", "error", "± (standard error)", "saved at equal error")
-    for name, one in found.items():
-        words = "" if saved[name] is None or name.startswith("fixed") else f"{saved[name]:.1%}"
-        table.add_row(name, f"{one.num_responses:.1f}", f"{one.error:.4f}", f"{one.standard_error:.4f}", words)
+    same = {name: [outcome[f"fixed {number}"] for number in FIXED] for name, outcome in found.items()}
+    table = Table("rule", "responses", "plug_in", "±", "saved", "smoothed", "±", "saved")
+    for rule in found["plug_in"]:
+        cells = [f"{found['plug_in'][rule].num_responses:.1f}"]
+        for name, outcome in found.items():
+            share = None if rule.startswith("fixed") else share_saved(same[name], outcome[rule])
+            cells += [f"{outcome[rule].error:.4f}", f"{outcome[rule].standard_error:.4f}"]
+            cells += ["" if share is None else f"{share:.1%}"]
+        table.add_row(rule, *cells)
     Console().print(table)
-    largest = truth.shares.max(axis=1)
+    plain, smooth = found["plug_in"], found["smoothed"]
+    budgets = [f"budget {mean}" for mean in BUDGETS]
+
+    def saved(beside: list[Outcome], rules_: Sequence[Outcome]) -> dict[str, float | None]:
+        return {str(mean): share_saved(beside, one) for mean, one in zip(BUDGETS, rules_, strict=True)}
+
     return {
-        "unanimous_at_128": round(float(np.mean(largest**128)), 3),
-        "fixed": {str(number): round(found[f"fixed {number}"].error, 4) for number in FIXED},
+        "unanimous_at_128": round(float(np.mean(truth.shares.max(axis=1) ** 128)), 3),
+        "fixed": {str(number): round(plain[f"fixed {number}"].error, 4) for number in FIXED},
+        "fixed_smoothed": {str(number): round(smooth[f"fixed {number}"].error, 4) for number in FIXED},
         "rules": {
-            name: {"responses": round(one.num_responses, 1), "error": round(one.error, 4)}
-            for name, one in found.items()
-            if not name.startswith(("fixed", "oracle"))
+            f"{rule}, {name}": {"responses": round(one.num_responses, 1), "error": round(one.error, 4)}
+            for name, outcome in found.items()
+            for rule, one in outcome.items()
+            if not rule.startswith(("fixed", "oracle"))
         },
-        "saved_at_equal_error": {str(mean): saved[f"budget {mean}"] for mean in BUDGETS},
-        "oracle_saves": {str(mean): saved[f"oracle {mean}"] for mean in BUDGETS},
+        "saved_at_equal_error": saved(same["plug_in"], [smooth[rule] for rule in budgets]),
+        "saved_with_one_estimator": {
+            name: saved(same[name], [outcome[rule] for rule in budgets]) for name, outcome in found.items()
+        },
+        "oracle_saves": saved(same["plug_in"], [plain[f"oracle {mean}"] for mean in BUDGETS]),
     }
 
 

@@ -18,6 +18,7 @@ from east_ray.records import EXAMPLES, StudyFigure, StudyPage, StudySeries
 from east_ray.report.wording import number_words
 from east_ray.sampling.adaptive import LocalRule, Precision, Unanimous, allocate
 from east_ray.storage import Folder
+from east_ray.weighting import UNSEEN
 
 #: A study draws this often, for at most so many questions.
 _REPETITIONS, _MAX_QUESTIONS = 40, 1000
@@ -135,24 +136,35 @@ def entropies(sizes: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.floa
     return np.asarray(np.maximum(0.0, np.log(totals) - (sizes * logs).sum(axis=1) / totals))
 
 
+def smoothed(sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(Q, K) sizes of clusters -> (Q,) `weighting.smoothed_entropy`, in nats."""
+    return entropies(np.column_stack([sizes, np.full(len(sizes), UNSEEN)]))
+
+
+#: By the names of `weighting.entropy_estimator`.
+ESTIMATES: Mapping[str, Estimate] = {"plug_in": entropies, "smoothed": smoothed}
+
+
 def outcomes(
-    truth: Truth, rules: Mapping[str, Rule], most: int, repetitions: int, seed: int, estimate: Estimate = entropies
-) -> dict[str, Outcome]:
-    """What each rule comes to. All rules see the same draws of `most` responses a question."""
+    truth: Truth, rules: Mapping[str, Rule], most: int, repetitions: int, seed: int
+) -> dict[str, dict[str, Outcome]]:
+    """Estimator -> rule -> what it comes to. All see the same draws of `most` responses a question."""
     rng = np.random.default_rng(seed)
     right = truth.weights(entropies(truth.shares))
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in rules}
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for _ in range(repetitions):
         draw = Draw(truth, most, rng)
-        for name, rule in rules.items():
-            numbers = rule(draw)
-            error = np.abs(truth.weights(estimate(draw.sizes(numbers))) - right).mean()
-            found[name].append((float(numbers.mean()), float(error)))
-    means = {name: np.mean(rows, axis=0).tolist() for name, rows in found.items()}
-    spread = {
-        name: float(np.std([error for _, error in rows]) / math.sqrt(repetitions)) for name, rows in found.items()
-    }
-    return {name: Outcome(*means[name], spread[name]) for name in rules}
+        for rule, numbers_of in rules.items():
+            sizes = draw.sizes(numbers := numbers_of(draw))
+            for estimator, estimate in ESTIMATES.items():
+                error = np.abs(truth.weights(estimate(sizes)) - right).mean()
+                found.setdefault((estimator, rule), []).append((float(numbers.mean()), float(error)))
+    return {name: {rule: _outcome(found[name, rule]) for rule in rules} for name in ESTIMATES}
+
+
+def _outcome(rows: Sequence[tuple[float, float]]) -> Outcome:
+    numbers, errors = np.array(rows).T
+    return Outcome(float(numbers.mean()), float(errors.mean()), float(errors.std() / math.sqrt(len(rows))))
 
 
 def equal_number(same: Sequence[Outcome], error: float) -> float | None:
@@ -197,15 +209,20 @@ def adaptive_page(
     if num_responses <= _FIRST:
         del groups["precision"], groups["unanimous"]
     every = {name: rule for rules in groups.values() for name, rule in rules.items()}
-    outcome = outcomes(truth, every, most, _REPETITIONS, seed)
-    same = [outcome[name] for name in groups["the same for each"]]
-    named = [name for name in every if name not in groups["the same for each"] or int(name) in wanted]
-    rows = [_cells(name, outcome[name], equal_number(same, outcome[name].error)) for name in named]
+    found = outcomes(truth, every, most, _REPETITIONS, seed)
+    same = [*groups["the same for each"]]
+    shown = {f"{number} for each": str(number) for number in wanted}
+    shown |= {name: name for name in every if name not in same}
+    rows = [[label, *_cells(name, found, same)] for label, name in shown.items()]
     figure: StudyFigure = {
         "title": "Error of the weights against their cost",
         "x_label": "responses a question",
         "y_label": "mean |weight - true weight|",
-        "series": [_series(label, [outcome[name] for name in rules]) for label, rules in groups.items()],
+        "series": [
+            _series(f"{label}, {estimator}", [outcome[name] for name in rules])
+            for estimator, outcome in found.items()
+            for label, rules in groups.items()
+        ],
     }
     return {
         "title": title,
@@ -218,14 +235,21 @@ def adaptive_page(
     }
 
 
-_COLUMNS = ["rule", "responses a question", "error", "standard error", "the same for each, as good", "saved, %"]
+_COLUMNS = ["rule", "responses a question"] + [
+    f"{estimator}: {column}" for estimator in ESTIMATES for column in ("error", "as good as", "saved, %")
+]
 
 
-def _cells(name: str, one: Outcome, as_good: float | None) -> list[str]:
-    saved = None if as_good is None else 100 * (1 - one.num_responses / as_good)
-    cells = [f"{one.num_responses:.1f}", f"{one.error:.3f}", f"{one.standard_error:.3f}"]
-    label = f"{name} for each" if name.isdigit() else name
-    return [label, *cells, number_words(as_good, ".0f"), number_words(saved, ".0f")]
+def _cells(name: str, found: Mapping[str, Mapping[str, Outcome]], same: Sequence[str]) -> Iterator[str]:
+    """For each estimator the error, the fixed number that is off by as much, and the share of responses saved."""
+    yield f"{found['plug_in'][name].num_responses:.1f}"
+    for outcome in found.values():
+        one = outcome[name]
+        as_good = None if name in same else equal_number([outcome[number] for number in same], one.error)
+        saved = None if as_good is None else 100 * (1 - one.num_responses / as_good)
+        yield f"{one.error:.3f} ± {one.standard_error:.3f}"
+        yield number_words(as_good, ".0f")
+        yield number_words(saved, ".0f")
 
 
 def _series(label: str, rows: Sequence[Outcome]) -> StudySeries:
