@@ -233,9 +233,10 @@ class WeightingConfig(Section):
     module:name: a function of your own."""
     exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
     """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
-    entropy_estimator: Literal["plug_in", "chao_wang_jost"] = "plug_in"
-    """Of the signal entropy. plug_in: the entropy of the clusters' shares, as in the paper; chao_wang_jost: an estimate
-    that adds what answers not seen yet would. It changes weights little, as they are relative."""
+    entropy_estimator: Literal["plug_in", "chao_wang_jost", "smoothed"] = "plug_in"
+    """Of the signal entropy. plug_in: that of the clusters' shares, as in the paper; smoothed: leaves open that other
+    answers were not seen, which is better where `sampling.adaptive` asks some questions less; chao_wang_jost: a
+    correction of the bias, which changes weights little."""
 
 
 class LoraConfig(Section):

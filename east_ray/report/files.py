@@ -18,6 +18,7 @@ from east_ray.report.html import shown
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
+from east_ray.report.studies.adaptive import adaptive_page
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
 from east_ray.report.studies.weights import disagreements_page
@@ -307,6 +308,10 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
     yield "3_audit", audit_page(audited)
     if sizes := round_.config.studies.fewer_responses:
         yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first.settings))
+    if numbers := round_.config.studies.adaptive:
+        most, no_answer = round_.config.sampling.responses_per_question, first.settings.answers.no_answer
+        folders = weighed / "examples", weighed / "discarded"
+        yield "4_adaptive", adaptive_page(*folders, numbers, most, no_answer, round_.config.seed)
 
 
 def audit_round(stages: Stages, weighed: Stages, settings: Config) -> Audit:

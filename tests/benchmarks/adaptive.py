@@ -18,31 +18,54 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 from east_ray.answers.graders import MathGrader
 from east_ray.answers.grading import clustered
 from east_ray.records import Question
+from east_ray.report.studies.adaptive import (
+    Outcome,
+    Rule,
+    Truth,
+    budget,
+    equal_number,
+    fixed,
+    local,
+    outcomes,
+)
+from east_ray.sampling.adaptive import Precision, Unanimous
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "jobs" / "quickstart"
 COUNTS = Path(__file__).with_name("adaptive_counts.json")
 NUM_QUESTIONS, NUM_RESPONSES, SEED = 300, 512, 1717
-#: Questions of one step that the model answers with confidence.
-STRONG = ("--steps", "1:1", "--kinds", "sells_each,gets_more,double,more_than,left_over", "--seed", str(SEED))
+#: Of the rules: fixed numbers, means of a budget, its pilot, and the most that it and the oracle give a question.
+FIXED, BUDGETS, PILOT, MOST = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256), (48, 96), 16, 256
+#: The questions of a strong model: most are of one step and of kinds that ours answers with confidence.
+STRONG = (
+    (262, ("--steps", "1:1", "--kinds", "sells_each,gets_more,double,more_than,left_over")),
+    (38, ("--steps", "1:0.15,2:0.45,3:0.3,4:0.1")),
+)
 
 
 def make_counts(folder: Path) -> None:
     """Sample both pools with the settings of the quick start and another seed; what is there already is kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    strong = folder / "strong.jsonl"
-    generate = [str(QUICKSTART / "word_problems.py"), "--out", str(strong), "--count", str(NUM_QUESTIONS), *STRONG]
-    generate += ["--exclude", str(QUICKSTART / "train.jsonl"), str(QUICKSTART / "test.jsonl")]
-    subprocess.run([sys.executable, *generate], check=True)
+    strong, lines = folder / "strong.jsonl", ""
+    for count, kinds in STRONG:
+        generate = [str(QUICKSTART / "word_problems.py"), "--out", str(strong), "--count", str(count), *kinds]
+        generate += ["--exclude", str(QUICKSTART / "train.jsonl"), str(QUICKSTART / "test.jsonl")]
+        subprocess.run([sys.executable, *generate, "--seed", str(SEED)], check=True)
+        lines += strong.read_text(encoding="utf-8")
+    strong.write_text(lines, encoding="utf-8")
     pools = {
         "quickstart": {"path": str(QUICKSTART / "train.jsonl"), "skip": NUM_QUESTIONS, "max_questions": NUM_QUESTIONS},
         "strong": {"path": str(strong)},
@@ -72,12 +95,85 @@ def sampled_counts(run: Path, questions: dict[str, Any]) -> list[dict[str, Any]]
     return found
 
 
+# ------------------------------------------------------------------------------------------------------------- measure
+
+
+def oracle(truth: Truth, mean: int) -> Rule:
+    """Numbers proportional to sigma^(2/3) with this mean, at least 2: optimal if each error were sigma / sqrt(n)."""
+    wanted = truth.deviations() ** (2 / 3)
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        numbers = np.clip(np.floor(middle * wanted), 2, MOST).astype(np.int64)
+        low, high = (middle, high) if numbers.sum() <= mean * len(wanted) else (low, middle)
+    numbers = np.clip(np.floor(low * wanted), 2, MOST).astype(np.int64)
+    return lambda draw: numbers
+
+
+def rules(truth: Truth) -> dict[str, Rule]:
+    """Every rule by its name in the table; the fixed numbers first."""
+    found = {f"fixed {number}": fixed(number) for number in FIXED}
+    for mean in (32, *BUDGETS, 64):
+        found[f"budget {mean}"] = budget(mean, PILOT, MOST)
+    found |= {f"precision {bound:g}": local(Precision(32, 128, bound)) for bound in (0.1, 0.08, 0.05)}
+    found |= {f"unanimous {first}": local(Unanimous(first, 128)) for first in (32, 48)}
+    return found | {f"oracle {mean}": oracle(truth, mean) for mean in BUDGETS}
+
+
+def measure(pool: list[dict[str, Any]], repetitions: int, seed: int) -> dict[str, Any]:
+    """The part of the JSON object for one pool; prints its table."""
+    truth = Truth.of([one["sizes"] for one in pool], [one["is_kept"] for one in pool])
+    found = outcomes(truth, rules(truth), MOST, repetitions, seed)
+    same = {name: [outcome[f"fixed {number}"] for number in FIXED] for name, outcome in found.items()}
+    table = Table("rule", "responses", "plug_in", "±", "saved", "smoothed", "±", "saved")
+    for rule in found["plug_in"]:
+        cells = [f"{found['plug_in'][rule].num_responses:.1f}"]
+        for name, outcome in found.items():
+            share = None if rule.startswith("fixed") else share_saved(same[name], outcome[rule])
+            cells += [f"{outcome[rule].error:.4f}", f"{outcome[rule].standard_error:.4f}"]
+            cells += ["" if share is None else f"{share:.1%}"]
+        table.add_row(rule, *cells)
+    Console().print(table)
+    plain, smooth = found["plug_in"], found["smoothed"]
+    budgets = [f"budget {mean}" for mean in BUDGETS]
+
+    def saved(beside: list[Outcome], rules_: Sequence[Outcome]) -> dict[str, float | None]:
+        return {str(mean): share_saved(beside, one) for mean, one in zip(BUDGETS, rules_, strict=True)}
+
+    return {
+        "unanimous_at_128": round(float(np.mean(truth.shares.max(axis=1) ** 128)), 3),
+        "fixed": {str(number): round(plain[f"fixed {number}"].error, 4) for number in FIXED},
+        "fixed_smoothed": {str(number): round(smooth[f"fixed {number}"].error, 4) for number in FIXED},
+        "rules": {
+            f"{rule}, {name}": {"responses": round(one.num_responses, 1), "error": round(one.error, 4)}
+            for name, outcome in found.items()
+            for rule, one in outcome.items()
+            if not rule.startswith(("fixed", "oracle"))
+        },
+        "saved_at_equal_error": saved(same["plug_in"], [smooth[rule] for rule in budgets]),
+        "saved_with_one_estimator": {
+            name: saved(same[name], [outcome[rule] for rule in budgets]) for name, outcome in found.items()
+        },
+        "oracle_saves": saved(same["plug_in"], [plain[f"oracle {mean}"] for mean in BUDGETS]),
+    }
+
+
+def share_saved(same: list[Outcome], one: Outcome) -> float | None:
+    """The share of responses saved beside the fixed number that is off by as much; None beyond those measured."""
+    as_good = equal_number(same, one.error)
+    return None if as_good is None else round(1 - one.num_responses / as_good, 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make-counts", type=Path, metavar="FOLDER", help="sample the truth; its runs are kept here")
+    parser.add_argument("--repetitions", type=int, default=200, help="draws of all responses")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.make_counts:
         make_counts(arguments.make_counts.resolve())
+    pools = json.loads(COUNTS.read_text())
+    print(json.dumps({name: measure(pool, arguments.repetitions, arguments.seed) for name, pool in pools.items()}))
 
 
 if __name__ == "__main__":
