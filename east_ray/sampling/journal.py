@@ -16,6 +16,7 @@ the one with most responses counts (standing.py).
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import uuid
 from collections import Counter
@@ -162,9 +163,8 @@ def stored_keys(folder: Folder, known: pa.Table | None = None) -> pa.Table:
     parts are read at once, since a remote file system answers slowly.
     """
     parts = [*folder.parts(), *(folder / "tasks").parts()]
-    known = (
-        STORED.empty_table() if known is None else known.filter(pc.is_in(known["part"], pa.array(parts, pa.string())))
-    )
+    known = STORED.empty_table() if known is None else known
+    known = known.filter(pc.is_in(known["part"].cast(pa.string()), pa.array(parts, pa.string())))
     are_known = set(known["part"].unique().to_pylist())
     unread = [part for part in parts if part not in are_known]
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
@@ -239,7 +239,7 @@ def _groups(folder: Folder, wanted: pa.Array | pa.ChunkedArray, found: pa.Table)
     begins = np.flatnonzero(np.diff(numbers, prepend=-1))
     groups: list[dict[str, Any]] = []
     room = 0
-    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(numbers)], strict=True):
+    for begin, end in itertools.pairwise([*begins.tolist(), len(numbers)]):
         part, kept = names[numbers[begin]], is_kept[begin:end]
         if sizes[part] > room or not groups:
             groups.append({"parts": [], "drop": [], "num_kept": 0, "num_dropped": 0})
@@ -265,13 +265,8 @@ def _merge(folder: Folder, group: Mapping[str, Any]) -> dict[str, int]:
     if group["num_dropped"] or len(parts) > 1 or whole.startswith(tasks):
         name = hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
         whole = f"{folder.path}/part-{name}.parquet"
-        if group["num_kept"] and not folder.has(
-            f"part-{name}.parquet"
-        ):  # an earlier attempt at this may have written it
-            with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-                table = pa.concat_tables(pool.map(functools.partial(_read_kept, folder), parts, group["drop"]))
-            best = best_rows(table["key"], pc.list_value_length(table["responses"]), table["stopped_because"])
-            folder.write_part(table.take(best), f"part-{name}.parquet")
+        if group["num_kept"] and not folder.has(f"part-{name}.parquet"):  # else an earlier attempt has written it
+            folder.write_part(_kept(folder, parts, group["drop"]), f"part-{name}.parquet")
         # To remove a file of an object store takes three requests, and to clear a folder two for a thousand files.
         folder.remove(parts if folder.is_local else [part for part in parts if not part.startswith(tasks)])
     for batch in folder.batches(_COUNTED, [whole], max_rows=_ROWS_AT_ONCE) if group["num_kept"] else ():
@@ -283,6 +278,15 @@ def _merge(folder: Folder, group: Mapping[str, Any]) -> dict[str, int]:
     return dict(sums)
 
 
-def _read_kept(folder: Folder, part: str, drop: Sequence[str]) -> pa.Table:
-    table = folder.read(SAMPLES, parts=[part])
-    return table.filter(pc.invert(pc.is_in(table["key"], pa.array(drop, pa.string()))))
+def _kept(folder: Folder, parts: Sequence[str], drop: Sequence[Sequence[str]]) -> pa.Table:
+    """The rows of these parts without those of keys to drop, and of a key that is there twice the best."""
+
+    def read(part: str, of_part: Sequence[str]) -> pa.Table:
+        table = folder.read(SAMPLES, parts=[part])
+        return table.filter(pc.invert(pc.is_in(table["key"], pa.array(of_part, pa.string())))) if of_part else table
+
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        table = pa.concat_tables(pool.map(read, parts, drop))
+    best = np.zeros(table.num_rows, bool)
+    best[best_rows(table["key"], pc.list_value_length(table["responses"]), table["stopped_because"])] = True
+    return table if best.all() else table.filter(pa.array(best))
