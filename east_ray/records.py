@@ -147,7 +147,7 @@ SAMPLES = pa.schema(
         pa.field("num_prompt_tokens", pa.int32()),
         pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question, or fewer if it is adaptive
         pa.field("num_responses", pa.int32()),  # the length of `responses`; null in samples of older runs
-        # See Stopped; null in given samples and those of older runs, and while the question is being asked for more.
+        # Why it has no more, see Stopped; null in given samples, those of older runs, and while it is asked for more.
         pa.field("stopped_because", pa.string()),
         pa.field("key", pa.string()),  # all that the responses depend on, see journal.sample_key; null in given samples
     ]

@@ -90,7 +90,7 @@ def facts_of(config: Config) -> Facts:
             (RESPONSE_SHARE * config.sampling.max_tokens, "assumed: a quarter of sampling.max_tokens"),
         ),
         kept_share=figure("kept_share", (kept, measured), (KEPT_SHARE, "assumed")),
-        num_responses=_num_responses(config, sampling, measured, asked or at_most),
+        num_responses=_num_responses(config, sampling, measured, plan.num_questions or asked or at_most),
         sampled_tokens_per_s=Figure(rate, measured if rate else "not known", "plan.engine_efficiency"),
         trained_tokens_per_s=_trained_tokens_per_s(stages, measured),
     )
