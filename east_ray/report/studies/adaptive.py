@@ -235,9 +235,9 @@ def adaptive_page(
         "title": title,
         "text": f"The shares of the answers of {len(truth.shares):,} questions are taken for the truth, with "
         f"{UNSEEN} of a response for answers that were not seen, and responses are drawn from them again, "
-        f"{_REPETITIONS} times. The error is that of the weights by entropy (exponent 1, mean 1) of the kept questions. "
-        "It leaves out how far the shares themselves are off, which is the same for all rules, so compare the rules with "
-        "each other and with the same number for each question. plug_in and smoothed are values of "
+        f"{_REPETITIONS} times. The error is that of the weights by entropy (exponent 1, mean 1) of the kept "
+        "questions. It leaves out how far the shares themselves are off, which is the same for all rules, so compare "
+        "the rules with each other and with the same number for each question. plug_in and smoothed are values of "
         "weighting.entropy_estimator.",
         "tables": [{"caption": "By rule of sampling.adaptive", "columns": _COLUMNS, "rows": rows}],
         "curves": [figure],
