@@ -66,7 +66,7 @@ class Truth:
     def deviations(self) -> NDArray[np.float64]:
         """(Q,) true standard deviations of -ln p(answer), in nats, which no rule knows."""
         logs = np.log(self.shares, out=np.zeros_like(self.shares), where=self.shares > 0)
-        return np.sqrt(np.maximum(0.0, (self.shares * logs**2).sum(axis=1) - entropies(self.shares) ** 2))
+        return np.asarray(np.sqrt(np.maximum(0.0, (self.shares * logs**2).sum(axis=1) - entropies(self.shares) ** 2)))
 
 
 class Draw:
