@@ -204,6 +204,7 @@ def test_a_draw_has_the_shares_of_the_truth_and_begins_alike() -> None:
     draw = Draw(TRUTH, 4000, np.random.default_rng(0))
     every, first = draw.sizes(np.full(5, 4000)), draw.sizes(np.array([1, 2, 3, 4, 0]))
     np.testing.assert_allclose(every / 4000, TRUTH.shares, atol=0.03)
+    assert every[:, -1].sum() == 0  # answers that were not seen
     assert first.sum(axis=1).tolist() == [1, 2, 3, 4, 0]
     assert np.all(draw.sizes(np.array([2, 3, 4, 5, 1])) >= first)
 
@@ -245,3 +246,8 @@ def test_the_fixed_number_that_is_as_good() -> None:
 def test_without_a_second_answer_there_is_nothing_to_compare() -> None:
     with pytest.raises(ValueError, match="no kept question has two answers"):
         Truth.of([[8], [4, 4]], [True, False])
+
+
+def test_the_truth_may_have_answers_that_were_not_seen() -> None:
+    truth = Truth.of([[8], [4, 4]], [True, True], unseen=0.5)
+    np.testing.assert_allclose(truth.shares, [[8 / 8.5, 0, 0.5 / 8.5], [4 / 8.5, 4 / 8.5, 0.5 / 8.5]])

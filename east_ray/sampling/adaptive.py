@@ -152,7 +152,7 @@ def deviations(sizes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     shares = counts / np.repeat(totals, lengths)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     mean = np.add.reduceat(shares * logs, begins)
-    return np.sqrt(np.maximum(0.0, np.add.reduceat(shares * logs**2, begins) - mean**2))
+    return np.asarray(np.sqrt(np.maximum(0.0, np.add.reduceat(shares * logs**2, begins) - mean**2)))
 
 
 def allocate(sizes: Sequence[Sequence[int]], num_left: int, most: int) -> NDArray[np.int64]:

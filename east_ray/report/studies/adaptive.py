@@ -1,7 +1,9 @@
 """How far weights are off with so many responses a question: the same for each, or by the rules of `sampling.adaptive`.
 
 The shares of a run's clusters are taken for the truth, and responses are drawn from them again. This leaves out the
-error of the shares themselves, which is that of the run's own number of responses, and which all rules share.
+error of the shares themselves, which is that of the run's own number of responses, and which all rules share. The truth
+has a small share for answers that were not seen: without it the questions whose responses all agree would be known to
+have no other answer, and an estimate that leaves this open would look worse than it is.
 
 Axes in shapes: Q questions, K clusters, R responses.
 """
@@ -42,25 +44,29 @@ class Truth:
     """(Q,) whether the question is trained on."""
 
     @classmethod
-    def of(cls, sizes: Sequence[Sequence[int]], is_kept: Sequence[bool]) -> "Truth":
-        """From the sizes of the clusters. Raises ValueError if no kept question has two answers."""
-        counts = np.zeros((len(sizes), max(map(len, sizes), default=0)))
+    def of(cls, sizes: Sequence[Sequence[int]], is_kept: Sequence[bool], unseen: float = 0.0) -> "Truth":
+        """From the sizes of the clusters, and of one more for the answers that were not seen.
+
+        Raises ValueError if no kept question has two answers.
+        """
+        counts = np.zeros((len(sizes), max(map(len, sizes), default=0) + 1))
         for row, of_one in zip(counts, sizes, strict=True):
             row[: len(of_one)] = of_one
         kept = np.array(is_kept, dtype=np.bool_)
         if not np.any(np.count_nonzero(counts[kept], axis=1) > 1):
             raise ValueError("no kept question has two answers, so there are no weights to compare")
+        counts[:, -1] = unseen
         return cls(counts / counts.sum(axis=1, keepdims=True), kept)
 
     def weights(self, entropies: NDArray[np.float64]) -> NDArray[np.float64]:
         """(Q,) entropies -> weights of the kept questions, with mean 1; all 0 if no entropy is above 0."""
         kept = entropies[self.is_kept]
-        return kept / (kept.mean() or 1.0)
+        return np.asarray(kept / (kept.mean() or 1.0))
 
     def deviations(self) -> NDArray[np.float64]:
         """(Q,) true standard deviations of -ln p(answer), in nats, which no rule knows."""
         logs = np.log(self.shares, out=np.zeros_like(self.shares), where=self.shares > 0)
-        return np.sqrt(np.maximum(0.0, (self.shares * logs**2).sum(axis=1) - entropies(self.shares) ** 2))
+        return np.asarray(np.sqrt(np.maximum(0.0, (self.shares * logs**2).sum(axis=1) - entropies(self.shares) ** 2)))
 
 
 class Draw:
@@ -170,9 +176,10 @@ def _outcome(rows: Sequence[tuple[float, float]]) -> Outcome:
 def equal_number(same: Sequence[Outcome], error: float) -> float | None:
     """The fixed number of responses that is off by as much: between those of `same`, on logarithmic axes, or None.
 
-    `same` are outcomes of fixed numbers, which grow.
+    `same` are outcomes of fixed numbers, which grow; an error that is larger than with fewer responses is chance.
     """
-    errors, numbers = np.log([one.error for one in same]), np.log([one.num_responses for one in same])
+    numbers = np.log([one.num_responses for one in same])
+    errors = np.log(np.minimum.accumulate([one.error for one in same]))
     if not errors[-1] <= math.log(error) <= errors[0]:
         return None
     return float(np.exp(np.interp(-math.log(error), -errors, numbers)))
@@ -190,9 +197,9 @@ def adaptive_page(
     """
     title = "How many responses to ask for"
     stride = -(-sum(folder.read(EXAMPLES, ["entropy"]).num_rows for folder in (examples, discarded)) // _MAX_QUESTIONS)
-    found = [list(_sizes(folder, no_answer, stride)) for folder in (examples, discarded)]
+    kept, dropped = (list(_sizes(folder, no_answer, stride)) for folder in (examples, discarded))
     try:
-        truth = Truth.of([*found[0], *found[1]], [True] * len(found[0]) + [False] * len(found[1]))
+        truth = Truth.of([*kept, *dropped], [True] * len(kept) + [False] * len(dropped), UNSEEN)
     except ValueError as error:
         return {"title": title, "text": f"There is nothing to compare: {error}."}
     wanted = sorted(set(numbers))
@@ -226,10 +233,12 @@ def adaptive_page(
     }
     return {
         "title": title,
-        "text": f"The shares of the answers of {len(truth.shares):,} questions are taken for the truth, and responses "
-        f"are drawn from them again, {_REPETITIONS} times. The error is that of the weights by entropy (exponent 1, "
-        "mean 1) of the kept questions. It leaves out how far the shares themselves are off, which is the same for all "
-        "rules, so compare the rules with each other and with the same number for each question.",
+        "text": f"The shares of the answers of {len(truth.shares):,} questions are taken for the truth, with "
+        f"{UNSEEN} of a response for answers that were not seen, and responses are drawn from them again, "
+        f"{_REPETITIONS} times. The error is that of the weights by entropy (exponent 1, mean 1) of the kept "
+        "questions. It leaves out how far the shares themselves are off, which is the same for all rules, so compare "
+        "the rules with each other and with the same number for each question. plug_in and smoothed are values of "
+        "weighting.entropy_estimator.",
         "tables": [{"caption": "By rule of sampling.adaptive", "columns": _COLUMNS, "rows": rows}],
         "curves": [figure],
     }
