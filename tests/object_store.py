@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import urllib.request
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +19,12 @@ class CountedStore:
 
     def __init__(self, port: int) -> None:
         self.requests = Counter[str]()
+        self.bucket = f"bucket-{uuid.uuid4().hex}"  # all servers of a process have the same buckets
         self._port = port
 
     def address(self, folder: str) -> str:
         """A folder as a user writes it: s3://…"""
-        return f"s3://bucket/{folder}?scheme=http&endpoint_override=127.0.0.1:{self._port}&region=us-east-1"
+        return f"s3://{self.bucket}/{folder}?scheme=http&endpoint_override=127.0.0.1:{self._port}&region=us-east-1"
 
 
 def _kind(environ: Mapping[str, Any]) -> str:
@@ -51,7 +53,7 @@ def counted_store() -> Iterator[CountedStore]:
     store = CountedStore(server.server_port)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    bucket = f"http://127.0.0.1:{server.server_port}/bucket"
+    bucket = f"http://127.0.0.1:{server.server_port}/{store.bucket}"
     urllib.request.urlopen(urllib.request.Request(bucket, method="PUT")).close()
     store.requests.clear()
     yield store

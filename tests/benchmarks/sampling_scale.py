@@ -9,9 +9,9 @@ Reported is what grows with the number of questions, whatever the engines:
                         looked at every two seconds. `imports_gib` of it is there before the first question is read
     files_per_1000      the most files in `samples/` while the stage worked, and `files_at_rest` after it
     engine_gib          memory that the process of one engine shares with nobody
-    resume_s            of a run that was killed after 90 %, from the beginning of the command until it asks a question.
-                        It is resumed in a copy of the folders as they were when 90 % was durable.
-                        `decided_s` of it is over when the engines begin to start
+    resume_s            of a run that was killed after 90 %, from the beginning of the command until its first engine is
+                        ready and gets a question. It is resumed in a copy of the folders as they were when 90 % was
+                        durable, and ended then. `decided_s` of it is over when the engines begin to start
     requests_per_question   of up to 10,000 questions into an S3-compatible server on this machine, over the whole
                         command, with `requests` by kind
 
@@ -21,6 +21,7 @@ The last line is a JSON object of these, by the number of questions.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,8 +64,10 @@ class Watched:
         return next(line for line in self.lines if words in line[-1])
 
 
-def watch(command: list[str], look: Callable[[psutil.Process], None] = lambda process: None) -> Watched:
-    """Run a command to its end. `look` is called several times a second meanwhile."""
+def watch(
+    command: list[str], look: Callable[[psutil.Process], None] = lambda process: None, until: str | None = None
+) -> Watched:
+    """Run a command to its end, or until it prints these words. `look` is called several times a second meanwhile."""
     seen, begin = Watched(), time.monotonic()
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as errors:
@@ -77,6 +80,8 @@ def watch(command: list[str], look: Callable[[psutil.Process], None] = lambda pr
                 told = time.monotonic() - begin, times.user + times.system, watched.memory_info().rss, line.rstrip()
                 seen.lines.append(told)
                 print(f"    {told[0]:7.1f} s {told[1]:7.1f} CPU s {told[2] / 2**30:6.3f} GiB  {told[3]}", flush=True)
+                if until is not None and until in line:
+                    process.terminate()
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -97,7 +102,7 @@ def watch(command: list[str], look: Callable[[psutil.Process], None] = lambda pr
             time.sleep(0.1)
         reader.join()
         seen.seconds = time.monotonic() - begin
-        if process.wait():
+        if process.wait() and until is None:
             errors.seek(0)
             raise SystemExit(f"{' '.join(command)}: {errors.read()[-3000:]}")
     return seen
@@ -144,14 +149,14 @@ class Scale:
 
     def command(self, run_dir: str) -> list[str]:
         """`east-ray sample` into this run directory."""
-        default = {"responses": [f"\\boxed{{{answer}}}" for answer in range(NUM_RESPONSES)], "drawn_tokens": 400}
+        default = {"responses": [f"\\boxed{{{answer}}}" for answer in range(NUM_RESPONSES)], "drawn_tokens": 100}
         count = self._options.engines
         engines = {"min_engines": count, "max_engines": count, "num_cpus_per_engine": ENGINE_CPUS / count}
         engines |= {} if self._options.per_task is None else {"questions_per_task": self._options.per_task}
         settings = {
             "model": "scripted", "run_dir": run_dir, "engines": engines,
             "questions": {"path": str(self._folder / "questions.parquet")},
-            "sampling": {"backend": "scripted", "responses_per_question": NUM_RESPONSES, "max_tokens": 512,
+            "sampling": {"backend": "scripted", "responses_per_question": NUM_RESPONSES, "max_tokens": 128,
                          "backend_args": {"table": str(self._folder / "table.jsonl"), "default": default}},
             "cluster": {"num_cpus": TASK_CPUS + ENGINE_CPUS},
         }  # fmt: skip
@@ -178,15 +183,15 @@ class Scale:
             "files_at_rest": sum(1 for _ in files(self._run / "round_0" / "samples")),
         }
         shutil.rmtree(self._run)
-        resumed = watch(self.command(str(self._killed)))
-        record = json.loads((self._killed / "round_0" / "stages" / "sampling.json").read_text())
-        if record["counts"]["num_responses"] != NUM_RESPONSES * self._num_questions:
-            raise SystemExit(f"responses are missing: {record}")
-        decided = resumed.at("engines: starting")
+        resumed = watch(self.command(str(self._killed)), until=" ready ")
+        found = re.search(r"([\d,]+)/[\d,]+ questions · engines: starting", resumed.at("engines: starting")[-1])
+        if found is None or int(found[1].replace(",", "")) < RESUMED_AT * self._num_questions:
+            raise SystemExit(f"the resumed run has not found what was durable: {resumed.lines}")
         shutil.rmtree(self._killed)
         return measured | {
-            "resume_s": round(decided[0] + record["starting_s"], 1),
-            "decided_s": round(decided[0], 1),
+            "resume_s": round(resumed.at(" ready ")[0], 1),
+            "decided_s": round(resumed.at("engines: starting")[0], 1),
+            "decided_driver_cpu_s": round(resumed.at("engines: starting")[1], 1),
             "resume_driver_gib": round(resumed.peak_bytes / 2**30, 3),
         }
 
