@@ -176,20 +176,26 @@ def ask_models(
         seconds = line.seconds - line.starting_s
         line.doing("", line.kind)
         whole, aside = _bring_to_rest(samples_folder, aside_folder, wanted, before)
-        notes = [f"{whole['num_responses']:,} responses"]
-        if num_tokens:
-            notes.append(f"{num_tokens / seconds:,.0f} tokens/s")
-        if aside.num_rows:
-            notes.append(f"{aside.num_rows:,} set aside")
-        if whole["num_dropped"] and adaptive is None:  # else they are of questions that have got more since
-            notes.append(f"{whole['num_dropped']:,} rows of another model or settings dropped")
-        line.update(len(wanted) if total is None else whole["num_responses"], " · ".join(notes))
+        notes = _notes(whole, aside.num_rows, num_tokens / seconds, is_adaptive=adaptive is not None)
+        line.update(len(wanted) if total is None else whole["num_responses"], notes)
     counts.update({name: whole[name] for name in ("num_questions", "num_responses", "num_tokens", "num_truncated")})
     counts["set_aside"] = counts_by(aside, "reason")
     if adaptive is not None:
         counts["most_responses"] = decoding.responses_per_question
         counts["numbers"] = numbers_by_reason(samples_folder)
     return line.starting_s
+
+
+def _notes(whole: Mapping[str, int], num_aside: int, tokens_per_s: float, *, is_adaptive: bool) -> str:
+    """What the stage's line ends with."""
+    notes = [f"{whole['num_responses']:,} responses"]
+    if tokens_per_s:
+        notes.append(f"{tokens_per_s:,.0f} tokens/s")
+    if num_aside:
+        notes.append(f"{num_aside:,} set aside")
+    if whole["num_dropped"] and not is_adaptive:  # else they are of questions that have got more since
+        notes.append(f"{whole['num_dropped']:,} rows of another model or settings dropped")
+    return " · ".join(notes)
 
 
 def _of_models(left: pa.Table, models: Mapping[str, str], *, is_all: bool) -> pa.Table:
