@@ -26,7 +26,7 @@ from east_ray.storage import Folder, locate
 MOST, COUNT, TOTAL = 32, 20, 240
 RULES: dict[str, dict[str, Any]] = {
     "unanimous": {"unanimous": {"first": 8}},
-    "precision": {"precision": {"first": 8, "standard_error": 0.12}},
+    "precision": {"precision": {"first": 8, "standard_error": 0.1}},
     "budget": {"budget": {"pilot": 4, "total": TOTAL, "max": MOST}},
 }
 
