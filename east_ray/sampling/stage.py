@@ -164,10 +164,7 @@ def ask_models(
                 args = line, by_model, counts_by(wave.left, "model"), decoding, wave.num_responses
                 shown = SamplingLine(*args) if total is None else BudgetLine(*args)
             for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
-                is_all = len(group) == len(models)
-                of_group = (
-                    wave.left if is_all else wave.left.filter(pc.is_in(wave.left["model"], pa.array(list(group))))
-                )
+                of_group = _of_models(wave.left, group, is_all=len(group) == len(models))
                 if of_group.num_rows:
                     settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
                     shown.begin_pool(of_group.num_rows)
