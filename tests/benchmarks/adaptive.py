@@ -3,9 +3,10 @@ r"""The error of the weights against the number of responses, by the rules of `s
     python tests/benchmarks/adaptive.py
     python tests/benchmarks/adaptive.py --make-counts FOLDER      # samples the truth again; 40 minutes on two cores
 
-The truth are the cluster sizes of 512 responses to each of 300 questions, sampled once from the quick start's model and
-kept in adaptive_counts.json: ``quickstart`` are the last 300 questions of the quick start's pool; ``strong`` are easy
-questions of its generator, most of which the model always answers alike. No rule was tuned on these questions.
+The truth are the cluster sizes of 512 responses to each question, sampled once from the quick start's model and kept
+in adaptive_counts.json. ``quickstart`` are 300 questions of the quick start's pool; ``held_out`` are 100 of them, which
+nothing was tuned on: the constants of the rules and of `weighting.smoothed_entropy` were chosen on the other 200.
+``strong`` stands for a strong model: the questions that ours is mostly sure of, and as a tenth of the whole hard ones.
 
 Fresh responses are drawn from these distributions. The error is the mean of |weight - true weight| over the kept
 questions, those with a correct response; the weight is the entropy over its mean. `saved_at_equal_error` is the share
@@ -45,33 +46,43 @@ from east_ray.sampling.adaptive import Precision, Unanimous
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "jobs" / "quickstart"
+sys.path.insert(0, str(QUICKSTART))
+import word_problems  # noqa: E402
+
 COUNTS = Path(__file__).with_name("adaptive_counts.json")
-NUM_QUESTIONS, NUM_RESPONSES, SEED = 300, 512, 1717
+NUM_RESPONSES, SEED = 512, 1717
 #: Of the rules: fixed numbers, means of a budget, its pilot, and the most that it and the oracle give a question.
 FIXED, BUDGETS, PILOT, MOST = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256), (48, 96), 16, 256
-#: The questions of a strong model: most are of one step and of kinds that ours answers with confidence.
-STRONG = (
-    (262, ("--steps", "1:1", "--kinds", "sells_each,gets_more,double,more_than,left_over")),
-    (38, ("--steps", "1:0.15,2:0.45,3:0.3,4:0.1")),
-)
+#: The questions of the quick start's pool that were sampled: how many to leave out, and how many to take then.
+RANGES = {"tuned": (0, 200), "held_out": (300, 100)}
+#: Kinds of clauses that the quick start's model answers with confidence.
+SURE = {"sells_each", "gets_more", "double", "more_than", "left_over"}
 
 
 def make_counts(folder: Path) -> None:
-    """Sample both pools with the settings of the quick start and another seed; what is there already is kept."""
+    """Sample the pools with the settings of the quick start and another seed; what is there already is kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    strong, lines = folder / "strong.jsonl", ""
-    for count, kinds in STRONG:
-        generate = [str(QUICKSTART / "word_problems.py"), "--out", str(strong), "--count", str(count), *kinds]
-        generate += ["--exclude", str(QUICKSTART / "train.jsonl"), str(QUICKSTART / "test.jsonl")]
-        subprocess.run([sys.executable, *generate, "--seed", str(SEED)], check=True)
-        lines += strong.read_text(encoding="utf-8")
-    strong.write_text(lines, encoding="utf-8")
-    pools = {
-        "quickstart": {"path": str(QUICKSTART / "train.jsonl"), "skip": NUM_QUESTIONS, "max_questions": NUM_QUESTIONS},
-        "strong": {"path": str(strong)},
-    }
-    counts = {name: sampled_counts(folder / name, questions) for name, questions in pools.items()}
+    train = str(QUICKSTART / "train.jsonl")
+    problems, _ = word_problems.quickstart_problems()
+    counts = {}
+    for name, (skip, count) in RANGES.items():
+        sampled = sampled_counts(folder / name, {"path": train, "skip": skip, "max_questions": count})
+        counts[name] = [one | {"kind": kind_of(problems[skip + place])} for place, one in enumerate(sampled)]
     COUNTS.write_text(json.dumps(counts, separators=(",", ":")) + "\n")
+
+
+def kind_of(problem: word_problems.WordProblem) -> str:
+    """sure: of one step, which the model mostly answers alike; hard: of several, or with a misconception it has."""
+    if len(problem.steps) == 1 and problem.kinds <= SURE:
+        return "sure"
+    is_hard = len(problem.steps) > 1 or bool(problem.kinds & set(word_problems.PLANTED_MISCONCEPTIONS))
+    return "hard" if is_hard else "easy"
+
+
+def strong(pool: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The questions of a strong model: all that ours is sure of, and hard ones, a tenth of the whole."""
+    sure, hard = ([one for one in pool if one["kind"] == kind] for kind in ("sure", "hard"))
+    return sure + hard[: round(len(sure) / 9)]
 
 
 def sampled_counts(run: Path, questions: dict[str, Any]) -> list[dict[str, Any]]:
@@ -113,7 +124,7 @@ def oracle(truth: Truth, mean: int) -> Rule:
 def rules(truth: Truth) -> dict[str, Rule]:
     """Every rule by its name in the table; the fixed numbers first."""
     found = {f"fixed {number}": fixed(number) for number in FIXED}
-    for mean in (32, *BUDGETS, 64):
+    for mean in sorted((32, 64, *BUDGETS)):
         found[f"budget {mean}"] = budget(mean, PILOT, MOST)
     found |= {f"precision {bound:g}": local(Precision(32, 128, bound)) for bound in (0.1, 0.08, 0.05)}
     found |= {f"unanimous {first}": local(Unanimous(first, 128)) for first in (32, 48)}
@@ -167,12 +178,14 @@ def share_saved(same: list[Outcome], one: Outcome) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make-counts", type=Path, metavar="FOLDER", help="sample the truth; its runs are kept here")
-    parser.add_argument("--repetitions", type=int, default=200, help="draws of all responses")
+    parser.add_argument("--repetitions", type=int, default=100, help="draws of all responses")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.make_counts:
         make_counts(arguments.make_counts.resolve())
-    pools = json.loads(COUNTS.read_text())
+    counts = json.loads(COUNTS.read_text())
+    pools = {"quickstart": counts["tuned"] + counts["held_out"], "held_out": counts["held_out"]}
+    pools |= {"strong": strong(pools["quickstart"]), "strong_held_out": strong(pools["held_out"])}
     print(json.dumps({name: measure(pool, arguments.repetitions, arguments.seed) for name, pool in pools.items()}))
 
 
