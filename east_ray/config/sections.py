@@ -98,7 +98,8 @@ class SamplingConfig(Section):
     responses_per_question: Annotated[int, Field(ge=1, le=16384)] = 128
     """Responses sampled for each question, all in one request (n = 128 in the paper)."""
     adaptive: AdaptiveConfig | None = None
-    """Fewer responses where they tell little, by one of three rules; by default every question gets all."""
+    """Fewer responses where they tell little, by one of three rules; by default every question gets all. Use them with
+    `weighting.entropy_estimator: smoothed`."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
