@@ -103,10 +103,10 @@ def sample_responses(round_: Round) -> None:
     decoding = decoding_of(config, round_.number)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
+        asked = (stages / "questions").read(QUESTIONS)
         record.starting_s = ask_models(
-            round_, "sampling", (stages / "questions").read(QUESTIONS), models, "samples", "set_aside", decoding,
-            record.counts, keep,
-        )  # fmt: skip
+            round_, "sampling", asked, models, "samples", "set_aside", decoding, record.counts, keep
+        )
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -139,7 +139,7 @@ def ask_models(
         done = pa.chunked_array([*before["key"].chunks, *aside_before["key"].chunks], pa.string())
         unfinished = asked.filter(pc.invert(pc.is_in(wanted, done.unique())))
         shown = SamplingLine(line, counts_by(asked, "model"), counts_by(unfinished, "model"), decoding)
-        del asked, questions  # what is left is handed to the pools; the driver needs no more than the keys
+        del asked  # what is left is handed to the pools, and beyond that the driver needs only the keys
         num_tokens = 0
         for settings, group in ((one, group) for one, named in pools for group in one.backend.groups(named)):
             is_all = len(group) == len(models)
