@@ -115,10 +115,10 @@ def sample_responses(round_: Round) -> None:
     decoding = decoding_of(config, round_.number)
     models, keep = {TRAINED if round_.number else BASE: round_.sampled_model}, config.sampling.keep_token_ids
     with stages.recording("sampling") as record:
+        asked = (stages / "questions").read(QUESTIONS)
         record.starting_s = ask_models(
-            round_, "sampling", (stages / "questions").read(QUESTIONS), models, "samples", "set_aside", decoding,
-            record.counts, keep,
-        )  # fmt: skip
+            round_, "sampling", asked, models, "samples", "set_aside", decoding, record.counts, keep
+        )
         if not record.counts["num_questions"]:
             raise InputError(f"no question could be sampled: {listed(record.counts['set_aside'])}")
 
@@ -155,7 +155,7 @@ def ask_models(
     with round_.progress.stage(stage, *units) as line:
         adopt(samples_folder)
         waves = _waves(asked, samples_folder, aside_folder, pools[0][0], round_.stages / "waves")
-        del asked, questions  # what is left is handed to the pools; the driver needs no more than the keys
+        del asked  # what is left is handed to the pools, and beyond that the driver needs only the keys
         shown: SamplingLine | None = None
         num_tokens = 0
         for wave in waves:
