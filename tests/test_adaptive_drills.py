@@ -131,7 +131,8 @@ def test_what_is_durable_is_not_asked_again(quickstart: Path, tmp_path: Path, ru
     rows = run.rows().values()
     if rule == "budget":
         assert sum(row["num_responses"] for row in rows) == RULES[rule]["budget"]["total"]
-    assert {row["num_responses"] for row in rows} > {8}
+    numbers = {row["num_responses"] for row in rows}
+    assert len(numbers) > 1 and max(numbers) > 8, numbers
 
 
 def killed_twice(cluster: LocalCluster, run: Run, *, in_waves: bool) -> list[dict[str, list[str]]]:
