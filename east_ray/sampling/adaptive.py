@@ -181,7 +181,7 @@ def shared_out(
 
     For a mean absolute error, n_i proportional to deviation_i^(2/3) would be best if the error were deviation / sqrt(n)
     for any n. It is less where other answers are rare: there the entropy is near 0, and so is its estimate. Neyman's
-    allocation gives these questions less, and is better by that measure too (tests/benchmarks/adaptive.py).
+    allocation gives these questions less, and is no worse by that measure (tests/benchmarks/README.md, what was tried).
     """
     total = min(total, int(np.sum(most - num_responses)))
 
