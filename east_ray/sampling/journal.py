@@ -164,8 +164,9 @@ def stored_keys(folder: Folder, known: pa.Table | None = None) -> pa.Table:
     """
     parts = [*folder.parts(), *(folder / "tasks").parts()]
     known = STORED.empty_table() if known is None else known
-    known = known.filter(pc.is_in(known["part"].cast(pa.string()), pa.array(parts, pa.string())))
-    are_known = set(known["part"].unique().to_pylist())
+    named = known["part"].combine_chunks()
+    known = known.filter(pc.is_in(named.dictionary, pa.array(parts, pa.string())).take(named.indices))
+    are_known = set(named.dictionary.to_pylist())
     unread = [part for part in parts if part not in are_known]
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
         read = list(pool.map(functools.partial(_keys_of_part, folder), unread))

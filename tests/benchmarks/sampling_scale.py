@@ -6,7 +6,7 @@ Reported is what grows with the number of questions, whatever the engines:
 
     driver_cpu_s        CPU seconds of the command's process, all of it: reading the questions, sampling, coming to rest
     driver_gib          the peak of its resident memory; `driver_unique_gib`: of the memory that it shares with nobody,
-                        looked at every two seconds. `imports_gib` of it is there before the first question is read
+                        looked at every two seconds. `questions_gib` of it is there after reading the questions
     files_per_1000      the most files in `samples/` while the stage worked, and `files_at_rest` after it
     engine_gib          memory that the process of one engine shares with nobody
     resume_s            of a run that was killed after 90 %, from the beginning of the command until its first engine is
@@ -176,7 +176,7 @@ class Scale:
             "driver_cpu_s_per_100k": round(whole.cpu_s * 1e5 / self._num_questions, 1),
             "driver_gib": round(whole.peak_bytes / 2**30, 3),
             "driver_unique_gib": round(whole.peak_unique_bytes / 2**30, 3),
-            "imports_gib": round(joined / 2**30, 3),
+            "questions_gib": round(joined / 2**30, 3),
             "seconds": round(whole.seconds, 1),
             "files_per_1000": round(self._num_files / per_thousand, 1),
             "engine_gib": round(self._engine_bytes / 2**30, 3),
