@@ -38,7 +38,7 @@ from east_ray.training.stage import train
 
 def compare(config: Config, progress: Progress) -> str:
     """All rounds of a comparison; returns the path of the report. Raises InputError for what the user can mend."""
-    config = with_examples_read(config)
+    config = with_examples_read(config)  # as in `pipeline.run`
     if config.compare is None or config.evaluation.questions is None:
         raise InputError("compare: a comparison needs `compare`, what to train, and `evaluation.questions`")
     directory = open_run(config, progress)

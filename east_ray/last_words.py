@@ -79,7 +79,7 @@ def _begin_process_beside(log: Path) -> None:
         os.close(reading)
         _beside.pipe, _beside.process = writing, process
         return
-    try:  # whatever happens here, this process must not go on as the command
+    try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal and `ray job stop` send them to the whole group
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.dup2(reading, 0)
@@ -88,9 +88,9 @@ def _begin_process_beside(log: Path) -> None:
         if _has_ended_without_a_word(command):
             said = _words(log.read_text(errors="replace"))
             os.write(2, f"error: {said}; {GOES_ON}{_details(log)}\n".encode())
-    except BaseException:
+    except Exception:  # of any kind: nobody is above to say it
         traceback.print_exc()
-    finally:
+    finally:  # whatever happens, this process must not go on as the command
         os._exit(0)
 
 

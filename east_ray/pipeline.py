@@ -35,7 +35,7 @@ def run(config: Config, progress: Progress) -> str:
     """All rounds; returns the path of the report. Raises InputError for what the user can mend."""
     if config.compare is not None:
         raise InputError("compare: this is a comparison; run it with `east-ray compare`")
-    config = with_examples_read(config)
+    config = with_examples_read(config)  # of a program that has made its configuration without `load_run`
     directory = open_run(config, progress)
     say_in_short(config, progress.say)
     for number in range(config.rounds):

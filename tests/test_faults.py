@@ -202,7 +202,9 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_finished_is_sampled_agai
                        "seconds_to_recover": round(time.monotonic() - begin, 1)})  # fmt: skip
 
     def one(word: str) -> psutil.Process:
-        return next(found for node in reversed(cluster.nodes) for found in processes(node.pid, [word]))
+        """The process that has run for longest, so none that is starting: a failed start rightly ends the run."""
+        found = [process for node in cluster.nodes for process in processes(node.pid, [word])]
+        return min(found, key=lambda process: process.create_time())
 
     with local_cluster(home) as cluster:
         cluster.start_head(1)

@@ -261,7 +261,7 @@ def test_reference_solutions_are_for_every_objective_that_trains_on_chosen_respo
     section = TrainingConfig(examples="reference_solutions")
     assert objectives.load(section).required_responses == ("chosen",)
 
-    class Own(Objective):
+    class Own(objectives.SFT):
         reference_responses = ("chosen",)
 
     Own(section)

@@ -71,7 +71,8 @@ def page(browser: "sync_api.Browser", url: str) -> Iterator["sync_api.Page"]:
 
 
 def ask(page: "sync_api.Page", responses: int = 4) -> None:
-    page.keyboard.type("7 + 5?")  # the question has the focus
+    sync_api.expect(page.get_by_role("textbox", name="Question")).to_be_focused()  # from the beginning
+    page.keyboard.type("7 + 5?")
     page.get_by_role("spinbutton", name="Responses").fill(str(responses))
     page.get_by_role("textbox", name="Question").press("Control+Enter")
 

@@ -14,6 +14,7 @@ torch is imported inside functions, because rooms that only ask which responses 
 Axes: B examples of a micro-batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class MicroBatch:
     """Means over the examples of the whole step (scalars, float64) of what `Objective.measure` returned."""
 
 
-class Objective:
+class Objective(ABC):
     """What training minimizes. Made with the `training` section of the configuration."""
 
     #: Responses that are trained on: of "chosen" and "rejected".
@@ -86,9 +87,9 @@ class Objective:
         required = {*self.responses, *self.reference_responses, *self.measured_responses}
         return tuple(name for name in RESPONSES if name in required)
 
+    @abstractmethod
     def loss(self, batch: MicroBatch) -> "Tensor":
         """The part of the step's loss that these examples contribute: a scalar, linear in `batch.weights`."""
-        raise NotImplementedError
 
     def metrics(self, batch: MicroBatch) -> "dict[str, Tensor]":
         """Name -> sum over these examples (a scalar). Each step reports the means over its examples."""
@@ -99,7 +100,7 @@ class Objective:
 
         `batch` has the log-probabilities of `measured_responses`. `MicroBatch.measured` has the means over the step.
         """
-        raise NotImplementedError
+        return {}
 
 
 class SFT(Objective):
