@@ -1,7 +1,7 @@
 """A run's YAML file with dotted overrides -> a checked configuration, and back.
 
->>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting
-WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
+>>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting.exponent
+1.5
 """
 
 import copy

@@ -6,7 +6,8 @@ r"""The error of the weights against the number of responses, by the rules of `s
 The truth are the cluster sizes of 512 responses to each question, sampled once from the quick start's model and kept
 in adaptive_counts.json. ``quickstart`` are 300 questions of the quick start's pool; ``held_out`` are 100 of them, which
 nothing was tuned on: the constants of the rules and of `weighting.smoothed_entropy` were chosen on the other 200.
-``strong`` stands for a strong model: the questions that ours is mostly sure of, and as a tenth of the whole hard ones.
+``strong`` stands for a strong model: other questions of the generator, of kinds that ours is mostly sure of, and hard
+ones as a tenth of the whole. Nothing was tuned on these either.
 
 Fresh responses are drawn from these distributions. The error is the mean of |weight - true weight| over the kept
 questions, those with a correct response; the weight is the entropy over its mean. `saved_at_equal_error` is the share
@@ -55,34 +56,30 @@ NUM_RESPONSES, SEED = 512, 1717
 FIXED, BUDGETS, PILOT, MOST = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256), (48, 96), 16, 256
 #: The questions of the quick start's pool that were sampled: how many to leave out, and how many to take then.
 RANGES = {"tuned": (0, 200), "held_out": (300, 100)}
-#: Kinds of clauses that the quick start's model answers with confidence.
-SURE = {"sells_each", "gets_more", "double", "more_than", "left_over"}
+#: Kinds of clauses that the quick start's model answers with confidence, and the questions of a strong model.
+SURE, NUM_SURE, NUM_HARD = {"sells_each", "gets_more", "double", "more_than", "left_over"}, 180, 20
 
 
 def make_counts(folder: Path) -> None:
     """Sample the pools with the settings of the quick start and another seed; what is there already is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     train = str(QUICKSTART / "train.jsonl")
-    problems, _ = word_problems.quickstart_problems()
     counts = {}
     for name, (skip, count) in RANGES.items():
-        sampled = sampled_counts(folder / name, {"path": train, "skip": skip, "max_questions": count})
-        counts[name] = [one | {"kind": kind_of(problems[skip + place])} for place, one in enumerate(sampled)]
+        counts[name] = sampled_counts(folder / name, {"path": train, "skip": skip, "max_questions": count})
+    questions = folder / "strong_questions.jsonl"
+    word_problems.write_jsonl(questions, map(word_problems.reference_row, strong()))
+    counts["strong"] = sampled_counts(folder / "strong", {"path": str(questions)})
     COUNTS.write_text(json.dumps(counts, separators=(",", ":")) + "\n")
 
 
-def kind_of(problem: word_problems.WordProblem) -> str:
-    """sure: of one step, which the model mostly answers alike; hard: of several, or with a misconception it has."""
-    if len(problem.steps) == 1 and problem.kinds <= SURE:
-        return "sure"
-    is_hard = len(problem.steps) > 1 or bool(problem.kinds & set(word_problems.PLANTED_MISCONCEPTIONS))
-    return "hard" if is_hard else "easy"
-
-
-def strong(pool: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The questions of a strong model: all that ours is sure of, and hard ones, a tenth of the whole."""
-    sure, hard = ([one for one in pool if one["kind"] == kind] for kind in ("sure", "hard"))
-    return sure + hard[: round(len(sure) / 9)]
+def strong() -> list[word_problems.WordProblem]:
+    """The questions of a strong model: those of one step that ours is mostly sure of, and hard ones."""
+    train, _ = word_problems.quickstart_problems()
+    drawn = word_problems.easy_and_hard(2000, SEED, exclude={problem.question for problem in train})
+    sure = [one for one in drawn if len(one.steps) == 1 and one.kinds <= SURE]
+    hard = [one for one in drawn if len(one.steps) > 1 or one.kinds & set(word_problems.PLANTED_MISCONCEPTIONS)]
+    return sure[:NUM_SURE] + hard[:NUM_HARD]
 
 
 def sampled_counts(run: Path, questions: dict[str, Any]) -> list[dict[str, Any]]:
@@ -185,7 +182,7 @@ def main() -> None:
         make_counts(arguments.make_counts.resolve())
     counts = json.loads(COUNTS.read_text())
     pools = {"quickstart": counts["tuned"] + counts["held_out"], "held_out": counts["held_out"]}
-    pools |= {"strong": strong(pools["quickstart"]), "strong_held_out": strong(pools["held_out"])}
+    pools["strong"] = counts["strong"]
     print(json.dumps({name: measure(pool, arguments.repetitions, arguments.seed) for name, pool in pools.items()}))
 
 
