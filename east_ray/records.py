@@ -110,7 +110,7 @@ class GradedQuestion:
     """Share of correct responses."""
     rejected_rate: float
     """Share of the commonest wrong answer."""
-    counted: Sequence[int] = ()
+    counted: Sequence[int]
     """Sizes of the clusters that the entropy is of: all, or those with an answer (`answers.no_answer`)."""
 
 

@@ -115,7 +115,7 @@ def smoothed_entropy(counts: Sequence[int]) -> float:
     the more is left open. Where all questions have equally many responses, this changes their weights little. Where
     those that agree were asked less often (`sampling.adaptive`), it takes away most of the error that comes from having
     stopped there. 0.08 was best for the mean absolute error of the weights on other questions than those that it is
-    measured with (tests/benchmarks/adaptive.py); the estimate is above 0 for every question.
+    measured with (tests/benchmarks/adaptive.py). The estimate is above 0 for every question with an answer.
 
     >>> round(smoothed_entropy([16]), 3), round(smoothed_entropy([128]), 3), round(smoothed_entropy([64, 64]), 3)
     (0.031, 0.005, 0.698)

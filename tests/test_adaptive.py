@@ -55,21 +55,15 @@ POOL = st.lists(SIZES, min_size=1, max_size=12)
         ({"precision": {"first": 8, "standard_error": 0.2}}, [8], Step(0, "precise")),
         ({"precision": {"first": 8, "standard_error": 0.1}}, [8], Step(8, None)),  # 8 that agree do not say enough
         ({"precision": {"first": 8, "standard_error": 0.1}}, [16, 16], Step(0, "all")),
-        ({"budget": {"pilot": 8, "total": 100, "max": 16}}, [8], Step(0, "budget")),
-        ({"budget": {"pilot": 8, "total": 100, "max": 8}}, [8], Step(0, "all")),
-        (None, [20, 12], Step(0, "all")),
     ],
 )
-def test_what_follows_for_a_question(rule: dict[str, Any] | None, sizes: list[int], step: Step) -> None:
-    settings = None if rule is None else AdaptiveConfig.model_validate(rule)
-    assert local_rule(settings, 32).next_step(sizes) == step
+def test_what_follows_for_a_question(rule: dict[str, Any], sizes: list[int], step: Step) -> None:
+    decide = local_rule(AdaptiveConfig.model_validate(rule), 32)
+    assert decide is not None and decide.next_step(sizes) == step
 
 
-def test_what_every_question_gets_first() -> None:
-    rules = [None, {"unanimous": {"first": 8}}, {"precision": {"first": 4, "standard_error": 1.0}}]
-    rules.append({"budget": {"pilot": 16, "total": 100}})
-    firsts = [local_rule(rule and AdaptiveConfig.model_validate(rule), 64).first for rule in rules]
-    assert firsts == [64, 8, 4, 16]
+def test_a_budget_is_no_rule_of_single_questions() -> None:
+    assert local_rule(AdaptiveConfig.model_validate({"budget": {"total": 100}}), 32) is None
 
 
 @given(SIZES, st.sampled_from([Unanimous(8, 32), Precision(8, 32, 0.1), Precision(2, 200, 0.02)]))

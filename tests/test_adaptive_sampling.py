@@ -46,6 +46,7 @@ def expected(rule: str) -> dict[str, tuple[int, str]]:
             numbers = [n + int(one) for n, one in zip(numbers, more, strict=True)]
         return {f"q{i}": (n, "all" if n == MOST else "budget") for i, n in enumerate(numbers)}
     decide, found = local_rule(AdaptiveConfig.model_validate(RULES[rule]), MOST), {}
+    assert decide is not None
     for i in range(COUNT):
         number = decide.first
         while (step := decide.next_step(sizes(i, number))).num_more:
@@ -154,13 +155,21 @@ def test_a_user_s_own_grader_tells_answers_apart(tmp_path: Path, local_ray: None
         assert rows["q0"]["num_responses"] == number, grader
 
 
-def test_a_further_request_that_is_refused_leaves_the_responses_before(tmp_path: Path, local_ray: None) -> None:
+@pytest.mark.parametrize(("rule", "first"), [("unanimous", 8), ("budget", 4)])
+def test_a_further_request_that_is_refused_leaves_the_responses_before(
+    tmp_path: Path, local_ray: None, rule: str, first: int
+) -> None:
+    """It is not made again, and a budget goes to the others."""
+    refused = questions(4)["question"].to_pylist()[3]
     (tmp_path / "script").mkdir()
-    (tmp_path / "script" / "refused.txt").write_text(questions(4)["question"].to_pylist()[3])
-    rows, counts = sampled(config(tmp_path, table(6, MOST), MOST, RULES["unanimous"]), questions(6))
+    (tmp_path / "script" / "refused.txt").write_text(refused)
+    adaptive = {"budget": {"pilot": 4, "total": 80, "max": MOST}} if rule == "budget" else RULES[rule]
+    rows, counts = sampled(config(tmp_path, table(6, MOST), MOST, adaptive), questions(6))
     assert len(rows) == 6 and counts["set_aside"] == {}
-    assert (rows["q3"]["num_responses"], rows["q3"]["stopped_because"]) == (8, "engine_refused")
-    assert rows["q4"]["stopped_because"] == "all"
+    assert (rows["q3"]["num_responses"], rows["q3"]["stopped_because"]) == (first, "engine_refused")
+    assert [one["first"] for one in asked(tmp_path) if one["prompt"] == refused] == [0, first]
+    assert rows["q4"]["stopped_because"] == ("all" if rule == "unanimous" else "budget")
+    assert rule == "unanimous" or counts["num_responses"] == 80
 
 
 @pytest.mark.parametrize("dies", ["engine", "process"])

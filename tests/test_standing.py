@@ -1,5 +1,7 @@
 """Where questions stand: through attempts, kills and new drivers, the row with most responses is found and kept."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -81,15 +83,18 @@ def test_nothing_durable_is_lost_whatever_ends_when(attempts: list[tuple[set[str
             assert (key, one["num_responses"]) in [(row["key"], len(row["responses"])) for row in there]
 
 
-def test_of_two_rows_with_as_many_responses_the_ended_one_counts(samples: Folder, local_ray: None) -> None:
-    (samples / "tasks").write_part(pa.Table.from_pylist([row("a", 4)], SAMPLES), "part-1.parquet")
-    (samples / "tasks").write_part(pa.Table.from_pylist([row("a", 4, "engine_refused")], SAMPLES), "part-2.parquet")
-    (samples / "tasks").write_part(pa.Table.from_pylist([row("a", 2, "budget")], SAMPLES), "part-3.parquet")
+@pytest.mark.parametrize("reasons", list(itertools.permutations([None, "budget", "engine_died"])))
+def test_of_rows_with_as_many_responses_the_one_that_ended_for_good_counts(
+    samples: Folder, local_ray: None, reasons: Sequence[str | None]
+) -> None:
+    for number, reason in enumerate(reasons):
+        (samples / "tasks").write_part(pa.Table.from_pylist([row("a", 4, reason)], SAMPLES), f"part-{number}.parquet")
+    (samples / "tasks").write_part(pa.Table.from_pylist([row("a", 2, "all")], SAMPLES), "part-9.parquet")
     assert stand(samples).select(["num_responses", "stopped_because"]).to_pylist() == [
-        {"num_responses": 4, "stopped_because": "engine_refused"}
+        {"num_responses": 4, "stopped_because": "engine_died"}
     ]
-    assert [one["num_dropped"] for one in tidy(samples, pa.array(["a"]))] == [2]
-    assert samples.read(SAMPLES)["stopped_because"].to_pylist() == ["engine_refused"]
+    assert [one["num_dropped"] for one in tidy(samples, pa.array(["a"]))] == [3]
+    assert samples.read(SAMPLES)["stopped_because"].to_pylist() == ["engine_died"]
 
 
 def test_rest_has_the_row_with_most_responses_and_no_other(samples: Folder, local_ray: None) -> None:

@@ -14,7 +14,7 @@ from east_ray.plan.facts import facts_of
 from east_ray.report.audit import audit
 from east_ray.report.page import Table
 from east_ray.report.plots import Figure
-from east_ray.report.responses import adaptive_blocks, number_of_responses, saving
+from east_ray.report.responses import adaptive_blocks, cost, number_of_responses
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.line import BudgetLine, SamplingLine
@@ -70,7 +70,7 @@ def adaptive(rule: dict[str, Any], *overrides: str, **plan: int) -> Config:
     return resolve(values)
 
 
-def test_the_report_says_how_many_and_why_and_what_is_saved() -> None:
+def test_the_report_says_how_many_and_why_and_what_they_cost() -> None:
     numbers = [
         {"stopped_because": "unanimous", "num_responses": 32, "num_questions": 6, "num_tokens": 1920},
         {"stopped_because": "all", "num_responses": 128, "num_questions": 2, "num_tokens": 2560},
@@ -83,12 +83,12 @@ def test_the_report_says_how_many_and_why_and_what_is_saved() -> None:
     ]  # fmt: skip
     assert table.rows[1][0].startswith("unanimous: ")
     # 448 of 8 * 128 responses; 4480 tokens, and the six would have had 1920 / 32 * 128 = 7680.
-    assert said == saving(counts) == (
-        "448 responses in place of 1,024, 128 to every question: 56.2 % saved; 4,480 tokens in place of about 10,240: "
-        "56.2 % saved."
-    )  # fmt: skip
+    fewer = "56.2 % fewer than 128 to every question"
+    assert said == cost(counts) == f"448 responses of 4,480 tokens: {fewer}, and 56.2 % fewer tokens."
     untold = [row | {"num_tokens": 0} for row in numbers]
-    assert saving(counts | {"numbers": untold}).endswith("128 to every question: 56.2 % saved.")
+    assert cost(counts | {"numbers": untold}) == f"448 responses: {fewer}."
+    of_budget = [row | {"stopped_because": "budget"} for row in untold]
+    assert cost({"most_responses": 256, "numbers": of_budget}) == "448 responses, 56.0 to a question on average."
 
 
 def test_the_number_of_responses_in_a_few_words() -> None:
@@ -114,7 +114,7 @@ def test_the_line_of_a_budget_counts_responses_over_its_waves() -> None:
     assert line.render().plain.startswith("sampling    160/640 responses")
     assert "wave 1: 10/10 questions" in line.render().plain
     assert line.seconds_left == pytest.approx(30)
-    shown.begin_pool(4)
+    shown.begin_pool(4, 2)
     now[0] += 10
     shown.show(PoolStatus({"ready": (1, 10.0)}, 10.0, {"base": 1}, 40))
     assert "200/640 responses" in line.render().plain and "wave 2: 1/4 questions" in line.render().plain

@@ -139,7 +139,7 @@ def test_what_has_no_weights_is_a_clear_error(values: list[float], exponent: flo
 
 
 def test_the_four_signals() -> None:
-    question = GradedQuestion("q", [], 8, entropy=1.25, pass_rate=0.75, rejected_rate=0.125)
+    question = GradedQuestion("q", [], 8, entropy=1.25, pass_rate=0.75, rejected_rate=0.125, counted=[6, 2])
     found = {name: load_signal(WeightingConfig(signal=name))(question) for name in SIGNALS}  # type: ignore[arg-type]
     assert found == {"entropy": 1.25, "accuracy": 0.25, "rejection": 0.125, "uniform": 1.0}
 

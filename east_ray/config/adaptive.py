@@ -20,7 +20,7 @@ class PrecisionConfig(Section):
 
     first: Annotated[int, Field(ge=2)] = 32
     """Responses that every question gets; then their number is doubled."""
-    standard_error: Annotated[float, Field(gt=0)]
+    standard_error: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Largest standard error of a question's entropy, in nats."""
 
 
@@ -40,7 +40,8 @@ class BudgetConfig(Section):
 
 
 class AdaptiveConfig(Section):
-    """An adaptive number of responses: give exactly one of the rules. None looks at a reference."""
+    """An adaptive number of responses: give exactly one of the rules. None looks at a reference. Responses without an
+    answer count as an answer of their own, whatever `answers.no_answer` says."""
 
     unanimous: UnanimousConfig | None = None
     """Stop where the first responses agree."""
@@ -51,7 +52,7 @@ class AdaptiveConfig(Section):
 
     def _problems(self) -> Iterator[str]:
         if sum(rule is not None for rule in (self.unanimous, self.precision, self.budget)) != 1:
-            yield "give exactly one of unanimous, precision and budget"
+            yield "give exactly one of unanimous, precision and budget with its settings, e.g. unanimous: {first: 32}"
 
     def problems_with(self, most: int) -> Iterator[str]:
         """What does not fit with the most that a question gets, a sentence each."""

@@ -1,6 +1,7 @@
 """A run's YAML file with dotted overrides -> a checked configuration, and back.
 
->>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting.exponent
+>>> settings = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
+>>> resolve(settings, ["weighting.exponent=1.5"]).weighting.exponent
 1.5
 """
 

@@ -40,7 +40,7 @@ def sampling_of(summary: RoundSummary) -> Mapping[str, Any] | None:
 
 
 def adaptive_blocks(counts: Mapping[str, Any]) -> Iterator[Block]:
-    """Questions and responses by the reason why they ended, the distribution of their numbers, and the saving."""
+    """Questions and responses by the reason why they ended, the distribution of their numbers, and what they cost."""
     numbers = counts["numbers"]
     num_questions = sum(row["num_questions"] for row in numbers)
     by_reason: dict[str, list[Mapping[str, Any]]] = {}
@@ -52,26 +52,27 @@ def adaptive_blocks(counts: Mapping[str, Any]) -> Iterator[Block]:
     yield Table("Why questions got no more responses", columns, rows)
     arrays = {reason: _repeated(by_reason[reason]) for reason in reasons}
     yield plots.histogram("Responses to a question", arrays, "responses")
-    yield saving(counts)
+    yield cost(counts)
 
 
-def saving(counts: Mapping[str, Any]) -> str:
-    """What the run has asked of what the most for every question would have been.
+def cost(counts: Mapping[str, Any]) -> str:
+    """What was asked and, unless a budget decided it, what the most for every question would have been.
 
-    The tokens of the others are those of a question's own responses on average.
+    Nobody would ask `budget.max` of every question, so that is no measure of what a budget saves. The tokens of the
+    responses that were not asked are those of a question's own responses on average.
     """
     numbers, most = counts["numbers"], counts["most_responses"]
+    num_questions = sum(row["num_questions"] for row in numbers)
     asked = sum(row["num_responses"] * row["num_questions"] for row in numbers)
-    full = most * sum(row["num_questions"] for row in numbers)
     tokens = sum(row["num_tokens"] for row in numbers)
+    said = f"{asked:,} responses" + (f" of {tokens:,} tokens" if tokens else "")
+    if any(row["stopped_because"] == Stopped.BUDGET for row in numbers):
+        return f"{said}, {asked / num_questions:.1f} to a question on average."
+    full = most * num_questions
     full_tokens = round(sum(row["num_tokens"] / row["num_responses"] * most for row in numbers))
-    said = (
-        f"{asked:,} responses in place of {full:,}, {most} to every question: {percent_of(full - asked, full)} % saved"
-    )
-    if not tokens:
-        return f"{said}."
-    saved = percent_of(full_tokens - tokens, full_tokens)
-    return f"{said}; {tokens:,} tokens in place of about {full_tokens:,}: {saved} % saved."
+    fewer = f"{percent_of(full - asked, full)} % fewer than {most} to every question"
+    less = f", and {percent_of(full_tokens - tokens, full_tokens)} % fewer tokens" if tokens else ""
+    return f"{said}: {fewer}{less}."
 
 
 def _row(reason: str, rows: list[Mapping[str, Any]], num_questions: int) -> list[str]:

@@ -204,7 +204,7 @@ class Sampler:
         left = self._left(rows, found, task)
         self._tell(journal, task, 0)
         together, alone, deadly = self._sorted_by_deaths(left, journal)
-        if len(deadly) > _MAX_POISONOUS and not found:
+        if len(deadly) > _MAX_POISONOUS and not task.num_joined:
             raise RuntimeError(f"engines die of every question: {next(iter(journal.errors.values()), _NO_ERROR)}")
         for row, detail in deadly:
             task.give_up(row, SetAside.ENGINE_DIED, detail)
@@ -281,7 +281,8 @@ class Sampler:
             while done and got.death is None:
                 for future in done:
                     if (again := self._taken(future, *waiting.pop(future), got)) is not None:
-                        waiting[self._request(*again)] = again
+                        with self._asking:
+                            waiting[self._request(*again)] = again
                 done, _ = concurrent.futures.wait(waiting, max(0.0, end - time.monotonic()), return_when=wake)
                 if time.monotonic() > end:
                     break

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from east_ray.config import InputError
 from east_ray.config.adaptive import AdaptiveConfig, BudgetConfig
+from east_ray.records import Stopped
 
 
 class Step(NamedTuple):
@@ -25,7 +26,7 @@ class Step(NamedTuple):
 
     num_more: int
     stopped_because: str | None
-    """all: the most was reached; unanimous; precise; budget. None while there are more."""
+    """A value of records.Stopped; None while there are more."""
 
 
 class LocalRule(Protocol):
@@ -42,18 +43,6 @@ class LocalRule(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Every question gets `first` responses, whatever it answers: all of them, or the pilot of a budget."""
-
-    first: int
-    most: int
-
-    def next_step(self, sizes: Sequence[int]) -> Step:
-        """No more: `all` if these are the most, else `budget`, and `allocate` may still give more."""
-        return Step(0, "all" if self.first >= self.most else "budget")
-
-
-@dataclass(frozen=True)
 class Unanimous:
     """A question whose first responses agree gets no more; every other one gets the most."""
 
@@ -64,9 +53,9 @@ class Unanimous:
         """The rest at once where two answers differ."""
         num_responses = sum(sizes)
         if num_responses >= self.most:
-            return Step(0, "all")
+            return Step(0, Stopped.ALL)
         if max(sizes, default=0) == num_responses:
-            return Step(0, "unanimous")
+            return Step(0, Stopped.UNANIMOUS)
         return Step(self.most - num_responses, None)
 
 
@@ -82,34 +71,32 @@ class Precision:
         """As many again where the entropy is not yet known well enough."""
         num_responses = sum(sizes)
         if num_responses >= self.most:
-            return Step(0, "all")
+            return Step(0, Stopped.ALL)
         if standard_error(sizes) <= self.bound:
-            return Step(0, "precise")
+            return Step(0, Stopped.PRECISE)
         return Step(min(num_responses, self.most - num_responses), None)
 
 
-def local_rule(settings: AdaptiveConfig | None, most: int) -> LocalRule:
-    """The rule by which an actor decides. `most` is `sampling.responses_per_question`; under a budget, `budget.max` is.
-
-    Without settings every question gets the most. With a budget this is the pilot: what follows is `allocate`'s.
-    """
-    if settings is None:
-        return Fixed(most, most)
+def local_rule(settings: AdaptiveConfig, most: int) -> LocalRule | None:
+    """The rule by which an actor decides, where `most` is `sampling.responses_per_question`; None with a budget."""
     if settings.unanimous is not None:
         return Unanimous(settings.unanimous.first, most)
     if settings.precision is not None:
         return Precision(settings.precision.first, most, settings.precision.standard_error)
-    assert settings.budget is not None
-    return Fixed(settings.budget.pilot, settings.budget.max)
+    return None
 
 
-def check_budget(budget: BudgetConfig, num_questions: int) -> None:
-    """Raises InputError if the budget is not enough for the pilot of so many questions."""
+def check_budget(budget: BudgetConfig, num_questions: int) -> int:
+    """The responses that so many questions get of a budget: all of it, unless that is more than the most for each.
+
+    Raises InputError if it is not enough for the pilot.
+    """
     if budget.total < budget.pilot * num_questions:
         raise InputError(
             f"sampling.adaptive.budget.total: {budget.total:,} responses are not enough for a pilot of {budget.pilot} "
             f"to each of {num_questions:,} questions; give at least {budget.pilot * num_questions:,}"
         )
+    return min(budget.total, budget.max * num_questions)
 
 
 #: So many responses are counted with each question as if they had given one more answer. Without them a pilot that

@@ -29,8 +29,9 @@ def adaptive_of(config: Config) -> Adaptive | None:
 def cluster_sizes(row: Mapping[str, Any], grader: Grader) -> list[int]:
     """The sizes of the clusters that ``answers/`` would have of the responses so far, those without an answer included.
 
-    The grader sees the reference answer as it does there: it may tell how an answer is written, e.g. as an option. What
-    is correct goes no further.
+    The latter are a cluster here even where `answers.no_answer` keeps them out of the entropy: then more is asked, not
+    less. The grader sees the reference answer as it does there: it may tell how an answer is written, e.g. as an
+    option. What is correct goes no further.
     """
     texts = [response["text"] for response in row["responses"]]
     return [cluster.num_responses for cluster in clustered(texts, Question.of(row), grader).clusters]
@@ -53,6 +54,7 @@ def next_step(row: Mapping[str, Any], adaptive: Adaptive | None, most: int) -> S
         num_more = row["num_wanted"] - num_responses
         return Step(num_more, None) if num_more > 0 else Step(0, Stopped.BUDGET)
     rule = local_rule(adaptive.settings, most)
+    assert rule is not None
     if num_responses < rule.first:
         return Step(rule.first - num_responses, None)
     return rule.next_step(cluster_sizes(row, adaptive.grader))

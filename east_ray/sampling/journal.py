@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from east_ray.records import SAMPLES, SET_ASIDE
+from east_ray.records import SAMPLES, SET_ASIDE, Stopped
 from east_ray.storage import Folder
 
 #: A folder at rest has parts of about this size; so many parts are read at the same time.
@@ -190,13 +190,17 @@ def best_rows(
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The number of the row of each key with the most responses; rows without a key are none.
 
-    Of several the first that says why it has no more, if `stopped_because` is given, or else the first.
+    Of several with as many, one whose engine gave no more counts before one that a budget gave no more, and that before
+    one that does not say why it has no more, if `stopped_because` is given; or else the first.
 
     >>> best_rows(pa.chunked_array([["b", "a", "b", None, "a"]]), pa.chunked_array([[8, 8, 32, 8, 8]])).tolist()
     [1, 2]
     """
     if stopped_because is not None:
-        num_responses = pc.add(pc.multiply(num_responses, 2), pc.is_valid(stopped_because).cast(pa.int32()))
+        reasons = stopped_because.cast(pa.string())
+        is_final = pc.fill_null(pc.not_equal(reasons, Stopped.BUDGET), False)  # a later wave may have ended otherwise
+        finality = pc.add(pc.is_valid(reasons).cast(pa.int32()), is_final.cast(pa.int32()))
+        num_responses = pc.add(pc.multiply(num_responses, 3), finality)
     rows = pa.table({"key": keys, "num_responses": num_responses, "row": np.arange(len(keys))})
     rows = rows.filter(pc.is_valid(rows["key"]))
     if len(rows["key"].unique()) < rows.num_rows:

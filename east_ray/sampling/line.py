@@ -37,7 +37,7 @@ class SamplingLine:
         self._last, self._rate, self._lock = PoolStatus(), TokenRate(), threading.Lock()
         line.go_on(self._units(self._before, self._responses_before))
 
-    def begin_pool(self, num_questions: int = 0) -> None:
+    def begin_pool(self, num_questions: int, wave: int = 1) -> None:
         """Another pool is being started, for so many questions."""
         self._before.update(self._durable)
         self._responses_before += self._last.num_responses
@@ -85,12 +85,12 @@ class SamplingLine:
 class BudgetLine(SamplingLine):
     """The same under a budget, whose unit is a response: questions get more in one wave after the other."""
 
-    _wave, _num_asked = 0, 0
+    _wave, _num_asked = 1, 0
 
-    def begin_pool(self, num_questions: int = 0) -> None:
-        """Another wave begins, in which so many questions are asked."""
-        super().begin_pool(num_questions)
-        self._wave, self._num_asked = self._wave + 1, num_questions
+    def begin_pool(self, num_questions: int, wave: int = 1) -> None:
+        """The wave of this number begins or goes on, in which so many questions are asked."""
+        super().begin_pool(num_questions, wave)
+        self._wave, self._num_asked = wave, num_questions
 
     def _units(self, done: Counter[str], num_responses: int) -> int:
         return num_responses

@@ -152,4 +152,5 @@ def _responses_per_request(asked: pa.Table, settings: PoolSettings) -> int:
     if "num_wanted" in asked.column_names and asked.num_rows:
         mean = float(pc.mean(pc.subtract(asked["num_wanted"], asked["num_had"])).as_py())
         return max(1, int(mean))
-    return most if settings.adaptive is None else min(most, local_rule(settings.adaptive.settings, most).first)
+    rule = settings.adaptive and local_rule(settings.adaptive.settings, most)
+    return min(most, rule.first) if rule else most

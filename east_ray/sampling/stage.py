@@ -149,8 +149,12 @@ def ask_models(
     adaptive = None if is_evaluation else round_.config.sampling.adaptive
     total = None
     if adaptive is not None and adaptive.budget is not None:
-        check_budget(adaptive.budget, len(wanted))
-        total = adaptive.budget.total
+        total = check_budget(adaptive.budget, len(wanted))
+        if total < adaptive.budget.total:
+            round_.progress.say(
+                f"sampling.adaptive.budget: {adaptive.budget.max}, the most for each of {len(wanted):,} questions, is "
+                f"less in all than the total of {adaptive.budget.total:,}"
+            )
     units = (len(wanted), "questions") if total is None else (total, "responses")
     with round_.progress.stage(stage, *units) as line:
         adopt(samples_folder)
@@ -167,7 +171,7 @@ def ask_models(
                 of_group = _of_models(wave.left, group, is_all=len(group) == len(models))
                 if of_group.num_rows:
                     settings.backend.check(next(iter(group.values())), settings.engines, settings.args)
-                    shown.begin_pool(of_group.num_rows)
+                    shown.begin_pool(of_group.num_rows, wave.number)
                     of_pool = sample(of_group, group, samples_folder, aside_folder, settings, shown.show)
                     num_tokens += sum(part["num_tokens"] for part in of_pool)
         seconds = line.seconds - line.starting_s
@@ -205,8 +209,10 @@ class _Wave(NamedTuple):
     left: pa.Table
     stored: pa.Table
     """What `stored_keys` says of the samples before it."""
-    num_responses: int | None
+    num_responses: int | None = None
     """Responses before it; None: every question gets the same number."""
+    number: int = 1
+    """Counted from the pilot, which is the first."""
 
 
 def _waves(
@@ -217,12 +223,13 @@ def _waves(
     if adaptive is None:
         done = pa.chunked_array([*stored["key"].chunks, *aside.chunks], pa.string())
         asked = asked.filter(pc.invert(pc.is_in(asked["key"], done.unique())))
-        yield _Wave(asked, stored, None)
+        yield _Wave(asked, stored)
         return
     keys, budget = asked["key"], adaptive.settings.budget
     while True:
         stands, numbers = standing(stored, keys), None if budget is None else wanted_numbers(plans, keys, budget)
-        yield _Wave(unfinished(asked, stands, aside, numbers), stored, pc.sum(stands["num_responses"]).as_py() or 0)
+        left, num_responses = unfinished(asked, stands, aside, numbers), pc.sum(stands["num_responses"]).as_py() or 0
+        yield _Wave(left, stored, num_responses, len(plans.parts()) + 1)
         if budget is None or is_planned_to_the_end(plans):
             return
         stored, aside = stored_keys(samples, stored), stored_keys(set_aside)["key"]

@@ -18,7 +18,7 @@ _FOR_GOOD = [Stopped.ENGINE_REFUSED, Stopped.ENGINE_DIED]
 def standing(stored: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
     """Of each of these keys that has rows, the row with most responses, of those that `journal.stored_keys` has found.
 
-    Of two with as many, the one that says why it ended.
+    Of two with as many, the one that says why it ended, for good if one does.
     """
     stored = stored.filter(pc.is_in(stored["key"], pc.unique(keys)))
     return stored.take(best_rows(*(stored[name] for name in STORED.names[1:])))

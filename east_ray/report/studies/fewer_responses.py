@@ -150,7 +150,7 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
         "text": "Entropies and weights from the first responses to each question against those from "
         + (f"the {most} that every question has; some have more. " if is_unequal else "all. ")
         + "The plain estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and "
-        "Jost (2013).",
+        "Jost (2013). Weights are by the plain one, whatever weighting.entropy_estimator is.",
         "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
         "curves": [figure],
     }
