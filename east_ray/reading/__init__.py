@@ -1,1 +1,1 @@
-"""Files of rows that others made: which files a path means, and the rows in them."""
+"""Files of rows that others made: which files a path means, the rows in them, and the values in a row."""
