@@ -47,7 +47,7 @@ class SetAside(StrEnum):
     ENGINE_DIED = "engine_died"
     """Engines have died again and again while the question was in flight, the last time with no other beside it."""
     MALFORMED_ROW = "malformed_row"
-    """Given samples: the row cannot be read; ``detail`` says what was expected."""
+    """The row of a file cannot be read; ``detail`` says what was expected."""
 
 
 class Stopped(StrEnum):

@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSystem
@@ -95,6 +95,15 @@ def rows_of(
     with _said(piece.path, piece.kind, piece.encoding):
         for number, row in _numbered(filesystem, piece, columns):
             yield number, {**added, **row} if added and isinstance(row, dict) else row
+
+
+def rows_of_file(filesystem: FileSystem, file: FileInfo, encoding: str = "utf-8") -> Iterator[tuple[int, Row | str]]:
+    """(number, row) of a file, as `rows_of` gives them, one piece after another."""
+    for piece in pieces_of(filesystem, file, encoding):
+        if counts_lines(piece):
+            yield from rows_of(filesystem, replace(piece, stop=sys.maxsize))
+            return
+        yield from rows_of(filesystem, piece)
 
 
 def _numbered(filesystem: FileSystem, piece: Piece, columns: Collection[str] | None) -> Iterator[tuple[int, Row | str]]:

@@ -68,9 +68,15 @@ def _is_wide_text(data: bytes) -> bool:
 
 
 def check_encoding(file: io.BufferedReader, encoding: str) -> None:
-    """Raises InputError if the first bytes of a file are those of UTF-16 or UTF-32, and another encoding is meant."""
-    head = file.read(4096)
-    if not is_wide(encoding) and _is_wide_text(head):
+    """Raises InputError if the first bytes of a file are those of UTF-16, UTF-32 or UTF-8, and another is meant.
+
+    Such text has no error in most other encodings, only other characters.
+    """
+    head = file.read(_CHUNK)
+    is_other = _is_wide_text(head) and not is_wide(encoding)
+    if b"\0" not in head and codec_of(encoding) != "utf-8-sig":
+        is_other = (is_wide(encoding) or not head.isascii()) and _seeming_encoding(head) == "utf-8"
+    if is_other:
         raise InputError(not_in(encoding, head))
 
 

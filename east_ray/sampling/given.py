@@ -141,7 +141,7 @@ def check_columns(config: SamplesConfig) -> None:
     """Raises InputError unless the first row can be read: a wrong name would set every row aside."""
     found = find_files(config.path, "samples.path")
     for piece in itertools.chain.from_iterable(pieces_of(found.filesystem, file) for file in found.files):
-        for number, row in _rows(found.filesystem, piece, config):
+        for number, row in rows_of(found.filesystem, piece):
             try:
                 given_sample(_readable(row), config, "")
             except InputError as error:
@@ -154,7 +154,7 @@ def _rows(filesystem: pa.fs.FileSystem, piece: Piece, columns: SamplesConfig) ->
     required = (columns.question_column, columns.reference_answer_column, columns.responses_column)
     further = {*columns.extra_columns, columns.id_column or "", "level", "subject", "type", "extra"}
     try:
-        yield from rows_of(filesystem, piece, {*required, *further}, required)
+        yield from rows_of(filesystem, piece, {*required, *further})
     except InputError as error:
         raise InputError(f"samples.path: {error}") from None
 
