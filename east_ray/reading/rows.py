@@ -133,8 +133,8 @@ def _line_rows(filesystem: FileSystem, piece: Piece) -> Iterator[tuple[int, Row 
         try:
             decoded = line.decode(codec)
         except UnicodeDecodeError:
-            if not is_checked and not text.is_mostly(_lines(filesystem, piece), piece.encoding):
-                raise
+            if not is_checked:
+                text.check_lines(_lines(filesystem, piece), piece.encoding)
             is_checked = True
             yield number, f"not text in the encoding {piece.encoding}"
             continue
