@@ -195,6 +195,10 @@ def test_a_single_object_is_one_row_and_values_of_a_list_are_told_apart(tmp_path
     assert rows_in(tmp_path) == [problem] * 3
     (tmp_path / "one.jsonl").write_text(json.dumps({"doc": {"q": 1}, "target": {"a": 2}}) + "\n")
     assert rows_in(tmp_path / "one.jsonl") == [{"doc": {"q": 1}, "target": {"a": 2}}]
+    for first in ("{'a': 1}", '{"a": "cut', "[" * 100_000, '{"a": ' + "9" * 9000 + "}"):  # a damaged row is no document
+        (tmp_path / "one.jsonl").write_text("\n".join([first] * 6 + ['{"a": 1}']))
+        *damaged, last = rows_in(tmp_path / "one.jsonl")
+        assert last == {"a": 1} and all(row.startswith("not valid JSON (") for row in damaged)
     (tmp_path / "l.json").write_text('[{"a": 1}, 12, "b", [3], null]')
     assert [row if isinstance(row, dict) else row.split()[-1] for row in rows_in(tmp_path / "l.json")] == [
         {"a": 1}, "int", "str", "list", "null",

@@ -17,6 +17,8 @@ from east_ray.reading import tables, text
 from east_ray.reading.files import form_of, partitions
 from east_ray.reading.text import Row
 
+__all__ = ["Piece", "Row", "counts_lines", "num_lines", "pieces_of", "rows_of", "rows_of_file"]
+
 #: Bytes of a file that one task reads.
 PIECE_BYTES = 32 << 20
 
