@@ -112,8 +112,9 @@ def _numbered(filesystem: FileSystem, piece: Piece, columns: Collection[str] | N
     if piece.kind == "lines":
         yield from _line_rows(filesystem, piece)
     elif piece.kind in ("parquet", "arrow"):
-        with tables.open_table(filesystem, piece.path, piece.compression) as file:
-            if piece.kind == "arrow":
+        is_arrow = piece.kind == "arrow"
+        with tables.open_table(filesystem, piece.path, piece.compression, is_arrow=is_arrow) as file:
+            if is_arrow:
                 rows = tables.arrow_rows(file, columns)
             else:
                 rows = tables.parquet_rows(file, range(piece.start, piece.stop), columns)
