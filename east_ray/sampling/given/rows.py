@@ -48,7 +48,8 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
         try:
             value = field(row, name)
         except InputError as error:
-            problems.append(str(error))
+            elsewhere = "; if the references are in another file, name it by samples.questions"
+            problems.append(f"{error}{elsewhere if name == columns.reference_answer_column else ''}")
             return None
         try:
             return value_of(value)
