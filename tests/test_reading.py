@@ -402,7 +402,7 @@ _NUM_ROWS: dict[str, int] = {
     "csv": 96, "distilabel_flat": 96, "nemo_skills": 96, "openmathinstruct2": 96, "openrlhf": 96, "qwen_math_seeds": 96,
     "trl_completions": 96, "verl_rollout": 96, "lm_eval": 24, "lm_eval_converted": 24, "split_rows": 24,
     "first_row_bad": 13, "jl_other": 13, "pq_other": 13, "qwen_math": 13, "numeric_float_big": 5,
-    "evalchemy": 1, "inspect": 1,
+    "inspect": 96,
 }  # fmt: skip
 _ENCODINGS = {"cp1252": "cp1252", "utf16": "utf-16"}
 
