@@ -13,8 +13,8 @@ import pytest
 
 from east_ray import cli
 from east_ray.config import InputError, SamplesConfig
+from east_ray.reading import rows
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
-from east_ray.sampling import given
 from east_ray.sampling.given import check_columns, given_sample, why_set_aside, write_samples
 from east_ray.storage import Folder, Stages, locate
 
@@ -180,11 +180,11 @@ def test_pieces_of_a_file_give_the_rows_of_the_whole(
     whole = taken(path, tmp_path / "whole")[0]
     assert len(whole) == 200
     for size in (1, 100, 137, 4096):
-        monkeypatch.setattr(given, "PIECE_BYTES", size if size > 1 else 97)
-        info = pa.fs.LocalFileSystem().get_file_info(str(path))
-        pieces = list(given.pieces_of(pa.fs.LocalFileSystem(), info, "s"))
-        lines = [line for piece in pieces for line in given.lines_of(pa.fs.LocalFileSystem(), piece)]
-        assert lines == path.read_bytes().splitlines()
+        monkeypatch.setattr(rows, "PIECE_BYTES", size if size > 1 else 97)
+        filesystem = pa.fs.LocalFileSystem()
+        pieces = rows.pieces_of(filesystem, filesystem.get_file_info(str(path)))
+        found = [one for piece in pieces for _, one in rows.rows_of(filesystem, piece, ())]
+        assert found == [json.loads(line) for line in path.read_bytes().splitlines()]
     assert taken(path, tmp_path / "pieces")[0] == whole  # of 4096 bytes each, their lines counted
 
 
@@ -209,7 +209,7 @@ def test_parquet_in_row_groups_and_a_folder_of_files(tmp_path: Path, local_ray: 
     ("content", "columns", "message"),
     [
         (None, {}, "does not exist; expected a .jsonl or .parquet file"),
-        ("", {}, "is empty; expected questions with responses"),
+        ("", {}, "is empty; expected rows"),
         ("\n\n", {}, "is empty; expected questions with responses"),
         (
             json.dumps(row()),

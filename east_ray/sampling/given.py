@@ -5,37 +5,34 @@ questions as a part of ``samples/`` and hands on only numbers. A row that cannot
 """
 
 import hashlib
-import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
-import pyarrow.parquet as pq
 
 from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
 from east_ray.questions import stage as questions
 from east_ray.questions.formats import cell, level_and_subject
+from east_ray.reading.files import find_files
+from east_ray.reading.rows import Piece, Row, counts_lines, num_lines, pieces_of, rows_of
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
 from east_ray.sampling.backends import FINISH_REASONS
-from east_ray.storage import Stages, locate
+from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
 
-#: Bytes of a file that one task reads, and of responses that it holds in memory before it writes them as a part.
-PIECE_BYTES, _PART_BYTES = 32 << 20, 16 << 20
-#: Rows of a file that are in memory as Python objects; a longer line of JSONL is set aside.
-_ROWS_AT_ONCE, _MAX_ROW_BYTES = 64, 1 << 28
+#: Bytes of responses that a task holds in memory before it writes them as a part.
+_PART_BYTES = 16 << 20
+#: Rows of a file that are in memory as Python objects.
+_ROWS_AT_ONCE = 64
 _WRITTEN = ("samples", "questions", "set_aside")
-
-Row = Mapping[str, Any]
 
 
 def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
@@ -125,148 +122,46 @@ def _field(response: Row, path: str, where: str) -> Any:
     return value
 
 
-# -------------------------------------------------------------------------------------------------- files and pieces
+# ---------------------------------------------------------------------------------------------------------- the files
 
 
 @dataclass(frozen=True)
-class FilePiece:
-    """What one task reads: lines that begin in bytes [start, stop) of a JSONL file, or row groups of a Parquet file."""
+class FilePiece(Piece):
+    """What one task reads, and what the names of its questions begin with."""
 
-    path: str
-    prefix: str  # the names of its questions begin with this
-    start: int
-    stop: int
-    first_row: int  # number of its first line or row in the file, from 1
-
-
-def find_files(config: SamplesConfig) -> tuple[pa.fs.FileSystem, list[pa.fs.FileInfo]]:
-    """The file system and the files of given samples, by name. Raises InputError if there is none or it is empty."""
-    filesystem, inner = locate(config.path)
-    info = filesystem.get_file_info(inner.rstrip("/"))
-    if info.type == pa.fs.FileType.NotFound:
-        raise InputError(f"samples.path: {config.path} does not exist; expected a .jsonl or .parquet file")
-    files = [info]
-    if info.type == pa.fs.FileType.Directory:
-        found = filesystem.get_file_info(pa.fs.FileSelector(inner))
-        files = [file for file in found if not file.base_name.startswith((".", "_")) and _is_known(file)]
-    elif not _is_known(info):
-        raise InputError(f"samples.path: {config.path}: expected .jsonl or .parquet, found {info.base_name!r}")
-    files = sorted((file for file in files if file.size), key=lambda file: str(file.path))
-    if not files:
-        raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
-    return filesystem, files
-
-
-def _is_known(file: pa.fs.FileInfo) -> bool:
-    return str(file.base_name).endswith((".jsonl", ".parquet"))
+    prefix: str
 
 
 def stamp(config: SamplesConfig) -> list[list[Any]]:
     """Name, size and time of each file, which differ once a file has changed. Raises InputError as `find_files`."""
-    return [[file.path, file.size, file.mtime_ns] for file in find_files(config)[1]]
+    return find_files(config.path, "samples.path").stamp()
 
 
 def check_columns(config: SamplesConfig) -> None:
     """Raises InputError unless the first row can be read: a wrong name would set every row aside."""
-    filesystem, files = find_files(config)
-    for piece in itertools.chain.from_iterable(pieces_of(filesystem, file, "") for file in files):
-        for number, row in _rows(filesystem, piece, config):
+    found = find_files(config.path, "samples.path")
+    for piece in itertools.chain.from_iterable(pieces_of(found.filesystem, file) for file in found.files):
+        for number, row in _rows(found.filesystem, piece, config):
             try:
-                given_sample(_parsed(row), config, "")
+                given_sample(_readable(row), config, "")
             except InputError as error:
                 raise InputError(f"samples.path: {piece.path}, row {number}: {error}") from None
             return
     raise InputError(f"samples.path: {config.path} is empty; expected questions with responses")
 
 
-def pieces_of(filesystem: pa.fs.FileSystem, file: pa.fs.FileInfo, prefix: str) -> Iterator[FilePiece]:
-    """The pieces of a file. The `first_row` of a JSONL file's pieces is not known yet, and is 1 in all of them."""
-    if not file.path.endswith(".parquet"):
-        for start in range(0, file.size, PIECE_BYTES):
-            yield FilePiece(file.path, prefix, start, min(start + PIECE_BYTES, file.size), 1)
-        return
-    try:
-        metadata = pq.read_metadata(file.path, filesystem=filesystem)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file.path}: cannot be read as parquet: {str(error).splitlines()[0]}") from error
-    start, first_row, num_rows, num_bytes = 0, 1, 0, 0
-    for group in range(metadata.num_row_groups):
-        num_rows += metadata.row_group(group).num_rows
-        num_bytes += metadata.row_group(group).total_byte_size
-        if num_bytes >= PIECE_BYTES or group == metadata.num_row_groups - 1:
-            yield FilePiece(file.path, prefix, start, group + 1, first_row)
-            start, first_row, num_rows, num_bytes = group + 1, first_row + num_rows, 0, 0
-
-
-def lines_of(filesystem: pa.fs.FileSystem, piece: FilePiece) -> Iterator[bytes | None]:
-    """The lines that begin in the piece, without their ends; None in place of a line of more than _MAX_ROW_BYTES."""
-    with io.BufferedReader(filesystem.open_input_file(piece.path), 1 << 20) as file:
-        if piece.start:
-            file.seek(piece.start - 1)
-            _skip_line(file)
-        while file.tell() < piece.stop and (line := file.readline(_MAX_ROW_BYTES)):
-            if not line.endswith(b"\n") and len(line) == _MAX_ROW_BYTES:
-                _skip_line(file)
-                yield None
-            else:
-                yield line.rstrip(b"\r\n")
-
-
-def _skip_line(file: io.BufferedReader) -> None:
-    while (part := file.readline(1 << 20)) and not part.endswith(b"\n"):
-        pass
-
-
-def _rows(
-    filesystem: pa.fs.FileSystem, piece: FilePiece, columns: SamplesConfig
-) -> Iterator[tuple[int, Row | bytes | None]]:
-    """(number, row) of a piece, of a JSONL file as `lines_of` yields it and without empty lines.
-
-    Raises InputError if a Parquet file cannot be read or lacks a column.
-    """
-    if not piece.path.endswith(".parquet"):
-        lines = enumerate(lines_of(filesystem, piece), start=piece.first_row)
-        yield from ((number, line) for number, line in lines if line is None or line.strip())
-        return
+def _rows(filesystem: pa.fs.FileSystem, piece: Piece, columns: SamplesConfig) -> Iterator[tuple[int, Row | str]]:
     required = (columns.question_column, columns.reference_answer_column, columns.responses_column)
-    wanted = {*required, *columns.extra_columns, columns.id_column, "level", "subject", "type", "extra"}
+    further = {*columns.extra_columns, columns.id_column or "", "level", "subject", "type", "extra"}
     try:
-        with filesystem.open_input_file(piece.path) as file:
-            # Buffered, a row group is read page by page; many writers put a whole file into one.
-            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            found = dict.fromkeys(parquet.schema_arrow.names)
-            for column in required:
-                cell(found, column)
-            there, groups = _columns(parquet, wanted, columns), list(range(piece.start, piece.stop))
-            batches = parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=there)
-            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-            yield from enumerate(rows, start=piece.first_row)
+        yield from rows_of(filesystem, piece, {*required, *further}, required)
     except InputError as error:
-        raise InputError(f"samples.path: {piece.path}: {error}") from None
-    except (pa.ArrowException, OSError) as error:
-        where, message = f"{piece.path}, row groups from {piece.start}", str(error).splitlines()[0]
-        raise InputError(f"samples.path: {where}: cannot be read ({message})") from None
+        raise InputError(f"samples.path: {error}") from None
 
 
-def _columns(parquet: pq.ParquetFile, wanted: Collection[str | None], columns: SamplesConfig) -> list[str]:
-    """The columns to read. Token ids, as another run's samples have them, are more than all the rest and of no use."""
-    there = [name for name in parquet.schema_arrow.names if name in wanted and name != columns.responses_column]
-    inside = [parquet.schema.column(number).path for number in range(len(parquet.schema))]
-    inside = [path for path in inside if f"{path}.".startswith(f"{columns.responses_column}.")]
-    return there + [path for path in inside if "token_ids" not in path.split(".")[1:]]
-
-
-def _parsed(row: Row | bytes | None) -> Row:
-    """A row of `_rows`, read if it is a line. Raises InputError, which says what is wrong with the line."""
-    if row is None:
-        raise InputError(f"longer than {_MAX_ROW_BYTES >> 20} MiB")
-    if isinstance(row, bytes):
-        try:
-            row = json.loads(row.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise InputError(f"expected a JSON object, found {_kind(row)}")
+def _readable(row: Row | str) -> Row:
+    if isinstance(row, str):
+        raise InputError(row)
     return row
 
 
@@ -281,14 +176,15 @@ def write_samples(
     Yields the numbers of each piece: num_questions, num_responses, num_truncated, and set_aside, a count by reason.
     Raises InputError if a file cannot be read or two questions have the same name.
     """
-    filesystem, files = find_files(config)
-    stems = Counter(PurePosixPath(file.path).stem for file in files)
-    pieces: list[FilePiece] = []
-    for file in files:  # its questions are named after its stem, or, if another file has the same, its name
-        path = PurePosixPath(file.path)
-        pieces += pieces_of(filesystem, file, path.stem if stems[path.stem] == 1 else path.name)
+    found = find_files(config.path, "samples.path")
+    filesystem, prefixes = found.filesystem, found.prefixes()
+    pieces = [
+        FilePiece(**vars(piece), prefix=prefixes[file.path])
+        for file in found.files
+        for piece in pieces_of(filesystem, file)
+    ]
     pieces = _numbered(pieces, filesystem)
-    for name, file in itertools.product(_WRITTEN, files):
+    for name, file in itertools.product(_WRITTEN, found.files):
         if f"{file.path}/".startswith(f"{(stages / name).path}/"):
             raise InputError(f"samples.path: {file.path} lies in the run directory itself; choose another run_dir")
     _clear(stages)
@@ -317,15 +213,15 @@ def _numbered(pieces: list[FilePiece], filesystem: pa.fs.FileSystem) -> list[Fil
     """The pieces with their first rows. To know them, tasks count the lines of JSONL files of several pieces."""
 
     def count(piece: dict[str, Any]) -> dict[str, Any]:
-        return piece | {"num_lines": sum(1 for _ in lines_of(filesystem, FilePiece(**piece)))}
+        return piece | {"num_lines": num_lines(filesystem, FilePiece(**piece))}
 
     num_pieces = Counter(piece.path for piece in pieces)
-    uncounted = [vars(piece) for piece in pieces if not piece.path.endswith(".parquet") and num_pieces[piece.path] > 1]
-    num_lines = {(row["path"], row["start"]): row["num_lines"] for row in run_tasks(count, uncounted)}
+    uncounted = [vars(piece) for piece in pieces if counts_lines(piece) and num_pieces[piece.path] > 1]
+    counted = {(row["path"], row["start"]): row["num_lines"] for row in run_tasks(count, uncounted)}
     numbered, lines_before = [], Counter[str]()
     for piece in pieces:
         numbered.append(replace(piece, first_row=piece.first_row + lines_before[piece.path]))
-        lines_before[piece.path] += num_lines.get((piece.path, piece.start), 0)
+        lines_before[piece.path] += counted.get((piece.path, piece.start), 0)
     return numbered
 
 
@@ -360,12 +256,12 @@ def _take_piece(
 
 
 def _taken(
-    row: Row | bytes | None, number: int, piece: FilePiece, config: SamplesConfig, can_use: questions.CanUse
+    row: Row | str, number: int, piece: FilePiece, config: SamplesConfig, can_use: questions.CanUse
 ) -> dict[str, Any]:
     """A row of records.SAMPLES; or, if it cannot be used, of records.SET_ASIDE, with the key `reason`."""
     question_id, detail = f"{piece.prefix}-{number:06d}", f"row {number}"
     try:
-        sample = given_sample(_parsed(row), config, question_id)
+        sample = given_sample(_readable(row), config, question_id)
     except InputError as error:
         return {"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": f"{detail}: {error}"}
     reason = why_set_aside(sample, can_use)

@@ -1,0 +1,1 @@
+"""Files of rows that others made: which files a path means, and the rows in them."""
