@@ -1,0 +1,179 @@
+"""``east-ray weigh FILE`` without a YAML file: look at the first rows, say what is taken for what, write the YAML file.
+
+Nothing is guessed silently. What the file holds is said with an example of each, and stands as a comment in the YAML
+file. What no column seems to be is asked for on a terminal; elsewhere the command ends with the settings to give.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from east_ray import answers
+from east_ray.config import Config, InputError, SamplesConfig
+from east_ray.config import files as config_file
+from east_ray.config.base import hint, validated
+from east_ray.reading.files import Found, find_files
+from east_ray.reading.recognised import Recognised, Row, recognised, with_responses
+from east_ray.reading.rows import pieces_of, rows_of
+from east_ray.sampling.given import given_sample
+from east_ray.storage import Folder, locate
+
+#: Files that are looked at, and rows of each. More files than one, because each may hold some responses of a question.
+_FILES, _ROWS = 8, 20
+#: Characters of an example in a message, and names in one.
+_EXAMPLE, _NAMES = 60, 40
+#: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
+_NOT_IN_ROWS = ("questions.path", "text_field")
+
+Say = Callable[[str], None]
+#: Asks the user for a line; None where nobody would answer.
+Ask = Callable[[str], str] | None
+
+
+def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
+    """The YAML file or run directory to weigh: `source` itself, or for a file of responses the YAML file beside its run.
+
+    Raises InputError if the rows cannot be used, or if it is not known which column is what and `ask` is None.
+    """
+    if _is_run(source):
+        return source
+    given = config_file.merge({"samples": {}}, overrides)
+    run_dir = given.setdefault("run_dir", f"runs/{_name_of(source)}")
+    path = Path(f"{run_dir}.yaml" if "://" not in str(run_dir) else f"runs/{_name_of(source)}.yaml")
+    if path.exists():
+        _check_same_source(path, source)
+        say(f"{path} says what is what in {source}; change it there")
+        return str(path)
+    text = written(source, given, say, ask)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    say(f"written to {path}; if something is taken for the wrong thing, change it there and weigh {path}")
+    return str(path)
+
+
+def _is_run(source: str) -> bool:
+    """Whether a path is of a run: a YAML file, or a directory with its config.yaml."""
+    if source.endswith((".yaml", ".yml")):
+        return True
+    filesystem, path = locate(source)
+    return Folder(filesystem, path.rstrip("/")).read_text("config.yaml") is not None
+
+
+def _name_of(source: str) -> str:
+    """A name for the run of a file: its own without endings; of a pattern, the folder's."""
+    parts = PurePosixPath(source.partition("?")[0] if "://" in source else locate(source)[1]).parts
+    plain = next((part for part in reversed(parts) if not re.search(r"[*?\[]", part)), "")
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", plain.partition(".")[0]).strip("-") or "weighed"
+
+
+def _check_same_source(path: Path, source: str) -> None:
+    samples = config_file.load(path).samples
+    there = None if samples is None else samples.path
+    if there is None or locate(there)[1] != locate(source)[1]:
+        raise InputError(f"{path} is of a run on {there}; choose another run_dir for {source}, e.g. run_dir=runs/other")
+
+
+def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
+    """The text of the YAML file for a file of responses. `given` are the settings of the command line."""
+    samples = {"path": source} | dict(given.get("samples") or {})
+    found = find_files(source, "samples.path")
+    rows = first_rows(found)
+    named = _completed(rows, {key: value for key, value in samples.items() if key != "path"}, source, ask)
+    settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
+    texts = _texts(rows, settings)
+    config, adapted = _adapted(dict(given) | {"samples": settings.model_dump(exclude_unset=True)}, texts)
+    validated(Config, config)
+    shape = f"the shape of {named.tool}" if named.tool else "no tool's shape that is known here"
+    told = [f"{source}: {shape}, by the first {len(rows)} rows"]
+    told += [f"  {one.setting}: {_short(one.name)} is {one.what}{_example(one.example)}" for one in named.taken]
+    told += [f"  {line}" for line in adapted]
+    for line in told:
+        say(line)
+    comments = "".join(f"# {line}\n" for line in [f"Written by `east-ray weigh {_short(source)}`.", *told])
+    return comments + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+
+
+def first_rows(found: Found) -> list[Row]:
+    """The first rows of the first files, without those that cannot be read. Raises InputError if there is none."""
+    rows, unread = list[Row](), list[str]()
+    for file in found.files[:_FILES]:
+        pieces = pieces_of(found.filesystem, file)
+        every = itertools.chain.from_iterable(rows_of(found.filesystem, piece, None) for piece in pieces)
+        for number, row in itertools.islice(every, _ROWS):
+            if isinstance(row, str):
+                unread.append(f"{file.path}, row {number}: {row}")
+            else:
+                rows.append(row)
+    if not rows:
+        raise InputError(f"samples.path: {unread[0] if unread else 'there is no row'}")
+    return rows
+
+
+def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: Ask) -> Recognised:
+    """What the rows are, with the user's word for what they do not say. Raises InputError if nobody can be asked."""
+    named = recognised(rows, given)
+    columns = ", ".join(named.columns[:_NAMES])
+    if named.missing and ask is None:
+        wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
+        raise InputError(f"{source}: not everything is recognised; give {wanted}. Names in these rows: {columns}")
+    note = ""
+    while named.missing:
+        assert ask is not None
+        setting, what = next(iter(named.missing.items()))
+        name = ask(f"{note}Which is {what}? Names in these rows: {columns}").strip()
+        if setting not in _NOT_IN_ROWS and name not in named.columns:
+            note = f"{name!r} is not in these rows{hint(name, named.columns)}. "
+            continue
+        note, given = "", dict(given) | _meant(rows, setting, name)
+        named = recognised(rows, given)
+    return named
+
+
+def _meant(rows: Sequence[Row], setting: str, name: str) -> dict[str, Any]:
+    """The user's answer as a setting."""
+    if setting == "questions.path":
+        return {"questions": {"path": name}}
+    return with_responses(rows, name) if setting == "responses_column" else {setting: name}
+
+
+def _texts(rows: Sequence[Row], settings: SamplesConfig) -> list[str]:
+    """The responses in some rows, of those that can be read. Raises InputError, the first reason, if none can be."""
+    texts, problems = list[str](), list[InputError]()
+    for row in rows:
+        try:
+            texts += [response["text"] for response in given_sample(row, settings, "")["responses"]]
+        except InputError as error:
+            problems.append(error)
+    if len(problems) == len(rows):
+        raise InputError(f"samples.path: {settings.path}: {problems[0]}")
+    return texts
+
+
+def _adapted(config: dict[str, Any], texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings with those that these responses need, and a sentence for each: no boxes, no announced answers."""
+    reasons = list[str]()
+    found = [answers.extract(text, last_number=True) for text in texts]
+    if texts and not any("\\boxed" in text for text in texts):
+        if "require_boxed" not in (config.get("selection") or {}):
+            config = config | {"selection": dict(config.get("selection") or {}) | {"require_boxed": False}}
+            reasons.append("selection.require_boxed: false, because no response has an answer in \\boxed{}")
+    if texts and not any(one.explicit for one in found) and any(one.answer for one in found):
+        if "last_number" not in (config.get("answers") or {}):
+            config = config | {"answers": dict(config.get("answers") or {}) | {"last_number": True}}
+            reasons.append("answers.last_number: true, because no response announces an answer")
+    return config, reasons
+
+
+def _short(value: Any) -> str:
+    text = " ".join(value.split()) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    text = "".join(one if one.isprintable() else " " for one in text)  # no comment of YAML may have the others
+    return text if len(text) <= _EXAMPLE else f"{text[:_EXAMPLE]}…"
+
+
+def _example(value: Any) -> str:
+    return "" if value is None else f", e.g. {_short(value)}"
