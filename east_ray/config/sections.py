@@ -52,30 +52,6 @@ class QuestionsConfig(Section):
             yield "give exactly one of path and hub"
 
 
-class SamplesConfig(Section):
-    """Responses from another sampler, which are clustered, weighted and trained on; nothing is sampled."""
-
-    path: str
-    """A .jsonl or .parquet file, or a folder of them such as another run's samples/ (local, s3:// or gs://); a row is a
-    question with its responses."""
-    question_column: str = "question"
-    """The column of the question's text."""
-    reference_answer_column: str = "reference_answer"
-    """The column of the final answer, e.g. 72, or of a worked solution that ends in #### 72 or \\boxed{72}."""
-    responses_column: str = "responses"
-    """The column of the list of responses: texts, or objects that contain a text."""
-    text_field: str = "text"
-    """If responses are objects: the field of the text. Dots lead into nested objects, e.g. message.content."""
-    finish_reason_field: str = "finish_reason"
-    """If responses are objects: the field that says stop or length. If it is missing, stop is assumed."""
-    num_tokens_field: str = "num_tokens"
-    """If responses are objects: the field of the number of tokens; it may be missing."""
-    id_column: str | None = None
-    """A column of unique names of the questions; by default the file's name and the row's number."""
-    extra_columns: list[str] = []
-    """Further columns to keep, for a grader: see `questions.extra_columns`."""
-
-
 #: vLLM engine arguments that decide about memory, devices and speed, but not about the distribution of responses.
 _FREE_ENGINE_ARGS = MayChange(
     keys=frozenset(

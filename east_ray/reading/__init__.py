@@ -1,1 +1,1 @@
-"""Files of rows that others made: which files a path means, and the rows in them."""
+"""Files of other programs: where they are, how their rows are read, and the texts in their values. No Ray or torch."""
