@@ -23,6 +23,8 @@ from east_ray.reading.rows import pieces_of, rows_of
 from east_ray.sampling.given import given_sample
 from east_ray.storage import Folder, locate
 
+#: What makes a path a pattern of several.
+_PATTERN = re.compile(r"[*?\[]")
 #: Files that are looked at, and rows of each. More files than one, because each may hold some responses of a question.
 _FILES, _ROWS = 8, 20
 #: Characters of an example in a message, and names in one.
@@ -60,14 +62,16 @@ def _is_run(source: str) -> bool:
     """Whether a path is of a run: a YAML file, or a directory with its config.yaml."""
     if source.endswith((".yaml", ".yml")):
         return True
-    filesystem, path = locate(source)
-    return Folder(filesystem, path.rstrip("/")).read_text("config.yaml") is not None
+    folder = Folder(*locate(source.rstrip("/")))
+    if not folder.exists and not _PATTERN.search(source):
+        raise InputError(f"{source} does not exist; expected a run's YAML file or directory, or responses, e.g. a .jsonl")
+    return (folder / "config.yaml").exists
 
 
 def _name_of(source: str) -> str:
     """A name for the run of a file: its own without endings; of a pattern, the folder's."""
     parts = PurePosixPath(source.partition("?")[0] if "://" in source else locate(source)[1]).parts
-    plain = next((part for part in reversed(parts) if not re.search(r"[*?\[]", part)), "")
+    plain = next((part for part in reversed(parts) if not _PATTERN.search(part)), "")
     return re.sub(r"[^A-Za-z0-9_-]+", "-", plain.partition(".")[0]).strip("-") or "weighed"
 
 
