@@ -86,7 +86,7 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     """The text of the YAML file for a file of responses. `given` are the settings of the command line."""
     samples = {"path": source} | dict(given.get("samples") or {})
     found = find_files(source, "samples.path")
-    rows = first_rows(found)
+    rows = first_rows(found, str(samples.get("encoding", "utf-8")))
     named = _completed(rows, {key: value for key, value in samples.items() if key != "path"}, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
     texts = _texts(rows, settings)
@@ -96,25 +96,29 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     told = [f"{source}: {shape}, by the first {len(rows)} rows"]
     told += [f"  {one.setting}: {_short(one.name)} is {one.what}{_example(one.example)}" for one in named.taken]
     told += [f"  {line}" for line in adapted]
+    told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
     for line in told:
         say(line)
     comments = "".join(f"# {line}\n" for line in [f"Written by `east-ray weigh {_short(source)}`.", *told])
     return comments + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
 
-def first_rows(found: Found) -> list[Row]:
+def first_rows(found: Found, encoding: str) -> list[Row]:
     """The first rows of the first files, without those that cannot be read. Raises InputError if there is none."""
     rows, unread = list[Row](), list[str]()
     for file in found.files[:_FILES]:
-        pieces = pieces_of(found.filesystem, file)
-        every = itertools.chain.from_iterable(rows_of(found.filesystem, piece, None) for piece in pieces)
-        for number, row in itertools.islice(every, _ROWS):
-            if isinstance(row, str):
-                unread.append(f"{file.path}, row {number}: {row}")
-            else:
-                rows.append(row)
+        try:
+            pieces = pieces_of(found.filesystem, file, encoding)
+            every = itertools.chain.from_iterable(rows_of(found.filesystem, piece) for piece in pieces)
+            for number, row in itertools.islice(every, _ROWS):
+                if isinstance(row, str):
+                    unread.append(f"{file.path}, row {number}: {row}")
+                else:
+                    rows.append(row)
+        except InputError as error:
+            raise InputError(f"samples.path: {error}") from None
     if not rows:
-        raise InputError(f"samples.path: {unread[0] if unread else 'there is no row'}")
+        raise InputError(f"samples.path: {unread[0] if unread else f'{found.files[0].path} has no row'}")
     return rows
 
 

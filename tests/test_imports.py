@@ -44,8 +44,8 @@ APART = ("sampling", "training")
 HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
-    "records", "config", "doors", "last_words", "console", "storage", "reading", "answers", "questions",
-    "selection", "weighting", "evaluation", "report", "plan", "serving.settings", "serving.gate", "serving.solving",
+    "records", "config", "doors", "last_words", "console", "storage", "reading", "answers", "questions", "selection",
+    "weighting", "evaluation", "report", "plan", "serving.settings", "serving.gate", "serving.solving",
     "serving.application", "sampling.journal", "sampling.given", "training.dataset", "training.batches",
     "training.dealing", "training.objectives", "training.compute", "training.reference", "training.stage",
 )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Files of other programs: where they are, how their rows are read, and the texts in their values. No Ray or torch."""
+"""Files of rows that others made: which files a path means, the rows in them, and the values in a row."""

@@ -4,137 +4,151 @@ A row that cannot be read is a sentence in its place, which says why; the others
 """
 
 import io
-import itertools
-import json
-from collections.abc import Collection, Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs
-import pyarrow.parquet as pq
+from pyarrow.fs import FileInfo, FileSystem
 
 from east_ray.config import InputError
+from east_ray.reading import tables, text
+from east_ray.reading.files import form_of, partitions
+from east_ray.reading.text import Row
 
 #: Bytes of a file that one task reads.
 PIECE_BYTES = 32 << 20
-#: Rows of a Parquet file that are in memory as Python objects; a longer line of JSONL cannot be read.
-_ROWS_AT_ONCE, _MAX_ROW_BYTES = 64, 1 << 28
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one task reads: lines that begin in bytes [start, stop) of a JSONL file, or row groups of a Parquet file."""
+    """What one task reads: lines that begin in bytes [start, stop) of a file, row groups of Parquet, or a whole file.
+
+    `kind` and `compression` are those of `files.Form`; json is a document, lines a row of JSON on each line.
+    """
 
     path: str
+    kind: str
+    compression: str | None
+    encoding: str
     start: int
     stop: int
     first_row: int  # number of its first line or row in the file, from 1
 
 
-def pieces_of(filesystem: pyarrow.fs.FileSystem, file: pyarrow.fs.FileInfo) -> Iterator[Piece]:
-    """The pieces of a file. The `first_row` of a JSONL file's pieces is not known yet, and is 1 in all of them.
+def pieces_of(filesystem: FileSystem, file: FileInfo, encoding: str = "utf-8") -> Iterator[Piece]:
+    """The pieces of a file. If `counts_lines` holds for them, their `first_row` is not known yet, and is 1 in all.
 
-    Raises InputError if the file cannot be read.
+    Raises InputError if the file cannot be read, or is not in the encoding.
     """
-    if not file.path.endswith(".parquet"):
-        for start in range(0, file.size, PIECE_BYTES):
-            yield Piece(file.path, start, min(start + PIECE_BYTES, file.size), 1)
-        return
-    try:
-        metadata = pq.read_metadata(file.path, filesystem=filesystem)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file.path}: cannot be read as parquet: {str(error).splitlines()[0]}") from error
+    form = form_of(filesystem, file.path)
+    assert form is not None, f"{file.path} is not one of those that find_files finds"
+    kind, compression = form
+    with _said(file.path, kind, encoding):
+        if kind == "parquet":
+            yield from _parquet_pieces(filesystem, file.path, compression)
+            return
+        if kind != "arrow":
+            with text.open_bytes(filesystem, file.path, compression) as opened:
+                text.check_encoding(opened, encoding)
+        if kind in ("lines", "json"):
+            with text.open_bytes(filesystem, file.path, compression) as opened:
+                is_document = text.is_document(opened, encoding, ends_in_json=kind == "json")
+            kind = "json" if is_document else "lines"
+        whole = kind != "lines" or compression is not None or text.is_wide(encoding)
+        size = sys.maxsize if whole else PIECE_BYTES
+        for start in range(0, 1 if whole else file.size, size):
+            yield Piece(file.path, kind, compression, encoding, start, start + size, 1)
+
+
+def _parquet_pieces(filesystem: FileSystem, path: str, compression: str | None) -> Iterator[Piece]:
+    with tables.open_table(filesystem, path, compression) as file:
+        groups = tables.row_groups(file)
     start, first_row, num_rows, num_bytes = 0, 1, 0, 0
-    for group in range(metadata.num_row_groups):
-        num_rows += metadata.row_group(group).num_rows
-        num_bytes += metadata.row_group(group).total_byte_size
-        if num_bytes >= PIECE_BYTES or group == metadata.num_row_groups - 1:
-            yield Piece(file.path, start, group + 1, first_row)
-            start, first_row, num_rows, num_bytes = group + 1, first_row + num_rows, 0, 0
+    for number, (rows, size) in enumerate(groups, start=1):
+        num_rows, num_bytes = num_rows + rows, num_bytes + size
+        if number == len(groups) or (num_bytes >= PIECE_BYTES and compression is None):
+            yield Piece(path, "parquet", compression, "utf-8", start, number, first_row)
+            start, first_row, num_rows, num_bytes = number, first_row + num_rows, 0, 0
 
 
 def counts_lines(piece: Piece) -> bool:
     """Whether the `first_row` of the pieces that follow is known only once the lines of this one are counted."""
-    return not piece.path.endswith(".parquet")
+    return piece.kind == "lines"
 
 
-def num_lines(filesystem: pyarrow.fs.FileSystem, piece: Piece) -> int:
+def num_lines(filesystem: FileSystem, piece: Piece) -> int:
     """The number of lines that begin in a piece, empty ones too."""
     return sum(1 for _ in _lines(filesystem, piece))
 
 
 def rows_of(
-    filesystem: pyarrow.fs.FileSystem, piece: Piece, columns: Collection[str], required: Collection[str] = ()
+    filesystem: FileSystem, piece: Piece, columns: Collection[str] | None = None
 ) -> Iterator[tuple[int, Row | str]]:
-    """(number, row) of a piece; in place of a row that cannot be read, the sentence that says why.
+    """(number, row) of a piece, without empty lines; in place of a row that cannot be read, the sentence that says why.
 
-    Of a Parquet file only `columns` are read. Raises InputError if such a file cannot be read, or has not all columns
-    that are `required`.
+    Of tables only `columns` are read, if these are given; their names may have dots. Folders' names may add columns.
+    Raises InputError if the file is damaged or not in the encoding.
     """
-    if piece.path.endswith(".parquet"):
-        yield from enumerate(_parquet_rows(filesystem, piece, columns, required), start=piece.first_row)
-    else:
-        lines = enumerate(_lines(filesystem, piece), start=piece.first_row)
-        yield from ((number, _parsed(line)) for number, line in lines if line is None or line.strip())
+    added = partitions(piece.path)
+    with _said(piece.path, piece.kind, piece.encoding):
+        for number, row in _numbered(filesystem, piece, columns):
+            yield number, {**added, **row} if added and isinstance(row, dict) else row
 
 
-def _lines(filesystem: pyarrow.fs.FileSystem, piece: Piece) -> Iterator[bytes | None]:
-    """The lines that begin in the piece, without their ends; None in place of a line of more than _MAX_ROW_BYTES."""
-    with io.BufferedReader(filesystem.open_input_file(piece.path), 1 << 20) as file:
-        if piece.start:
-            file.seek(piece.start - 1)
-            _skip_line(file)
-        while file.tell() < piece.stop and (line := file.readline(_MAX_ROW_BYTES)):
-            if not line.endswith(b"\n") and len(line) == _MAX_ROW_BYTES:
-                _skip_line(file)
-                yield None
+def _numbered(filesystem: FileSystem, piece: Piece, columns: Collection[str] | None) -> Iterator[tuple[int, Row | str]]:
+    if piece.kind == "lines":
+        yield from _line_rows(filesystem, piece)
+    elif piece.kind in ("parquet", "arrow"):
+        with tables.open_table(filesystem, piece.path, piece.compression) as file:
+            if piece.kind == "arrow":
+                rows = tables.arrow_rows(file, columns)
             else:
-                yield line.rstrip(b"\r\n")
+                rows = tables.parquet_rows(file, range(piece.start, piece.stop), columns)
+            yield from enumerate(rows, start=piece.first_row)
+    else:
+        with text.open_bytes(filesystem, piece.path, piece.compression) as file:
+            opened = io.TextIOWrapper(file, text.codec_of(piece.encoding), newline="" if piece.kind != "json" else None)
+            rows = text.document_rows(opened) if piece.kind == "json" else text.csv_rows(opened, piece.kind)
+            yield from enumerate(rows, start=1)
 
 
-def _skip_line(file: io.BufferedReader) -> None:
-    while (part := file.readline(1 << 20)) and not part.endswith(b"\n"):
-        pass
+def _line_rows(filesystem: FileSystem, piece: Piece) -> Iterator[tuple[int, Row | str]]:
+    codec = "utf-8" if text.is_wide(piece.encoding) else text.codec_of(piece.encoding)
+    is_checked = False
+    for number, line in enumerate(_lines(filesystem, piece), start=piece.first_row):
+        if line is None:
+            yield number, f"longer than {text.MAX_ROW_BYTES >> 20} MiB"
+            continue
+        try:
+            decoded = line.decode(codec)
+        except UnicodeDecodeError:
+            if not is_checked and not text.is_mostly(_lines(filesystem, piece), piece.encoding):
+                raise
+            is_checked = True
+            yield number, f"not text in the encoding {piece.encoding}"
+            continue
+        if decoded.strip():
+            yield number, text.parsed(decoded)
 
 
-def _parsed(line: bytes | None) -> Row | str:
-    """A line of JSON as a row, or what is wrong with it."""
-    if line is None:
-        return f"longer than {_MAX_ROW_BYTES >> 20} MiB"
+def _lines(filesystem: FileSystem, piece: Piece) -> Iterator[bytes | None]:
+    with text.open_bytes(filesystem, piece.path, piece.compression) as file:
+        if text.is_wide(piece.encoding):
+            yield from text.lines_of_wide(file, piece.encoding)
+        else:
+            yield from text.lines_between(file, piece.start, piece.stop)
+
+
+@contextmanager
+def _said(path: str, kind: str, encoding: str) -> Iterator[None]:
+    """Around what reads a file: its errors become an InputError that names the file and is one sentence."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return f"not valid JSON ({error})"
-    if isinstance(row, dict):
-        return row
-    return f"expected a JSON object, found {'null' if row is None else type(row).__name__}"
-
-
-def _parquet_rows(
-    filesystem: pyarrow.fs.FileSystem, piece: Piece, columns: Collection[str], required: Collection[str]
-) -> Iterator[Row]:
-    try:
-        with filesystem.open_input_file(piece.path) as file:
-            # Buffered, a row group is read page by page; many writers put a whole file into one.
-            parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            names = parquet.schema_arrow.names
-            if missing := [name for name in required if name not in names]:
-                there = ", ".join(map(repr, sorted(names)))
-                raise InputError(f"{piece.path}: column {missing[0]!r} is missing; found {there}")
-            groups = list(range(piece.start, piece.stop))
-            batches = parquet.iter_batches(_ROWS_AT_ONCE, groups, columns=_leaves(parquet, columns))
-            yield from itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {text.not_in(encoding, bytes(error.object))}") from error
     except (pa.ArrowException, OSError) as error:
-        where, message = f"{piece.path}, row groups from {piece.start}", str(error).splitlines()[0]
-        raise InputError(f"{where}: cannot be read ({message})") from None
-
-
-def _leaves(parquet: pq.ParquetFile, columns: Collection[str]) -> list[str]:
-    """What to read of columns. Token ids, as another run's samples have them, are more than all the rest, and of no
-    use."""
-    inside = [parquet.schema.column(number).path for number in range(len(parquet.schema))]
-    wanted = [path for path in inside if path in columns or path.split(".")[0] in columns]
-    return [path for path in wanted if path in columns or "token_ids" not in path.split(".")[1:]]
+        raise InputError(f"{path}: cannot be read as {kind} ({str(error).splitlines()[0]})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
