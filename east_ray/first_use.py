@@ -7,7 +7,7 @@ file. What no column seems to be is asked for on a terminal; elsewhere the comma
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from east_ray import answers
 from east_ray.config import Config, InputError, SamplesConfig
 from east_ray.config import files as config_file
-from east_ray.config.base import hint, validated
+from east_ray.config.base import flatten, hint, set_dotted, validated
 from east_ray.reading.files import Found, find_files
 from east_ray.reading.recognised import Recognised, Row, recognised, with_responses
 from east_ray.reading.rows import pieces_of, rows_of
@@ -38,7 +38,7 @@ Ask = Callable[[str], str] | None
 
 
 def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
-    """The YAML file or run directory to weigh: `source` itself, or for a file of responses the YAML file beside its run.
+    """The YAML file or run directory to weigh: `source`, or for a file of responses the YAML file beside its run.
 
     Raises InputError if the rows cannot be used, or if it is not known which column is what and `ask` is None.
     """
@@ -64,7 +64,9 @@ def _is_run(source: str) -> bool:
         return True
     folder = Folder(*locate(source.rstrip("/")))
     if not folder.exists and not _PATTERN.search(source):
-        raise InputError(f"{source} does not exist; expected a run's YAML file or directory, or responses, e.g. a .jsonl")
+        raise InputError(
+            f"{source} does not exist; expected a run's YAML file or directory, or responses, e.g. a .jsonl"
+        )
     return (folder / "config.yaml").exists
 
 
@@ -90,7 +92,8 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     named = _completed(rows, {key: value for key, value in samples.items() if key != "path"}, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
     texts = _texts(rows, settings)
-    config, adapted = _adapted(dict(given) | {"samples": settings.model_dump(exclude_unset=True)}, texts)
+    config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
+    adapted = _adapted(config, texts)
     validated(Config, config)
     shape = f"the shape of {named.tool}" if named.tool else "no tool's shape that is known here"
     told = [f"{source}: {shape}, by the first {len(rows)} rows"]
@@ -154,7 +157,7 @@ def _texts(rows: Sequence[Row], settings: SamplesConfig) -> list[str]:
     texts, problems = list[str](), list[InputError]()
     for row in rows:
         try:
-            texts += [response["text"] for response in given_sample(row, settings, "")["responses"]]
+            texts += [response["text"] for response in given_sample(dict(row), settings, "")["responses"]]
         except InputError as error:
             problems.append(error)
     if len(problems) == len(rows):
@@ -162,19 +165,21 @@ def _texts(rows: Sequence[Row], settings: SamplesConfig) -> list[str]:
     return texts
 
 
-def _adapted(config: dict[str, Any], texts: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The settings with those that these responses need, and a sentence for each: no boxes, no announced answers."""
-    reasons = list[str]()
+def _adapted(config: dict[str, Any], texts: Sequence[str]) -> list[str]:
+    """Add the settings that these responses need where none is given, and say why: no boxes, no announced answers."""
+    given = dict(flatten(config))
+    if not texts or given.get("answers.grader", "math") != "math":
+        return []
     found = [answers.extract(text, last_number=True) for text in texts]
-    if texts and not any("\\boxed" in text for text in texts):
-        if "require_boxed" not in (config.get("selection") or {}):
-            config = config | {"selection": dict(config.get("selection") or {}) | {"require_boxed": False}}
-            reasons.append("selection.require_boxed: false, because no response has an answer in \\boxed{}")
-    if texts and not any(one.explicit for one in found) and any(one.answer for one in found):
-        if "last_number" not in (config.get("answers") or {}):
-            config = config | {"answers": dict(config.get("answers") or {}) | {"last_number": True}}
-            reasons.append("answers.last_number: true, because no response announces an answer")
-    return config, reasons
+    said = []
+    if "selection.require_boxed" not in given and not any("\\boxed" in text for text in texts):
+        set_dotted(config, "selection.require_boxed", False)
+        said.append("selection.require_boxed: false, because no response has an answer in \\boxed{}")
+    has_none = not any(one.explicit for one in found) and any(one.answer for one in found)
+    if "answers.last_number" not in given and has_none:
+        set_dotted(config, "answers.last_number", True)
+        said.append("answers.last_number: true, because no response announces an answer")
+    return said
 
 
 def _short(value: Any) -> str:

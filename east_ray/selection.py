@@ -292,7 +292,9 @@ def one_discarded(folder: Folder, reason: str) -> str:
         return said
     most = row["clusters"][0]
     answer = "none" if most["answer"] is None else repr(most["answer"])
-    said += f", and the commonest answer to it is {answer} ({most['num_responses']} of {row['num_responses']} responses)"
+    said += (
+        f", and the commonest answer to it is {answer} ({most['num_responses']} of {row['num_responses']} responses)"
+    )
     if reason == Reason.NO_BOXED_CORRECT:
         said += ": `selection.require_boxed: false` keeps answers without a box"
     elif most["answer"] is None:

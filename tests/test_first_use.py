@@ -127,7 +127,9 @@ def test_settings_follow_from_how_the_responses_give_their_answers(
 
 
 def test_every_wrong_name_is_told_before_anything_is_written(file: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"column 'probelm' is missing.*did you mean problem.*column 'golf' is missing"):
+    with pytest.raises(
+        InputError, match=r"column 'probelm' is missing.*did you mean problem.*column 'golf' is missing"
+    ):
         begun(file, "samples.question_column=probelm", "samples.reference_answer_column=golf")
     with pytest.raises(InputError, match=r"samples.question_colum: unknown key; did you mean question_column"):
         begun(file, "samples.question_colum=problem")

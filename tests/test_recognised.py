@@ -50,7 +50,8 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
         {"question_column": "messages", "reference_answer_column": "ground_truth", "response_column": "messages"},
     ),
     # Names in other cases and places.
-    ([{"Question": "q", "Gold-Answer": "4", "Model Outputs": TEXTS}], settings("Question", "Gold-Answer", "Model Outputs")),
+    ([{"Question": "q", "Gold-Answer": "4", "Outputs": TEXTS}], settings("Question", "Gold-Answer", "Outputs")),
+    ([{"Problem": "q", "TARGET": "4", "model outputs": TEXTS}], settings("Problem", "TARGET", "model outputs")),
     (
         [{"meta": {"problem": "q", "target": "4"}, "out": {"samples": TEXTS}}],
         settings("meta.problem", "meta.target", "out.samples"),
@@ -59,7 +60,10 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
         [{"question": "q", "solution": "2 + 2 = 4", "answer": "4", "generations": TEXTS}],
         settings("question", "answer", "generations"),
     ),
-    ([{"problem": "q", "solution": "So \\boxed{4}.", "generations": TEXTS}], settings("problem", "solution", "generations")),
+    (
+        [{"problem": "q", "solution": "So \\boxed{4}.", "generations": TEXTS}],
+        settings("problem", "solution", "generations"),
+    ),
     # Objects, with what stands beside their texts.
     (
         [row(choices=[{"message": ASSISTANT, "finish_reason": "stop"}], responses=...)],
@@ -109,7 +113,7 @@ def test_columns_are_taken_for_what_their_names_and_values_say(
         ([row(answer={"value": 4})], {"reference_answer_column": "the reference answer (answer holds dict)"}),
         ([row(question=b"2 + 2?")], {"question_column": "the question (question holds bytes)"}),
         ([row(responses='["a", "b"]')], {"responses_column": "the responses (responses holds str)"}),
-        ([row(responses=[USER, ASSISTANT], question=[USER])], {"responses_column": "the responses (responses holds list)"}),
+        ([row(responses=[USER, ASSISTANT])], {"responses_column": "the responses (responses holds list)"}),
         ([row(responses=[])], {"responses_column": "the responses (responses holds list)"}),
         ([row(responses=None)], {"responses_column": "the responses"}),
         ([row(responses=[{"score": 1, "said": "a"}])],

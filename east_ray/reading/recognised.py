@@ -42,7 +42,9 @@ _TEXT = ("text content generated_text response output completion generation answ
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
 #: Of columns that are numbered, r1_solution_1, r1_solution_2: what their common name has to speak of.
-_NUMBERED = re.compile(r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)")
+_NUMBERED = re.compile(
+    r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)"
+)
 
 #: What leaves which columns, the most telling first. Only for the message: the settings come from the names above.
 TOOLS: dict[str, tuple[str, ...]] = {
@@ -211,7 +213,7 @@ class _Search:
             self.take("responses_column", "the responses", _RESPONSES, is_responses)
 
     def _one_response(self) -> str | None:
-        """A column of one response in each row. One with a user's turn in it is named as the conversation that it is."""
+        """A column of one response in each row. One with a user's turn in it has to be named as a conversation."""
         said = best(self.fields, _RESPONSES, lambda value: is_response(value) and not _has_user(value), self._used())
         return said or best(self.fields, _CONVERSATION, is_response, self._used())
 
@@ -235,11 +237,12 @@ class _Search:
 
     def _take_beside(self, fields: Mapping[str, list[Any]]) -> None:
         """What stands beside the text of a response."""
-        if "finish_reason_field" not in self.given:
-            if (name := best(fields, _FINISH_REASON, lambda value: isinstance(value, str))) is not None:
-                self._note("finish_reason_field", "its finish reason", name, fields[name])
-        if "num_tokens_field" not in self.given and (name := best(fields, _NUM_TOKENS, _is_count)) is not None:
-            self._note("num_tokens_field", "its number of tokens", name, fields[name])
+        for setting, what, names, fits in (
+            ("finish_reason_field", "its finish reason", _FINISH_REASON, lambda value: isinstance(value, str)),
+            ("num_tokens_field", "its number of tokens", _NUM_TOKENS, _is_count),
+        ):
+            if setting not in self.given and (name := best(fields, names, fits)) is not None:
+                self._note(setting, what, name, fields[name])
 
     def take_elsewhere(self) -> None:
         """Rows with a name and neither question nor reference, as of a batch: both are in another file."""
@@ -281,10 +284,12 @@ class _Search:
 def best(
     fields: Mapping[str, list[Any]], groups: Sequence[str], fits: Kind, avoid: Sequence[str] = (), share: float = 0.5
 ) -> str | None:
-    """The name that ends as one of the first possible group, least nested, and more than a share of whose values fit."""
+    """The name that ends as one of the first possible group, least nested; more than a `share` of its values fit."""
     for group in groups:
         ranks = {name: rank for rank, name in enumerate(group.split())}
-        known = [(name.count("."), ranks[ending], name) for name in fields for ending in _endings(name) if ending in ranks]
+        known = [
+            (name.count("."), ranks[ending], name) for name in fields for ending in _endings(name) if ending in ranks
+        ]
         for *_, name in sorted(known):
             values = fields[name]
             if name not in avoid and values and sum(map(fits, values)) > share * len(values):
