@@ -35,6 +35,7 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
     ([row(responses=[{"text": "a"}, {"error": "timeout"}])], PLAIN | {"text_field": "text"}),
     ([row(responses=[{"content": "a", "score": 1.0}])], PLAIN | {"text_field": "content"}),
     ([row(responses=[ASSISTANT, ASSISTANT])], PLAIN),
+    ([row(responses='["a", "b"]')], PLAIN),
     # A row is one response.
     (
         [{"problem": QUESTION, "expected_answer": 4, "generation": "a", "finish_reason": "stop", "num_tokens": 3}],
@@ -89,6 +90,10 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
     ),
     ([row(responses=["a"]), row(responses=["b"])], PLAIN | {"group_by": ["question", "answer"]}),
     (
+        [{"prompt": [USER], "answer": "4", "idx": 7, "outputs": ["a"]}] * 2,
+        settings("prompt", "answer", "outputs", group_by=["idx"]),
+    ),
+    (
         [{"question_id": "a-1", "question": "q", "reference_answer": "4", "responses": [{"text": "a"}]}],
         settings("question", "reference_answer", "responses", id_column="question_id"),
     ),
@@ -112,7 +117,6 @@ def test_columns_are_taken_for_what_their_names_and_values_say(
         ([row(answer=...)], {"reference_answer_column": "the reference answer"}),
         ([row(answer={"value": 4})], {"reference_answer_column": "the reference answer (answer holds dict)"}),
         ([row(question=b"2 + 2?")], {"question_column": "the question (question holds bytes)"}),
-        ([row(responses='["a", "b"]')], {"responses_column": "the responses (responses holds str)"}),
         ([row(responses=[USER, ASSISTANT])], {"responses_column": "the responses (responses holds list)"}),
         ([row(responses=[])], {"responses_column": "the responses (responses holds list)"}),
         ([row(responses=None)], {"responses_column": "the responses"}),

@@ -8,6 +8,7 @@ is needed, and the shape of a row (a list of responses, or one response) follows
 ("NeMo-Skills' generations", 'generation', {})
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ _CONVERSATION = ("conversations conversation messages",)
 _TEXT = ("text content generated_text response output completion generation answer",)
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
+_NAME = ("question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id custom_id",)
 #: Of columns that are numbered, r1_solution_1, r1_solution_2: what their common name has to speak of.
 _NUMBERED = re.compile(
     r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)"
@@ -120,13 +122,9 @@ def is_reference(value: Any) -> bool:
 
 
 def is_response(value: Any) -> bool:
-    """Whether a value can be one response: a text, a message, or a conversation with an assistant's turn.
-
-    A list that is written as text is none, because each of its elements is.
-    """
+    """Whether a value can be one response: a text, a message, or a conversation with an assistant's turn."""
     with suppress(InputError):
-        text = (response_text(value) or "").strip()
-        return bool(text) and not (text.startswith('["') and text.endswith('"]'))
+        return bool((response_text(value) or "").strip()) and not is_responses(value)
     return False
 
 
@@ -137,7 +135,7 @@ def is_responses(value: Any) -> bool:
         return False
     if is_conversation(there) and (len(there) == 1 or has_user_turn(there)):
         return False
-    return all(isinstance(one, Mapping) or is_response(one) for one in there)
+    return all(isinstance(one, Mapping | str) for one in there)
 
 
 def _has_user(value: Any) -> bool:
@@ -145,7 +143,10 @@ def _has_user(value: Any) -> bool:
 
 
 def _flat(value: Any) -> Any:
-    """The list in a list of one list, as lm-evaluation-harness has it."""
+    """The list in a list of one list, as lm-evaluation-harness has it, or in a text of JSON, as tables have it."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     return value
@@ -256,15 +257,24 @@ class _Search:
 
     def take_rules(self) -> None:
         """Rows that hold a question more than once: one filter of lm-evaluation-harness, or some responses of each."""
-        question, reference = (self.settings.get(f"{name}_column") for name in ("question", "reference_answer"))
         if "filter" in self.fields and "resps" in self.fields and "where" not in self.given:
-            self._note("where", "the rows that count", {"filter": self.fields["filter"][0]}, [])
-        elif "group_by" not in self.given and "responses_column" in self.settings and isinstance(question, str):
-            seen = Counter(map(str, self.fields.get(question, [])))
-            if any(times > 1 for times in seen.values()):
-                self._note("group_by", "what rows of one question share", [question, reference], [])
+            self._note("where", "what rows must have; others repeat them", {"filter": self.fields["filter"][0]}, [])
+        elif "responses_column" in self.settings and not self.given.keys() & {"group_by", "where"}:
+            self._take_group()
         if {"question_id", "question", "responses"} <= self.fields.keys() and "id_column" not in self.given:
             self._note("id_column", "the question's name", "question_id", self.fields["question_id"])
+
+    def _take_group(self) -> None:
+        """If a question is in several rows: its text and reference tell which rows are of it, or a column of names."""
+        pair = [str(self.settings.get(name)) for name in ("question_column", "reference_answer_column")]
+        values = self.fields.get(pair[0], [])
+        if not any(times > 1 for times in Counter(map(str, values)).values()):
+            return
+        if not all(isinstance(value, str) for value in values):  # messages name nothing
+            name = best(self.fields, _NAME, is_reference, self._used())
+            pair = [] if name is None else [name]
+        if pair:
+            self._note("group_by", "the same in all rows of a question", pair, [])
 
     def _used(self) -> list[str]:
         """Columns that are taken. A conversation may be both: its user's turn asks and its assistant's answers."""
