@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from east_ray.config.adaptive import AdaptiveConfig
-from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
+from east_ray.config.base import ANY_TIME, Encoding, MayChange, Name, Part, Pattern, Section
 from east_ray.config.deepspeed import DeepSpeedConfig
 from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import SamplingParams, StopString
@@ -22,7 +22,10 @@ class QuestionsConfig(Section):
     """Where questions come from."""
 
     path: str | None = None
-    """A .jsonl, .json, .csv or .parquet file of questions (local, s3:// or gs://). Either this or `hub`."""
+    """A file of questions, a folder with its subfolders, or a pattern such as data/*.csv (local, s3:// or gs://), in
+    one of the forms that `samples.path` has. Either this or `hub`."""
+    encoding: Encoding = "utf-8"
+    """Encoding of text files, e.g. cp1252. A file in another one is refused."""
     hub: str | None = None
     """Name of a data set on the Hugging Face hub, e.g. openai/gsm8k."""
     hub_config: str | None = None
@@ -31,15 +34,16 @@ class QuestionsConfig(Section):
     """Split of the hub data set."""
     format: Annotated[str, Part("auto", "gsm8k", "math", "columns")] = "auto"
     """How a row is read. gsm8k: {question, answer ending in "#### 72"}; math: {problem, solution, answer}; columns: the
-    columns named below; auto: one of these, by the first row; module:name: a function of your own."""
+    columns named below, with dots and indices as in `samples`; auto: one of these, or {question, answer}, by the first
+    row; module:name: a function of your own."""
     question_column: str = "question"
-    """With format columns: the column of the question's text."""
+    """With format columns: the column of the question: a text, or messages, whose last turn of the user it is."""
     reference_answer_column: str = "reference_answer"
-    """With format columns: the column of the final answer."""
+    """With format columns: the column of the final answer, or of a worked solution that marks it, as in `samples`."""
     reference_solution_column: str | None = None
     """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
     id_column: str | None = None
-    """With format columns: a column of unique names; by default the file's name and the row's number."""
+    """A column of unique names; by default the file's name and the row's number."""
     extra_columns: list[str] = []
     """Further columns to keep. A grader finds them in `question.extra`, e.g. the options of the grader choice."""
     skip: Annotated[int, Field(ge=0)] = 0

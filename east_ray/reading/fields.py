@@ -16,6 +16,8 @@ from typing import Any
 from east_ray.config import InputError
 from east_ray.config.base import hint
 
+#: What `optional` gives for a value that is not there.
+MISSING = object()
 #: Who speaks in a turn of a conversation, by the names that formats have for it.
 _USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt", "model", "chatbot", "bot")
 #: Names that are looked through for the nearest one, and how deep they may lie.
@@ -33,14 +35,18 @@ def field(row: Mapping[str, Any], name: str) -> Any:
     A key that has the dots itself comes first. The value is None where the way to it ends in null, or in an object with
     an `error`, as in a request that failed. Raises InputError, which names what is there, if there is no such value.
     """
-    found = list(itertools.islice(_values(row, name.split(".")), 1))
-    if found:
-        return found[0]
+    if (value := optional(row, name)) is not MISSING:
+        return value
     names = list(itertools.islice(names_in(row), _MAX_NAMES))
     ending = [one for one in names if one.endswith(f".{name}")]
     near = f"; did you mean {ending[0]}?" if ending else hint(name, names) or _hint_of_last(name, names)
     what = "field" if "." in name else "column"
     raise InputError(f"{what} {name!r} is missing; found {', '.join(map(repr, sorted(map(str, row))))}{near}")
+
+
+def optional(row: Mapping[str, Any], name: str) -> Any:
+    """As `field`, but MISSING if there is no such value."""
+    return row[name] if name in row else next(_values(row, name.split(".")), MISSING)
 
 
 def _hint_of_last(name: str, names: Sequence[str]) -> str:
@@ -88,9 +94,9 @@ def is_conversation(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_message, value))
 
 
-def has_user_turn(conversation: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a user speaks in a conversation."""
-    return any(_role(message) in _USER for message in conversation)
+def comes_from_assistant(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all messages are an assistant's, so that each of them is a response."""
+    return all(_role(message) in _ASSISTANT for message in messages)
 
 
 def prompt_text(value: Any) -> str | None:
@@ -103,7 +109,7 @@ def prompt_text(value: Any) -> str | None:
         return _last_turn(value, _USER, "user")
     if isinstance(value, Mapping) and _is_message(value):
         return _last_turn([value], _USER, "user")
-    if _is_parts(value):
+    if is_parts(value):
         return _joined_parts(value)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text or messages, found {kind(value)}{_names_inside(value)}")
@@ -124,10 +130,10 @@ def response_text(value: Any, name: str = "text") -> str | None:
             return _last_turn([value], _ASSISTANT, "assistant")
         text = only(field(value, name))
         holder = field(value, name.rpartition(".")[0]) if "." in name and name not in value else value
-        if isinstance(text, Mapping | list) and not _is_parts(text):
+        if isinstance(text, Mapping | list) and not is_parts(text):
             return response_text(text)
         return _with_thinking(holder, text)
-    if _is_parts(value):
+    if is_parts(value):
         return _joined_parts(value)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text, found {kind(value)}")
@@ -151,8 +157,11 @@ def answer_text(value: Any) -> str | None:
 
 
 def only(value: Any) -> Any:
-    """The value itself, or the one element of a list of one, of a list of a list of one, …; a message stays in it."""
-    while isinstance(value, list) and len(value) == 1 and not isinstance(value[0], Mapping):
+    """The value itself, or the one element of a list of one, of a list of a list of one, …
+
+    A message stays in its list, and so does a part of a content.
+    """
+    while isinstance(value, list) and len(value) == 1 and not is_conversation(value) and not is_parts(value):
         value = value[0]
     return value
 
@@ -184,7 +193,7 @@ def _last_turn(conversation: Sequence[Mapping[str, Any]], roles: Sequence[str], 
 
 def _with_thinking(message: Any, content: Any) -> str | None:
     """The content of a message, after the thinking that a server keeps beside it."""
-    if _is_parts(content):
+    if is_parts(content):
         content = _joined_parts(content)
     if content is not None and not isinstance(content, str):
         raise InputError(f"expected text, found {kind(content)}{_names_inside(content)}")
@@ -199,8 +208,8 @@ def _thinking(thought: str, content: str | None) -> str:
     return begun if content is None else f"{begun}</think>\n\n{content}"
 
 
-def _is_parts(value: Any) -> bool:
-    """Whether a content is a list of parts: {type, text}."""
+def is_parts(value: Any) -> bool:
+    """Whether a value is the content of a message in parts: {type, text}."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and "type" in one for one in value)
 
 

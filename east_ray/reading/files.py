@@ -166,7 +166,7 @@ def _nothing(path: str, found: Found) -> str:
         return f"{path} is an empty folder; expected files with rows"
     if set(found.unread) == {"empty"}:
         return f"{path} is empty; expected rows"
-    return f"{path}: expected {_EXPECTED}, found {found.unread_said()}"
+    return f"{path}: found {found.unread_said()}; expected {_EXPECTED}"
 
 
 def _check_one_split(path: str, found: Found, setting: str) -> None:

@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSystem
@@ -97,6 +97,15 @@ def rows_of(
             yield number, {**added, **row} if added and isinstance(row, dict) else row
 
 
+def rows_of_file(filesystem: FileSystem, file: FileInfo, encoding: str = "utf-8") -> Iterator[tuple[int, Row | str]]:
+    """(number, row) of a file, as `rows_of` gives them, one piece after another."""
+    for piece in pieces_of(filesystem, file, encoding):
+        if counts_lines(piece):
+            yield from rows_of(filesystem, replace(piece, stop=sys.maxsize))
+            return
+        yield from rows_of(filesystem, piece)
+
+
 def _numbered(filesystem: FileSystem, piece: Piece, columns: Collection[str] | None) -> Iterator[tuple[int, Row | str]]:
     if piece.kind == "lines":
         yield from _line_rows(filesystem, piece)
@@ -124,8 +133,8 @@ def _line_rows(filesystem: FileSystem, piece: Piece) -> Iterator[tuple[int, Row 
         try:
             decoded = line.decode(codec)
         except UnicodeDecodeError:
-            if not is_checked and not text.is_mostly(_lines(filesystem, piece), piece.encoding):
-                raise
+            if not is_checked:
+                text.check_lines(_lines(filesystem, piece), piece.encoding)
             is_checked = True
             yield number, f"not text in the encoding {piece.encoding}"
             continue

@@ -20,6 +20,11 @@ from east_ray.config import InputError
 MAX_ROW_BYTES = 1 << 28
 #: Bytes, or characters, that are read at once.
 _CHUNK = 1 << 20
+#: Encodings that programs still write. Among all that there are, a short text seems to be in the oddest.
+_ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1256", "cp932", "gb18030", "big5", "cp949", "euc_jp"]
+_ENCODINGS += ["koi8_r", "mac_roman"]
+#: Bytes of lines by which an encoding is guessed.
+_MAX_GUESS_BYTES = 1 << 16
 _SPACE = re.compile(r"[\s,]*")
 
 Row = dict[str, Any]
@@ -57,9 +62,14 @@ def _seeming_encoding(data: bytes) -> str:
         data.decode()
     except UnicodeDecodeError as error:
         if error.reason != "unexpected end of data":  # as where the bytes are cut
-            best = charset_normalizer.from_bytes(data).best()
-            # Of several that give the same text, the library takes the first of the alphabet.
-            return "cp1252" if best is None or "cp1252" in best.could_be_from_charset else best.encoding
+            found = charset_normalizer.from_bytes(data, cp_isolation=_ENCODINGS)
+            best = found.best()
+            # Of several that are as good, the library takes the first of the alphabet, and cp1252 is the commonest.
+            if best is not None and not any(
+                "cp1252" in one.could_be_from_charset and one.chaos <= best.chaos for one in found
+            ):
+                return best.encoding
+            return "cp1252"
     return "utf-8"
 
 
@@ -68,9 +78,15 @@ def _is_wide_text(data: bytes) -> bool:
 
 
 def check_encoding(file: io.BufferedReader, encoding: str) -> None:
-    """Raises InputError if the first bytes of a file are those of UTF-16 or UTF-32, and another encoding is meant."""
-    head = file.read(4096)
-    if not is_wide(encoding) and _is_wide_text(head):
+    """Raises InputError if the first bytes of a file are those of UTF-16, UTF-32 or UTF-8, and another is meant.
+
+    Such text has no error in most other encodings, only other characters.
+    """
+    head = file.read(_CHUNK)
+    is_other = _is_wide_text(head) and not is_wide(encoding)
+    if b"\0" not in head and codec_of(encoding) != "utf-8-sig":
+        is_other = (is_wide(encoding) or not head.isascii()) and _seeming_encoding(head) == "utf-8"
+    if is_other:
         raise InputError(not_in(encoding, head))
 
 
@@ -83,11 +99,13 @@ def is_document(file: io.BufferedReader, encoding: str, *, ends_in_json: bool) -
     A single object on a single line is a document if the file's name ends in .json.
     """
     text = io.TextIOWrapper(file, codec_of(encoding), errors="replace")
-    first = next((line for line in iter(lambda: text.readline(_CHUNK), "") if line.strip()), "").strip()
-    if first in ("[", "{") or not first.startswith(("[", "{")):
-        return first in ("[", "{")
-    if first.startswith("{") and len(first) >= _CHUNK - 1:
+    first = next((line for line in iter(lambda: text.readline(_CHUNK), "") if line.strip()), "").lstrip("\ufeff \t")
+    if first.strip() in ("[", "{") or not first.startswith(("[", "{")):
+        return first.strip() in ("[", "{")
+    if first.startswith("{") and not first.endswith("\n"):
         first += text.readline(MAX_ROW_BYTES)
+        if len(first) > MAX_ROW_BYTES:
+            return ends_in_json
     following = [line for line in (text.readline(_CHUNK) for _ in range(4)) if line.strip()]
     try:
         value = json.loads(first)
@@ -143,17 +161,19 @@ def as_row(value: Any) -> Row | str:
     return f"expected a JSON object, found {'null' if value is None else type(value).__name__}"
 
 
-def is_mostly(lines: Iterator[bytes | None], encoding: str) -> bool:
-    """Whether half or more of the lines that have other characters than ASCII's are in this encoding."""
-    found, codec = [0, 0], codec_of(encoding)
+def check_lines(lines: Iterator[bytes | None], encoding: str) -> None:
+    """Raises InputError if most of the lines that have other characters than ASCII's are not in the encoding."""
+    others, num_others, num_found = b"", 0, 0
     for line in lines:
         if line is not None and not line.isascii():
             try:
-                line.decode(codec)
-                found[True] += 1
+                line.decode(codec_of(encoding))
+                num_found += 1
             except UnicodeDecodeError:
-                found[False] += 1
-    return found[True] >= found[False]
+                num_others += 1
+                others += line + b"\n" if len(others) < _MAX_GUESS_BYTES else b""
+    if num_others > num_found:
+        raise InputError(not_in(encoding, others[:_MAX_GUESS_BYTES]))
 
 
 # -------------------------------------------------------------------------------------------------- documents of JSON
