@@ -18,9 +18,9 @@ from east_ray.config import Config, InputError, SamplesConfig
 from east_ray.config import files as config_file
 from east_ray.config.base import flatten, hint, set_dotted, validated
 from east_ray.reading.files import Found, find_files
-from east_ray.reading.recognised import Recognised, Row, recognised, with_responses
+from east_ray.reading.recognised import Recognised, Row, recognised, rows_inside, with_responses
 from east_ray.reading.rows import pieces_of, rows_of
-from east_ray.sampling.given import given_sample
+from east_ray.sampling.given import given_sample, group_of, is_wanted
 from east_ray.storage import Folder, locate
 
 #: What makes a path a pattern of several.
@@ -95,8 +95,7 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
     adapted = _adapted(config, texts)
     validated(Config, config)
-    shape = f"the shape of {named.tool}" if named.tool else "no tool's shape that is known here"
-    told = [f"{source}: {shape}, by the first {len(rows)} rows"]
+    told = [f"{source}, by its first {len(rows)} rows" + (f": the shape of {named.tool}" if named.tool else "")]
     told += [f"  {one.setting}: {_short(one.name)} is {one.what}{_example(one.example)}" for one in named.taken]
     told += [f"  {line}" for line in adapted]
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
@@ -131,7 +130,9 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
         wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
-        raise InputError(f"{source}: not everything is recognised; give {wanted}. Names in these rows: {columns}")
+        inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
+        said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""
+        raise InputError(f"{source}: not everything is recognised; give {wanted}. Names in these rows: {columns}{said}")
     note = ""
     while named.missing:
         assert ask is not None
@@ -155,12 +156,15 @@ def _meant(rows: Sequence[Row], setting: str, name: str) -> dict[str, Any]:
 def _texts(rows: Sequence[Row], settings: SamplesConfig) -> list[str]:
     """The responses in some rows, of those that can be read. Raises InputError, the first reason, if none can be."""
     texts, problems = list[str](), list[InputError]()
-    for row in rows:
+    wanted = [row for row in rows if is_wanted(row, settings.where)]
+    for row in wanted:
         try:
-            texts += [response["text"] for response in given_sample(dict(row), settings, "")["responses"]]
+            sample = given_sample(row, settings, "")
+            group_of(row, sample, settings)
+            texts += [response["text"] for response in sample["responses"]]
         except InputError as error:
             problems.append(error)
-    if len(problems) == len(rows):
+    if wanted and len(problems) == len(wanted):
         raise InputError(f"samples.path: {settings.path}: {problems[0]}")
     return texts
 

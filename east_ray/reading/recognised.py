@@ -11,14 +11,22 @@ is needed, and the shape of a row (a list of responses, or one response) follows
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from east_ray.config import InputError
-from east_ray.reading.fields import answer_text, has_user_turn, is_conversation, kind, prompt_text, response_text
+from east_ray.reading.fields import (
+    answer_text,
+    comes_from_assistant,
+    is_conversation,
+    is_parts,
+    kind,
+    prompt_text,
+    response_text,
+)
 
 Row = Mapping[str, Any]
 Kind = Callable[[Any], bool]
@@ -73,7 +81,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Taken:
-    """What is taken for what: of a `what` (the question), the setting, the name it gets, and a value in the rows."""
+    """What is taken for what: of a `what` (the question), the setting, the name it gets, and a text in the rows."""
 
     what: str
     setting: str
@@ -133,13 +141,13 @@ def is_responses(value: Any) -> bool:
     value = _flat(value)
     if not isinstance(value, list) or not (there := [one for one in value if one is not None]):
         return False
-    if is_conversation(there) and (len(there) == 1 or has_user_turn(there)):
+    if is_parts(there) or (is_conversation(there) and (len(there) == 1 or not comes_from_assistant(there))):
         return False
     return all(isinstance(one, Mapping | str) for one in there)
 
 
 def _has_user(value: Any) -> bool:
-    return is_conversation(value) and has_user_turn(value)
+    return is_conversation(value) and not comes_from_assistant(value)
 
 
 def _flat(value: Any) -> Any:
@@ -157,6 +165,13 @@ def with_responses(rows: Sequence[Row], name: str) -> dict[str, str]:
     values = fields_of(rows).get(name, [])
     is_list = sum(map(is_responses, values)) >= sum(map(is_response, values))
     return {"responses_column" if is_list else "response_column": name}
+
+
+def rows_inside(rows: Sequence[Row]) -> tuple[str, int] | None:
+    """The name of a list of objects in a row that is a document, and how many there are: they may be the rows."""
+    lists = [(name, value) for name, values in fields_of(rows).items() for value in values if isinstance(value, list)]
+    lengths = [(name, len(value)) for name, value in lists if value and all(isinstance(one, Mapping) for one in value)]
+    return max(lengths, key=lambda one: one[1], default=None)
 
 
 def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
@@ -189,7 +204,7 @@ class _Search:
         if setting in self.given:
             return
         if (name := best(self.fields, names, fits, self._used())) is not None:
-            self._note(setting, what, name, self.fields[name])
+            self._note(setting, what, name, filter(fits, self.fields[name]))
         elif (name := best(self.fields, names, lambda value: True, self._used())) is not None:
             self.missing[setting] = f"{what} ({name} holds {kind(self.fields[name][0])})"
         else:
@@ -203,13 +218,13 @@ class _Search:
             self._take_beside(self.fields)
         elif (name := best(self.fields, _RESPONSES, is_responses, self._used())) is not None:
             first = next(_flat(value)[0] for value in self.fields[name] if is_responses(value))
-            self._note("responses_column", "the responses", name, [first])
+            self._note("responses_column", "the list of responses", name, [first])
             self._take_inside(name)
         elif (name := self._one_response()) is not None:
-            self._note("response_column", "a response", name, self.fields[name])
+            self._note("response_column", "a response", name, filter(is_response, self.fields[name]))
             self._take_beside(self.fields)
         elif columns := numbered(self.fields):
-            self._note("responses_column", "the responses", columns, self.fields[columns[0]])
+            self._note("responses_column", "the list of responses", columns, self.fields[columns[0]])
         else:
             self.take("responses_column", "the responses", _RESPONSES, is_responses)
 
@@ -231,7 +246,7 @@ class _Search:
         inside = fields_of(objects)
         if "text_field" not in self.given and not all(map(is_response, objects)):
             if (text := best(inside, _TEXT, is_response, share=0.0)) is not None:
-                self._note("text_field", "the text of a response", text, inside[text])
+                self._note("text_field", "the text of a response", text, filter(is_response, inside[text]))
             else:
                 self.missing["text_field"] = f"the text in a response ({', '.join(inside)} is there)"
         self._take_beside(inside)
@@ -281,9 +296,10 @@ class _Search:
         used = [one.name for one in self.taken if isinstance(one.name, str)]
         return [name for name in used if not is_conversation(next(iter(self.fields.get(name, [])), None))]
 
-    def _note(self, setting: str, what: str, name: Any, values: Sequence[Any]) -> None:
+    def _note(self, setting: str, what: str, name: Any, values: Iterable[Any]) -> None:
         self.settings[setting] = name
-        self.taken.append(Taken(what, setting, name, next(iter(values), None)))
+        text_in = prompt_text if setting == "question_column" else response_text
+        self.taken.append(Taken(what, setting, name, _shown(next(iter(values), None), text_in)))
 
     def result(self) -> Recognised:
         """What was found."""
@@ -312,6 +328,13 @@ def _endings(name: str) -> Iterator[str]:
     parts = [re.sub(r"[^a-z0-9]+", "_", part.casefold()) for part in name.split(".")]
     yield parts[-1]
     yield ".".join(parts[-2:])
+
+
+def _shown(value: Any, text_in: Callable[[Any], str | None]) -> Any:
+    """A value as an example: the text in it, if there is one."""
+    with suppress(InputError):
+        return text_in(value)
+    return None if isinstance(value, Mapping) else value
 
 
 def numbered(fields: Mapping[str, list[Any]]) -> list[str]:
