@@ -168,6 +168,11 @@ def test_a_weighing_that_keeps_nothing_shows_one_question_and_can_be_mended(
         "no question was kept, so there is nothing to train on: of 3 questions 3 all_wrong; one of them, '1 + 1?', has "
         "the reference answer '-1', and the commonest answer to it is '2' (1 of 2 responses); mend samples, answers, "
     )
+    # The file may be mended too, as long as nothing of it is weighed.
+    write(Path(file), [row(number, gold=-number, truth=2 * number, outputs=["none"]) for number in range(1, 4)])
+    with pytest.raises(InputError, match=r"the commonest answer to it is none \(1 of 1 responses\): `answers.last_num"):
+        cli.app(["weigh", file], standalone_mode=False)
+    write(Path(file), [row(number, gold=-number, truth=2 * number) for number in range(1, 4)])
     cli.app(["weigh", file, "samples.reference_answer_column=truth"], standalone_mode=False)
     examples = read(tmp_path / "runs/out", "examples", EXAMPLES)
     assert [one["reference_answer"] for one in examples] == ["2", "4", "6"]

@@ -1,10 +1,9 @@
-"""Files in the shapes that other tools leave, in ../shared/data/given: recognised without a word, they give the truth."""
+"""Files in the shapes that other tools leave (../shared/data/given): recognised without a word, they give the truth."""
 
 import json
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
