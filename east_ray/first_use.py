@@ -25,8 +25,9 @@ from east_ray.storage import Folder, locate
 
 #: What makes a path a pattern of several.
 _PATTERN = re.compile(r"[*?\[]")
-#: Files that are looked at, and rows of each. More files than one, because each may hold some responses of a question.
-_FILES, _ROWS = 8, 20
+#: Files that are looked at, rows of each, and characters in all: a row may have 128 long responses. More files than
+#: one, because each may hold some responses of a question.
+_FILES, _ROWS, MAX_CHARS = 8, 20, 64 << 20
 #: Characters of an example in a message, and names in one.
 _EXAMPLE, _NAMES = 60, 40
 #: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
@@ -46,7 +47,8 @@ def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
         return source
     given = config_file.merge({"samples": {}}, overrides)
     run_dir = given.setdefault("run_dir", f"runs/{_name_of(source)}")
-    path = Path(f"{run_dir}.yaml" if "://" not in str(run_dir) else f"runs/{_name_of(source)}.yaml")
+    is_local = "://" not in str(run_dir)
+    path = Path(f"{str(run_dir).rstrip('/') if is_local else f'runs/{_name_of(source)}'}.yaml")
     if path.exists():
         _check_same_source(path, source)
         say(f"{path} says what is what in {source}; change it there")
@@ -95,7 +97,7 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
     adapted = _adapted(config, texts)
     validated(Config, config)
-    told = [f"{source}, by its first {len(rows)} rows" + (f": the shape of {named.tool}" if named.tool else "")]
+    told = [f"{source}, by its first {len(rows)} rows{_shape(named)}"]
     told += [f"  {one.setting}: {_short(one.name)} is {one.what}{_example(one.example)}" for one in named.taken]
     told += [f"  {line}" for line in adapted]
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
@@ -107,7 +109,7 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
 
 def first_rows(found: Found, encoding: str) -> list[Row]:
     """The first rows of the first files, without those that cannot be read. Raises InputError if there is none."""
-    rows, unread = list[Row](), list[str]()
+    rows, unread, room = list[Row](), list[str](), MAX_CHARS
     for file in found.files[:_FILES]:
         try:
             pieces = pieces_of(found.filesystem, file, encoding)
@@ -115,13 +117,22 @@ def first_rows(found: Found, encoding: str) -> list[Row]:
             for number, row in itertools.islice(every, _ROWS):
                 if isinstance(row, str):
                     unread.append(f"{file.path}, row {number}: {row}")
-                else:
-                    rows.append(row)
+                    continue
+                rows.append(row)
+                if (room := room - _num_chars(row)) <= 0:
+                    return rows
         except InputError as error:
             raise InputError(f"samples.path: {error}") from None
     if not rows:
         raise InputError(f"samples.path: {unread[0] if unread else f'{found.files[0].path} has no row'}")
     return rows
+
+
+def _num_chars(value: Any) -> int:
+    """Characters of the texts in a value."""
+    if isinstance(value, Mapping | list):
+        return sum(map(_num_chars, value.values() if isinstance(value, Mapping) else value))
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: Ask) -> Recognised:
@@ -132,7 +143,9 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
         wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
         inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
         said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""
-        raise InputError(f"{source}: not everything is recognised; give {wanted}. Names in these rows: {columns}{said}")
+        raise InputError(
+            f"{source}{_shape(named)}: not everything is recognised; give {wanted}. Names in these rows: {columns}{said}"
+        )
     note = ""
     while named.missing:
         assert ask is not None
@@ -184,6 +197,10 @@ def _adapted(config: dict[str, Any], texts: Sequence[str]) -> list[str]:
         set_dotted(config, "answers.last_number", True)
         said.append("answers.last_number: true, because no response announces an answer")
     return said
+
+
+def _shape(named: Recognised) -> str:
+    return f", in the shape of {named.tool}" if named.tool else ""
 
 
 def _short(value: Any) -> str:

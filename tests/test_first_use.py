@@ -1,13 +1,15 @@
 """`east-ray weigh FILE` without a YAML file: what is written, what is asked, and what is refused."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from east_ray import cli
+from east_ray import cli, first_use
 from east_ray.config import InputError
 from east_ray.config.files import load
 from east_ray.first_use import config_of
@@ -17,7 +19,8 @@ from east_ray.storage import Folder, locate
 
 def row(number: int = 2, **changes: Any) -> dict[str, Any]:
     texts = [f"It is \\boxed{{{2 * number}}}.", f"\\boxed{{{2 * number + 1}}}"]
-    return {"problem": f"{number} + {number}?", "gold": 2 * number, "outputs": texts} | changes
+    found = {"problem": f"{number} + {number}?", "gold": 2 * number, "outputs": texts} | changes
+    return {name: value for name, value in found.items() if value is not ...}
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> str:
@@ -142,6 +145,20 @@ def test_what_rows_hold_cannot_break_the_yaml_file(file: str) -> None:
     problem = "a\n# b: 'c'\x00\x85\ud800\ufeff: {" + "x" * 500
     path, _ = begun(write(Path(file), [row(problem=problem), row(3)]))
     assert load(path).run_dir == "runs/out"
+
+
+def test_only_as_many_rows_are_held_as_fit_into_memory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path(file), [row(problem="p" * 300), row(3, problem="p" * 300), row(4), row(5)])
+    monkeypatch.setattr(first_use, "MAX_CHARS", 500)
+    assert begun(file)[1][0] == f"{file}, by its first 2 rows"
+
+
+def test_without_a_terminal_the_command_waits_for_no_answer(file: str) -> None:
+    write(Path(file), [row(gold=...)])
+    command = [sys.executable, "-m", "east_ray", "weigh", file]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+    assert "give samples.reference_answer_column=… for the reference answer. Names in these rows" in ended.stderr
 
 
 @pytest.mark.parametrize("content", ["", "\n", "{nonsense\n"])

@@ -88,6 +88,10 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
         [{"question": "q", "final_answer": "4"} | {f"r1_solution_{i}": "a" for i in (10, 2, 1)}],
         settings("question", "final_answer", ["r1_solution_1", "r1_solution_2", "r1_solution_10"]),
     ),
+    (
+        [{"question": "q", "option 1": "4", "option 2": "5", "answer": "4", "Output 1": "a", "Output 2": "b"}],
+        settings("question", "answer", ["Output 1", "Output 2"]),
+    ),
     ([row(responses=["a"]), row(responses=["b"])], PLAIN | {"group_by": ["question", "answer"]}),
     (
         [{"prompt": [USER], "answer": "4", "idx": 7, "outputs": ["a"]}] * 2,
@@ -115,6 +119,7 @@ def test_columns_are_taken_for_what_their_names_and_values_say(
     [
         ([row(answer=True)], {"reference_answer_column": "the reference answer (answer holds bool)"}),
         ([row(answer=...)], {"reference_answer_column": "the reference answer"}),
+        ([row(answer=["4", "5"])], {"reference_answer_column": "the reference answer (answer holds list)"}),
         ([row(answer={"value": 4})], {"reference_answer_column": "the reference answer (answer holds dict)"}),
         ([row(question=b"2 + 2?")], {"question_column": "the question (question holds bytes)"}),
         ([row(responses=[USER, ASSISTANT])], {"responses_column": "the responses (responses holds list)"}),
@@ -138,6 +143,17 @@ def test_what_the_user_has_named_is_not_searched() -> None:
     assert recognised(rows, given).settings == {"question_column": "question"} | given
     assert recognised(rows, {"responses_column": "said"}).settings["reference_answer_column"] == "gold"
     assert recognised([row(answer=...)], {"reference_answer_column": "nowhere"}).missing == {}
+
+
+def test_questions_of_another_file_are_joined_by_a_name() -> None:
+    given = {"questions": {"path": "q.jsonl"}}
+    batch = [{"custom_id": "1", "id": "batch-1", "response": {"body": {"choices": [{"message": ASSISTANT}]}}}]
+    assert recognised(batch, given).settings == given | {
+        "id_column": "custom_id", "responses_column": "response.body.choices", "text_field": "message.content",
+    }  # fmt: skip
+    assert recognised([{"name": "a", "responses": TEXTS}], given).missing == {
+        "id_column": "the question's name in the file of questions"
+    }
 
 
 def test_responses_that_the_user_names_are_a_list_or_one_a_row() -> None:

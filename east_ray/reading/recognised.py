@@ -38,7 +38,7 @@ _QUESTION = (
 )
 _REFERENCE = (
     "reference_answer expected_answer ground_truth gold_answer golden_answer correct_answer true_answer final_answer "
-    "ref_answer ref_ans gt_answer gold gt gts reference target answer expected label",
+    "ref_answer ref_ans gt_answer canonical_answer answer_key gold_standard gold gt gts reference target answer expected label",
     "solution reference_solution gold_solution worked_solution gt_cot rationale",
 )
 _RESPONSES = (
@@ -50,10 +50,10 @@ _CONVERSATION = ("conversations conversation messages",)
 _TEXT = ("text content generated_text response output completion generation answer",)
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
-_NAME = ("question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id custom_id",)
+_NAME = ("custom_id question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id",)
 #: Of columns that are numbered, r1_solution_1, r1_solution_2: what their common name has to speak of.
 _NUMBERED = re.compile(
-    r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)"
+    r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)", re.IGNORECASE
 )
 
 #: What leaves which columns, the most telling first. Only for the message: the settings come from the names above.
@@ -72,10 +72,9 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "OpenThoughts": ("problem", "solution", "conversations"),
     "DeepMath": ("question", "final_answer", "r1_solution_1"),
     "MetaMathQA": ("query", "response", "original_question"),
-    "distilabel's generations": ("instruction", "generation"),
+    "distilabel's generations": ("instruction", "generation", "distilabel_metadata"),
     "vLLM's request outputs": ("prompt", "outputs"),
-    "TRL's logged completions": ("prompt", "completion"),
-    "OpenRLHF's generations": ("input", "output"),
+    "TRL's logged completions": ("prompt", "completion", "advantage"),
 }
 
 
@@ -107,8 +106,11 @@ class Recognised:
 def recognised(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType({})) -> Recognised:
     """What the rows seem to be. `given` are settings of `samples` that the user has named, which nothing overrides."""
     search = _Search(rows, given)
-    search.take("question_column", "the question", _QUESTION, is_prompt)
-    search.take("reference_answer_column", "the reference answer", _REFERENCE, is_reference)
+    if "questions" in given:
+        search.take("id_column", "the question's name in the file of questions", _NAME, is_reference)
+    else:
+        search.take("question_column", "the question", _QUESTION, is_prompt)
+        search.take("reference_answer_column", "the reference answer", _REFERENCE, is_reference)
     search.take_responses()
     search.take_elsewhere()
     search.take_rules()
@@ -261,14 +263,11 @@ class _Search:
                 self._note(setting, what, name, fields[name])
 
     def take_elsewhere(self) -> None:
-        """Rows with a name and neither question nor reference, as of a batch: both are in another file."""
+        """Rows with a name and neither question nor reference, as of a batch: these are in another file."""
         if {"question_column", "reference_answer_column"} <= self.missing.keys() and "custom_id" in self.fields:
-            if "id_column" not in self.given:
-                self._note("id_column", "the question's name", "custom_id", self.fields["custom_id"])
-            if "questions" not in self.given:
-                self.missing["questions.path"] = "the file of the questions and reference answers, which are not here"
             for setting in ("question_column", "reference_answer_column"):
                 del self.missing[setting]
+            self.missing["questions.path"] = "the file of the questions and reference answers, which are not here"
 
     def take_rules(self) -> None:
         """Rows that hold a question more than once: one filter of lm-evaluation-harness, or some responses of each."""
