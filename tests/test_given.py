@@ -23,10 +23,13 @@ PLAIN = {"reference_answer_column": "answer"}
 PROBLEM = {"question_column": "problem"}
 EXPECTED_ANSWER = PROBLEM | {"reference_answer_column": "expected_answer"}
 GOLD_CHOICES = {"reference_answer_column": "gold", "responses_column": "choices", "text_field": "message.content"}
-SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(
-    ["bom_crlf", "decimal", "dollar_ref", "dot_json_array", "dot_json_lines", "dot_ndjson", "first_row_bad", "fixed_list", "generic", "gz", "hive", "jl_other", "json_string", "jsonlines_ext", "large_types", "last_number_only", "list_ref", "mixed", "mixed_gz", "noext", "numeric_float", "numeric_int", "plain", "pq_ext", "pq_other", "save_to_disk", "string_view", "subfolders", "upper_ext", "zst"],
-    PLAIN,
-) | {
+AS_THEY_ARE = (
+    "bom_crlf", "decimal", "dollar_ref", "dot_json_array", "dot_json_lines", "dot_ndjson", "first_row_bad",
+    "fixed_list", "generic", "gz", "hive", "jl_other", "json_string", "jsonlines_ext", "large_types",
+    "last_number_only", "list_ref", "mixed", "mixed_gz", "noext", "numeric_float", "numeric_int", "plain", "pq_ext",
+    "pq_other", "save_to_disk", "string_view", "subfolders", "upper_ext", "zst",
+)  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(AS_THEY_ARE, PLAIN) | {
     "content_parts": GOLD_CHOICES,
     "cp1252": PLAIN | {"encoding": "cp1252"},
     "csv": PLAIN | {"response_column": "response"},
@@ -136,7 +139,10 @@ def expected() -> list[dict[str, Any]]:
 
 def in_expected_order(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The samples of expected.jsonl's questions, in its order; of some tools a prompt contains the question."""
-    found = [[one for one in samples if asked["question"] in one["question"]] for asked in expected()]
+    texts = [one["question"].replace("é", "e") for one in samples]  # of cp1252
+    found = [
+        [one for one, text in zip(samples, texts, strict=True) if asked["question"] in text] for asked in expected()
+    ]
     assert [len(some) for some in found] == [1] * len(found), "not every question is there once"
     return [some[0] for some in found]
 
