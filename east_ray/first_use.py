@@ -143,9 +143,8 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
         wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
         inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
         said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""
-        raise InputError(
-            f"{source}{_shape(named)}: not everything is recognised; give {wanted}. Names in these rows: {columns}{said}"
-        )
+        names = f"Names in these rows: {columns}{said}"
+        raise InputError(f"{source}{_shape(named)}: not everything is recognised; give {wanted}. {names}")
     note = ""
     while named.missing:
         assert ask is not None

@@ -38,7 +38,8 @@ _QUESTION = (
 )
 _REFERENCE = (
     "reference_answer expected_answer ground_truth gold_answer golden_answer correct_answer true_answer final_answer "
-    "ref_answer ref_ans gt_answer canonical_answer answer_key gold_standard gold gt gts reference target answer expected label",
+    "ref_answer ref_ans gt_answer canonical_answer answer_key gold_standard gold gt gts reference target "
+    "answer expected label",
     "solution reference_solution gold_solution worked_solution gt_cot rationale",
 )
 _RESPONSES = (
