@@ -27,7 +27,7 @@ REFUSED = {
     "bool_ref": "the reference answer (answer holds bool)",
     "cp1252": "it seems to be cp1252, which `encoding: cp1252` reads",
     "utf16": "it seems to be utf-16, which `encoding: utf-16` reads",
-    "metamath": "metamath, in the shape of MetaMathQA: not everything is recognised; give samples.reference_answer_colu",
+    "metamath": "metamath, in the shape of MetaMathQA: not everything is recognised; give samples.reference_answer",
     "openrlhf": "give samples.reference_answer_column=… for the reference answer. Names",
     "trl_completions": "give samples.reference_answer_column=… for the reference answer. Names",
 }
