@@ -93,13 +93,28 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, number: RoundNu
 
 
 @app.command()
-def weigh(config_file: ConfigFile, overrides: Overrides = None, number: RoundNumber = 0, wait: Wait = False) -> None:
+def weigh(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_FILE_OR_RESPONSES",
+            help="The run's YAML file or directory; or a file or folder of responses, e.g. outputs.jsonl.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    number: RoundNumber = 0,
+    wait: Wait = False,
+) -> None:
     """Cluster the sampled answers and weight the questions: answers/, examples/ and discarded/, of each variant too.
 
-    With `samples` in the configuration, those that another sampler made.
+    With `samples` in the configuration, those that another sampler made. Of a file of responses alone, its first rows
+    say what is what; the YAML file of the run is then written beside the run directory.
     """
-    from east_ray import pipeline
+    from east_ray import first_use, pipeline
 
+    ask = typer.prompt if sys.stdin.isatty() else None
+    config_file = first_use.config_of(source, overrides or [], Progress(_CONSOLE).say, ask)
     with _open_round("weigh", config_file, overrides, number, wait=wait) as round_:
         if round_.config.samples is not None:
             pipeline.prepare(round_)

@@ -8,6 +8,7 @@ the questions for all trainings of a round.
 import functools
 import itertools
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +279,27 @@ def read_judged(stages: Stages) -> Judged:
     reasons = Counter(reason for _, dropped in found for reason in dropped)
     num_kept = {part: len(kept) for part, (kept, _) in zip(parts, found, strict=True)}
     return Judged(signals, num_kept, dict(sorted(reasons.items())))
+
+
+def one_discarded(folder: Folder, reason: str) -> str:
+    """A question of ``discarded/`` with this reason, its reference and its commonest answer, in a sentence."""
+    columns = ["question", "reference_answer", "num_responses", "clusters", "reason"]
+    rows = (row for batch in folder.batches(columns, max_rows=1000) for row in batch.to_pylist())
+    row = next(row for row in rows if row["reason"] == reason)
+    question, reference = (" ".join(str(row[name]).split()) for name in ("question", "reference_answer"))
+    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has the reference answer {reference!r}"
+    if not row["clusters"]:
+        return said
+    most = row["clusters"][0]
+    answer = "none" if most["answer"] is None else repr(most["answer"])
+    said += (
+        f", and the commonest answer to it is {answer} ({most['num_responses']} of {row['num_responses']} responses)"
+    )
+    if reason == Reason.NO_BOXED_CORRECT:
+        said += ": `selection.require_boxed: false` keeps answers without a box"
+    elif most["answer"] is None:
+        said += ": `answers.last_number: true` takes the last number where no answer is announced"
+    return said
 
 
 def take_solutions(round_: Round, stages: Stages) -> tuple[int, dict[str, int]]:

@@ -34,6 +34,7 @@ FLOW = (
     "plan",
     "pipeline",
     "compare",
+    "first_use",
     "cli",
     "__main__",
 )

@@ -157,7 +157,7 @@ class MayChange:
     always: bool = False  # at any time, because no result depends on it
     keys: frozenset[str] = frozenset()  # of a dictionary: these keys may change at any time
     if_empty: bool = False  # at any time if the stored value is empty
-    remakes: str | None = None  # the stage that is done again after the change
+    remakes: tuple[str, ...] = ()  # the stages that are done again after the change
 
 
 #: No result depends on the setting: more workers, another cluster.

@@ -21,7 +21,9 @@ _UNTIL_WEIGHED = MayChange(until=("examples",))
 #: The setting also decides how models are measured; "base" is the evaluation of the base model in a comparison.
 _UNTIL_MEASURED = MayChange(until=("examples", "evaluation", "base"))
 #: The same, and the stage `answers` has used it.
-_UNTIL_ANSWERS_USED = MayChange(until=_UNTIL_MEASURED.until, remakes="answers")
+_UNTIL_ANSWERS_USED = MayChange(until=_UNTIL_MEASURED.until, remakes=("answers",))
+#: The setting decides what is taken from given samples.
+_UNTIL_SAMPLES_WEIGHED = MayChange(until=_UNTIL_WEIGHED.until, remakes=("sampling", "answers"))
 
 #: Names of the two models that every round has, beside its variants: the one the run starts from, the one it trains.
 BASE, TRAINED = "base", "trained"
@@ -139,7 +141,7 @@ class Config(Section):
     """End after a round whose model does not answer significantly more of these questions than the one before it."""
     questions: sections.QuestionsConfig | None = None
     """The questions to learn from. Either these or `samples`; `east-ray evaluate` works without both."""
-    samples: SamplesConfig | None = None
+    samples: Annotated[SamplesConfig | None, _UNTIL_SAMPLES_WEIGHED] = None
     """Questions with responses from another sampler; nothing is sampled then."""
     prompt: PromptConfig = PromptConfig()
     """How a question is put to the model."""

@@ -74,8 +74,13 @@ def take_samples(round_: Round, can_use: CanUse) -> None:
     """``samples/``, ``questions/`` and ``set_aside/`` from another sampler's; `can_use` takes a reference answer."""
     config, stages = round_.config, round_.stages
     assert config.samples is not None
-    if (record := stages.record("sampling")) is not None:
-        _check_same_files(config.samples, record.counts["files"])
+    if (record := stages.record("sampling")) is not None and _have_changed(config.samples, record.counts["files"]):
+        if any(learner.stages.record("examples") for learner in round_.learners()):
+            said = f"{config.samples.path} has changed since it was read"
+            raise InputError(f"samples.path: {said}; choose another run_dir, or remove that one")
+        round_.progress.say(f"{config.samples.path} has changed, and is read again")
+        for stage in ("sampling", "answers"):
+            stages.forget(stage)
     if is_done(round_, stages, "sampling", "samples"):
         return
     source = config.samples
@@ -97,16 +102,12 @@ def take_samples(round_: Round, can_use: CanUse) -> None:
         round_.progress.say(warning)
 
 
-def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:
-    """Raises InputError if the given samples have changed since they were taken."""
+def _have_changed(source: SamplesConfig, taken: list[list[Any]]) -> bool:
+    """Whether the files of given samples have changed since they were taken."""
     try:
-        differ = given.stamp(source) != taken
+        return given.stamp(source) != taken
     except InputError:  # the files are gone; what was taken of them is in the run directory
-        return
-    if differ:
-        raise InputError(
-            f"samples.path: {source.path} has changed since it was read; choose another run_dir, or remove that one"
-        )
+        return False
 
 
 def sample_responses(round_: Round) -> None:
