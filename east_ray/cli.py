@@ -191,6 +191,50 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 
 
 @app.command()
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The run directory, or the run's YAML file.", show_default=False)
+    ],
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="SHAPE",
+            help="messages, prompt-completion, preference or unpaired; or model, with --push-to-hub.",
+            show_default=False,
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[prompt.KEY=VALUE]...", help="How a question is put, where it is to be another way."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A .jsonl or .parquet file; by default in the round's export/.")
+    ] = None,
+    as_text: Annotated[
+        bool | None, typer.Option("--text/--chat", help="Texts or messages; by default as the run's model is asked.")
+    ] = None,
+    resample: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Draw K examples in proportion to their weights.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of --resample; by default the run's.")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="Only the shape's own columns, without weight.")] = False,
+    training: Annotated[str | None, typer.Option(metavar="NAME", help="A variant or training of a comparison.")] = None,
+    number: RoundNumber = 0,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Upload to this repository of the hub; the token is HF_TOKEN.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository on the hub is public.")] = False,
+) -> None:
+    """Write the weighted examples in a shape that another trainer reads, or upload them, or the model, to the hub."""
+    from east_ray.export import command
+
+    wanted = command.Wanted(shape, output, as_text, resample, seed, bare, training, number, push_to_hub, public)
+    for line in command.export(run, overrides or [], wanted):
+        _CONSOLE.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
 def serve(
     model: Annotated[
         str, typer.Argument(metavar="RUN_OR_MODEL", help="A run, or a model's folder or hub name.", show_default=False)

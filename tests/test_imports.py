@@ -29,6 +29,7 @@ FLOW = (
     "training",
     "evaluation",
     "report",
+    "export",
     "serving",
     "doctor",
     "plan",
@@ -44,7 +45,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
     "records", "config", "doors", "last_words", "endings", "console", "storage", "answers", "questions", "selection",
-    "weighting", "evaluation", "report", "plan", "serving.settings", "serving.gate", "serving.solving",
+    "weighting", "evaluation", "report", "export", "plan", "serving.settings", "serving.gate", "serving.solving",
     "serving.application", "sampling.journal", "sampling.given", "training.dataset", "training.batches",
     "training.dealing", "training.objectives", "training.compute", "training.reference", "training.stage",
 )  # fmt: skip
