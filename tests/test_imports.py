@@ -33,6 +33,7 @@ FLOW = (
     "plan",
     "pipeline",
     "compare",
+    "library",
     "cli",
     "__main__",
 )
@@ -44,7 +45,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 PURE = (
     "records", "config", "doors", "last_words", "console", "storage", "answers", "questions", "selection", "weighting",
     "evaluation", "report", "plan", "serving.settings", "serving.gate", "serving.solving", "serving.application",
-    "sampling.journal", "sampling.given", "training.dataset", "training.batches", "training.dealing",
+    "library", "sampling.journal", "sampling.given", "training.dataset", "training.batches", "training.dealing",
     "training.objectives", "training.compute", "training.reference", "training.stage",
 )  # fmt: skip
 
