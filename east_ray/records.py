@@ -47,7 +47,11 @@ class SetAside(StrEnum):
     ENGINE_DIED = "engine_died"
     """Engines have died again and again while the question was in flight, the last time with no other beside it."""
     MALFORMED_ROW = "malformed_row"
-    """Given samples: the row cannot be read; ``detail`` says what was expected."""
+    """The row of a file cannot be read; ``detail`` says what was expected."""
+    UNKNOWN_QUESTION = "unknown_question"
+    """Given samples: `samples.questions` has no question with the row's id."""
+    CONTRADICTING_ROWS = "contradicting_rows"
+    """Given samples: rows that belong to one question have different questions or reference answers."""
 
 
 class Stopped(StrEnum):

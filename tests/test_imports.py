@@ -20,6 +20,7 @@ FLOW = (
     "console",
     "storage",
     "ray_cluster",
+    "reading",
     "answers",
     "questions",
     "sampling",
@@ -43,10 +44,10 @@ APART = ("sampling", "training")
 HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
-    "records", "config", "doors", "last_words", "console", "storage", "answers", "questions", "selection", "weighting",
-    "evaluation", "report", "plan", "serving.settings", "serving.gate", "serving.solving", "serving.application",
-    "library", "sampling.journal", "sampling.given", "training.dataset", "training.batches", "training.dealing",
-    "training.objectives", "training.compute", "training.reference", "training.stage",
+    "records", "config", "doors", "last_words", "console", "storage", "reading", "answers", "questions", "selection",
+    "weighting", "evaluation", "report", "plan", "library", "serving.settings", "serving.gate", "serving.solving",
+    "serving.application", "sampling.journal", "sampling.given", "training.dataset", "training.batches",
+    "training.dealing", "training.objectives", "training.compute", "training.reference", "training.stage",
 )  # fmt: skip
 
 

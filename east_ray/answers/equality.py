@@ -117,8 +117,13 @@ def as_options_text(answers: Sequence[str], reference: str) -> list[str]:
 
 
 def is_parsable_reference(answer: str | None) -> bool:
-    """Whether responses can be compared with this reference answer: not None, not too long, not only punctuation."""
+    """Whether responses can be compared with this reference answer: not None, not too long, not only punctuation.
+
+    Nor one of the words that stand for no answer: NuminaMath has `proof` and `notfound`, pandas writes `nan`.
+    """
     if answer is None or len(answer) > MAX_ANSWER_CHARS or not clean(answer):
+        return False
+    if answer.strip().casefold() in ("proof", "notfound", "nan"):
         return False
     value = key(answer)
     return any(c.isalnum() for c in answer) or not (isinstance(value, tuple) and value[0] == "text")

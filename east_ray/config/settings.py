@@ -13,6 +13,7 @@ from east_ray.config import devices, sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 from east_ray.config.plan import PlanConfig
 from east_ray.config.prompting import PromptConfig
+from east_ray.config.samples import SamplesConfig
 from east_ray.config.studies import StudiesConfig
 
 #: The setting decides what is made of the samples.
@@ -138,7 +139,7 @@ class Config(Section):
     """End after a round whose model does not answer significantly more of these questions than the one before it."""
     questions: sections.QuestionsConfig | None = None
     """The questions to learn from. Either these or `samples`; `east-ray evaluate` works without both."""
-    samples: sections.SamplesConfig | None = None
+    samples: SamplesConfig | None = None
     """Questions with responses from another sampler; nothing is sampled then."""
     prompt: PromptConfig = PromptConfig()
     """How a question is put to the model."""

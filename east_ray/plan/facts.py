@@ -6,14 +6,14 @@ Everything is read from what is there already, with bounds on size.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import pyarrow.compute as pc
 
-from east_ray.config import Config, PromptConfig, QuestionsConfig
+from east_ray.config import Config, InputError, PromptConfig, QuestionsConfig
 from east_ray.questions.stage import load_questions
+from east_ray.reading.files import find_files
 from east_ray.storage import Folder, Stages, locate
 
 #: Files of questions up to this size are read; a larger one would keep the reader waiting.
@@ -124,11 +124,14 @@ def _round_0(config: Config) -> Stages:
 
 
 def _counted(source: QuestionsConfig | None) -> tuple[int | None, float | None]:
-    """Questions in a local file and the mean of their characters; None where the file is remote, missing or large."""
+    """Questions in local files and the mean of their characters; None where these are remote, missing or large."""
     if source is None or source.path is None or "://" in source.path:
         return None, None
-    path = Path(locate(source.path)[1])
-    if not path.is_file() or path.stat().st_size > _MAX_QUESTIONS_BYTES:
+    try:
+        files = find_files(source.path, "questions.path").files
+    except InputError:  # a plan is made before the files are there
+        return None, None
+    if sum(file.size for file in files) > _MAX_QUESTIONS_BYTES:
         return None, None
     questions, _ = load_questions(source, can_use=lambda reference: True)  # the grader may refuse a few
     if not questions.num_rows:

@@ -78,21 +78,23 @@ def take_samples(round_: Round, can_use: CanUse) -> None:
         _check_same_files(config.samples, record.counts["files"])
     if is_done(round_, stages, "sampling", "samples"):
         return
+    source = config.samples
     sums, aside = Counter(num_questions=0, num_responses=0, num_truncated=0), Counter[str]()
     with (
         stages.recording("sampling") as sampling,
         stages.recording("questions") as questions,
         round_.progress.stage("samples", None, "questions") as line,
     ):
-        for part in given.write_samples(config.samples, stages, can_use):
+        for part in given.write_samples(source, stages, can_use):
             aside.update(part.pop("set_aside"))
             sums.update(part)
-            note = f"{sums['num_responses']:,} responses" + (f" · {aside.total():,} set aside" if aside else "")
-            line.advance(part["num_questions"], note)
+            line.advance(part.get("num_questions", 0), given.said_of(sums, aside))
         if not sums["num_questions"]:
-            raise InputError(f"samples.path: no question can be used: {listed(aside)}")
-        sampling.counts = {**sums, "files": given.stamp(config.samples)}
+            raise InputError(f"samples.path: no question can be used: {listed(aside)}{given.one_set_aside(stages)}")
+        sampling.counts = {**sums, "files": given.stamp(source)}
         questions.counts = {"asked": sums["num_questions"], "set_aside": dict(sorted(aside.items()))}
+    for warning in given.warnings(source, sums):
+        round_.progress.say(warning)
 
 
 def _check_same_files(source: SamplesConfig, taken: list[list[Any]]) -> None:

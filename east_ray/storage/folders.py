@@ -170,10 +170,10 @@ class Folder:
         """Add a part; readers never see an incomplete file."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        self._write(name or f"part-{uuid.uuid4().hex}.parquet", sink.getvalue())
+        self.write_bytes(name or f"part-{uuid.uuid4().hex}.parquet", sink.getvalue())
 
     @_patient
-    def _write(self, name: str, content: Any) -> None:
+    def write_bytes(self, name: str, content: Any) -> None:
         """Write a file under a hidden name and rename it, so that readers never see an incomplete file.
 
         Raises InputError if there is no room for it.
@@ -220,7 +220,7 @@ class Folder:
 
     def write_text(self, name: str, text: str) -> str:
         """Write a text file, of which readers never see an incomplete state; returns its path."""
-        self._write(name, text.encode())
+        self.write_bytes(name, text.encode())
         return f"{self.path}/{name}"
 
     @contextmanager

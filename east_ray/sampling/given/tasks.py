@@ -1,0 +1,229 @@
+"""What one task of taking given samples does: read a piece of a file, deal its rows, put buckets together."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+
+from east_ray.config import InputError, SamplesConfig
+from east_ray.questions import stage as questions
+from east_ray.reading.rows import Piece, Row, rows_of
+from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
+from east_ray.sampling.given import grouping
+from east_ray.sampling.given.rows import given_sample, group_of, is_wanted, needed_columns, why_set_aside
+from east_ray.storage import Stages
+
+#: Bytes of responses that a task holds in memory before it writes them as a part.
+_PART_BYTES = 16 << 20
+#: Rows of a file that become a table at once, and characters of their responses.
+_ROWS_AT_ONCE, _CHARS_AT_ONCE = 1024, 4 << 20
+
+Counts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FilePiece(Piece):
+    """What one task reads; what the names of its questions begin with; and the place of its file among all."""
+
+    prefix: str
+    file: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks know."""
+
+    config: SamplesConfig
+    filesystem: pyarrow.fs.FileSystem
+    stages: Stages
+    can_use: questions.CanUse
+    asked: pa.Table | None
+    """records.QUESTIONS of `samples.questions`."""
+    num_buckets: int = 1
+
+    def lookup(self) -> Callable[[Sequence[str]], list[Row | None]]:
+        """A function from the ids of rows to the questions that they name; None: there is no such question."""
+        asked = QUESTIONS.empty_table() if self.asked is None else self.asked
+        places = {name: place for place, name in enumerate(asked["question_id"].to_pylist())}
+
+        def look_up(names: Sequence[str]) -> list[Row | None]:
+            found = [places.get(name) for name in names]
+            rows = iter(asked.take(pa.array([place for place in found if place is not None], pa.int64())).to_pylist())
+            return [None if place is None else next(rows) for place in found]
+
+        return look_up
+
+
+def file_rows(
+    filesystem: pyarrow.fs.FileSystem, piece: Piece, config: SamplesConfig
+) -> Iterator[tuple[int, Row | str]]:
+    """As `reading.rows.rows_of`, with the columns that the configuration needs."""
+    try:
+        yield from rows_of(filesystem, piece, needed_columns(config))
+    except InputError as error:
+        raise InputError(f"samples.path: {error}") from None
+
+
+def readable(row: Row | str) -> Row:
+    """A row of `file_rows`. Raises InputError if it is the sentence that says why there is none."""
+    if isinstance(row, str):
+        raise InputError(row)
+    return row
+
+
+@dataclass
+class _Parts:
+    """Writes questions as parts of ``samples/`` and ``questions/``, and counts them."""
+
+    stages: Stages
+    name: str
+    num_parts: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    held: list[pa.Table] = field(default_factory=list)
+    num_bytes: int = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Add rows of records.SAMPLES; a part is written when there are enough of them."""
+        self.held.append(table)
+        self.num_bytes += table.nbytes
+        finish_reasons = pc.struct_field(pc.list_flatten(table["responses"]), "finish_reason")
+        self.counts["num_questions"] += table.num_rows
+        self.counts["num_responses"] += len(finish_reasons)
+        self.counts["num_truncated"] += pc.sum(pc.equal(finish_reasons, "length"), min_count=0).as_py()
+        if self.num_bytes >= _PART_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is held. To be called at the end."""
+        table = pa.concat_tables([SAMPLES.empty_table(), *self.held])
+        if table.num_rows:
+            part = f"part-{self.name}-{self.num_parts:04d}.parquet"
+            (self.stages / "samples").write_part(table, part)
+            (self.stages / "questions").write_part(table.select(QUESTIONS.names), part)
+            self.num_parts += 1
+        self.held, self.num_bytes = [], 0
+
+    def numbers(self, aside: Sequence[Row]) -> Counts:
+        """Write the rest, and what is set aside; the numbers of the task."""
+        self.write()
+        if aside:
+            table = pa.Table.from_pylist(list(aside), schema=SET_ASIDE)
+            (self.stages / "set_aside").write_part(table, f"part-{self.name}.parquet")
+        return {**self.counts, "set_aside": Counter(str(row["reason"]) for row in aside)}
+
+
+def take(work: Work, **piece: Any) -> Counts:
+    """Write the questions of a piece, each of which is one row."""
+    read, look_up = FilePiece(**piece), work.lookup()
+    parts, aside = _Parts(work.stages, _name(read)), list[Counts]()
+    for some in _chunks(_samples(work, read, parts.counts, aside)):
+        judged = [_judged(work, sample, f"row {sample['row']}") for sample in _with_questions(work, some, look_up)]
+        aside += [sample for sample in judged if "reason" in sample]
+        taken = [sample for sample in judged if "reason" not in sample]
+        parts.add(pa.Table.from_pylist(taken, schema=SAMPLES))
+    return parts.numbers(aside)
+
+
+def deal(work: Work, **piece: Any) -> Counts:
+    """Deal the rows of a piece into buckets."""
+    read, aside = FilePiece(**piece), list[Counts]()
+    parts = _Parts(work.stages, _name(read))
+    dealer = grouping.Dealer(work.stages / "grouping", _name(read), work.num_buckets)
+    for some in _chunks(_samples(work, read, parts.counts, aside)):
+        dealer.add(pa.Table.from_pylist(some, schema=grouping.DEALT))
+    dealer.write()
+    return parts.numbers(aside) | {"bucket_bytes": dealer.bucket_bytes.tolist()}
+
+
+def gather(work: Work, start: int, stop: int) -> Counts:
+    """Write the questions of some buckets."""
+    gathered, look_up = grouping.gather(work.stages / "grouping", start, stop), work.lookup()
+    parts, aside = _Parts(work.stages, f"{start:05d}"), list[Counts]()
+    each = max(1, gathered.samples.num_rows * _PART_BYTES // max(1, gathered.samples.nbytes))
+    for begin in range(0, gathered.samples.num_rows, each):
+        table = gathered.samples.slice(begin, each)
+        asked = table.select([*QUESTIONS.names, "num_responses"]).to_pylist()
+        asked = _with_questions(work, asked, look_up)
+        told = zip(gathered.rows.slice(begin, each).to_pylist(), gathered.contradicting.slice(begin, each), strict=True)
+        judged = list[Counts]()
+        for sample, (row, contradicting) in zip(asked, told, strict=True):
+            sample["responses"] = sample.pop("num_responses")  # whether there are any is all that is asked here
+            if contradicting.as_py() and "reason" not in sample:
+                sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": f"row {row} and others of its group"}
+            judged.append(_judged(work, sample, f"row {row} and those of its group"))
+        aside += [sample for sample in judged if "reason" in sample]
+        kept = table.filter(pa.array(["reason" not in sample for sample in judged], pa.bool_()))
+        if work.asked is not None:
+            texts = pa.Table.from_pylist([sample for sample in judged if "reason" not in sample], schema=QUESTIONS)
+            for place, name in enumerate(QUESTIONS.names):
+                kept = kept.set_column(place, QUESTIONS.field(name), texts[name])
+        parts.add(kept)
+    return parts.numbers(aside)
+
+
+def _samples(work: Work, piece: FilePiece, counts: Counter[str], aside: list[Counts]) -> Iterator[Counts]:
+    """The rows of a piece as rows of grouping.DEALT; those that cannot be read are set aside."""
+    config = work.config
+    for number, row in file_rows(work.filesystem, piece, config):
+        question_id = f"{piece.prefix}-{number:06d}"
+        try:
+            if config.where and not is_wanted(readable(row), config.where):
+                counts["num_unwanted"] += 1
+                continue
+            counts["num_wanted"] += 1
+            sample = given_sample(readable(row), config, question_id)
+            if config.groups:
+                sample["group"] = grouping.hash_of(group_of(readable(row), sample, config))
+        except InputError as error:
+            detail = f"row {number}: {error}"
+            aside.append({"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": detail})
+            continue
+        for name in ("num_dropped", "num_finish_reasons", "num_num_tokens"):
+            counts[name] += sample.pop(name)
+        yield sample | {"file": piece.file, "row": number}
+
+
+def _chunks(samples: Iterator[Counts]) -> Iterator[list[Counts]]:
+    """Samples in lists of a bounded size."""
+    some, num_chars = list[Counts](), 0
+    for sample in samples:
+        some.append(sample)
+        num_chars += sum(len(response["text"]) for response in sample["responses"])
+        if len(some) == _ROWS_AT_ONCE or num_chars >= _CHARS_AT_ONCE:
+            yield some
+            some, num_chars = [], 0
+    if some:
+        yield some
+
+
+def _with_questions(
+    work: Work, samples: list[Counts], look_up: Callable[[Sequence[str]], list[Row | None]]
+) -> list[Counts]:
+    """The samples with the questions of `samples.questions`, and the reason to set aside those that have none there."""
+    if work.asked is None:
+        return samples
+    found = look_up([sample["question_id"] for sample in samples])
+    unknown = {"reason": SetAside.UNKNOWN_QUESTION}
+    joined = list[Counts]()
+    for sample, question in zip(samples, found, strict=True):
+        extra = sample["extra"] or (question and question["extra"])
+        joined.append(sample | unknown if question is None else {**sample, **question, "extra": extra})
+    return joined
+
+
+def _judged(work: Work, sample: Counts, where: str) -> Counts:
+    """The sample; if it cannot be used, with the key `reason`, as a row of records.SET_ASIDE."""
+    reason = sample.get("reason") or why_set_aside(sample, work.can_use)
+    if reason == SetAside.UNKNOWN_QUESTION:
+        where = f"{where}: {sample['question_id']!r}"
+    return sample if reason is None else {"detail": where, **sample, "reason": reason}
+
+
+def _name(piece: FilePiece) -> str:
+    """A name for the parts of a piece, the same each time."""
+    return hashlib.blake2b(f"{piece.path}:{piece.start}".encode(), digest_size=16).hexdigest()
