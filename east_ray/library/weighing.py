@@ -1,8 +1,7 @@
 """Responses in memory -> weights: what `east-ray weigh` does with files, in one process and without Ray."""
 
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,8 @@ from east_ray.answers.grading import Failures, Grader, reference_check
 from east_ray.answers.stage import grade_batch
 from east_ray.config import Config, InputError
 from east_ray.config.base import hint, validated
-from east_ray.library.rows import Rows, dictionaries
-from east_ray.questions.stage import CanUse
-from east_ray.records import ANSWERS, JUDGED, SAMPLES, SET_ASIDE, SetAside
-from east_ray.sampling.given import given_sample, why_set_aside
+from east_ray.library.rows import Rows, Samples, read_samples
+from east_ray.records import ANSWERS, JUDGED, SET_ASIDE
 from east_ray.selection import judge_batch, selection_rules
 from east_ray.storage.rounds import counts_by, listed
 from east_ray.training import objectives
@@ -57,17 +54,8 @@ class Weighed:
     """Questions that are not trained on, with the reason."""
     set_aside: pa.Table
     """Rows that cannot be used, with the reason."""
-    question_ids: list[str]
-    """Of all questions, in the order in which they were given."""
-
-    @property
-    def questions(self) -> pa.Table:
-        """A row for each question: its entropy (nats), its rates, its weight, or why it has none (`reason`)."""
-        found: dict[str, dict[str, Any]] = {}
-        for table in (self.examples, self.discarded, self.set_aside):
-            there = [name for name in _OUTCOME.names if name in table.column_names]
-            found |= {row["question_id"]: row for row in table.select(there).to_pylist()}
-        return pa.Table.from_pylist([found[name] for name in self.question_ids], _OUTCOME)
+    questions: pa.Table
+    """A row for each question: its entropy (nats), its rates, its weight, or why it has none (`reason`)."""
 
     def clusters(self, question_id: str) -> pa.Table:
         """The clusters of a question, largest first, each with its answer, its share and the texts of its responses.
@@ -93,7 +81,7 @@ class Weighed:
             if table.num_rows:
                 parts.append(f"{name}: {listed(counts_by(table, 'reason'))}")
         num_responses = pc.sum(self.samples["num_responses"]).as_py() or 0
-        return f"<Weighed: {len(self.question_ids):,} questions, {num_responses:,} responses; {'; '.join(parts)}>"
+        return f"<Weighed: {self.questions.num_rows:,} questions, {num_responses:,} responses; {'; '.join(parts)}>"
 
 
 def weigh(
@@ -140,11 +128,11 @@ def weigh(
     """
     sections = {"answers": answers, "selection": selection, "weighting": weighting}
     settings = _settings(samples or {}, sections, objective, seed)
+    assert settings.samples is not None
     grader, failures = graders.load(settings.answers), Failures()
-    read = list(_read(rows, settings, name, reference_check(grader)))
-    _check(read)
+    read = read_samples(rows, settings.samples, name, reference_check(grader))
     weighed = _weighed(read, settings, grader, failures)
-    _warn(weighed, failures)
+    _warn(weighed, read.counts, failures)
     return weighed
 
 
@@ -157,45 +145,15 @@ def _settings(samples: Mapping[str, Any], sections: Mapping[str, Any], objective
     return validated(Config, {**values, **given, "seed": seed})
 
 
-def _read(rows: Rows, settings: Config, name: str, can_use: CanUse) -> Iterator[dict[str, Any]]:
-    """Each row as one of records.SAMPLES or, with a reason, of records.SET_ASIDE. Raises InputError."""
-    assert settings.samples is not None
-    for number, row in enumerate(dictionaries(rows), start=1):
-        question_id, detail = f"{name}-{number:06d}", f"row {number}"
-        try:
-            sample = given_sample(row, settings.samples, question_id)
-        except InputError as error:
-            if number == 1:  # a wrong name would set every row aside
-                raise InputError(f"rows: row 1: {error}") from None
-            yield {"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": f"{detail}: {error}"}
-            continue
-        reason = why_set_aside(sample, can_use)
-        yield sample if reason is None else sample | {"reason": reason, "detail": detail}
-
-
-def _check(read: list[dict[str, Any]]) -> None:
-    """Raises InputError if no row can be used or two have one name."""
-    if all("reason" in row for row in read):
-        reasons = listed(Counter(str(row["reason"]) for row in read)) or "there is no row"
-        raise InputError(f"rows: no question can be used: {reasons}")
-    name, times = Counter(row["question_id"] for row in read).most_common(1)[0]
-    if times > 1:
-        raise InputError(
-            f"samples.id_column: {times} questions have the name {name!r}; expected a name of its own for each"
-        )
-
-
-def _weighed(read: list[dict[str, Any]], settings: Config, grader: Grader, failures: Failures) -> Weighed:
+def _weighed(read: Samples, settings: Config, grader: Grader, failures: Failures) -> Weighed:
     """The stages answers, selection and weighting. Raises InputError."""
     needs_rejected = "rejected" in objectives.load(settings.training).required_responses
     training = selection_rules(settings, needs_rejected=needs_rejected), load_signal(settings.weighting)
-    taken, aside = ([row for row in read if ("reason" in row) is is_aside] for is_aside in (False, True))
-    parts = [(SAMPLES.empty_table(), ANSWERS.empty_table(), JUDGED.empty_table())]
-    for begin in range(0, len(taken), _QUESTIONS_AT_ONCE):
-        batch = pa.RecordBatch.from_pylist(taken[begin : begin + _QUESTIONS_AT_ONCE], SAMPLES)
+    parts = [(ANSWERS.empty_table(), JUDGED.empty_table())]
+    for batch in (batch for table in read.tables for batch in table.to_batches(max_chunksize=_QUESTIONS_AT_ONCE)):
         graded, answers = grade_batch(batch, grader, failures)
-        parts.append((pa.Table.from_batches([batch]), answers, *judge_batch(batch, graded, [training])))
-    samples, answers, judged = (pa.concat_tables(tables) for tables in zip(*parts, strict=True))
+        parts.append((answers, *judge_batch(batch, graded, [training])))
+    answers, judged = (pa.concat_tables(tables) for tables in zip(*parts, strict=True))
     signals = judged["signal"].filter(pc.is_null(judged["reason"])).to_numpy()
     try:
         values = mapped(signals, settings.weighting) if signals.size else signals
@@ -203,17 +161,39 @@ def _weighed(read: list[dict[str, Any]], settings: Config, grader: Grader, failu
     except ValueError as error:
         raise InputError(f"weighting: {error}") from error
     examples, discarded = weighted(judged, weights)
-    ids = [str(row["question_id"]) for row in read]
-    return Weighed(samples, answers, examples, discarded, pa.Table.from_pylist(aside, SET_ASIDE), ids)
+    aside = sorted(read.set_aside, key=lambda row: row["row"])
+    outcomes = [(one["row"], one) for one in aside]
+    for table in (examples, discarded):
+        there = table.select([name for name in _OUTCOME.names if name in table.column_names]).to_pylist()
+        outcomes += [(read.numbers[row["question_id"]], row) for row in there]
+    questions = [row for _, row in sorted(outcomes, key=lambda one: one[0])]
+    return Weighed(
+        pa.concat_tables(read.tables),
+        answers,
+        examples,
+        discarded,
+        pa.Table.from_pylist(aside, SET_ASIDE),
+        pa.Table.from_pylist(questions, _OUTCOME),
+    )
 
 
-def _warn(weighed: Weighed, failures: Failures) -> None:
+def _warn(weighed: Weighed, counts: Mapping[str, int], failures: Failures) -> None:
     """Warn of what the user should know, and where to look."""
-    num_responses = pc.sum(weighed.samples["num_responses"]).as_py()
+
+    def warn(said: str) -> None:
+        warnings.warn(said.strip(), stacklevel=4)
+
+    def reasons(table: pa.Table) -> str:
+        return listed(counts_by(table, "reason"))
+
     if weighed.set_aside.num_rows:
-        reasons, first = counts_by(weighed.set_aside, "reason"), weighed.set_aside["detail"][0]
-        warnings.warn(f"rows are set aside: {listed(reasons)}; the first is {first}; see `set_aside`", stacklevel=3)
+        warn(f"set aside: {reasons(weighed.set_aside)}; the first is {weighed.set_aside['detail'][0]}; see `set_aside`")
+    if counts["num_dropped"]:
+        warn(f"{counts['num_dropped']:,} failed responses are dropped")
+    times = weighed.samples["question"].value_counts().field("counts")
+    if repeated := pc.sum(pc.greater(times, 1)).as_py():
+        warn(f"{repeated:,} questions are in several rows, and each row has a weight of its own; see samples.group_by")
+    num_responses = pc.sum(weighed.samples["num_responses"]).as_py()
     failures.report(lambda said: warnings.warn(said.strip(), stacklevel=5), num_responses)
     if not weighed.examples.num_rows:
-        reasons = counts_by(weighed.discarded, "reason")
-        warnings.warn(f"no question is kept: {listed(reasons)}; see `discarded`", stacklevel=3)
+        warn(f"no question is kept: {reasons(weighed.discarded)}; see `discarded`")
