@@ -37,6 +37,8 @@ def field(row: Mapping[str, Any], name: str) -> Any:
     """
     if (value := optional(row, name)) is not MISSING:
         return value
+    if _ends_in_error(row, name.split(".")):
+        return None
     names = list(itertools.islice(names_in(row), _MAX_NAMES))
     ending = [one for one in names if one.endswith(f".{name}")]
     near = f"; did you mean {ending[0]}?" if ending else hint(name, names) or _hint_of_last(name, names)
@@ -64,10 +66,19 @@ def _values(value: Any, path: Sequence[str]) -> Iterator[Any]:
         for length in range(len(path), 0, -1):
             if (key := ".".join(path[:length])) in value:
                 yield from _values(value[key], path[length:])
-        if value.get("error") and path[0] not in value:
-            yield None
     elif isinstance(value, list) and path[0].isdecimal() and int(path[0]) < len(value):
         yield from _values(value[int(path[0])], path[1:])
+
+
+def _ends_in_error(value: Any, path: Sequence[str]) -> bool:
+    """Whether a path ends in an object that has an `error` in place of what comes next."""
+    for key in path:
+        if not isinstance(value, Mapping):
+            return False
+        if key not in value:
+            return bool(value.get("error"))
+        value = value[key]
+    return False
 
 
 def names_in(value: Any, prefix: str = "", depth: int = _MAX_DEPTH) -> Iterator[str]:

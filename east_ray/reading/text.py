@@ -182,7 +182,8 @@ def check_lines(lines: Iterator[bytes | None], encoding: str) -> None:
 def document_rows(text: io.TextIOBase) -> Iterator[Row | str]:
     """The rows of a document: of a list, or of objects one after another; of a single object, those inside it or it.
 
-    An object has rows inside it if all its values are objects, or if its only value is a list of objects.
+    An object has rows inside it if it has a list of objects called rows, data, samples, examples or the like, at any
+    depth; if all its values are objects; or if its only value is a list of objects.
     Raises InputError, which says where, if the document is damaged.
     """
     values = _values(text)
@@ -198,14 +199,33 @@ def document_rows(text: io.TextIOBase) -> Iterator[Row | str]:
     yield from map(as_row, _inside(first[1]))
 
 
+#: Names for the list of rows inside a document that says more, and names that an object has which is a row itself.
+_LISTS_OF_ROWS = frozenset({"samples", "examples", "rows", "data", "records", "instances", "items"})
+_OF_ROWS = frozenset({"question", "problem", "prompt", "query", "instruction", "input"})
+
+
 def _inside(value: Any) -> list[Any]:
     """The rows of a document with a single value."""
+    if named := list(_lists_of_rows(value)):
+        return named
     inside = list(value.values()) if isinstance(value, dict) else []
     if inside and all(isinstance(one, dict) for one in inside):
         return inside
-    if len(inside) == 1 and isinstance(inside[0], list) and inside[0] and all(isinstance(o, dict) for o in inside[0]):
-        return list(inside[0])
-    return [value]
+    return list(inside[0]) if len(inside) == 1 and _is_list_of_objects(inside[0]) else [value]
+
+
+def _lists_of_rows(value: Any) -> Iterator[Any]:
+    """What is in the lists of rows inside a document, by their names: of Inspect's ``samples``, for example."""
+    if isinstance(value, dict) and not _OF_ROWS & value.keys():
+        for name, inner in value.items():
+            if name in _LISTS_OF_ROWS and _is_list_of_objects(inner):
+                yield from inner
+            else:
+                yield from _lists_of_rows(inner)
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 def _values(text: io.TextIOBase) -> Iterator[tuple[bool, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
 from east_ray.questions import stage as questions
-from east_ray.questions.formats import level_and_subject
+from east_ray.questions.formats import level_and_subject, reference_answer
 from east_ray.reading.fields import (
     MISSING,
     answer_text,
@@ -48,7 +48,8 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
         try:
             value = field(row, name)
         except InputError as error:
-            problems.append(str(error))
+            elsewhere = "; if the references are in another file, name it by samples.questions"
+            problems.append(f"{error}{elsewhere if name == columns.reference_answer_column else ''}")
             return None
         try:
             return value_of(value)
@@ -59,7 +60,7 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
     question = reference = None
     if columns.questions is None:
         question = read(columns.question_column, prompt_text)
-        reference = read(columns.reference_answer_column, _reference_answer)
+        reference = read(columns.reference_answer_column, reference_answer)
     if columns.id_column is not None:
         question_id = read(columns.id_column, _name)
     kept = {name: read(name, lambda value: value) for name in columns.extra_columns}
@@ -158,13 +159,6 @@ def _extra(value: Any) -> str | None:
         return value if isinstance(value, str) and isinstance(json.loads(value), dict) else None
     except ValueError:
         return None
-
-
-def _reference_answer(value: Any) -> str | None:
-    text = answer_text(value)
-    if text is None or "####" in text or "\\boxed" in text:
-        return text and answers.extract_answer(text)
-    return answers.extract_answer(text) or text  # of a worked solution: "so the answer is 72"
 
 
 # --------------------------------------------------------------------------------------------------------- responses

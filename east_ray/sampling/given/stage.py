@@ -31,7 +31,7 @@ from east_ray.sampling.given.rows import (
     is_wanted,
     optional_names,
 )
-from east_ray.sampling.given.tasks import Counts, FilePiece, Work, deal, gather, readable, take
+from east_ray.sampling.given.tasks import Counts, FilePiece, Work, deal, gather, named_by_setting, readable, take
 from east_ray.sampling.given.wording import first_rows, names_there, why_none_is_wanted
 from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
@@ -114,11 +114,12 @@ def questions_elsewhere(config: SamplesConfig, can_use: questions.CanUse) -> pa.
 def _pieces(found: Found, config: SamplesConfig) -> list[FilePiece]:
     """The pieces of all files with their first rows. To know them, tasks count the lines of files of several pieces."""
     prefixes, filesystem = found.prefixes(), found.filesystem
-    pieces = [
-        FilePiece(**vars(piece), prefix=prefixes[file.path], file=number)
-        for number, file in enumerate(found.files)
-        for piece in pieces_of(filesystem, file, config.encoding)
-    ]
+    with named_by_setting():
+        pieces = [
+            FilePiece(**vars(piece), prefix=prefixes[file.path], file=number)
+            for number, file in enumerate(found.files)
+            for piece in pieces_of(filesystem, file, config.encoding)
+        ]
 
     def count(piece: dict[str, Any]) -> Counts:
         return piece | {"num_lines": num_lines(filesystem, FilePiece(**piece))}

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +70,15 @@ def file_rows(
     filesystem: pyarrow.fs.FileSystem, piece: Piece, config: SamplesConfig
 ) -> Iterator[tuple[int, Row | str]]:
     """As `reading.rows.rows_of`, with the columns that the configuration needs."""
-    try:
+    with named_by_setting():
         yield from rows_of(filesystem, piece, needed_columns(config))
+
+
+@contextmanager
+def named_by_setting() -> Iterator[None]:
+    """Around what reads a file: errors name the setting."""
+    try:
+        yield
     except InputError as error:
         raise InputError(f"samples.path: {error}") from None
 

@@ -8,8 +8,8 @@ from east_ray.config import SamplesConfig
 from east_ray.config.base import hint
 from east_ray.reading import fields
 from east_ray.reading.files import find_files
-from east_ray.reading.rows import Row, pieces_of
-from east_ray.sampling.given.tasks import file_rows
+from east_ray.reading.rows import Row, rows_of_file
+from east_ray.sampling.given.tasks import named_by_setting
 from east_ray.storage import Stages
 
 #: Rows of a file that are looked at before the work begins, of as many files.
@@ -48,11 +48,11 @@ def warnings(config: SamplesConfig, sums: Mapping[str, int]) -> Iterator[str]:
 def first_rows(config: SamplesConfig) -> Iterator[tuple[str, Row | str]]:
     """The first rows of the first files, each with its place in words."""
     found = find_files(config.path, "samples.path")
-    for file in found.files[:_FILES_LOOKED_AT]:
-        pieces = pieces_of(found.filesystem, file, config.encoding)
-        rows = ((piece, row) for piece in pieces for row in file_rows(found.filesystem, piece, config))
-        for piece, (number, row) in itertools.islice(rows, _ROWS_LOOKED_AT):
-            yield f"{piece.path}, row {number}", row
+    with named_by_setting():
+        for file in found.files[:_FILES_LOOKED_AT]:
+            rows = rows_of_file(found.filesystem, file, config.encoding)
+            for number, row in itertools.islice(rows, _ROWS_LOOKED_AT):
+                yield f"{file.path}, row {number}", row
 
 
 def why_none_is_wanted(config: SamplesConfig) -> str:
