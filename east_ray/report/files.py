@@ -4,7 +4,7 @@ Here is also which sections the report has, in their order, and those of a few l
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -219,29 +219,39 @@ def _measured(learner: Learner, metrics: EvaluationMetrics | None) -> str:
 
 
 def _card(learner: Learner, measured: str) -> str:
+    config, record = learner.settings, learner.stages.record("examples")
+    return _rendered(
+        "model_card.md.jinja",
+        config,
+        label=f"{describe(config)}, from {Path(config.model).name}",
+        number=learner.round.number,
+        initial_model=learner.round.initial_model,
+        num_responses=f"{number_of_responses(config)} times" if config.samples is None else "several times",
+        kept=record.counts["kept"] if record else 0,
+        discarded=record.counts["discarded"] if record else {},
+        measured=measured,
+        held_out=_address(config.evaluation.questions),
+    )
+
+
+def dataset_card(
+    config: Config, number: int, file_name: str, num_rows: int, shape: str, columns: Mapping[str, str]
+) -> str:
+    """The card of a file of examples of round `number`; `columns` has its columns with their types."""
+    label, told = describe(config), {"file_name": file_name, "num_rows": num_rows, "shape": shape, "columns": columns}
+    return _rendered("dataset_card.md.jinja", config, label=label, number=number, **told)
+
+
+def _rendered(template: str, config: Config, **values: Any) -> str:
     import jinja2
 
     loader = jinja2.PackageLoader("east_ray.report", ".")
     environment = jinja2.Environment(  # noqa: S701 - Markdown
         loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    config, record = learner.settings, learner.stages.record("examples")
-    return str(
-        environment.get_template("model_card.md.jinja").render(
-            config=config,
-            config_yaml=dump(config),
-            label=f"{describe(config)}, from {Path(config.model).name}",
-            version=metadata.version("east-ray"),
-            number=learner.round.number,
-            initial_model=learner.round.initial_model,
-            num_responses=f"{number_of_responses(config)} times" if config.samples is None else "several times",
-            source=_address(config.questions or config.samples),
-            kept=record.counts["kept"] if record else 0,
-            discarded=record.counts["discarded"] if record else {},
-            measured=measured,
-            held_out=_address(config.evaluation.questions),
-        )
-    )
+    source, version = _address(config.questions or config.samples), metadata.version("east-ray")
+    told = {"config": config, "config_yaml": dump(config), "version": version, "source": source}
+    return str(environment.get_template(template).render(**told, **values))
 
 
 def _address(source: Any) -> str | None:

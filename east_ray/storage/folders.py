@@ -224,6 +224,22 @@ class Folder:
         return f"{self.path}/{name}"
 
     @contextmanager
+    def writing(self, name: str) -> Iterator[Any]:
+        """A stream of a file that is too large for memory; readers see the file when the block ends without error."""
+        hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
+        with self.room_for():
+            if self.filesystem.type_name not in ("s3", "gcs", "abfs"):
+                self.filesystem.create_dir(self.path, recursive=True)
+            try:
+                with self.filesystem.open_output_stream(hidden) as stream:
+                    yield stream
+            except BaseException:
+                with suppress(OSError):
+                    self.filesystem.delete_file(hidden)
+                raise
+        self.filesystem.move(hidden, f"{self.path}/{name}")
+
+    @contextmanager
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:
         """A function that adds lines to a new text file; a remote one cannot grow, so it is rewritten at times."""
         self.write_text(name, "")

@@ -1,0 +1,60 @@
+"""Train with TRL on weighted examples: its SFTTrainer, with the column `weight` in its loss.
+
+    east-ray export RUN --as prompt-completion --output examples.jsonl
+    python jobs/weighted_sft.py MODEL examples.jsonl OUTPUT [KEY=VALUE of trl.SFTConfig, e.g. num_train_epochs=3]...
+
+Needs `pip install trl`; tested with TRL 1.16.
+"""
+
+import sys
+from typing import Any
+
+import torch
+import yaml
+from datasets import load_dataset
+from torch.nn.functional import cross_entropy
+from trl import SFTConfig, SFTTrainer
+
+
+class WeightedSFTTrainer(SFTTrainer):
+    """SFTTrainer whose loss is sum_i w_i * sum_t nll(y_it) / tokens of the step: the weight is each example's own.
+
+    Without packing and padding_free, which put several examples into a row.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert not self.args.packing and not self.padding_free, "packing and padding_free lose the weights"
+        collate = self.data_collator
+        self.data_collator = lambda rows: collate(rows) | {"weight": torch.tensor([row["weight"] for row in rows])}
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*{*self._signature_columns, "weight"}]
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The weighted loss; the denominator is that of all micro-batches and workers together."""
+        weights, labels = inputs.pop("weight"), inputs.pop("labels")[:, 1:]
+        outputs = model(**inputs, use_cache=False)
+        # (B, T - 1), and 0 where a label is -100
+        nll = cross_entropy(outputs.logits[:, :-1].float().transpose(1, 2), labels, reduction="none")
+        num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        num_workers = 1 if num_items_in_batch is None else self.accelerator.num_processes  # their mean is taken
+        loss = num_workers * (weights[:, None] * nll).sum() / num_tokens
+        return (loss, outputs) if return_outputs else loss
+
+
+def main(model: str, examples: str, output: str, *settings: str) -> None:
+    """Train a model on a file of examples and write it."""
+    kind = "parquet" if examples.endswith(".parquet") else "json"
+    changes = {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in settings)}
+    config = SFTConfig(output_dir=output, **{"report_to": "none"} | changes)
+    trainer = WeightedSFTTrainer(model, config, train_dataset=load_dataset(kind, data_files=examples, split="train"))
+    trainer.train()
+    trainer.save_model(output)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
