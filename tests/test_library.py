@@ -11,13 +11,16 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from run_directories import write_run
 
 import east_ray
 from east_ray import pipeline
-from east_ray.config import InputError
+from east_ray.config import InputError, PromptConfig
 from east_ray.console import Progress
+from east_ray.export.files import source_of, write
+from east_ray.export.shapes import Form, Shape
 from east_ray.library.rows import dictionaries
 from east_ray.records import ANSWERS, DISCARDED, EXAMPLES, SAMPLES, SET_ASIDE
 from east_ray.storage import RunDirectory, load_run
@@ -79,6 +82,9 @@ def by_the_stages(folder: Path, rows: list[dict[str, Any]], settings: dict[str, 
     pipeline.prepare(round_)
     pipeline.weigh(round_)
     stages = directory.round(0)
+    for shape in Shape:
+        form = Form(shape, PromptConfig(system="Be brief."), as_text=shape is Shape.UNPAIRED)
+        write(source_of(directory, 0, None), form, f"{shape}.parquet")
     return {name: (stages / name).read(schema) for name, schema in SCHEMAS.items()}
 
 
@@ -150,6 +156,9 @@ def test_the_result_is_that_of_the_stages(
         # The stage writes rows that it cannot read before the others.
         both = [one.sort_by("question_id") if name == "set_aside" else one for one in (mine, table)]
         assert both[0].to_pylist() == both[1].to_pylist(), name
+    for shape in Shape:
+        exported = weighed.exported(shape, as_text=shape is Shape.UNPAIRED, system="Be brief.")
+        assert exported.equals(pq.read_table(f"{shape}.parquet"))
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +296,8 @@ def test_clusters_have_the_texts_of_their_responses() -> None:
     assert clusters[2]["responses"] == ["I do not know."] and clusters[1]["responses"] == [r"\boxed{4}"] * 2
     with pytest.raises(InputError, match="no samples have the question_id 'row-2'; did you mean row-000002"):
         weighed.clusters("row-2")
+    with pytest.raises(InputError, match=r"shape: 'mesages' given, expected messages, .*; did you mean messages"):
+        weighed.exported("mesages")
 
 
 @pytest.mark.skipif(not GIVEN.is_dir(), reason="the labelled data is not there")

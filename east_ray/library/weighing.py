@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 from east_ray.answers import graders
 from east_ray.answers.grading import Failures, Grader, reference_check
 from east_ray.answers.stage import grade_batch
-from east_ray.config import Config, InputError
+from east_ray.config import Config, InputError, PromptConfig
 from east_ray.config.base import hint, validated
+from east_ray.export.shapes import Form, Shape
 from east_ray.library.rows import Rows, Samples, read_samples
 from east_ray.records import ANSWERS, JUDGED, SET_ASIDE
 from east_ray.selection import judge_batch, selection_rules
 from east_ray.storage.rounds import counts_by, listed
 from east_ray.training import objectives
+from east_ray.training.dataset import trained_responses
 from east_ray.weighting import load_signal, mapped, normalizer, weighted
 
 _QUESTIONS_AT_ONCE = 64
@@ -74,6 +76,29 @@ class Weighed:
         shares = [one["num_responses"] / len(responses) for one in answers["clusters"]]
         rows = zip(answers["clusters"], shares, texts, strict=True)
         return pa.Table.from_pylist([one | {"share": share, "responses": of_one} for one, share, of_one in rows])
+
+    def exported(self, shape: str = "messages", *, as_text: bool = False, system: str | None = None) -> pa.Table:
+        """The examples as rows for another trainer, with their weights, as `east-ray export` writes them.
+
+        Args:
+            shape: messages, prompt-completion, preference (questions with a wrong response) or unpaired.
+            as_text: strings in place of messages.
+            system: a system message before each question.
+
+        Raises InputError for another shape.
+        """
+        if shape not in list(Shape):
+            raise InputError(f"shape: {shape!r} given, expected {', '.join(Shape)}{hint(shape, list(Shape))}")
+        form, rows = Form(Shape(shape), PromptConfig(system=system), as_text), self.examples.to_pylist()
+        num_responses = sum(1 + len(row["more_chosen"] or ()) for row in rows)
+        found = [
+            one
+            for row in rows
+            if form.shape is not Shape.PREFERENCE or row["rejected"] is not None
+            for example in trained_responses(row, num_responses / len(rows))
+            for one in form.rows(example)
+        ]
+        return pa.Table.from_pylist(found, form.schema)
 
     def __repr__(self) -> str:
         parts = [f"{self.examples.num_rows:,} kept as examples"]
