@@ -138,6 +138,43 @@ def choose(
     return chosen, more, rejected
 
 
+def judge_batch(
+    batch: pa.RecordBatch, graded: Sequence[Graded], trainings: Sequence[tuple[SelectionRules, Signal]]
+) -> list[pa.Table]:
+    """Rows of ``samples/`` with their gradings -> their rows of records.JUDGED, a table for each training."""
+    rows = _with_responses(batch)
+    tables = []
+    for rules, signal in trainings:
+        found = [
+            judge(question, one, finish_reasons, response_of, rules, signal)
+            for (question, finish_reasons, response_of), one in zip(rows, graded, strict=True)
+        ]
+        tables.append(pa.Table.from_pylist(found, schema=JUDGED))
+    return tables
+
+
+def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], dict[str, Any]]]]:
+    """Of each row: its question, the finish reasons of its responses, and what gives one of them, as records.CHOSEN.
+
+    Samples of older runs have no token ids.
+    """
+    responses = batch["responses"]
+    every = responses.flatten()
+    # A few words, many times: a string made for each takes longer.
+    encoded = every.field("finish_reason").dictionary_encode()
+    reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
+    ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
+
+    def response_at(begin: int, place: int) -> dict[str, Any]:
+        found: dict[str, Any] = every[begin + place].as_py()
+        return found
+
+    return [
+        (question, reasons[begin:end], functools.partial(response_at, begin))
+        for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
+    ]
+
+
 def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
     """Why these rules drop a question, or None."""
     if not graded.can_use_reference:
@@ -194,13 +231,9 @@ def judge_samples(
         tables: list[list[pa.Table]] = [[JUDGED.empty_table()] for _ in trainings]
         columns = [*_QUESTION, *(f"responses.list.element.{name}" for name in CHOSEN.names)]
         for batch, graded in paired(samples, answers, task["parts"], columns, max_rows=64):
-            rows = _with_responses(batch)
-            for (rules, signal, _), judged in zip(trainings, tables, strict=True):
-                found = [
-                    judge(question, one, finish_reasons, response_of, rules, signal)
-                    for (question, finish_reasons, response_of), one in zip(rows, graded, strict=True)
-                ]
-                judged.append(pa.Table.from_pylist(found, schema=JUDGED))
+            found = judge_batch(batch, graded, [(rules, signal) for rules, signal, _ in trainings])
+            for judged, table in zip(tables, found, strict=True):
+                judged.append(table)
         whole = [pa.concat_tables(judged) for judged in tables]
         for (*_, folder), table in zip(trainings, whole, strict=True):
             folder.write_part(table, task["name"])
@@ -208,28 +241,6 @@ def judge_samples(
 
     groups = enumerate(part_groups(samples))
     yield from run_tasks(work, [{"name": f"part-{number:06d}.parquet", "parts": parts} for number, parts in groups])
-
-
-def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], dict[str, Any]]]]:
-    """Of each row: its question, the finish reasons of its responses, and what gives one of them, as records.CHOSEN.
-
-    Samples of older runs have no token ids.
-    """
-    responses = batch["responses"]
-    every = responses.flatten()
-    # A few words, many times: a string made for each takes longer.
-    encoded = every.field("finish_reason").dictionary_encode()
-    reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
-    ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
-
-    def response_at(begin: int, place: int) -> dict[str, Any]:
-        found: dict[str, Any] = every[begin + place].as_py()
-        return found
-
-    return [
-        (question, reasons[begin:end], functools.partial(response_at, begin))
-        for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
-    ]
 
 
 def judge_questions(round_: Round, trainings: Sequence[tuple[SelectionRules, Signal, Stages]]) -> None:

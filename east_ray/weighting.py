@@ -44,7 +44,7 @@ from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
 
 __all__ = ["ESTIMATORS", "MAPPINGS", "SIGNALS", "corrected_entropy", "entropy", "load_mapping", "load_signal", "mapped"]
-__all__ += ["normalizer", "smoothed_entropy", "weights"]
+__all__ += ["normalizer", "smoothed_entropy", "weighted", "weights"]
 
 #: Responses with an answer that was not seen, as `smoothed_entropy` counts them.
 UNSEEN = 0.08
@@ -240,6 +240,14 @@ def weights(
     return values / normalizer(values)
 
 
+def weighted(judged: pa.Table, weights_of_kept: Sequence[float] | NDArray[np.float64]) -> tuple[pa.Table, pa.Table]:
+    """Rows of records.JUDGED, and the weights of those that are kept, in order -> EXAMPLES and DISCARDED."""
+    is_kept = pc.is_null(judged["reason"])
+    kept = judged.filter(is_kept).append_column("weight", pa.array(weights_of_kept, pa.float64()))
+    discarded = judged.filter(pc.invert(is_kept))
+    return kept.select(EXAMPLES.names).cast(EXAMPLES), discarded.select(DISCARDED.names).cast(DISCARDED)
+
+
 # -------------------------------------------------------------------------------------------------------------- on Ray
 
 
@@ -255,13 +263,9 @@ def write_examples(stages: Stages, weights_of: Mapping[str, NDArray[np.float64]]
     def work(task: Mapping[str, Any]) -> dict[str, int]:
         part, name = task["part"], task["part"].rpartition("/")[2]
         table = judged.read(JUDGED, parts=[part])
-        is_kept = pc.is_null(table["reason"])
-        kept, dropped = table.filter(is_kept), table.filter(pc.invert(is_kept))
-        if dropped.num_rows:
-            discarded.write_part(dropped.select(DISCARDED.names).cast(DISCARDED), name)
-        if kept.num_rows:
-            weighted = kept.append_column("weight", pa.array(task["weights"], pa.float64()))
-            examples.write_part(weighted.select(EXAMPLES.names).cast(EXAMPLES), name)
+        for folder, rows in zip((examples, discarded), weighted(table, task["weights"]), strict=True):
+            if rows.num_rows:
+                folder.write_part(rows, name)
         return {"num_questions": table.num_rows}
 
     list(run_tasks(work, [{"part": part, "weights": weights.tolist()} for part, weights in weights_of.items()]))

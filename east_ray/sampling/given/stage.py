@@ -86,12 +86,8 @@ def write_samples(
     for name, file in itertools.product(_WRITTEN, found.files):
         if f"{file.path}/".startswith(f"{(stages / name).path}/"):
             raise InputError(f"samples.path: {file.path} lies in the run directory itself; choose another run_dir")
-    asked = None
-    if config.questions is not None:
-        usable, unusable = questions.load_questions(config.questions, can_use)
-        unusable = unusable.select(["question_id", "question", "reference_answer"])  # a reason is found again
-        asked = pa.concat_tables([usable, unusable], promote_options="permissive")
-    work = Work(config, found.filesystem, stages, can_use, asked)
+    asked = questions_elsewhere(config, can_use)
+    work = Work(config, can_use, asked, filesystem=found.filesystem, stages=stages)
     pieces = _pieces(found, config)
     _clear(stages)
     totals = Counter[str]()
@@ -104,6 +100,15 @@ def write_samples(
         raise InputError(problem)
     if not config.groups:
         yield {"num_repeated": _num_repeated(stages), "set_aside": {}}
+
+
+def questions_elsewhere(config: SamplesConfig, can_use: questions.CanUse) -> pa.Table | None:
+    """records.QUESTIONS of `samples.questions`; None: the rows have their questions. Raises InputError."""
+    if config.questions is None:
+        return None
+    usable, unusable = questions.load_questions(config.questions, can_use)
+    unusable = unusable.select(["question_id", "question", "reference_answer"])  # a reason is found again
+    return pa.concat_tables([usable, unusable], promote_options="permissive")
 
 
 def _pieces(found: Found, config: SamplesConfig) -> list[FilePiece]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,16 +36,13 @@ class FilePiece(Piece):
 
 
 @dataclass(frozen=True)
-class Work:
-    """What all tasks know."""
+class Rules:
+    """How rows are read and what is set aside."""
 
     config: SamplesConfig
-    filesystem: pyarrow.fs.FileSystem
-    stages: Stages
     can_use: questions.CanUse
     asked: pa.Table | None
     """records.QUESTIONS of `samples.questions`."""
-    num_buckets: int = 1
 
     def lookup(self) -> Callable[[Sequence[str]], list[Row | None]]:
         """A function from the ids of rows to the questions that they name; None: there is no such question."""
@@ -58,6 +55,15 @@ class Work:
             return [None if place is None else next(rows) for place in found]
 
         return look_up
+
+
+@dataclass(frozen=True)
+class Work(Rules):
+    """What all tasks know."""
+
+    filesystem: pyarrow.fs.FileSystem
+    stages: Stages
+    num_buckets: int = 1
 
 
 def file_rows(
@@ -129,11 +135,8 @@ def take(work: Work, **piece: Any) -> Counts:
     """Write the questions of a piece, each of which is one row."""
     read, look_up = FilePiece(**piece), work.lookup()
     parts, aside = _Parts(work.stages, _name(read)), list[Counts]()
-    for some in _chunks(_samples(work, read, parts.counts, aside)):
-        judged = [_judged(work, sample, f"row {sample['row']}") for sample in _with_questions(work, some, look_up)]
-        aside += [sample for sample in judged if "reason" in sample]
-        taken = [sample for sample in judged if "reason" not in sample]
-        parts.add(pa.Table.from_pylist(taken, schema=SAMPLES))
+    for some in chunks(_samples(work, read, parts.counts, aside)):
+        parts.add(of_rows(work, some, look_up, aside))
     return parts.numbers(aside)
 
 
@@ -142,7 +145,7 @@ def deal(work: Work, **piece: Any) -> Counts:
     read, aside = FilePiece(**piece), list[Counts]()
     parts = _Parts(work.stages, _name(read))
     dealer = grouping.Dealer(work.stages / "grouping", _name(read), work.num_buckets)
-    for some in _chunks(_samples(work, read, parts.counts, aside)):
+    for some in chunks(_samples(work, read, parts.counts, aside)):
         dealer.add(pa.Table.from_pylist(some, schema=grouping.DEALT))
     dealer.write()
     return parts.numbers(aside) | {"bucket_bytes": dealer.bucket_bytes.tolist()}
@@ -154,31 +157,34 @@ def gather(work: Work, start: int, stop: int) -> Counts:
     parts, aside = _Parts(work.stages, f"{start:05d}"), list[Counts]()
     each = max(1, gathered.samples.num_rows * _PART_BYTES // max(1, gathered.samples.nbytes))
     for begin in range(0, gathered.samples.num_rows, each):
-        table = gathered.samples.slice(begin, each)
-        asked = table.select([*QUESTIONS.names, "num_responses"]).to_pylist()
-        asked = _with_questions(work, asked, look_up)
-        told = zip(gathered.rows.slice(begin, each).to_pylist(), gathered.contradicting.slice(begin, each), strict=True)
-        judged = list[Counts]()
-        for sample, (row, contradicting) in zip(asked, told, strict=True):
-            sample["responses"] = sample.pop("num_responses")  # whether there are any is all that is asked here
-            if contradicting.as_py() and "reason" not in sample:
-                sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": f"row {row} and others of its group"}
-            judged.append(_judged(work, sample, f"row {row} and those of its group"))
-        aside += [sample for sample in judged if "reason" in sample]
-        kept = table.filter(pa.array(["reason" not in sample for sample in judged], pa.bool_()))
-        if work.asked is not None:
-            texts = pa.Table.from_pylist([sample for sample in judged if "reason" not in sample], schema=QUESTIONS)
-            for place, name in enumerate(QUESTIONS.names):
-                kept = kept.set_column(place, QUESTIONS.field(name), texts[name])
-        parts.add(kept)
+        some = grouping.Gathered(*(column.slice(begin, each) for column in gathered))
+        parts.add(of_groups(work, some, look_up, aside))
     return parts.numbers(aside)
 
 
 def _samples(work: Work, piece: FilePiece, counts: Counter[str], aside: list[Counts]) -> Iterator[Counts]:
-    """The rows of a piece as rows of grouping.DEALT; those that cannot be read are set aside."""
-    config = work.config
-    for number, row in file_rows(work.filesystem, piece, config):
-        question_id = f"{piece.prefix}-{number:06d}"
+    rows = file_rows(work.filesystem, piece, work.config)
+    return samples_of(rows, work.config, piece.prefix, piece.file, counts, aside)
+
+
+# ---------------------------------------------------------------------------------------------------- rows and groups
+
+
+def samples_of(
+    rows: Iterable[tuple[int, Row | str]],
+    config: SamplesConfig,
+    prefix: str,
+    file: int,
+    counts: Counter[str],
+    aside: list[Counts],
+) -> Iterator[Counts]:
+    """(number, row) of a file -> rows of grouping.DEALT.
+
+    Those that cannot be read join `aside`, rows of records.SET_ASIDE; num_wanted, num_unwanted, num_dropped,
+    num_finish_reasons and num_num_tokens are counted.
+    """
+    for number, row in rows:
+        question_id = f"{prefix}-{number:06d}"
         try:
             if config.where and not is_wanted(readable(row), config.where):
                 counts["num_unwanted"] += 1
@@ -188,15 +194,48 @@ def _samples(work: Work, piece: FilePiece, counts: Counter[str], aside: list[Cou
             if config.groups:
                 sample["group"] = grouping.hash_of(group_of(readable(row), sample, config))
         except InputError as error:
-            detail = f"row {number}: {error}"
-            aside.append({"question_id": question_id, "reason": SetAside.MALFORMED_ROW, "detail": detail})
+            told = {"detail": f"row {number}: {error}", "row": number}
+            aside.append({"question_id": question_id, "reason": SetAside.MALFORMED_ROW, **told})
             continue
         for name in ("num_dropped", "num_finish_reasons", "num_num_tokens"):
             counts[name] += sample.pop(name)
-        yield sample | {"file": piece.file, "row": number}
+        yield sample | {"file": file, "row": number}
 
 
-def _chunks(samples: Iterator[Counts]) -> Iterator[list[Counts]]:
+def of_rows(
+    rules: Rules, samples: list[Counts], look_up: Callable[[Sequence[str]], list[Row | None]], aside: list[Counts]
+) -> pa.Table:
+    """Samples that are questions -> records.SAMPLES of those that can be used; the others join `aside`."""
+    judged = [_judged(rules, sample, f"row {sample['row']}") for sample in _with_questions(rules, samples, look_up)]
+    aside += [sample for sample in judged if "reason" in sample]
+    return pa.Table.from_pylist([sample for sample in judged if "reason" not in sample], schema=SAMPLES)
+
+
+def of_groups(
+    rules: Rules,
+    gathered: grouping.Gathered,
+    look_up: Callable[[Sequence[str]], list[Row | None]],
+    aside: list[Counts],
+) -> pa.Table:
+    """Questions that were put together -> records.SAMPLES of those that can be used; the others join `aside`."""
+    table = gathered.samples
+    asked = _with_questions(rules, table.select([*QUESTIONS.names, "num_responses"]).to_pylist(), look_up)
+    judged = list[Counts]()
+    for sample, row, contradicting in zip(asked, gathered.rows.to_pylist(), gathered.contradicting, strict=True):
+        sample |= {"responses": sample.pop("num_responses"), "row": row}  # whether there are any is all that is asked
+        if contradicting.as_py() and "reason" not in sample:
+            sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": f"row {row} and others of its group"}
+        judged.append(_judged(rules, sample, f"row {row} and those of its group"))
+    aside += [sample for sample in judged if "reason" in sample]
+    kept = table.filter(pa.array(["reason" not in sample for sample in judged], pa.bool_()))
+    if rules.asked is not None:
+        texts = pa.Table.from_pylist([sample for sample in judged if "reason" not in sample], schema=QUESTIONS)
+        for place, name in enumerate(QUESTIONS.names):
+            kept = kept.set_column(place, QUESTIONS.field(name), texts[name])
+    return kept
+
+
+def chunks(samples: Iterator[Counts]) -> Iterator[list[Counts]]:
     """Samples in lists of a bounded size."""
     some, num_chars = list[Counts](), 0
     for sample in samples:
@@ -210,10 +249,10 @@ def _chunks(samples: Iterator[Counts]) -> Iterator[list[Counts]]:
 
 
 def _with_questions(
-    work: Work, samples: list[Counts], look_up: Callable[[Sequence[str]], list[Row | None]]
+    rules: Rules, samples: list[Counts], look_up: Callable[[Sequence[str]], list[Row | None]]
 ) -> list[Counts]:
     """The samples with the questions of `samples.questions`, and the reason to set aside those that have none there."""
-    if work.asked is None:
+    if rules.asked is None:
         return samples
     found = look_up([sample["question_id"] for sample in samples])
     unknown = {"reason": SetAside.UNKNOWN_QUESTION}
@@ -224,9 +263,9 @@ def _with_questions(
     return joined
 
 
-def _judged(work: Work, sample: Counts, where: str) -> Counts:
+def _judged(rules: Rules, sample: Counts, where: str) -> Counts:
     """The sample; if it cannot be used, with the key `reason`, as a row of records.SET_ASIDE."""
-    reason = sample.get("reason") or why_set_aside(sample, work.can_use)
+    reason = sample.get("reason") or why_set_aside(sample, rules.can_use)
     if reason == SetAside.UNKNOWN_QUESTION:
         where = f"{where}: {sample['question_id']!r}"
     return sample if reason is None else {"detail": where, **sample, "reason": reason}
