@@ -14,7 +14,7 @@ Results: summary.json, a figure, and a table. KEY=VALUE are settings of every co
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,29 @@ def read_arm(run: Path, arm: str, samples: Path, number: int | None) -> dict[str
     }
 
 
+def summary(root: Path, samples: Mapping[str, Path], fixed: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each arm of the comparisons `samples` names: what it was given, and its accuracy beside the most."""
+    rows: list[dict[str, Any]] = []
+    correct: dict[str, NDArray[np.bool_]] = {}
+    for name, folder in samples.items():
+        seeds = json.loads((root / name / "round_0" / "comparison.json").read_text())["seeds"]
+        for number in fixed if name == "fixed" else [None]:
+            for signal, grid in SIGNALS.items():
+                arm = grid if number is None else f"{grid}-{number}"
+                correct[f"{name}/{arm}"] = correctness(root / name / "round_0" / "variants", arm, seeds)
+                of_arm = read_arm(root / name, arm, folder, number)
+                rows.append({"signal": signal, "rule": name.partition("-")[0], **of_arm})
+    baseline = f"fixed/{SIGNALS['entropy']}-{max(fixed)}"
+    results = significance.compare(correct, {arm: None if arm == baseline else baseline for arm in correct})
+    for row, result in zip(rows, results, strict=True):
+        accuracy, difference = result.accuracy, result.difference
+        row |= {"accuracy": accuracy.mean, "low": accuracy.low, "high": accuracy.high}
+        row |= {"difference": difference and difference.mean, "p_adjusted": result.adjusted_p_value}
+        row |= {"difference_low": difference and difference.low, "difference_high": difference and difference.high}
+        row |= {"detectable": result.minimal_detectable_difference}
+    return rows
+
+
 def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy over the mean number of responses, with 95 % intervals over seeds and questions."""
     import matplotlib
@@ -93,8 +116,9 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    drawn, axes = pyplot.subplots(figsize=(6, 3.6))
-    shift = 1.0
+    size = (6, 3.8)
+    drawn, axes = pyplot.subplots(figsize=size)
+    shift = 0.95
     for signal in SIGNALS:
         for rule, marker, line in (("fixed", "o", "-"), ("budget", "s", "--")):
             mine = [row for row in rows if row["signal"] == signal and row["rule"] == rule]
@@ -102,14 +126,14 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
             y, low, high = (np.array([100 * row[key] for row in mine]) for key in ("accuracy", "low", "high"))
             label = f"{signal} weights, {'a fixed number' if rule == 'fixed' else 'a budget'}"
             axes.errorbar(x, y, yerr=[y - low, high - y], marker=marker, linestyle=line, capsize=2, label=label)
-            shift *= 1.02
+            shift *= 1.035
     numbers = sorted({row["responses"] for row in rows if row["rule"] == "fixed"})
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.set_xlabel("mean number of responses to a question")
     axes.set_ylabel("accuracy after training (%)")
-    axes.legend(fontsize=8, frameon=False)
-    drawn.tight_layout()
+    drawn.legend(fontsize=8, frameon=False, loc="lower center", ncols=2)
+    drawn.tight_layout(rect=(0, 0.6 / size[1], 1, 1))
     drawn.savefig(path, metadata={"Date": None})
     pyplot.close(drawn)
 
@@ -162,26 +186,9 @@ def main() -> None:
     questions = root / "questions.jsonl"
     if not questions.exists():
         with_own_mistakes(samples["fixed"], pool, questions, WRONG_SHARE)
-    rows: list[dict[str, Any]] = []
-    correct: dict[str, NDArray[np.bool_]] = {}
     for name, folder in samples.items():
-        numbers = arguments.fixed if name == "fixed" else []
-        compare(root, name, folder, questions, numbers, arguments.overrides)
-        seeds = json.loads((root / name / "round_0" / "comparison.json").read_text())["seeds"]
-        for number in numbers or [None]:
-            for signal, grid in SIGNALS.items():
-                arm = grid if number is None else f"{grid}-{number}"
-                correct[f"{name}/{arm}"] = correctness(root / name / "round_0" / "variants", arm, seeds)
-                of_arm = read_arm(root / name, arm, folder, number)
-                rows.append({"signal": signal, "rule": name.partition("-")[0], **of_arm})
-    baseline = f"fixed/{SIGNALS['entropy']}-{most}"
-    results = significance.compare(correct, {arm: None if arm == baseline else baseline for arm in correct})
-    for row, result in zip(rows, results, strict=True):
-        accuracy, difference = result.accuracy, result.difference
-        row |= {"accuracy": accuracy.mean, "low": accuracy.low, "high": accuracy.high}
-        row |= {"difference": difference and difference.mean, "p_adjusted": result.adjusted_p_value}
-        row |= {"difference_low": difference and difference.low, "difference_high": difference and difference.high}
-        row |= {"detectable": result.minimal_detectable_difference}
+        compare(root, name, folder, questions, arguments.fixed if name == "fixed" else [], arguments.overrides)
+    rows = summary(root, samples, arguments.fixed)
     (root / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
     figure(rows, root / "how_many_responses.svg")
     Console(width=120).print(summary_table(rows), f"\n{root / 'summary.json'}\n{root / 'how_many_responses.svg'}")

@@ -7,7 +7,7 @@ The truth are the cluster sizes of 512 responses to each question, sampled once 
 in adaptive_counts.json. ``quickstart`` are 300 questions of the quick start's pool; ``held_out`` are 100 of them, which
 nothing was tuned on: the constants of the rules and of `weighting.smoothed_entropy` were chosen on the other 200.
 ``strong`` stands for a strong model: other questions of the generator, of kinds that ours is mostly sure of, and hard
-ones as a tenth of the whole. Nothing was tuned on these either.
+ones as a twentieth of the whole. Nothing was tuned on these either.
 
 Fresh responses are drawn from these distributions. The error is the mean of |weight - true weight| over the kept
 questions, those with a correct response; the weight is the entropy over its mean. `saved_at_equal_error` is the share
@@ -57,7 +57,7 @@ FIXED, BUDGETS, PILOT, MOST = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 2
 #: The questions of the quick start's pool that were sampled: how many to leave out, and how many to take then.
 RANGES = {"tuned": (0, 200), "held_out": (300, 100)}
 #: Kinds of clauses that the quick start's model answers with confidence, and the questions of a strong model.
-SURE, NUM_SURE, NUM_HARD = {"sells_each", "gets_more", "double", "more_than", "left_over"}, 180, 20
+SURE, NUM_SURE, NUM_HARD = {"sells_each", "gets_more", "double", "more_than", "left_over"}, 180, 9
 
 
 def make_counts(folder: Path) -> None:
