@@ -141,6 +141,9 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
         wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
+        wanted += (
+            " (if a row is one response: samples.response_column=…)" if "responses_column" in named.missing else ""
+        )
         inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
         said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""
         names = f"Names in these rows: {columns}{said}"

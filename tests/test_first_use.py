@@ -83,8 +83,8 @@ def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tm
         begun(file)
     assert str(refused.value) == (
         f"{file}: not everything is recognised; give samples.question_column=… for the question; "
-        "samples.reference_answer_column=… for the reference answer; samples.responses_column=… for the responses. "
-        "Names in these rows: a, b, c"
+        "samples.reference_answer_column=… for the reference answer; samples.responses_column=… for the list of "
+        "responses (if a row is one response: samples.response_column=…). Names in these rows: a, b, c"
     )
     assert not (tmp_path / "runs").exists()
     given = [f"samples.{one}" for one in ("question_column=a", "reference_answer_column=b", "responses_column=c")]
