@@ -136,6 +136,8 @@ def test_every_wrong_name_is_told_before_anything_is_written(file: str, tmp_path
         begun(file, "samples.question_column=probelm", "samples.reference_answer_column=golf")
     with pytest.raises(InputError, match=r"samples.question_colum: unknown key; did you mean question_column"):
         begun(file, "samples.question_colum=problem")
+    with pytest.raises(InputError, match=r"samples: expected single settings such as samples.question_column=NAME"):
+        begun(file, "samples=5")
     with pytest.raises(InputError, match=r"weighting.exponant: unknown key"):
         begun(file, "weighting.exponant=2")
     assert not (tmp_path / "runs").exists()
@@ -143,8 +145,14 @@ def test_every_wrong_name_is_told_before_anything_is_written(file: str, tmp_path
 
 def test_what_rows_hold_cannot_break_the_yaml_file(file: str) -> None:
     problem = "a\n# b: 'c'\x00\x85\ud800\ufeff: {" + "x" * 500
-    path, _ = begun(write(Path(file), [row(problem=problem), row(3)]))
-    assert load(path).run_dir == "runs/out"
+    path, _ = begun(write(Path(file).with_name("a\nb: c.jsonl"), [row(problem=problem), row(3)]))
+    assert load(path).run_dir == "runs/a-b-c"
+
+
+def test_a_folder_that_cannot_be_written_is_said(file: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match=r"taken/run.yaml: cannot be written \(.*; choose another run_dir"):
+        begun(file, "run_dir=taken/run")
 
 
 def test_only_as_many_rows_are_held_as_fit_into_memory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
