@@ -32,6 +32,11 @@ _FILES, _ROWS, MAX_CHARS = 8, 20, 64 << 20
 _EXAMPLE, _NAMES = 60, 40
 #: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
 _NOT_IN_ROWS = ("questions.path", "text_field")
+#: What else may hold what is missing.
+_OR_ELSE = {
+    "reference_answer_column": " (if it is in another file: samples.questions.path=… and samples.id_column=…)",
+    "responses_column": " (if a row is one response: samples.response_column=…)",
+}
 
 Say = Callable[[str], None]
 #: Asks the user for a line; None where nobody would answer.
@@ -147,9 +152,8 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
     named = recognised(rows, given)
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
-        wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
-        wanted += (
-            " (if a row is one response: samples.response_column=…)" if "responses_column" in named.missing else ""
+        wanted = "; ".join(
+            f"samples.{setting}=… for {what}{_OR_ELSE.get(setting, '')}" for setting, what in named.missing.items()
         )
         inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
         said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""

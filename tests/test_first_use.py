@@ -83,7 +83,8 @@ def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tm
         begun(file)
     assert str(refused.value) == (
         f"{file}: not everything is recognised; give samples.question_column=… for the question; "
-        "samples.reference_answer_column=… for the reference answer; samples.responses_column=… for the list of "
+        "samples.reference_answer_column=… for the reference answer (if it is in another file: "
+        "samples.questions.path=… and samples.id_column=…); samples.responses_column=… for the list of "
         "responses (if a row is one response: samples.response_column=…). Names in these rows: a, b, c"
     )
     assert not (tmp_path / "runs").exists()
@@ -166,7 +167,7 @@ def test_without_a_terminal_the_command_waits_for_no_answer(file: str) -> None:
     command = [sys.executable, "-m", "east_ray", "weigh", file]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
-    assert "give samples.reference_answer_column=… for the reference answer. Names in these rows" in ended.stderr
+    assert "give samples.reference_answer_column=… for the reference answer (if it is in another file: " in ended.stderr
 
 
 @pytest.mark.parametrize("content", ["", "\n", "{nonsense\n"])
