@@ -32,6 +32,11 @@ _FILES, _ROWS, MAX_CHARS = 8, 20, 64 << 20
 _EXAMPLE, _NAMES = 60, 40
 #: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
 _NOT_IN_ROWS = ("questions.path", "text_field")
+#: What else may hold what is missing.
+_OR_ELSE = {
+    "reference_answer_column": " (if it is in another file: samples.questions.path=… and samples.id_column=…)",
+    "responses_column": " (if a row is one response: samples.response_column=…)",
+}
 
 Say = Callable[[str], None]
 #: Asks the user for a line; None where nobody would answer.
@@ -46,6 +51,10 @@ def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
     if _is_run(source):
         return source
     given = config_file.merge({"samples": {}}, overrides)
+    if not isinstance(given["samples"], dict) or "path" in given["samples"]:
+        raise InputError(
+            f"samples: expected single settings such as samples.question_column=NAME; {source} is the path"
+        )
     run_dir = given.setdefault("run_dir", f"runs/{_name_of(source)}")
     is_local = "://" not in str(run_dir)
     path = Path(f"{str(run_dir).rstrip('/') if is_local else f'runs/{_name_of(source)}'}.yaml")
@@ -54,8 +63,11 @@ def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
         say(f"{path} says what is what in {source}; change it there")
         return str(path)
     text = written(source, given, say, ask)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another run_dir") from error
     say(f"written to {path}; if something is taken for the wrong thing, change it there and weigh {path}")
     return str(path)
 
@@ -88,10 +100,10 @@ def _check_same_source(path: Path, source: str) -> None:
 
 def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     """The text of the YAML file for a file of responses. `given` are the settings of the command line."""
-    samples = {"path": source} | dict(given.get("samples") or {})
+    samples = given.get("samples", {})
     found = find_files(source, "samples.path")
     rows = first_rows(found, str(samples.get("encoding", "utf-8")))
-    named = _completed(rows, {key: value for key, value in samples.items() if key != "path"}, source, ask)
+    named = _completed(rows, samples, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
     texts = _texts(rows, settings)
     config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
@@ -103,7 +115,7 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
     for line in told:
         say(line)
-    comments = "".join(f"# {line}\n" for line in [f"Written by `east-ray weigh {_short(source)}`.", *told])
+    comments = "".join(f"# {_printable(line)}\n" for line in [f"Written by `east-ray weigh {source}`.", *told])
     return comments + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -140,7 +152,9 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
     named = recognised(rows, given)
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
-        wanted = "; ".join(f"samples.{setting}=… for {what}" for setting, what in named.missing.items())
+        wanted = "; ".join(
+            f"samples.{setting}=… for {what}{_OR_ELSE.get(setting, '')}" for setting, what in named.missing.items()
+        )
         inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
         said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""
         names = f"Names in these rows: {columns}{said}"
@@ -204,8 +218,12 @@ def _shape(named: Recognised) -> str:
 
 def _short(value: Any) -> str:
     text = " ".join(value.split()) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    text = "".join(one if one.isprintable() else " " for one in text)  # no comment of YAML may have the others
     return text if len(text) <= _EXAMPLE else f"{text[:_EXAMPLE]}…"
+
+
+def _printable(text: str) -> str:
+    """A text without the characters that no comment of YAML may have."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def _example(value: Any) -> str:

@@ -83,8 +83,9 @@ def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tm
         begun(file)
     assert str(refused.value) == (
         f"{file}: not everything is recognised; give samples.question_column=… for the question; "
-        "samples.reference_answer_column=… for the reference answer; samples.responses_column=… for the responses. "
-        "Names in these rows: a, b, c"
+        "samples.reference_answer_column=… for the reference answer (if it is in another file: "
+        "samples.questions.path=… and samples.id_column=…); samples.responses_column=… for the list of "
+        "responses (if a row is one response: samples.response_column=…). Names in these rows: a, b, c"
     )
     assert not (tmp_path / "runs").exists()
     given = [f"samples.{one}" for one in ("question_column=a", "reference_answer_column=b", "responses_column=c")]
@@ -136,6 +137,8 @@ def test_every_wrong_name_is_told_before_anything_is_written(file: str, tmp_path
         begun(file, "samples.question_column=probelm", "samples.reference_answer_column=golf")
     with pytest.raises(InputError, match=r"samples.question_colum: unknown key; did you mean question_column"):
         begun(file, "samples.question_colum=problem")
+    with pytest.raises(InputError, match=r"samples: expected single settings such as samples.question_column=NAME"):
+        begun(file, "samples=5")
     with pytest.raises(InputError, match=r"weighting.exponant: unknown key"):
         begun(file, "weighting.exponant=2")
     assert not (tmp_path / "runs").exists()
@@ -143,8 +146,14 @@ def test_every_wrong_name_is_told_before_anything_is_written(file: str, tmp_path
 
 def test_what_rows_hold_cannot_break_the_yaml_file(file: str) -> None:
     problem = "a\n# b: 'c'\x00\x85\ud800\ufeff: {" + "x" * 500
-    path, _ = begun(write(Path(file), [row(problem=problem), row(3)]))
-    assert load(path).run_dir == "runs/out"
+    path, _ = begun(write(Path(file).with_name("a\nb: c.jsonl"), [row(problem=problem), row(3)]))
+    assert load(path).run_dir == "runs/a-b-c"
+
+
+def test_a_folder_that_cannot_be_written_is_said(file: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match=r"taken/run.yaml: cannot be written \(.*; choose another run_dir"):
+        begun(file, "run_dir=taken/run")
 
 
 def test_only_as_many_rows_are_held_as_fit_into_memory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +167,7 @@ def test_without_a_terminal_the_command_waits_for_no_answer(file: str) -> None:
     command = [sys.executable, "-m", "east_ray", "weigh", file]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
-    assert "give samples.reference_answer_column=… for the reference answer. Names in these rows" in ended.stderr
+    assert "give samples.reference_answer_column=… for the reference answer (if it is in another file: " in ended.stderr
 
 
 @pytest.mark.parametrize("content", ["", "\n", "{nonsense\n"])

@@ -28,8 +28,8 @@ REFUSED = {
     "cp1252": "it seems to be cp1252, which `encoding: cp1252` reads",
     "utf16": "it seems to be utf-16, which `encoding: utf-16` reads",
     "metamath": "metamath, in the shape of MetaMathQA: not everything is recognised; give samples.reference_answer",
-    "openrlhf": "give samples.reference_answer_column=… for the reference answer. Names",
-    "trl_completions": "give samples.reference_answer_column=… for the reference answer. Names",
+    "openrlhf": "give samples.reference_answer_column=… for the reference answer (if it is in another file",
+    "trl_completions": "give samples.reference_answer_column=… for the reference answer (if it is in another file",
 }
 #: What holds other responses than the table, whose values tests/test_samples.py states: how many a question has.
 OTHER_RESPONSES: dict[str, set[int]] = {

@@ -229,7 +229,7 @@ class _Search:
         elif columns := numbered(self.fields):
             self._note("responses_column", "the list of responses", columns, self.fields[columns[0]])
         else:
-            self.take("responses_column", "the responses", _RESPONSES, is_responses)
+            self.take("responses_column", "the list of responses", _RESPONSES, is_responses)
 
     def _one_response(self) -> str | None:
         """A column of one response in each row. One with a user's turn in it has to be named as a conversation."""
