@@ -13,7 +13,7 @@ from east_ray.answers import graders
 from east_ray.answers.grading import clustered, entropy, measured
 from east_ray.config import AnswersConfig, InputError, SamplesConfig
 from east_ray.records import SAMPLES, SET_ASIDE, Question, SetAside
-from east_ray.sampling.given import check_columns, write_samples
+from east_ray.sampling.given import check_columns, warnings, write_samples
 from east_ray.storage import Folder, Stages, locate
 
 GIVEN = Path(__file__).parent.parent.parent / "shared" / "data" / "given"
@@ -23,10 +23,13 @@ PLAIN = {"reference_answer_column": "answer"}
 PROBLEM = {"question_column": "problem"}
 EXPECTED_ANSWER = PROBLEM | {"reference_answer_column": "expected_answer"}
 GOLD_CHOICES = {"reference_answer_column": "gold", "responses_column": "choices", "text_field": "message.content"}
-SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(
-    ["bom_crlf", "decimal", "dollar_ref", "dot_json_array", "dot_json_lines", "dot_ndjson", "first_row_bad", "fixed_list", "generic", "gz", "hive", "jl_other", "json_string", "jsonlines_ext", "large_types", "last_number_only", "list_ref", "mixed", "mixed_gz", "noext", "numeric_float", "numeric_int", "plain", "pq_ext", "pq_other", "save_to_disk", "string_view", "subfolders", "upper_ext", "zst"],
-    PLAIN,
-) | {
+AS_THEY_ARE = (
+    "bom_crlf", "decimal", "dollar_ref", "dot_json_array", "dot_json_lines", "dot_ndjson", "first_row_bad",
+    "fixed_list", "generic", "gz", "hive", "jl_other", "json_string", "jsonlines_ext", "large_types",
+    "last_number_only", "list_ref", "mixed", "mixed_gz", "noext", "numeric_float", "numeric_int", "plain", "pq_ext",
+    "pq_other", "save_to_disk", "string_view", "subfolders", "upper_ext", "zst",
+)  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(AS_THEY_ARE, PLAIN) | {
     "content_parts": GOLD_CHOICES,
     "cp1252": PLAIN | {"encoding": "cp1252"},
     "csv": PLAIN | {"response_column": "response"},
@@ -136,7 +139,10 @@ def expected() -> list[dict[str, Any]]:
 
 def in_expected_order(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The samples of expected.jsonl's questions, in its order; of some tools a prompt contains the question."""
-    found = [[one for one in samples if asked["question"] in one["question"]] for asked in expected()]
+    texts = [one["question"].replace("é", "") for one in samples]  # of cp1252
+    found = [
+        [one for one, text in zip(samples, texts, strict=True) if asked["question"] in text] for asked in expected()
+    ]
     assert [len(some) for some in found] == [1] * len(found), "not every question is there once"
     return [some[0] for some in found]
 
@@ -190,6 +196,145 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(name: str, t
     with pytest.raises(InputError, match=message):
         taken(GIVEN / name, tmp_path, **settings)
     assert not list(tmp_path.iterdir())
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def response(number: int, answer: int, **changes: Any) -> dict[str, Any]:
+    return {"question": f"{number}?", "reference_answer": "4", "response": f"\\boxed{{{answer}}}"} | changes
+
+
+def texts_of(samples: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The answers of each question, in their order."""
+    return {
+        one["question"]: " ".join(response["text"][7:-1] for response in one["responses"])
+        for one in sorted(samples, key=lambda one: str(one["question"]))
+    }
+
+
+def test_responses_of_a_question_are_put_together_over_files_in_their_order(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder / "b" / "out.jsonl", [response(1, 9), response(0, 8)])
+    write(
+        folder / "a.jsonl", [response(0, 1), response(1, 2), {"cut": 1}, response(0, 3), response(2, 7, response=None)]
+    )
+    samples, aside, sums = taken(folder, tmp_path / "round", response_column="response")
+    assert texts_of(samples) == {"0?": "1 3 8", "1?": "2 9"}
+    assert {one["question_id"] for one in samples} == {"a-000001", "a-000002"}
+    assert {one["reason"]: one["question_id"] for one in aside} == {
+        SetAside.MALFORMED_ROW: "a-000003", SetAside.NO_RESPONSES: "a-000005"
+    }  # fmt: skip
+    assert (sums["num_questions"], sums["num_responses"], sums["num_dropped"], sums["num_repeated"]) == (2, 5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "answers", "num_contradicting"),
+    [
+        ({}, ["1 2 4"], 0),  # by question and reference; the third has no question
+        ({"group_by": "set.seed"}, ["2 3"], 1),
+        ({"group_by": ["set.name", "set.seed"]}, ["1", "2 3", "4"], 0),
+        ({"id_column": "set.seed"}, ["2 3"], 1),
+        ({"id_column": "name", "group_by": "name"}, ["1", "2 3", "4"], 0),
+    ],
+)
+def test_rows_are_of_one_question_by_the_columns_that_are_named(
+    columns: dict[str, Any], answers: list[str], num_contradicting: int, tmp_path: Path
+) -> None:
+    sets = [{"name": "a", "seed": 0}, {"name": "b", "seed": 1}, {"name": "b", "seed": 1.0}, {"name": "c", "seed": 0}]
+    rows = [response(0, n, set=one, name=one["name"]) for n, one in enumerate(sets, start=1)]
+    rows[2]["question"] = None
+    if columns:
+        rows[3]["question"] = "another?"
+    path = write(tmp_path / "s.jsonl", rows)
+    samples, aside, _ = taken(path, tmp_path / "round", response_column="response", **columns)
+    found = [" ".join(response["text"][7:-1] for response in one["responses"]) for one in samples]
+    assert sorted(found) == answers
+    told = [one["detail"] for one in aside if one["reason"] == SetAside.CONTRADICTING_ROWS]
+    assert told == ["row 1 and others of its group"] * num_contradicting
+    assert len(aside) == (num_contradicting if columns else 1)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_questions_and_references_may_be_in_another_file(grouped: bool, tmp_path: Path) -> None:
+    questions = [
+        {"id": f"q{n}", "question": f"{n}?", "answer": "#### 4", "level": 3, "unit": "m"} for n in range(3)
+    ] + [{"id": "q3", "question": "3?", "answer": "proof #### ", "unit": "m"}]  # fmt: skip
+    write(tmp_path / "q.jsonl", questions)
+
+    def choices(name: str, *answers: int) -> dict[str, Any]:
+        found = [{"message": {"content": f"\\boxed{{{answer}}}"}, "finish_reason": "length"} for answer in answers]
+        return {"custom_id": name, "error": None, "response": {"status_code": 200, "body": {"choices": found}}}
+
+    rows = [choices("q0", 4, 5), choices("q1", 4), choices("q3", 4), choices("q9", 4)]
+    rows += [{"custom_id": "q2", "error": {"code": 500}, "response": None}] + [choices("q1", 7)] * grouped
+    samples, aside, sums = taken(
+        write(tmp_path / "batch.jsonl", rows), tmp_path / "round", responses_column="response.body.choices",
+        text_field="message.content", id_column="custom_id", group_by="custom_id" if grouped else None,
+        questions={"path": str(tmp_path / "q.jsonl"), "format": "gsm8k", "id_column": "id", "extra_columns": ["unit"]}
+        if not grouped else {"path": str(tmp_path / "q.jsonl"), "id_column": "id"},
+    )  # fmt: skip
+    assert texts_of(samples) == {"0?": "4 5", "1?": "4 7" if grouped else "4"}
+    assert [(one["reference_answer"], one["level"]) for one in samples] == [("4", "3")] * 2
+    assert grouped or [one["extra"] for one in samples] == ['{"unit": "m"}'] * 2
+    assert {one["question_id"]: one["reason"] for one in aside} == {
+        "q2": SetAside.NO_RESPONSES, "q3": SetAside.UNPARSABLE_REFERENCE, "q9": SetAside.UNKNOWN_QUESTION
+    }  # fmt: skip
+    assert sums["num_truncated"] == sums["num_responses"] == 3 + grouped
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"where": {"filter": "strict"}},
+            r"samples.where: no row has 'strict' in 'filter'; found 'strict-match', 'fle",
+        ),
+        ({"where": {"fliter": "strict-match"}}, r"no row has 'fliter'; found 'filter', .*; did you mean filter\?"),
+        ({"where": {"filter": "strict-match", "question": "1?"}}, "no row has all of filter: strict-match, question"),
+        (
+            {"finish_reason_field": "finish"},
+            r"finish_reason_field: no row has 'finish'; found .*did you mean finish_re",
+        ),
+        ({"num_tokens_field": "tokens"}, r"samples.num_tokens_field: no row has 'tokens'; found 'filter'"),
+        (
+            {"id_column": "same"},
+            r"2 questions have the name 's'; .* or samples.group_by: same to put their rows togeth",
+        ),
+    ],
+)
+def test_a_name_or_value_that_is_in_no_row_is_refused_and_leaves_nothing(
+    columns: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    kinds = ["strict-match", "flexible-match"]
+    rows = [
+        {
+            "question": f"{n}?", "reference_answer": "4", "filter": kind, "same": "s",
+            "responses": [{"text": "\\boxed{4}", "finish_reason": "stop", "num_tokens": 3}],
+        }
+        for n, kind in enumerate(kinds)
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        taken(write(tmp_path / "s.jsonl", rows), tmp_path / "round", **columns)
+    assert not any((stages(tmp_path / "round") / name).exists for name in ("samples", "questions", "set_aside"))
+    samples, _, sums = taken(tmp_path / "s.jsonl", tmp_path / "again", where={"filter": "strict-match"})
+    assert texts_of(samples) == {"0?": "4"} and sums["num_unwanted"] == 1
+
+
+def test_a_question_in_several_rows_is_warned_of(tmp_path: Path) -> None:
+    rows = [{"question": f"{n % 3}?", "reference_answer": "4", "responses": ["\\boxed{4}"]} for n in range(5)]
+    path = write(tmp_path / "s.jsonl", rows)
+    samples, _, sums = taken(path, tmp_path / "round")
+    assert (len(samples), sums["num_repeated"]) == (5, 2)
+    (warning,) = warnings(SamplesConfig(path=str(path)), sums)
+    assert warning.startswith("warning: 2 questions are in several rows") and "samples.group_by: question" in warning
+    samples, _, sums = taken(path, tmp_path / "grouped", group_by="question")
+    assert texts_of(samples) == {"0?": "4 4", "1?": "4 4", "2?": "4"} and not list(
+        warnings(SamplesConfig(path=str(path)), sums)
+    )
 
 
 def test_every_folder_is_tried() -> None:

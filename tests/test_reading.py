@@ -195,6 +195,10 @@ def test_a_single_object_is_one_row_and_values_of_a_list_are_told_apart(tmp_path
     assert rows_in(tmp_path) == [problem] * 3
     (tmp_path / "one.jsonl").write_text(json.dumps({"doc": {"q": 1}, "target": {"a": 2}}) + "\n")
     assert rows_in(tmp_path / "one.jsonl") == [{"doc": {"q": 1}, "target": {"a": 2}}]
+    for first in ("{'a': 1}", '{"a": "cut', "[" * 100_000, '{"a": ' + "9" * 9000 + "}"):  # a damaged row is no document
+        (tmp_path / "one.jsonl").write_text("\n".join([first] * 6 + ['{"a": 1}']))
+        *damaged, last = rows_in(tmp_path / "one.jsonl")
+        assert last == {"a": 1} and all(row.startswith("not valid JSON (") for row in damaged)
     (tmp_path / "l.json").write_text('[{"a": 1}, 12, "b", [3], null]')
     assert [row if isinstance(row, dict) else row.split()[-1] for row in rows_in(tmp_path / "l.json")] == [
         {"a": 1}, "int", "str", "list", "null",
@@ -398,7 +402,7 @@ _NUM_ROWS: dict[str, int] = {
     "csv": 96, "distilabel_flat": 96, "nemo_skills": 96, "openmathinstruct2": 96, "openrlhf": 96, "qwen_math_seeds": 96,
     "trl_completions": 96, "verl_rollout": 96, "lm_eval": 24, "lm_eval_converted": 24, "split_rows": 24,
     "first_row_bad": 13, "jl_other": 13, "pq_other": 13, "qwen_math": 13, "numeric_float_big": 5,
-    "evalchemy": 1, "inspect": 1,
+    "inspect": 96,
 }  # fmt: skip
 _ENCODINGS = {"cp1252": "cp1252", "utf16": "utf-16"}
 

@@ -15,7 +15,7 @@ from east_ray import cli
 from east_ray.config import InputError, SamplesConfig
 from east_ray.reading import rows
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
-from east_ray.sampling.given import check_columns, given_sample, why_set_aside, write_samples
+from east_ray.sampling.given import check_columns, given_sample, is_wanted, why_set_aside, write_samples
 from east_ray.storage import Folder, Stages, locate
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +127,135 @@ def test_what_cannot_be_judged_has_a_reason(changes: dict[str, Any], reason: Set
     assert why_set_aside(sample) == reason
     if reason == SetAside.UNPARSABLE_REFERENCE:
         assert why_set_aside(sample, can_use=lambda reference: True) is None
+
+
+def texts(given: dict[str, Any], **columns: Any) -> list[str]:
+    return [one["text"] for one in given_sample(given, SamplesConfig(path="s", **columns), "q")["responses"]]
+
+
+def test_a_list_may_be_nested_in_one_in_json_or_in_several_columns() -> None:
+    assert texts(row(responses=[["a", "b"]])) == texts(row(responses='["a", "b"]')) == ["a", "b"]
+    assert texts(row(responses=[[["a"], ["b"]]])) == texts(row(responses=[{"text": "a"}, "b"])) == ["a", "b"]
+    assert texts(row(out={"one": "a", "two": ["b"]}), responses_column=["out.one", "out.two"]) == ["a", "b"]
+    said = {"role": "assistant", "content": "a"}
+    user = {"role": "user", "content": "2 + 2?"}
+    assert texts(row(responses=[said, said])) == texts(row(responses=[[user, said], [user, said]])) == ["a", "a"]
+    assert texts(row(responses=[[user, said]])) == ["a"] == texts(row(chat=[user, said]), response_column="chat")
+    for conversation in ([user, said], [{"role": "system", "content": "s"}, said], [[user], [said]][:1]):
+        with pytest.raises(InputError, match=r"found a conversation; response_column takes|with a turn of the assist"):
+            texts(row(responses=conversation))
+    with pytest.raises(InputError, match="expected a list of responses; if a row is one response, name it by respo"):
+        texts(row(responses="[not a list"))
+
+
+@pytest.mark.parametrize(
+    ("responses", "kept", "num_dropped"),
+    [
+        (["a", None, "b"], ["a", "b"], 1),
+        ([{"text": "a"}, {"error": "timeout"}, {"text": None, "error": {"code": 429}}], ["a"], 2),
+        ([{"text": "a", "error": None}, {"text": "", "error": "cut"}, {"text": ""}], ["a", ""], 1),
+        ([{"text": "a"}, {"status": 500, "detail": "overloaded"}], ["a"], 1),
+        ([{"text": None}, {"text": None, "finish_reason": "length"}], [""], 1),
+        ([{"error": "timeout"}, None], [], 2),
+    ],
+)
+def test_a_failed_response_is_dropped_and_not_its_question(responses: Any, kept: list[str], num_dropped: int) -> None:
+    sample = given_sample(row(responses=responses), PLAIN, "q")
+    assert [one["text"] for one in sample["responses"]] == kept
+    assert sample["num_dropped"] == num_dropped and sample["num_responses"] == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "reasons"),
+    [
+        ({}, {"responses": [{"text": "a", "stop_reason": "max_tokens"}, {"text": "a"}]}, ["length", "stop"]),
+        ({}, {"responses": [{"text": "a", "finish_reason": "length", "stop_reason": 128001}]}, ["length"]),
+        ({}, {"responses": [{"text": "a", "stop_reason": 128001}]}, ["stop"]),
+        (
+            {"finish_reason_field": "meta_info.finish_reason.type"},
+            {"responses": [{"text": "a", "meta_info": {"finish_reason": {"type": "length", "length": 9}}}]},
+            ["length"],
+        ),
+        ({"finish_reasons_column": "ends"}, {"responses": ["a", "b"], "ends": ["length", None]}, ["length", "stop"]),
+        (
+            {"finish_reasons_column": "ends"},
+            {"responses": ["a", "b"], "ends": [["stop", "length"]]},
+            ["stop", "length"],
+        ),
+        ({"finish_reasons_column": "ends"}, {"responses": ["a", "b"], "ends": None}, ["stop", "stop"]),
+        (
+            {"finish_reasons_column": ["e1", "e2"], "responses_column": ["r1", "r2"]},
+            {"r1": "a", "r2": "b", "e1": "length", "e2": "stop"},
+            ["length", "stop"],
+        ),
+        ({"response_column": "out"}, {"out": "a", "finish_reason": "length"}, ["length"]),
+        ({"response_column": "out"}, {"out": {"text": "a"}, "stop_reason": "max_tokens"}, ["length"]),
+        ({"response_column": "out", "finish_reasons_column": "end"}, {"out": ["a"], "end": "length"}, ["length"]),
+    ],
+)
+def test_a_finish_reason_is_found_where_tools_put_it(
+    columns: dict[str, Any], changes: dict[str, Any], reasons: list[str]
+) -> None:
+    sample = given_sample(row(**changes), SamplesConfig(path="s", **columns), "q")
+    assert [one["finish_reason"] for one in sample["responses"]] == reasons
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "message"),
+    [
+        ({"finish_reasons_column": "ends"}, {"ends": ["stop"]}, "ends: 1 finish reasons for 2 responses"),
+        ({"finish_reasons_column": "ends"}, {}, "column 'ends' is missing"),
+        (
+            {"finish_reason_field": "why"},
+            {"responses": [{"text": "a", "why": {"type": "stop"}}]},
+            "response 1, finish reason: expected text such as stop or length, found dict with 'type'; a dotted name",
+        ),
+        (
+            {"question_column": "q", "reference_answer_column": "answr", "responses_column": "r"},
+            {"answer": "4"},
+            r"'q' is missing.*'answr' is missing.*did you mean answer\?.*samples.questions; column 'r' is missing",
+        ),
+        ({"id_column": "id"}, {"id": None}, "id: expected a name, found null"),
+        ({"id_column": "id"}, {"id": {"a": 1}}, "id: expected a name, found dict"),
+    ],
+)
+def test_all_that_is_wrong_with_a_row_is_said_at_once(
+    columns: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        given_sample(row(**changes), SamplesConfig(path="s", **columns), "q")
+
+
+@pytest.mark.parametrize(
+    ("where", "is_there"),
+    [
+        ({"filter": "strict"}, True), ({"filter": "flexible"}, False), ({"doc.epoch": 1}, True),
+        ({"doc.epoch": "1"}, True), ({"doc.epoch": 1.0}, True), ({"is_right": True}, True), ({"is_right": 1}, False),
+        ({"text": True}, True), ({"none": None}, True), ({"missing": None}, False), ({"filter": None}, False),
+        ({"filter": "strict", "doc.epoch": 2}, False), ({"none": "None"}, False), ({}, True),
+    ],
+)  # fmt: skip
+def test_a_row_is_wanted_by_the_values_of_its_columns(where: dict[str, Any], is_there: bool) -> None:
+    given = {"filter": "strict", "doc": {"epoch": 1}, "is_right": True, "text": "true", "none": None}
+    assert is_wanted(given, where) is is_there
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"response_column": "a", "responses_column": "b"},
+        {"finish_reasons_column": "a", "finish_reason_field": "b"},
+        {"questions": {"path": "q.jsonl"}},
+        {"where": {"a": [1]}},
+        {"encoding": "klingon"},
+        {"encoding": "base64"},
+        {"responses_column": []},
+        {"group_by": []},
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(columns: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"not both|needs id_column|expected a text|no encoding of text|at least 1"):
+        SamplesConfig.model_validate({"path": "s", **columns})
 
 
 # ---------------------------------------------------------------------------------------------------------- the stage

@@ -77,13 +77,6 @@ def normalized(read: Format, row: Mapping[str, Any], settings: QuestionsConfig) 
     return found
 
 
-def cell(row: Mapping[str, Any], column: str) -> Any:
-    """The value in a column. Raises InputError naming the columns of the row if this one is missing."""
-    if column not in row:
-        raise InputError(f"column {column!r} is missing; found {', '.join(map(repr, sorted(row)))}")
-    return row[column]
-
-
 def reference_answer(value: Any) -> str | None:
     r"""A reference answer, as text; of a worked solution that marks one (#### 72, \boxed{72}, the answer is 72) that.
 

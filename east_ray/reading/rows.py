@@ -17,6 +17,8 @@ from east_ray.reading import tables, text
 from east_ray.reading.files import form_of, partitions
 from east_ray.reading.text import Row
 
+__all__ = ["Piece", "Row", "counts_lines", "num_lines", "pieces_of", "rows_of", "rows_of_file"]
+
 #: Bytes of a file that one task reads.
 PIECE_BYTES = 32 << 20
 
@@ -110,8 +112,9 @@ def _numbered(filesystem: FileSystem, piece: Piece, columns: Collection[str] | N
     if piece.kind == "lines":
         yield from _line_rows(filesystem, piece)
     elif piece.kind in ("parquet", "arrow"):
-        with tables.open_table(filesystem, piece.path, piece.compression) as file:
-            if piece.kind == "arrow":
+        is_arrow = piece.kind == "arrow"
+        with tables.open_table(filesystem, piece.path, piece.compression, is_arrow=is_arrow) as file:
+            if is_arrow:
                 rows = tables.arrow_rows(file, columns)
             else:
                 rows = tables.parquet_rows(file, range(piece.start, piece.stop), columns)

@@ -17,14 +17,19 @@ _BATCH_BYTES, _BATCH_ROWS = 16 << 20, 1024
 
 
 @contextmanager
-def open_table(filesystem: pyarrow.fs.FileSystem, path: str, compression: str | None) -> Iterator[Any]:
-    """A file that one can seek in: mapped into memory if it is local; a compressed one is first written out."""
+def open_table(
+    filesystem: pyarrow.fs.FileSystem, path: str, compression: str | None, *, is_arrow: bool = False
+) -> Iterator[Any]:
+    """A file that one can seek in; a compressed one is written out first.
+
+    A local Arrow file is mapped into memory, because a batch in it may be larger than the memory.
+    """
     if compression is not None:
         with tempfile.TemporaryFile() as whole, open_bytes(filesystem, path, compression) as file:
             shutil.copyfileobj(file, whole, 1 << 20)
             whole.seek(0)
             yield pa.PythonFile(whole, mode="r")
-    elif isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+    elif is_arrow and isinstance(filesystem, pyarrow.fs.LocalFileSystem):
         with pa.memory_map(path) as mapped:
             yield mapped
     else:

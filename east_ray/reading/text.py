@@ -108,9 +108,12 @@ def is_document(file: io.BufferedReader, encoding: str, *, ends_in_json: bool) -
             return ends_in_json
     following = [line for line in (text.readline(_CHUNK) for _ in range(4)) if line.strip()]
     try:
-        value = json.loads(first)
-    except (ValueError, RecursionError):  # the first row may be damaged, and another is none
-        return not any(isinstance(parsed(line), dict) for line in following)
+        value = json.loads(first.rstrip())
+    except json.JSONDecodeError as error:  # the object goes on in the next line, or the first row is damaged
+        goes_on = ends_in_json or len(first) >= _CHUNK or first[error.pos :].strip() in ("", ",")
+        return goes_on and not any(isinstance(parsed(line), dict) for line in following)
+    except (ValueError, RecursionError):
+        return False
     if isinstance(value, list):
         return not following and bool(value) and isinstance(value[0], dict)
     return ends_in_json and not following

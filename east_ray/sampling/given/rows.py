@@ -242,11 +242,12 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
     if value is not None and not isinstance(value, list):
         expected = f"a list of {what}; if a row is one response, name it by response_column"
         raise InputError(f"{columns}: expected {expected}, found {kind(value)}")
-    if is_conversation(value) and not comes_from_assistant(value):
+    found: list[Any] = value or []
+    if is_conversation(found) and not comes_from_assistant(found):
         raise InputError(
             f"{columns}: expected a list of {what}, found a conversation; response_column takes its last turn"
         )
-    return value or []
+    return found
 
 
 def _finish_reasons(row: Row, columns: SamplesConfig, num_responses: int) -> list[Any]:

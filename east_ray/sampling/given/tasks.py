@@ -13,7 +13,8 @@ import pyarrow.fs
 
 from east_ray.config import InputError, SamplesConfig
 from east_ray.questions import stage as questions
-from east_ray.reading.rows import Piece, Row, rows_of
+from east_ray.reading.rows import Piece, rows_of
+from east_ray.reading.text import Row
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE, SetAside
 from east_ray.sampling.given import grouping
 from east_ray.sampling.given.rows import given_sample, group_of, is_wanted, needed_columns, why_set_aside

@@ -8,7 +8,8 @@ from east_ray.config import SamplesConfig
 from east_ray.config.base import hint
 from east_ray.reading import fields
 from east_ray.reading.files import find_files
-from east_ray.reading.rows import Row, rows_of_file
+from east_ray.reading.rows import rows_of_file
+from east_ray.reading.text import Row
 from east_ray.sampling.given.tasks import named_by_setting
 from east_ray.storage import Stages
 
@@ -74,6 +75,6 @@ def names_there(config: SamplesConfig, name: str) -> str:
     for _, row in first_rows(config):
         if not isinstance(row, str):
             names = list(itertools.islice(fields.names_in(row), 200))
-            inside = {one.rpartition(".")[2]: one for one in names}
+            inside = {last: one for one in names if not (last := one.rpartition(".")[2]).isdecimal()}
             return f"; found {', '.join(map(repr, sorted(inside)[:40]))}{hint(name.rpartition('.')[2], list(inside))}"
     return ""
