@@ -24,7 +24,8 @@ class WeightedSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        assert not self.args.packing and not self.padding_free, "packing and padding_free lose the weights"
+        if self.args.packing or self.padding_free:
+            raise ValueError("packing and padding_free lose the weights")
         collate = self.data_collator
         self.data_collator = lambda rows: collate(rows) | {"weight": torch.tensor([row["weight"] for row in rows])}
 

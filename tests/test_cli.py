@@ -39,10 +39,10 @@ def refused(*arguments: str, timeout: float = 300) -> str:
     return result.stderr
 
 
-VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "report", "audit", "explain", "config"]
+VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "report", "audit", "export", "explain"]
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "doctor"])
+@pytest.mark.parametrize("verb", [*VERBS, "config", "doctor"])
 def test_every_verb_has_help(verb: str) -> None:
     result = east_ray(verb, "--help")
     assert result.returncode == 0 and "Usage:" in result.stdout

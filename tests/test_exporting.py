@@ -24,7 +24,7 @@ from east_ray.export.files import source_of, write
 from east_ray.export.shapes import Form, Shape, drawn
 from east_ray.records import EXAMPLES
 from east_ray.selection import SelectionRules
-from east_ray.storage import RunDirectory
+from east_ray.storage import Folder, RunDirectory, locate
 
 ROOT = Path(__file__).parent.parent
 
@@ -223,7 +223,8 @@ def test_what_should_be_known_of_the_rows_is_said(tmp_path: Path) -> None:
     assert "the system message is a column" in said[3]
     said = exported(run, "messages")
     assert len(said) == 2 and "1 examples have weight 0" in said[1]
-    assert not any("weight 0" in line for line in exported(run, "messages", resample=5))
+    assert len(exported(run, "messages", resample=5)) == 1
+    assert "the rows have no weights" in exported(run, "messages", bare=True)[-1]
     assert "only as text" in exported(run, "unpaired")[-1]
 
 
@@ -292,6 +293,17 @@ def test_data_goes_to_the_hub_with_its_card(hub: Hub, run: RunDirectory, tmp_pat
     assert "50 rows of the shape `messages`" in text and "| `weight` | `double` |" in text
 
 
+def test_a_remote_file_is_written_and_goes_to_the_hub(hub: Hub, run: RunDirectory) -> None:
+    from object_store import counted_store
+
+    with counted_store() as store:
+        address = store.address("folder/out.jsonl")
+        said = exported(run, "messages", output=address, push_to_hub="me/remote", bare=True)
+        folder = Folder(*locate(store.address("folder")))
+        assert said[0] == f"50 rows: {address}" and folder.names() == ["dataset_info.json", "out.jsonl"]
+        assert hub.files["datasets/me/remote/out.jsonl"].decode() == folder.read_text("out.jsonl")
+
+
 def test_a_model_goes_to_the_hub_with_its_card(hub: Hub, run: RunDirectory) -> None:
     files = {"README.md": "# Card", "config.json": "{}", "model.safetensors": "0123"}
     for name, text in files.items():
@@ -348,6 +360,7 @@ def test_the_command_exports_and_uploads(run: RunDirectory, tmp_path: Path) -> N
         ("messages", ["weighting.exponent=2"], {}, "weighting.exponent=2: an export changes nothing of a run"),
         ("messages", ["prompt.tempalte=x"], {}, "prompt.tempalte.*did you mean"),
         ("messages", ["prompt.template=x"], {}, r"template must contain \{question\}"),
+        ("messages", ["prompt.examples=none.jsonl"], {}, "none.jsonl"),
         ("messages", [], {"seed": 1}, "--seed: only --resample draws anything"),
         ("messages", [], {"public": True}, "--public: only with --push-to-hub"),
         ("messages", [], {"output": "/proc/none/out.jsonl"}, "--output /proc/none/out.jsonl: cannot write there"),

@@ -165,6 +165,8 @@ def _notes(form: Form, seen: Mapping[str, int], *, is_resampled: bool) -> Iterat
         yield f"{left_out:,} examples have no wrong response and are left out; the weights of the others are unchanged"
     if (num := seen["of weight 0"]) and not is_resampled:
         yield f"{num:,} examples have weight 0: give a trainer that reads no weights a file with --resample"
+    if form.bare and not is_resampled:
+        yield "the rows have no weights, and nothing else stands for them: add --resample, or leave --bare out"
     if num := seen["cut"]:
         yield f"{num:,} responses were cut off (finish_reason length); most trainers would teach the model to end there"
     if form.has_system_column:
