@@ -16,11 +16,13 @@ from torch.nn.functional import cross_entropy
 from trl import SFTConfig, SFTTrainer
 
 
-class WeightedSFTTrainer(SFTTrainer):
+class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]  # without TRL's types
     """SFTTrainer whose loss is sum_i w_i * sum_t nll(y_it) / tokens of the step: the weight is each example's own.
 
     Without packing and padding_free, which put several examples into a row.
     """
+
+    data_collator: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +33,8 @@ class WeightedSFTTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*{*self._signature_columns, "weight"}]
+        if "weight" not in self._signature_columns:
+            self._signature_columns.append("weight")
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

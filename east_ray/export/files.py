@@ -29,6 +29,7 @@ _COLUMNS += ["more_chosen.list.element.text", "more_chosen.list.element.finish_r
 _OLDEST: dict[str, Any] = {"more_chosen": None}
 #: Rows that are read, and written, at a time: responses may be long.
 _BATCH_ROWS = 64
+_ROW_GROUP_BYTES = 16 << 20
 _INFO = "dataset_info.json"
 
 
@@ -204,7 +205,17 @@ def _as_jsonl(target: Folder, name: str, schema: pa.Schema) -> Iterator[_Add]:
 @contextmanager
 def _as_parquet(target: Folder, name: str, schema: pa.Schema) -> Iterator[_Add]:
     with target.writing(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-        yield lambda rows: writer.write_table(pa.Table.from_pylist(list(rows), schema))
+        group: list[pa.Table] = []
+
+        def add(rows: Sequence[Mapping[str, Any]]) -> None:
+            group.append(pa.Table.from_pylist(list(rows), schema))
+            if sum(table.nbytes for table in group) > _ROW_GROUP_BYTES:
+                writer.write_table(pa.concat_tables(group))
+                group.clear()
+
+        yield add
+        if group:
+            writer.write_table(pa.concat_tables(group))
 
 
 _WRITERS = {".jsonl": _as_jsonl, ".parquet": _as_parquet}
