@@ -235,7 +235,11 @@ def normalizer(values: NDArray[np.float64]) -> float:
 def weights(
     signals: Sequence[float] | NDArray[np.float64], exponent: float, mapping: str = "power"
 ) -> NDArray[np.float64]:
-    """(Q,) signals of the kept questions -> (Q,) weights with mean 1. Raises ValueError as `mapped` does."""
+    """(Q,) signals of the kept questions -> (Q,) weights with mean 1. Raises ValueError as `mapped` does.
+
+    >>> weights([0.5, 1.0, 1.5], exponent=2).round(3).tolist()
+    [0.214, 0.857, 1.929]
+    """
     values = mapped(signals, WeightingConfig(exponent=float(exponent), mapping=mapping))
     return values / normalizer(values)
 

@@ -323,6 +323,14 @@ def test_entropies_of_a_file_of_another_tool(rows_as: Callable[[list[dict[str, A
 # ------------------------------------------------------------------------------------------------------------- runs
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of one round."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    write_run(path)
+    return path
+
+
 def test_a_run_is_read_as_tables(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", rounds=2)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -368,10 +376,9 @@ def test_a_comparison_is_read_as_a_table(tmp_path: Path) -> None:
         (lambda run: run.answers(training="other"), "has no training 'other'; it has trained, uniform"),
     ],
 )
-def test_what_a_run_does_not_have_is_said(tmp_path: Path, read: Callable[[Any], Any], message: str) -> None:
-    write_run(tmp_path / "run")
+def test_what_a_run_does_not_have_is_said(finished: Path, read: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read(east_ray.read_run(str(tmp_path / "run")))
+        read(east_ray.read_run(str(finished)))
 
 
 def test_where_no_run_has_begun_nothing_is_made(tmp_path: Path) -> None:
@@ -394,15 +401,14 @@ def test_the_public_names_are_there_and_listed() -> None:
         _ = east_ray.wiegh
 
 
-def test_weighing_needs_no_heavy_package(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
+def test_weighing_needs_no_heavy_package(finished: Path) -> None:
     script = f"""
 import sys
 sys.modules.update(dict.fromkeys(["ray", "torch", "vllm", "transformers", "deepspeed", "datasets"]))
 import east_ray
 assert "pyarrow" not in sys.modules  # each name is imported when it is used
 weighed = east_ray.weigh([{row("45")!r}], objective="dpo")
-print(weighed.questions["entropy"][0], east_ray.read_run({str(tmp_path / "run")!r}).examples().num_rows)
+print(weighed.questions["entropy"][0], east_ray.read_run({str(finished)!r}).examples().num_rows)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

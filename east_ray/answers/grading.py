@@ -84,6 +84,9 @@ def entropy(counts: Sequence[int]) -> float:
     """The entropy, in nats, of clusters of these sizes: 0 for one cluster, ln k for k clusters of equal size.
 
     Sizes of 0 add nothing, and without responses the entropy is 0. Raises ValueError for a negative size.
+
+    >>> entropy([4]), entropy([2, 2]) == math.log(2)
+    (0.0, True)
     """
     if any(count < 0 for count in counts):
         raise ValueError(f"cluster sizes must not be negative: {list(counts)}")
