@@ -130,7 +130,7 @@ def test_bad_commands(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["questions.path=jobs/none.jsonl"], "questions file jobs/none.jsonl does not exist"),
+        (["questions.path=jobs/none.jsonl"], "questions.path: jobs/none.jsonl does not exist; expected a file"),
         (["model=jobs/none"], "model: 'jobs/none' is neither a folder"),
         (["training.num_workers=16"], "training.num_cpus_per_worker: 8 CPUs are needed in all, and this machine has 4"),
     ],

@@ -255,7 +255,7 @@ def test_a_folder_of_files_with_dotted_names(tmp_path: Path) -> None:
     assert named["question_id"].to_pylist() == ["1", "2"]
 
 
-GIVEN = DATA.parent / "given_questions"
+GIVEN = DATA / "given_questions"
 _NUMBERS = [str(23 + 2 * i) for i in range(12)]
 _COLUMNS = {"format": "columns"}
 #: Of each file: the settings it needs, if any; and its references, or the sentence with which it is refused. None: its

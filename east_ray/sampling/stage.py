@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.config import BASE, TRAINED, Config, InputError, SamplesConfig, SamplingConfig
+from east_ray.config.adaptive import BudgetConfig
 from east_ray.questions.stage import CanUse
 from east_ray.records import QUESTIONS, SET_ASIDE
 from east_ray.sampling import backends, given
@@ -150,14 +151,7 @@ def ask_models(
     asked = pa.concat_tables([requests(questions, of_pool, settings) for settings, of_pool in pools])
     wanted, by_model = asked["key"], counts_by(asked, "model")
     adaptive = None if is_evaluation else round_.config.sampling.adaptive
-    total = None
-    if adaptive is not None and adaptive.budget is not None:
-        total = check_budget(adaptive.budget, len(wanted))
-        if total < adaptive.budget.total:
-            round_.progress.say(
-                f"sampling.adaptive.budget: {adaptive.budget.max}, the most for each of {len(wanted):,} questions, is "
-                f"less in all than the total of {adaptive.budget.total:,}"
-            )
+    total = None if adaptive is None or adaptive.budget is None else _total_of(round_, adaptive.budget, len(wanted))
     units = (len(wanted), "questions") if total is None else (total, "responses")
     with round_.progress.stage(stage, *units) as line:
         adopt(samples_folder)
@@ -188,6 +182,17 @@ def ask_models(
         counts["most_responses"] = decoding.responses_per_question
         counts["numbers"] = numbers_by_reason(samples_folder)
     return line.starting_s
+
+
+def _total_of(round_: Round, budget: BudgetConfig, num_questions: int) -> int:
+    """The responses that the questions get of a budget; says if it is not spent whole. Raises as `check_budget`."""
+    total = check_budget(budget, num_questions)
+    if total < budget.total:
+        round_.progress.say(
+            f"sampling.adaptive.budget: {budget.max}, the most for each of {num_questions:,} questions, is less in all "
+            f"than the total of {budget.total:,}"
+        )
+    return total
 
 
 def _notes(whole: Mapping[str, int], num_aside: int, tokens_per_s: float, *, is_adaptive: bool) -> str:
