@@ -22,10 +22,10 @@ def test_the_notebook_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -
         r"<Weighed: 96 questions, 768 responses; \d\d kept as examples; discarded: \d+ all_wrong",
         r"<th>is_correct</th>",
         r"\['\\\\frac\{1\}\{2\}', '0.5', '3'\], True, \[0, 0, 1\], 0.636",
-        r"'completion': \[\{'role': 'assistant', 'content': '",
+        r"'completion': \[\{'role': 'assistant',\s+'content': '",
     ):
         assert re.search(pattern, shown), (pattern, shown)
-    before, after = map(float, re.findall(r"([\d.]+)% (?:before|after)", shown.replace("after\n", "")))
+    before, after = map(float, re.findall(r"([\d.]+)% (?:before|after)", shown))
     assert 60 < before < after <= 100, shown
 
 
