@@ -75,7 +75,7 @@ def test_rows_that_contradict_each_other_are_told() -> None:
 
 
 def test_buckets_are_as_many_as_memory_asks_for() -> None:
-    assert number_of_buckets(1000, 1000) == 1
+    assert number_of_buckets(1000, 1000) == 16
     assert number_of_buckets(1 << 30, 0) < number_of_buckets(1 << 30, 1 << 30) < number_of_buckets(1 << 40, 0) <= 2048
     mib = 1 << 20
     assert bucket_groups([mib] * 200) == [(0, 64), (64, 128), (128, 192), (192, 200)]

@@ -174,6 +174,9 @@ def test_single_broken_lines_are_no_other_encoding(tmp_path: Path) -> None:
         ("s.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "Truncated compressed stream"),
         ("s.jsonl.gz", b'{"a": 1}\n', "cannot be read as"),
         ("s.json.zst", zstd(FORMS["list.json"])[:-20], "cannot be read as json"),
+        ("s.jsonl", gzip.compress(b'{"a": 1}\n'), "is no text but .gz; expected a name that ends so"),
+        ("s.csv", FORMS["parquet"], "is no text but .parquet; expected"),
+        ("s.tsv", b"PK\x03\x04...", "is no text but .zip or .xlsx; expected"),
         ("s.json", b'[{"a": 1}, {"a": 2}, {"a"', r"row 3: not valid JSON \("),
         ("s.json", b'[\n{"a": 1},\n{"a": 2}', "ends inside of its list, after row 2"),
         ("s.json", b'[\n{"a": 1}\n]\n{"a": 2}', "there is more after the list"),
@@ -279,13 +282,13 @@ def test_a_broken_text_in_a_table_is_a_sentence_in_its_place(tmp_path: Path) -> 
 def test_tables_are_read_so_many_rows_at_once_as_their_bytes_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a file is small because its texts repeat: 24 rows of 1 MB are 24 MB in memory, and 0.1 MB on disk."""
-    long = [{"i": i, "responses": ["x" * 250_000 + str(j) for j in range(4)]} for i in range(24)]
+    """Also where a file is small because its texts repeat: 16 rows of 1 MB are 16 MB in memory, and 0.1 MB on disk."""
+    long = [{"i": i, "responses": ["x" * 250_000 + str(j) for j in range(4)]} for i in range(16)]
     for name, content in (("s.parquet", parquet(long)), ("s.arrow", arrow(long, stream=True))):
         (tmp_path / name).write_bytes(content)
     assert (tmp_path / "s.parquet").stat().st_size < 1 << 20
     del long
-    monkeypatch.setattr(tables, "_BATCH_BYTES", 4 << 20)
+    monkeypatch.setattr(tables, "_BATCH_BYTES", 2 << 20)
     for name in ("s.parquet", "s.arrow"):
         found = find_files(str(tmp_path / name), "samples.path")
         tracemalloc.start()
@@ -295,7 +298,7 @@ def test_tables_are_read_so_many_rows_at_once_as_their_bytes_allow(
             assert isinstance(row, dict) and row["i"] == number - 1
             most = max(most, pa.total_allocated_bytes() - before + tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-        assert most < 15 << 20
+        assert most < 10 << 20
 
 
 # -------------------------------------------------------------------------------------------------- what a path means
@@ -384,7 +387,9 @@ def test_columns_of_hive_folders_are_part_of_the_rows(tmp_path: Path) -> None:
 def test_data_sets_that_were_saved_to_disk(tmp_path: Path) -> None:
     saved = datasets.Dataset.from_list(ROWS)
     saved.save_to_disk(tmp_path / "one", num_shards=2)
+    (tmp_path / "one" / "cache-0f.arrow").write_bytes(FORMS["stream.arrow"])
     assert rows_in(tmp_path / "one") == ROWS
+    assert find_files(str(tmp_path / "one"), "samples.path").unread_said() == "1 cache file"
     both = datasets.DatasetDict({"train": saved.select(range(6)), "test": saved.select(range(6, 9))})
     both.save_to_disk(tmp_path / "both")
     with pytest.raises(InputError, match=r"both has the splits test and train; expected one"):

@@ -19,8 +19,8 @@ _KINDS = dict.fromkeys((".jsonl", ".ndjson", ".jsonlines"), "lines") | {".json":
 _KINDS |= {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _EXPECTED = f"{', '.join(_KINDS)}, each also with .gz or .zst"
-#: What `datasets.save_to_disk` writes beside its .arrow files.
-_OF_SAVED_DATASET = ("state.json", "dataset_info.json", "dataset_dict.json")
+#: What the library `datasets` writes about its files: the first two beside .arrow files, the others anywhere.
+_OF_DATASET = ("state.json", "dataset_info.json"), ("dataset_dict.json", "dataset_infos.json")
 #: Names of splits, as the library `datasets` knows them, alone or before one of -._ and a space.
 _SPLITS = {"train": "train|training", "validation": "validation|valid|dev|val", "test": "testing|test|evaluation|eval"}
 
@@ -75,10 +75,12 @@ def find_files(path: str, setting: str) -> Found:
     files, unread = list[FileInfo](), Counter[str]()
     for info in sorted(infos, key=lambda info: str(info.path)):
         apart = [part for part in PurePosixPath(info.path[len(root) :]).parts if part.startswith("_")]
-        if info.base_name in _OF_SAVED_DATASET and (_folder(info) in saved or info.base_name == "dataset_dict.json"):
+        if info.base_name in _OF_DATASET[1] or (info.base_name in _OF_DATASET[0] and _folder(info) in saved):
             continue
         if apart and info.path != root:
             unread.update([apart[0]] if info.size else [])
+        elif info.base_name.startswith("cache-") and _folder(info) in saved:  # of `datasets`, made of the rows
+            unread["cache"] += 1
         elif form_of(filesystem, info.path) is None:
             unread[_ending(info.base_name)] += 1
         elif not info.size:
@@ -125,11 +127,10 @@ def _listed(path: str, setting: str) -> tuple[FileSystem, str, list[FileInfo]]:
 
 
 def _is_pattern(path: str) -> bool:
-    """Whether a path is a pattern, and no file or folder with such a name. In addresses ? begins their options."""
-    if not re.search(r"[*\[]" if "://" in path else r"[*?\[]", path):
-        return False
-    filesystem, inner = locate(path)
-    return bool(filesystem.get_file_info(inner).type == FileType.NotFound)
+    """Whether a path is a pattern, and no file or folder with such a name. In addresses only * makes it one."""
+    if "://" in path:
+        return "*" in path
+    return bool(re.search(r"[*?\[]", path)) and locate(path)[0].get_file_info(locate(path)[1]).type == FileType.NotFound
 
 
 def _matching(pattern: str, setting: str) -> tuple[FileSystem, str, list[FileInfo]]:

@@ -53,7 +53,7 @@ def pieces_of(filesystem: FileSystem, file: FileInfo, encoding: str = "utf-8") -
             return
         if kind != "arrow":
             with text.open_bytes(filesystem, file.path, compression) as opened:
-                text.check_encoding(opened, encoding)
+                text.check_text(opened, encoding)
         if kind in ("lines", "json"):
             with text.open_bytes(filesystem, file.path, compression) as opened:
                 is_document = text.is_document(opened, encoding, ends_in_json=kind == "json")

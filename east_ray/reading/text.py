@@ -20,6 +20,9 @@ from east_ray.config import InputError
 MAX_ROW_BYTES = 1 << 28
 #: Bytes, or characters, that are read at once.
 _CHUNK = 1 << 20
+#: First bytes of files that are no text, whatever their names say.
+_NO_TEXT = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+_NO_TEXT |= {b"PK\x03\x04": ".zip or .xlsx"}
 #: Encodings that programs still write. Among all that there are, a short text seems to be in the oddest.
 _ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1256", "cp932", "gb18030", "big5", "cp949", "euc_jp"]
 _ENCODINGS += ["koi8_r", "mac_roman"]
@@ -77,12 +80,15 @@ def _is_wide_text(data: bytes) -> bool:
     return json.detect_encoding(data).startswith(("utf-16", "utf-32"))
 
 
-def check_encoding(file: io.BufferedReader, encoding: str) -> None:
-    """Raises InputError if the first bytes of a file are those of UTF-16, UTF-32 or UTF-8, and another is meant.
+def check_text(file: io.BufferedReader, encoding: str) -> None:
+    """Raises InputError if the first bytes are no text, or UTF-16, UTF-32 or UTF-8 where another encoding is meant.
 
     Such text has no error in most other encodings, only other characters.
     """
     head = file.read(_CHUNK)
+    for beginning, form in _NO_TEXT.items():
+        if head.startswith(beginning):
+            raise InputError(f"the file is no text but {form}; expected a name that ends so")
     is_other = _is_wide_text(head) and not is_wide(encoding)
     if b"\0" not in head and codec_of(encoding) != "utf-8-sig":
         is_other = (is_wide(encoding) or not head.isascii()) and _seeming_encoding(head) == "utf-8"

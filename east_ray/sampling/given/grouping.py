@@ -19,6 +19,8 @@ from east_ray.storage import Folder
 
 #: Bytes of rows that a task deals at once; bytes of a file for which there is one bucket more, and the most buckets.
 _DEALT_BYTES, _BYTES_OF_BUCKET, _MAX_BUCKETS = 64 << 20, 8 << 20, 2048
+#: The fewest buckets: texts that repeat each other may be a thousand times larger in memory than in their file.
+_MIN_BUCKETS = 16
 #: Bytes in memory of the buckets that one task puts together, if not a single one is larger.
 _GATHERED_BYTES = 64 << 20
 #: A compressed byte of input may become this many.
@@ -36,8 +38,8 @@ DEALT = pa.schema(
 
 
 def number_of_buckets(plain_bytes: int, compressed_bytes: int) -> int:
-    """How many buckets files of this size are dealt into; 1 if they are small."""
-    return min(_MAX_BUCKETS, 1 + (plain_bytes + _COMPRESSION * compressed_bytes) // _BYTES_OF_BUCKET)
+    """How many buckets files of this size are dealt into."""
+    return min(_MAX_BUCKETS, _MIN_BUCKETS + (plain_bytes + _COMPRESSION * compressed_bytes) // _BYTES_OF_BUCKET)
 
 
 def hash_of(group: str) -> bytes:

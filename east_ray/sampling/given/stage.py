@@ -36,6 +36,8 @@ from east_ray.sampling.given.wording import first_rows, names_there, why_none_is
 from east_ray.storage import Stages
 from east_ray.storage.tasks import run_tasks
 
+#: Counts by which names in the configuration are checked, and which nobody else needs.
+_ONLY_CHECKED = ("num_wanted", "num_finish_reasons", "num_num_tokens")
 _WRITTEN = ("samples", "questions", "set_aside", "grouping")
 
 
@@ -93,7 +95,7 @@ def write_samples(
     totals = Counter[str]()
     for counts in _grouped(work, pieces, found) if config.groups else _run(take, work, [vars(one) for one in pieces]):
         totals.update({name: number for name, number in counts.items() if isinstance(number, int)})
-        yield counts
+        yield {name: number for name, number in counts.items() if name not in _ONLY_CHECKED}
     (stages / "grouping").clear()
     for problem in _problems(config, stages, totals):
         _clear(stages)  # so that the configuration may still be changed
