@@ -122,8 +122,8 @@ def weigh(
 ) -> Weighed:
     r"""Cluster the answers of each question and weight the questions, as `east-ray weigh` does with a file.
 
-    A row is a question with its reference answer and the list of its responses, texts or objects. Everything is kept in
-    memory; for more than that there is `east-ray weigh`.
+    A row is a question with its reference answer and the list of its responses or, with `samples.response_column`, one
+    response. Everything is kept in memory; for more than that there is `east-ray weigh`.
 
     >>> rows = [
     ...     {"question": "1 + 1?", "reference_answer": "2", "responses": [r"\boxed{2}", r"\boxed{2.0}", r"\boxed{3}"]},
@@ -148,8 +148,9 @@ def weigh(
         name: questions without an id are called name-000001 and so on. With the stem of a file, they are called, and
             their responses are chosen, as by `east-ray weigh` of that file.
 
-    Warns if rows are set aside, if the grader fails, and if no question is kept. Raises InputError (a ValueError) if a
-    setting is wrong, the first row cannot be read, no row can be used, two questions have one id, or no weights exist.
+    Warns if rows are set aside, responses dropped, questions repeated, if the grader fails, and if no question is kept.
+    Raises InputError (a ValueError) if a setting is wrong, a name in it is in no row, no row can be used, two questions
+    have one id, or no weights exist.
     """
     sections = {"answers": answers, "selection": selection, "weighting": weighting}
     settings = _settings(samples or {}, sections, objective, seed)
