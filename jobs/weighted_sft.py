@@ -28,8 +28,19 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]  # without TRL's typ
         super().__init__(*args, **kwargs)
         if self.args.packing or self.padding_free:
             raise ValueError("packing and padding_free lose the weights")
+        if self.args.loss_type != "nll" or self.args.label_smoothing_factor:
+            raise ValueError("loss_type other than nll and label_smoothing_factor are not in the weighted loss")
         collate = self.data_collator
-        self.data_collator = lambda rows: collate(rows) | {"weight": torch.tensor([row["weight"] for row in rows])}
+        self.data_collator = lambda rows: collate(rows) | self._weights(rows)
+
+    def _weights(self, rows: Any) -> dict[str, torch.Tensor]:
+        """The weights, or 1 for evaluation."""
+        weights = [row.get("weight") for row in rows]
+        if None not in weights:
+            return {"weight": torch.tensor(weights)}
+        if self.model.training:
+            raise ValueError("a row has no `weight`: export the examples without --bare")
+        return {"weight": torch.ones(len(rows))}
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -45,7 +56,9 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]  # without TRL's typ
         # (B, T - 1), and 0 where a label is -100
         nll = cross_entropy(outputs.logits[:, :-1].float().transpose(1, 2), labels, reduction="none")
         num_tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        num_workers = 1 if num_items_in_batch is None else self.accelerator.num_processes  # their mean is taken
+        # The mean over workers is taken; the denominator is already that of all, if the tokens are averaged over them.
+        are_summed = num_items_in_batch is not None and self.args.average_tokens_across_devices
+        num_workers = self.accelerator.num_processes if are_summed else 1
         loss = num_workers * (weights[:, None] * nll).sum() / num_tokens
         return (loss, outputs) if return_outputs else loss
 
@@ -54,7 +67,8 @@ def main(model: str, examples: str, output: str, *settings: str) -> None:
     """Train a model on a file of examples and write it."""
     kind = "parquet" if examples.endswith(".parquet") else "json"
     changes = {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in settings)}
-    config = SFTConfig(output_dir=output, **{"report_to": "none"} | changes)
+    on_cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
+    config = SFTConfig(output_dir=output, **{"report_to": "none"} | on_cpu | changes)
     trainer = WeightedSFTTrainer(model, config, train_dataset=load_dataset(kind, data_files=examples, split="train"))
     trainer.train()
     trainer.save_model(output)

@@ -339,10 +339,10 @@ def test_a_run_is_read_as_tables(tmp_path: Path) -> None:
     for training in run.trainings:
         for number in (0, 1):
             stages = directory.round(number).learner(training)
-            assert run.examples(number, training).equals((stages / "examples").read(EXAMPLES))
-            assert run.discarded(number, training).equals((stages / "discarded").read(DISCARDED))
-    assert run.examples().equals(run.examples(1, "trained"))
-    assert run.samples(0, "uniform").num_rows == run.answers(0).num_rows == 60
+            assert run.examples(number, training=training).equals((stages / "examples").read(EXAMPLES))
+            assert run.discarded(number, training=training).equals((stages / "discarded").read(DISCARDED))
+    assert run.examples().equals(run.examples(1, training="trained"))
+    assert run.samples(0, training="uniform").num_rows == run.answers(0).num_rows == 60
     assert run.set_aside().num_rows == 0
     metrics = run.metrics.to_pandas()
     assert set(metrics["metric"]) == {"accuracy", *(f"{kind}@{k}" for kind in ("pass", "maj") for k in (1, 2, 4, 8))}
