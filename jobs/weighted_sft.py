@@ -16,6 +16,12 @@ from torch.nn.functional import cross_entropy
 from trl import SFTConfig, SFTTrainer
 
 
+def _weights(rows: Any) -> dict[str, torch.Tensor]:
+    """The weights of a micro-batch, if all rows have one."""
+    weights = [row.get("weight") for row in rows]
+    return {} if None in weights else {"weight": torch.tensor(weights)}
+
+
 class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]  # without TRL's types
     """SFTTrainer whose loss is sum_i w_i * sum_t nll(y_it) / tokens of the step: the weight is each example's own.
 
@@ -31,16 +37,7 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]  # without TRL's typ
         if self.args.loss_type != "nll" or self.args.label_smoothing_factor:
             raise ValueError("loss_type other than nll and label_smoothing_factor are not in the weighted loss")
         collate = self.data_collator
-        self.data_collator = lambda rows: collate(rows) | self._weights(rows)
-
-    def _weights(self, rows: Any) -> dict[str, torch.Tensor]:
-        """The weights, or 1 for evaluation."""
-        weights = [row.get("weight") for row in rows]
-        if None not in weights:
-            return {"weight": torch.tensor(weights)}
-        if self.model.training:
-            raise ValueError("a row has no `weight`: export the examples without --bare")
-        return {"weight": torch.ones(len(rows))}
+        self.data_collator = lambda rows: collate(rows) | _weights(rows)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -51,7 +48,11 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]  # without TRL's typ
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted loss; the denominator is that of all micro-batches and workers together."""
-        weights, labels = inputs.pop("weight"), inputs.pop("labels")[:, 1:]
+        labels = inputs.pop("labels")[:, 1:]
+        if (weights := inputs.pop("weight", None)) is None:  # as in a set for evaluation
+            if model.training:
+                raise ValueError("a row has no `weight`: export the examples without --bare")
+            weights = torch.ones(len(labels), device=labels.device)
         outputs = model(**inputs, use_cache=False)
         # (B, T - 1), and 0 where a label is -100
         nll = cross_entropy(outputs.logits[:, :-1].float().transpose(1, 2), labels, reduction="none")

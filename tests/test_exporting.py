@@ -222,7 +222,8 @@ def test_what_should_be_known_of_the_rows_is_said(tmp_path: Path) -> None:
     assert "without a wrong response, and left out: 1 example;" in said[1]
     assert "cut off (finish_reason length): 1 response;" in said[2]
     assert "nothing separates question and answer" in said[3] and "the system message is a column" in said[4]
-    template = "prompt.template=Q: {question} A: "
+    template = r'prompt.template="Question: {question}\nAnswer: "'
+    assert f"add e.g. '{template}'" in said[3]
     assert "separates" not in "".join(exported(run, "preference", template, as_text=True))
     said = exported(run, "messages")
     assert len(said) == 2 and "of weight 0: 1 example;" in said[1]
@@ -250,7 +251,11 @@ def test_a_bare_file_has_the_columns_of_its_shape_and_no_others(run: RunDirector
 
 
 def test_where_examples_of_weight_0_are_skipped_the_shares_are_those_of_training(tmp_path: Path) -> None:
-    settings = {"run_dir": str(tmp_path / "run"), "samples": {"path": "s.jsonl"}, "training": {"skip_zero_weight": True}}
+    settings = {
+        "run_dir": str(tmp_path / "run"),
+        "samples": {"path": "s.jsonl"},
+        "training": {"skip_zero_weight": True},
+    }
     run = RunDirectory(resolve(settings))
     samples = [sample("a", ["4", "4.0", "3"]), sample("b", ["4", "4.0", "4.00"])]
     write_round(tmp_path / "run" / "round_0", samples, rules=SelectionRules(responses_per_question_trained=3))
@@ -361,9 +366,10 @@ def test_what_is_there_and_public_gets_no_private_data(hub: Hub, run: RunDirecto
     assert exported(run, "messages", public=True, **options)[-1].endswith("/datasets/me/open")
     exported(run, "messages", **options | {"push_to_hub": "me/closed"})
     exported(run, "preference", **options | {"push_to_hub": "me/closed"})  # again
-    assert hub.visibility["datasets/me/closed"] == "private" and b"`preference`" in hub.files[
-        "datasets/me/closed/README.md"
-    ]
+    assert (
+        hub.visibility["datasets/me/closed"] == "private"
+        and b"`preference`" in hub.files["datasets/me/closed/README.md"]
+    )
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(
@@ -376,7 +382,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and nobody listens
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        with pytest.raises(InputError, match="--push-to-hub me/data: the hub at .* has not taken it .*refused") as error:
+        with pytest.raises(
+            InputError, match=r"--push-to-hub me/data: the hub at .* has not taken it .*refused"
+        ) as error:
             exported(run, "messages", output=str(tmp_path / "out.jsonl"), push_to_hub="me/data")
     assert "\n" not in str(error.value)
 
@@ -397,7 +405,7 @@ def test_a_card_tells_strangers_no_secrets_and_no_more_columns_than_there_are(hu
     import yaml
 
     card = hub.files["datasets/me/bare/README.md"].decode()
-    assert not [word for word in ("KEY", "SECRET", "internal", "ann", "key=k", "u:p", str(tmp_path)) if word in card]
+    assert not [word for word in ("KEY", "SECRET", "internal", "/home", "key=k", "u:p", str(tmp_path)) if word in card]
     assert "responses of\n`mine` to s3://bucket/folder/s.jsonl, weighted" in card
     assert "`weight`" not in card and "`entropy`" not in card
     shown = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
@@ -518,7 +526,10 @@ def test_neither_what_the_run_reads_nor_its_own_files_are_overwritten(tmp_path: 
     other.symlink_to(given / "questions.jsonl")
     values = {
         "run_dir": str(tmp_path / "run"),
-        "samples": {"path": str(given / "samp*.jsonl"), "questions": {"path": str(given / "questions.jsonl")}},
+        "samples": {
+            "path": str(given / "samp*.jsonl"),
+            "questions": {"path": str(given / "questions.jsonl"), "id_column": "id"},
+        },
         "evaluation": {"questions": {"path": str(given / "folder.jsonl")}},
         "model": "m",
     }
@@ -531,7 +542,7 @@ def test_neither_what_the_run_reads_nor_its_own_files_are_overwritten(tmp_path: 
         with pytest.raises(InputError, match=rf"--output {path}: the run reads .*; choose another file"):
             exported(run, "messages", output=str(path))
     for name in ("config.jsonl", "round_0/examples/part-0.parquet", "round_0/out.jsonl", "round_0/export/../x.jsonl"):
-        with pytest.raises(InputError, match="nothing but .*/run/round_0/export is for exports"):
+        with pytest.raises(InputError, match=r"nothing but .*/run/round_0/export is for exports"):
             exported(run, "messages", output=str(tmp_path / "run" / name))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     for path in (given / "mine.jsonl", tmp_path / "run/round_0/export/mine.jsonl"):

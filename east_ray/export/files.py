@@ -240,7 +240,8 @@ def _notes(form: Form, seen: Mapping[str, int], *, is_resampled: bool) -> Iterat
         said = "many chat templates drop what is before it in an assistant's turn; look at the tokens, or add --text"
         yield f"with </think>: {counted(num, 'example')}; {said}"
     if form.as_text and form.prompt.template.endswith("{question}"):
-        yield 'nothing separates question and answer: add e.g. prompt.template="Question: {question}\\nAnswer: "'
+        put = r"""'prompt.template="Question: {question}\nAnswer: "'"""
+        yield f"nothing separates question and answer: add e.g. {put}"
     if form.has_system_column:
         yield "the system message is a column that LlamaFactory alone reads; for others write it into prompt.template"
     if form.bare and form.as_text and form.prompt.system:

@@ -44,7 +44,7 @@ def push_model(name: str, model: str, *, private: bool) -> str:
 def check_name(name: str) -> None:
     """Raises InputError for a name that no repository can have."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
@@ -54,7 +54,7 @@ def check_name(name: str) -> None:
 
 def _upload(name: str, kind: Literal["dataset", "model"], folder: str, *, private: bool) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # of the HTTP library that this version has
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library that it has
 
     api = HfApi(token=require_token())
     try:

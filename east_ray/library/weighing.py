@@ -67,7 +67,9 @@ class Weighed:
         """
         ids = self.samples["question_id"]
         if (place := pc.index(ids, str(question_id)).as_py()) < 0:
-            raise InputError(f"no samples have the question_id {question_id!r}{hint(str(question_id), ids.to_pylist())}")
+            raise InputError(
+                f"no samples have the question_id {question_id!r}{hint(str(question_id), ids.to_pylist())}"
+            )
         answers = self.answers.slice(place, 1).to_pylist()[0]
         texts: list[list[str]] = [[] for _ in answers["clusters"]]
         responses = self.samples["responses"].slice(place, 1).to_pylist()[0]
