@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from east_ray import doors
 from east_ray.answers.grading import entropy
 from east_ray.config import InputError, WeightingConfig
+from east_ray.config.base import validated
 from east_ray.records import DISCARDED, EXAMPLES, JUDGED, GradedQuestion
 from east_ray.selection import Signal
 from east_ray.storage import Stages
@@ -165,16 +166,16 @@ def _function(key: str, spelled: str, built_in: Mapping[str, str]) -> Callable[.
 
 
 def power(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
-    """s ** exponent, up to a constant factor that the normalizer cancels. Raises ValueError where it is not defined."""
+    """s ** exponent, up to a constant factor that the normalizer cancels. Raises InputError where it is not defined."""
     exponent, mean = settings.exponent, math.fsum(signals) / signals.size
     zeros = int(np.count_nonzero(signals == 0))
     if exponent < 0 and zeros:
-        raise ValueError(
+        raise InputError(
             f"exponent {exponent:g} is not defined for the {zeros} of {signals.size} kept questions whose signal is 0; "
             "drop them (selection.all_correct: drop), or use an exponent of at least 0 or the sigmoid mapping"
         )
     if exponent > 0 and zeros == signals.size:
-        raise ValueError(
+        raise InputError(
             f"the signal of all {signals.size} kept questions is 0, so there is nothing to weight by; "
             "use weighting.signal: uniform, or sample more responses per question"
         )
@@ -199,24 +200,27 @@ def sigmoid(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[
 def mapped(signals: Sequence[float] | NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
     """(Q,) signals of the kept questions -> (Q,) g of them, not normalized; an array of doubles is not copied.
 
-    Raises ValueError if there is no signal, one is negative, infinite or NaN, or no weights exist (see above).
+    Raises InputError if there is no signal, one is negative, infinite or NaN, or no weights exist (see above).
     """
-    values = np.asarray(signals, dtype=np.float64)
+    try:
+        values = np.asarray(signals, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"signals must be numbers ({error})") from error
     if values.size == 0:
-        raise ValueError("there is no kept question to weight")
+        raise InputError("there is no kept question to weight")
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         bad = values[~np.isfinite(values) | (values < 0)][0]
-        raise ValueError(f"a signal must be a finite number of at least 0, found {bad}")
+        raise InputError(f"a signal must be a finite number of at least 0, found {bad}")
     try:
         result = np.asarray(load_mapping(settings)(values, settings), dtype=np.float64)
-    except (InputError, ValueError):
+    except ValueError:  # an InputError is one
         raise
     except Exception as error:  # of a user's own function
-        raise ValueError(f"the mapping {settings.mapping} raised {type(error).__name__}: {error}") from error
+        raise InputError(f"the mapping {settings.mapping} raised {type(error).__name__}: {error}") from error
     if result.shape != values.shape:
-        raise ValueError(f"the mapping gave an array of shape {result.shape}, expected {values.shape}")
+        raise InputError(f"the mapping gave an array of shape {result.shape}, expected {values.shape}")
     if settings.mapping not in MAPPINGS and not (np.all(np.isfinite(result)) and np.all(result >= 0) and result.any()):
-        raise ValueError("the mapping must give finite numbers of at least 0, not all of them 0")
+        raise InputError("the mapping must give finite numbers of at least 0, not all of them 0")
     return result
 
 
@@ -224,23 +228,24 @@ def normalizer(values: NDArray[np.float64]) -> float:
     """(Q,) mapped signals of all kept questions -> their mean, the one global quantity of a round.
 
     The sum is rounded once (math.fsum), so it does not depend on the order of the questions or on how they were split.
-    Raises ValueError if it is not a positive number.
+    Raises InputError if it is not a positive number.
     """
     mean = math.fsum(values) / values.size
     if not (math.isfinite(mean) and mean > 0 and np.all(np.isfinite(values))):
-        raise ValueError("the exponent takes the signals beyond floating point; use a smaller one")
+        raise InputError("the exponent takes the signals beyond floating point; use a smaller one")
     return mean
 
 
 def weights(
     signals: Sequence[float] | NDArray[np.float64], exponent: float, mapping: str = "power"
 ) -> NDArray[np.float64]:
-    """(Q,) signals of the kept questions -> (Q,) weights with mean 1. Raises ValueError as `mapped` does.
+    """(Q,) signals of the kept questions -> (Q,) weights with mean 1. Raises InputError as `mapped` does.
 
     >>> weights([0.5, 1.0, 1.5], exponent=2).round(3).tolist()
     [0.214, 0.857, 1.929]
     """
-    values = mapped(signals, WeightingConfig(exponent=float(exponent), mapping=mapping))
+    settings = {"exponent": exponent, "mapping": mapping}
+    values = mapped(signals, validated(WeightingConfig, settings))
     return values / normalizer(values)
 
 

@@ -52,9 +52,19 @@ def hub_server() -> Iterator[Hub]:
             if wanted["organization"] == "nobody":
                 return self.answer(403, {"error": "You have no rights in the namespace nobody"})
             kind, name = f"{wanted.get('type', 'model')}s", f"{wanted['organization']}/{wanted['name']}"
-            hub.visibility[f"{kind}/{name}"] = wanted["visibility"]
             prefix = "" if kind == "models" else f"{kind}/"
-            return self.answer(200, {"url": f"{hub.endpoint}/{prefix}{name}"})
+            told = {"url": f"{hub.endpoint}/{prefix}{name}"}
+            if f"{kind}/{name}" in hub.visibility:
+                return self.answer(409, told | {"error": "You already created this repo"})
+            hub.visibility[f"{kind}/{name}"] = wanted["visibility"]
+            return self.answer(200, told)
+
+        def do_GET(self) -> None:
+            name = self.path.partition("?")[0].removeprefix("/api/")
+            if name not in hub.visibility:
+                return self.answer(404, {"error": "Repository not found"})
+            told = {"id": name.partition("/")[2], "private": hub.visibility[name] == "private"}
+            return self.answer(200, told | {"siblings": [], "tags": []})
 
         def answer(self, status: int, content: dict[str, Any]) -> None:
             told = json.dumps(content).encode()

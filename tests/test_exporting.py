@@ -218,14 +218,53 @@ def test_what_should_be_known_of_the_rows_is_said(tmp_path: Path) -> None:
     run = weighed(tmp_path / "run", [sample("a", ["4", "4"]), sample("b", ["4", "3"]), cut])
     said = exported(run, "preference", "prompt.system=Be brief.", as_text=True)
     assert said[0] == f"2 rows: {tmp_path}/run/round_0/export/preference.jsonl"
-    assert [line.partition(":")[0] for line in said[1:]] == ["note"] * 3
-    assert "1 examples have no wrong response" in said[1] and "1 responses were cut off" in said[2]
-    assert "the system message is a column" in said[3]
+    assert [line.partition(":")[0] for line in said[1:]] == ["note"] * 4
+    assert "without a wrong response, and left out: 1 example;" in said[1]
+    assert "cut off (finish_reason length): 1 response;" in said[2]
+    assert "nothing separates question and answer" in said[3] and "the system message is a column" in said[4]
+    template = r'prompt.template="Question: {question}\nAnswer: "'
+    assert f"add e.g. '{template}'" in said[3]
+    assert "separates" not in "".join(exported(run, "preference", template, as_text=True))
     said = exported(run, "messages")
-    assert len(said) == 2 and "1 examples have weight 0" in said[1]
+    assert len(said) == 2 and "of weight 0: 1 example;" in said[1]
     assert len(exported(run, "messages", resample=5)) == 1
     assert "the rows have no weights" in exported(run, "messages", bare=True)[-1]
     assert "only as text" in exported(run, "unpaired")[-1]
+    thinking = [row | {"chosen": f"<think>2</think> {row['chosen']}"} for row in examples_of(run)]
+    (run.round(0) / "examples").replace(pa.Table.from_pylist(thinking, EXAMPLES))
+    assert "with </think>: 3 examples;" in exported(run, "messages")[-1]
+    assert "</think>" not in "".join(exported(run, "messages", as_text=True))
+
+
+def test_a_bare_file_has_the_columns_of_its_shape_and_no_others(run: RunDirectory, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    asked = ["prompt.system=Be brief.", "prompt.template_variables={thinking: false}"]
+    said = exported(run, "messages", *asked, bare=True, resample=3, output=str(path))
+    assert json.loads(path.read_text().splitlines()[0]).keys() == {"messages"}
+    assert said[1:] == [
+        "note: the variables of the chat template are left out: give them to the trainer, or leave --bare out"
+    ]
+    said = exported(run, "prompt-completion", asked[0], as_text=True, bare=True, resample=3, output=str(path))
+    assert json.loads(path.read_text().splitlines()[0]).keys() == {"prompt", "completion"}
+    assert "system" not in json.loads((tmp_path / "dataset_info.json").read_text())["out"]["columns"]
+    assert "the system message is left out" in said[-1]
+
+
+def test_where_examples_of_weight_0_are_skipped_the_shares_are_those_of_training(tmp_path: Path) -> None:
+    settings = {
+        "run_dir": str(tmp_path / "run"),
+        "samples": {"path": "s.jsonl"},
+        "training": {"skip_zero_weight": True},
+    }
+    run = RunDirectory(resolve(settings))
+    samples = [sample("a", ["4", "4.0", "3"]), sample("b", ["4", "4.0", "4.00"])]
+    write_round(tmp_path / "run" / "round_0", samples, rules=SelectionRules(responses_per_question_trained=3))
+    with run.round(0).recording("examples"):
+        pass
+    exported(run, "messages", output=str(tmp_path / "out.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    # The one question that is trained on has weight 2 and two responses.
+    assert [row["weight"] for row in rows if row["weight"]] == [2.0, 2.0]
 
 
 # ----------------------------------------------------------------------------------------------------------- resampling
@@ -244,6 +283,11 @@ def test_each_count_is_within_one_of_its_expectation(weights: list[float], num: 
     assert np.all(np.abs(counts - expectations) < 1 + 1e-9 * num)
     assert np.all(counts[np.array(weights) == 0] == 0)
     assert np.array_equal(counts, drawn(weights, num, seed))
+
+
+def test_more_may_be_drawn_than_fit_into_memory() -> None:
+    counts = drawn([1.0, 0.0, 3.0, 0.0], 10**14 + 1, seed=1)
+    assert counts.sum() == 10**14 + 1 and abs(counts[0] - (10**14 + 1) / 4) < 1 and not counts[[1, 3]].any()
 
 
 def test_draws_are_right_on_average_over_seeds() -> None:
@@ -313,6 +357,63 @@ def test_a_model_goes_to_the_hub_with_its_card(hub: Hub, run: RunDirectory) -> N
     assert hub.visibility == {"models/me/m": "public"}
 
 
+def test_what_is_there_and_public_gets_no_private_data(hub: Hub, run: RunDirectory, tmp_path: Path) -> None:
+    hub.visibility["datasets/me/open"] = "public"
+    options = {"output": str(tmp_path / "out.jsonl"), "push_to_hub": "me/open"}
+    with pytest.raises(InputError, match="--push-to-hub me/open: it is there and is public; add --public, or choose"):
+        exported(run, "messages", **options)
+    assert hub.files == {}
+    assert exported(run, "messages", public=True, **options)[-1].endswith("/datasets/me/open")
+    exported(run, "messages", **options | {"push_to_hub": "me/closed"})
+    exported(run, "preference", **options | {"push_to_hub": "me/closed"})  # again
+    assert (
+        hub.visibility["datasets/me/closed"] == "private"
+        and b"`preference`" in hub.files["datasets/me/closed/README.md"]
+    )
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    hub: Hub, run: RunDirectory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import socket
+
+    import huggingface_hub.constants
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(
+            InputError, match=r"--push-to-hub me/data: the hub at .* has not taken it .*refused"
+        ) as error:
+            exported(run, "messages", output=str(tmp_path / "out.jsonl"), push_to_hub="me/data")
+    assert "\n" not in str(error.value)
+
+
+def test_a_card_tells_strangers_no_secrets_and_no_more_columns_than_there_are(hub: Hub, tmp_path: Path) -> None:
+    values = {
+        "run_dir": str(tmp_path / "run"),
+        "model": "/home/ann/models/mine",
+        "samples": {"path": "s3://KEY:SECRET@bucket/folder/s.jsonl?endpoint_override=internal:9000"},
+        "prompt": {"template": "/no_think {question}", "template_variables": {"tools": "https://u:p@x.org/t?key=k"}},
+        "answers": {"grader": "choice"},
+    }
+    run = RunDirectory(resolve(values))
+    write_round(tmp_path / "run" / "round_0", [sample("a", ["4", "3"])])
+    with run.round(0).recording("examples"):
+        pass
+    exported(run, "messages", push_to_hub="me/bare", bare=True, resample=2)
+    import yaml
+
+    card = hub.files["datasets/me/bare/README.md"].decode()
+    assert not [word for word in ("KEY", "SECRET", "internal", "/home", "key=k", "u:p", str(tmp_path)) if word in card]
+    assert "responses of\n`mine` to s3://bucket/folder/s.jsonl, weighted" in card
+    assert "`weight`" not in card and "`entropy`" not in card
+    shown = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
+    assert shown.keys() == {"prompt", "answers", "selection", "weighting", "training"}
+    assert shown["prompt"]["template"] == "/no_think {question}" and shown["training"] == {"objective": "sft"}
+    assert shown["prompt"]["template_variables"] == {"tools": "https://x.org/t"}
+
+
 def test_what_the_hub_refuses_is_one_sentence_without_the_token(
     hub: Hub, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +424,9 @@ def test_what_the_hub_refuses_is_one_sentence_without_the_token(
         return str(error.value)
 
     assert "You have no rights in the namespace nobody" in refused("nobody/weighted")
-    assert "not a name!" in refused("not a name!")
+    before = sorted(path.name for path in Path(run.uri).rglob("*"))
+    assert refused("not a name!").startswith("--push-to-hub not a name!: ")
+    assert sorted(path.name for path in Path(run.uri).rglob("*")) == before
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "Invalid username or password" in refused("me/weighted")
     monkeypatch.delenv("HF_TOKEN")
@@ -364,6 +467,12 @@ def test_the_command_exports_and_uploads(run: RunDirectory, tmp_path: Path) -> N
         ("messages", [], {"seed": 1}, "--seed: only --resample draws anything"),
         ("messages", [], {"public": True}, "--public: only with --push-to-hub"),
         ("messages", [], {"output": "/proc/none/out.jsonl"}, "--output /proc/none/out.jsonl: cannot write there"),
+        ("messages", [], {"output": ""}, "--output : expected a file that ends in .jsonl or .parquet"),
+        ("messages", [], {"output": "none://x/out.jsonl"}, "none://x/out.jsonl: no file system for this address"),
+        ("messages", ["prompt.template_variables={a: [1, b]}"], {}, "prompt.template_variables: no column can hold"),
+        ("messages", ["prompt.template_variables={a: 2024-07-26}"], {}, "prompt.template_variables: no column"),
+        ("messages", ["prompt.template_variables={a: 99999999999999999999}"], {}, "prompt.template_variables: no col"),
+        ("messages", [], {"resample": 10**30}, "--resample 1.*: expected at most 9007199254740992"),
         ("model", [], {}, "--as model: needs --push-to-hub NAME"),
         ("model", [], {"push_to_hub": "me/m", "resample": 5}, "--resample: belongs to examples, not to --as model"),
     ],
@@ -407,3 +516,54 @@ def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
     folder.replace(pa.Table.from_pylist(rows, EXAMPLES))
     with pytest.raises(InputError, match=r"examples: the weight of a is nan; expected a finite number of at least 0"):
         exported(run, "messages")
+
+
+def test_neither_what_the_run_reads_nor_its_own_files_are_overwritten(tmp_path: Path) -> None:
+    given, other = tmp_path / "given", tmp_path / "link.jsonl"
+    given.mkdir()
+    for name in ("samples.jsonl", "questions.jsonl", "worked.jsonl", "folder.jsonl"):
+        (given / name).write_text("{}\n")
+    other.symlink_to(given / "questions.jsonl")
+    values = {
+        "run_dir": str(tmp_path / "run"),
+        "samples": {
+            "path": str(given / "samp*.jsonl"),
+            "questions": {"path": str(given / "questions.jsonl"), "id_column": "id"},
+        },
+        "evaluation": {"questions": {"path": str(given / "folder.jsonl")}},
+        "model": "m",
+    }
+    run = RunDirectory(resolve(values))
+    write_round(tmp_path / "run" / "round_0", [sample("a", ["4", "3"])])
+    with run.round(0).recording("examples"):
+        pass
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for path in (given / "samples.jsonl", given / "questions.jsonl", given / "folder.jsonl", other):
+        with pytest.raises(InputError, match=rf"--output {path}: the run reads .*; choose another file"):
+            exported(run, "messages", output=str(path))
+    for name in ("config.jsonl", "round_0/examples/part-0.parquet", "round_0/out.jsonl", "round_0/export/../x.jsonl"):
+        with pytest.raises(InputError, match=r"nothing but .*/run/round_0/export is for exports"):
+            exported(run, "messages", output=str(tmp_path / "run" / name))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for path in (given / "mine.jsonl", tmp_path / "run/round_0/export/mine.jsonl"):
+        assert exported(run, "messages", output=str(path))[0] == f"1 row: {path}"
+
+
+def test_a_folder_is_no_file_and_a_damaged_part_is_named(tmp_path: Path) -> None:
+    run = weighed(tmp_path / "run", [sample("a", ["4", "3"])])
+    (tmp_path / "out" / "folder.jsonl").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"--output .*folder.jsonl: this is a folder; expected a file"):
+        exported(run, "messages", output=str(tmp_path / "out" / "folder.jsonl"))
+    with pytest.raises(OSError), Folder(*locate(str(tmp_path / "out"))).writing("folder.jsonl") as stream:
+        stream.write(b"")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["folder.jsonl"]
+    (part,) = (tmp_path / "run" / "round_0" / "examples").glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:40])
+    with pytest.raises(InputError, match=rf"{part}: cannot be read "):
+        exported(run, "messages", output=str(tmp_path / "out" / "a.jsonl"))
+
+
+def test_a_file_of_rows_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "2 + 2?"}\n{"question": "3?"}\n')
+    with pytest.raises(InputError, match=r"rows.jsonl: expected a run directory, or the YAML file of a run$"):
+        list(export(str(tmp_path / "rows.jsonl"), [], Wanted("messages")))

@@ -339,10 +339,10 @@ def test_a_run_is_read_as_tables(tmp_path: Path) -> None:
     for training in run.trainings:
         for number in (0, 1):
             stages = directory.round(number).learner(training)
-            assert run.examples(number, training).equals((stages / "examples").read(EXAMPLES))
-            assert run.discarded(number, training).equals((stages / "discarded").read(DISCARDED))
-    assert run.examples().equals(run.examples(1, "trained"))
-    assert run.samples(0, "uniform").num_rows == run.answers(0).num_rows == 60
+            assert run.examples(number, training=training).equals((stages / "examples").read(EXAMPLES))
+            assert run.discarded(number, training=training).equals((stages / "discarded").read(DISCARDED))
+    assert run.examples().equals(run.examples(1, training="trained"))
+    assert run.samples(0, training="uniform").num_rows == run.answers(0).num_rows == 60
     assert run.set_aside().num_rows == 0
     metrics = run.metrics.to_pandas()
     assert set(metrics["metric"]) == {"accuracy", *(f"{kind}@{k}" for kind in ("pass", "maj") for k in (1, 2, 4, 8))}
@@ -379,6 +379,42 @@ def test_a_comparison_is_read_as_a_table(tmp_path: Path) -> None:
 def test_what_a_run_does_not_have_is_said(finished: Path, read: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(east_ray.read_run(str(finished)))
+
+
+def test_an_unfinished_stage_is_not_given_as_finished(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run")
+    run = east_ray.read_run(tmp_path / "run")  # a path of pathlib
+    assert run.examples().num_rows == 50
+    (directory.round(0).folder / "stages").remove([str(tmp_path / "run/round_0/stages/examples.json")])
+    for read in (run.examples, run.discarded):
+        with pytest.raises(InputError, match="has no examples yet"):
+            read()
+    assert run.examples(training="uniform").num_rows == 50
+    with pytest.raises(TypeError):
+        run.examples(0, "uniform")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: east_ray.weights([0, 0], 1), "the signal of all 2 kept questions is 0"),
+        (lambda: east_ray.weights([], 1), "there is no kept question to weight"),
+        (lambda: east_ray.weights([1, np.nan], 1), "a signal must be a finite number of at least 0, found nan"),
+        (lambda: east_ray.weights([1, 2], np.inf), "exponent: inf given"),
+        (lambda: east_ray.weights(["a"], 1), "signals must be numbers"),
+        (lambda: east_ray.entropy([-1, 2]), "cluster sizes must be finite and not negative"),
+        (lambda: east_ray.entropy([np.nan, 2]), "cluster sizes must be finite and not negative"),
+        (lambda: east_ray.weigh([row("45")], samples="x"), "samples: 'x' given, expected settings"),
+        (lambda: east_ray.weigh([row("45")]).exported(system=3), "system: 3 given, expected string"),
+        (lambda: east_ray.weigh([row("45")]).exported(None), "shape: None given, expected messages"),
+        (lambda: east_ray.weigh([row("45")]).clusters(1), "no samples have the question_id 1"),
+        (lambda: east_ray.read_run(3), "path: 3 given, expected the path of a run"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused_in_a_sentence(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
 
 
 def test_where_no_run_has_begun_nothing_is_made(tmp_path: Path) -> None:

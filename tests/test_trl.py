@@ -183,11 +183,34 @@ def test_packing_is_refused_since_it_loses_the_weights(run: RunDirectory, script
         script.WeightedSFTTrainer(run.config.model, args, train_dataset=data_set(run, "prompt-completion", tmp_path))
 
 
+@pytest.mark.parametrize("changes", [{"label_smoothing_factor": 0.1}, {"loss_type": "dft"}])
+def test_other_losses_are_refused(
+    run: RunDirectory, script: ModuleType, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    args = settings("SFT", tmp_path, **changes)
+    with pytest.raises(ValueError, match="are not in the weighted loss"):
+        script.WeightedSFTTrainer(run.config.model, args, train_dataset=data_set(run, "prompt-completion", tmp_path))
+
+
+def test_rows_without_weights_are_refused_in_training_and_count_1_in_evaluation(
+    run: RunDirectory, script: ModuleType, tmp_path: Path
+) -> None:
+    data = data_set(run, "prompt-completion", tmp_path, bare=True)
+    args = settings("SFT", tmp_path, max_steps=1)
+    ours_, theirs = (
+        kind(run.config.model, args, train_dataset=data, eval_dataset=data)
+        for kind in (script.WeightedSFTTrainer, trl.SFTTrainer)
+    )
+    assert ours_.evaluate()["eval_loss"] == pytest.approx(theirs.evaluate()["eval_loss"], rel=1e-3)
+    with pytest.raises(ValueError, match="a row has no `weight`: export the examples without --bare"):
+        ours_.train()
+
+
 def test_the_script_trains_and_writes_a_model(run: RunDirectory, script: ModuleType, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     data_set(run, "prompt-completion", tmp_path)
-    changes = ["max_steps=2", "use_cpu=true", "bf16=false", "disable_tqdm=true", "learning_rate=1.0e-3"]
+    changes = ["max_steps=2", "disable_tqdm=true", "learning_rate=1.0e-3"]
     script.main(run.config.model, str(tmp_path / "prompt-completion.jsonl"), str(tmp_path / "trained"), *changes)
     before, after = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).get_input_embeddings().weight

@@ -70,7 +70,12 @@ def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
 def dump(config: Config) -> str:
     """The configuration as YAML with every key; `load` reads an equal configuration from it."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+    return as_yaml(config.model_dump())
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain settings as YAML, in their order."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def dump_documented(section: BaseModel, indent: str = "") -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
-from east_ray.config import InputError
+from east_ray.config import Config, InputError
 from east_ray.config.base import hint
 from east_ray.export import hub
-from east_ray.export.files import source_of, write
+from east_ray.export.files import counted, source_of, write
 from east_ray.export.shapes import Shape
 from east_ray.storage import RunDirectory, load_run
 
@@ -56,7 +57,8 @@ def export(run: str, overrides: Sequence[str], wanted: Wanted) -> Iterator[str]:
     wanted.check()
     if wanted.push_to_hub is not None:
         hub.require_token()  # before anything is written
-    directory = RunDirectory(load_run(run), only_read=True)
+        hub.check_name(wanted.push_to_hub)
+    directory = RunDirectory(_loaded(run), only_read=True)
     if wanted.shape == MODEL:
         assert wanted.push_to_hub is not None
         model = source_of(directory, wanted.number, wanted.training, "training").stages / "model"
@@ -65,10 +67,22 @@ def export(run: str, overrides: Sequence[str], wanted: Wanted) -> Iterator[str]:
         return
     source = source_of(directory, wanted.number, wanted.training)
     form = source.form(Shape(wanted.shape), overrides, as_text=wanted.as_text, bare=wanted.bare)
-    path = wanted.output or directory.address(source.stages / "export" / f"{wanted.shape}.jsonl")
+    path = wanted.output
+    if path is None:
+        path = directory.address(source.stages / "export" / f"{wanted.shape}.jsonl")
     seed = directory.config.seed if wanted.seed is None else wanted.seed
     written = write(source, form, path, resample=wanted.resample, seed=seed)
-    yield f"{written.num_rows:,} rows: {written.path}"
+    yield f"{counted(written.num_rows, 'row')}: {written.path}"
     yield from (f"note: {note}" for note in written.notes)
     if wanted.push_to_hub is not None:
         yield f"data set: {hub.push_data(wanted.push_to_hub, source, form, written, private=not wanted.public)}"
+
+
+def _loaded(run: str) -> Config:
+    """The settings of a run. Raises InputError."""
+    try:
+        return load_run(run)
+    except InputError:
+        if PurePath(run).suffix in ("", ".yaml", ".yml"):
+            raise
+        raise InputError(f"{run}: expected a run directory, or the YAML file of a run") from None

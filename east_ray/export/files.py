@@ -1,7 +1,9 @@
 """The examples of a training as one file, JSONL or Parquet, and LlamaFactory's dataset_info.json beside it."""
 
+import fnmatch
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from east_ray.config import TRAINED, Config, InputError, PromptConfig
 from east_ray.config.base import validated
 from east_ray.config.files import merge
-from east_ray.export.shapes import Form, Shape, drawn
+from east_ray.export.shapes import MAX_DRAWN, Form, Shape, drawn
 from east_ray.storage import Folder, RunDirectory, Stages, locate
 from east_ray.storage.few_shot import with_examples_read
 from east_ray.training.dataset import trained_responses
@@ -42,6 +45,7 @@ class Source:
     round: Stages
     number: int
     uri: str
+    directory: Folder
 
     @property
     def examples(self) -> Folder:
@@ -90,29 +94,29 @@ def source_of(directory: RunDirectory, number: int, name: str | None, stage: str
     if stages.record(stage) is None:
         verb = {"examples": "weigh", "training": "train"}[stage]
         raise InputError(f"round {number} of {directory.uri} has no {stage} yet: run `east-ray {verb}` first")
-    return Source(learners[found], stages, round_, number, directory.uri)
+    return Source(learners[found], stages, round_, number, directory.uri, directory.folder)
 
 
 def write(source: Source, form: Form, path: str, *, resample: int | None = None, seed: int = 0) -> Written:
     """Write the examples in a form to a .jsonl or .parquet file, local or remote, which they replace.
 
     `resample` draws so many examples in proportion to their weights instead; their weight is then 1. Raises InputError
-    for a path with another ending or that cannot be written, and if there is nothing to write.
+    as `_target` does, for a file that cannot be written or read, and if there is nothing to write.
     """
-    filesystem, inner = locate(path, is_output=True)
-    file = PurePosixPath(inner)
-    if file.suffix not in _WRITERS:
-        raise InputError(f"--output {path}: expected a file that ends in {' or '.join(_WRITERS)}")
-    target, written, seen = Folder(filesystem, str(file.parent)), Written(path), Counter[str]()
+    if resample is not None and resample > MAX_DRAWN:
+        raise InputError(f"--resample {resample}: expected at most {MAX_DRAWN}")
+    target, name = _target(source, path)
+    written, seen = Written(path), Counter[str]()
     examples = _examples(source, form, seen)
     if resample is not None:
         weights = [example["weight"] for example in _examples(source, form, Counter())]
         if not sum(weights) > 0:
             raise InputError(f"--resample {resample}: no example of {source.uri} has a weight above 0")
         examples = _repeated(examples, drawn(weights, resample, seed).tolist())
-    entry, entries = form.llamafactory_entry(file.name), _entries(target)
+    entry, file = form.llamafactory_entry(name), PurePosixPath(name)
     try:
-        with _WRITERS[file.suffix](target, file.name, form.schema) as add:
+        entries = _entries(target)
+        with _WRITERS[file.suffix](target, name, form.schema) as add:
             for rows in _by_batch(row for example in examples for row in form.rows(example)):
                 add(rows)
                 written.num_rows += len(rows)
@@ -121,10 +125,54 @@ def write(source: Source, form: Form, path: str, *, resample: int | None = None,
                 raise InputError(f"{source.uri} has no example {needs}")
         if entry is not None:
             target.write_text(_INFO, json.dumps(entries | {file.stem: entry}, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"--output {path}: cannot write there ({error})") from error
     written.notes = list(_notes(form, seen, is_resampled=resample is not None))
     return written
+
+
+def _target(source: Source, path: str) -> tuple[Folder, str]:
+    """The folder and the name of a file to write.
+
+    Raises InputError for a path with another ending, a folder, what the run reads, and what else is in its directory.
+    """
+    if (ending := PurePosixPath(path.partition("?")[0]).suffix) not in _WRITERS:
+        raise InputError(f"--output {path}: expected a file that ends in {' or '.join(_WRITERS)}, found {ending!r}")
+    try:
+        filesystem, inner = locate(path, is_output=True)
+        if filesystem.get_file_info(inner).type is pafs.FileType.Directory:
+            raise InputError(f"--output {path}: this is a folder; expected a file")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--output {path}: cannot write there ({error})") from error
+    place, kind = _real(inner, filesystem), filesystem.type_name
+    run, own = (_real(one.path, filesystem) for one in (source.directory, source.stages / "export"))
+    is_here = source.directory.filesystem.type_name == kind
+    is_export = is_here and place.is_relative_to(own)
+    if is_here and place.is_relative_to(run) and not is_export:
+        raise InputError(f"--output {path}: in the directory of the run nothing but {own} is for exports")
+    for read in _paths(source.settings.model_dump()):
+        there, pattern = locate(read)
+        also = _real(pattern, there)
+        is_among = place.is_relative_to(also) or fnmatch.fnmatchcase(str(place), str(also))
+        if there.type_name == kind and (place == also or (is_among and not is_export)):
+            raise InputError(f"--output {path}: the run reads {read}; choose another file")
+    return Folder(filesystem, str(PurePosixPath(inner).parent)), PurePosixPath(inner).name
+
+
+def _real(path: str, filesystem: pafs.FileSystem) -> PurePosixPath:
+    """A path without symbolic links."""
+    return PurePosixPath(os.path.realpath(path) if isinstance(filesystem, pafs.LocalFileSystem) else path)
+
+
+def _paths(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Every file or folder that a run with these settings reads."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value)
+        elif name == "path" and value is not None:
+            yield str(value)
 
 
 def _examples(source: Source, form: Form, seen: Counter[str]) -> Iterator[Mapping[str, Any]]:
@@ -133,7 +181,7 @@ def _examples(source: Source, form: Form, seen: Counter[str]) -> Iterator[Mappin
     Counts in `seen` what should be known of them. Raises InputError for a weight that is negative or not finite.
     """
     per_question = _responses_per_question(source)
-    for batch in source.examples.batches(_COLUMNS, max_rows=_BATCH_ROWS):
+    for batch in _batches(source, _COLUMNS, _BATCH_ROWS):
         for row in map(_OLDEST.__or__, batch.to_pylist()):
             if not (np.isfinite(row["weight"]) and row["weight"] >= 0):
                 said = f"the weight of {row['question_id']} is {row['weight']}; expected a finite number of at least 0"
@@ -143,35 +191,63 @@ def _examples(source: Source, form: Form, seen: Counter[str]) -> Iterator[Mappin
                 continue
             for example in trained_responses(row, per_question):
                 seen["of weight 0"] += example["weight"] == 0
+                texts = [example[name] or "" for name in form.responses]
+                seen["thinking"] += not form.as_text and any("</think>" in text for text in texts)
                 seen["cut"] += sum(example[f"{name}_finish_reason"] == "length" for name in form.responses)
                 yield example
 
 
 def _responses_per_question(source: Source) -> float:
+    """The mean over the questions that are trained on, as `training.dataset` counts them."""
     num_questions = num_responses = 0
-    for batch in source.examples.batches(["question_id", "more_chosen.list.element.finish_reason"], max_rows=1 << 16):
-        num_questions += batch.num_rows
-        num_responses += batch.num_rows + sum(len(row.get("more_chosen") or ()) for row in batch.to_pylist())
+    for batch in _batches(source, ["weight", "more_chosen.list.element.finish_reason"], 1 << 16):
+        rows = [row for row in batch.to_pylist() if row["weight"] or not source.settings.training.skip_zero_weight]
+        num_questions += len(rows)
+        num_responses += sum(1 + len(row.get("more_chosen") or ()) for row in rows)
     return num_responses / num_questions if num_questions else 1.0
+
+
+def _batches(source: Source, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of examples/. Raises InputError for a file that cannot be read."""
+    for part in source.examples.parts():
+        try:
+            yield from source.examples.batches(columns, [part], max_rows=max_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{part}: cannot be read ({error})") from error
 
 
 def _repeated(examples: Iterator[Mapping[str, Any]], counts: Sequence[int]) -> Iterator[Mapping[str, Any]]:
     """Each example as often as it is drawn, with weight 1: how often it is there stands for its weight."""
     for example, count in zip(examples, counts, strict=True):
-        yield from [{**example, "weight": 1.0}] * count
+        yield from itertools.repeat({**example, "weight": 1.0}, count)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words, e.g. 1 row or 1,000 rows."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _notes(form: Form, seen: Mapping[str, int], *, is_resampled: bool) -> Iterator[str]:
-    if left_out := seen["without rejected"]:
-        yield f"{left_out:,} examples have no wrong response and are left out; the weights of the others are unchanged"
+    if num := seen["without rejected"]:
+        yield f"without a wrong response, and left out: {counted(num, 'example')}; the weights of others are unchanged"
     if (num := seen["of weight 0"]) and not is_resampled:
-        yield f"{num:,} examples have weight 0: give a trainer that reads no weights a file with --resample"
+        yield f"of weight 0: {counted(num, 'example')}; give a trainer that reads no weights a file with --resample"
     if form.bare and not is_resampled:
         yield "the rows have no weights, and nothing else stands for them: add --resample, or leave --bare out"
     if num := seen["cut"]:
-        yield f"{num:,} responses were cut off (finish_reason length); most trainers would teach the model to end there"
+        yield f"cut off (finish_reason length): {counted(num, 'response')}; most trainers would teach to end there"
+    if num := seen["thinking"]:
+        said = "many chat templates drop what is before it in an assistant's turn; look at the tokens, or add --text"
+        yield f"with </think>: {counted(num, 'example')}; {said}"
+    if form.as_text and form.prompt.template.endswith("{question}"):
+        put = r"""'prompt.template="Question: {question}\nAnswer: "'"""
+        yield f"nothing separates question and answer: add e.g. {put}"
     if form.has_system_column:
         yield "the system message is a column that LlamaFactory alone reads; for others write it into prompt.template"
+    if form.bare and form.as_text and form.prompt.system:
+        yield "the system message is left out: write it into prompt.template, or leave --bare out"
+    if form.bare and not form.as_text and form.prompt.template_variables:
+        yield "the variables of the chat template are left out: give them to the trainer, or leave --bare out"
     if form.llamafactory_entry("") is None:
         yield f"LlamaFactory reads {form.shape} only as text: add --text for it"
 

@@ -41,18 +41,30 @@ def push_model(name: str, model: str, *, private: bool) -> str:
     return _upload(name, "model", local_copy(model), private=private)
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for a name that no repository can have."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"--push-to-hub {name}: {' '.join(str(error).split())}") from error
+
+
 def _upload(name: str, kind: Literal["dataset", "model"], folder: str, *, private: bool) -> str:
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library that it has
 
     api = HfApi(token=require_token())
     try:
         repository = api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
+        if private and not api.repo_info(repository.repo_id, repo_type=kind).private:
+            raise InputError(f"--push-to-hub {name}: it is there and is public; add --public, or choose another name")
         api.upload_folder(
             repo_id=repository.repo_id, repo_type=kind, folder_path=folder, commit_message="Exported by east-ray"
         )
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         said = " ".join(str(error).split())
         raise InputError(f"--push-to-hub {name}: the hub at {api.endpoint} has not taken it ({said})") from error
     return str(repository)

@@ -9,6 +9,8 @@ Each but `text` and `label` is a list of {role, content}, or as text a string. A
 the chosen response and once for the rejected one, if there is one.
 """
 
+import functools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from east_ray.config import PromptConfig
+from east_ray.config import InputError, PromptConfig
 from east_ray.questions.prompts import messages, text_prompt
 
 
@@ -63,28 +65,28 @@ class Form:
     @property
     def has_system_column(self) -> bool:
         """Whether the system message is a column: a prompt of text has no place for it."""
-        return self.as_text and bool(self.prompt.system)
+        return self.as_text and bool(self.prompt.system) and not self.bare
 
     @property
     def responses(self) -> tuple[str, ...]:
         """Which responses of an example it has."""
         return ("chosen", "rejected") if self.shape in (Shape.PREFERENCE, Shape.UNPAIRED) else ("chosen",)
 
-    @property
+    @functools.cached_property
     def schema(self) -> pa.Schema:
-        """The columns of a row."""
+        """The columns of a row. Raises InputError for `template_variables` that no column can hold."""
         if self.as_text and self.shape is Shape.MESSAGES:
             fields = [("text", pa.string())]
         else:
             fields = [(name, pa.string() if self.as_text else _MESSAGES) for name in _SPOKEN[self.shape]]
         if self.shape is Shape.UNPAIRED:
             fields.append(("label", pa.bool_()))
+        if self.bare:
+            return pa.schema(fields)
         if self.has_system_column:
             fields.append(("system", pa.string()))
         if self.prompt.template_variables and not self.as_text:  # TRL renders the template with these
-            fields.append(("chat_template_kwargs", pa.scalar(self.prompt.template_variables).type))
-        if self.bare:
-            return pa.schema(fields)
+            fields.append(("chat_template_kwargs", _type_of(self.prompt.template_variables)))
         ends = ["finish_reason"]
         if self.shape is Shape.PREFERENCE:
             ends = ["chosen_finish_reason", "rejected_finish_reason"]
@@ -151,19 +153,33 @@ class Form:
         return {"file_name": file_name, "formatting": "alpaca", **ranking, "columns": columns}
 
 
+def _type_of(template_variables: Mapping[str, Any]) -> pa.DataType:
+    """The type of a column of these. Raises InputError if neither JSON nor Arrow can hold them."""
+    try:
+        json.dumps(template_variables)
+        return pa.scalar(template_variables).type
+    except (TypeError, OverflowError, pa.ArrowException) as error:
+        needs = "expected text, numbers, true, false, and lists and mappings of these, each list of one kind"
+        raise InputError(f"prompt.template_variables: no column can hold them ({error}); {needs}") from error
+
+
+#: Up to here every whole number is a double.
+MAX_DRAWN = 2**53
+
+
 def drawn(weights: npt.ArrayLike, num_drawn: int, seed: int) -> npt.NDArray[np.int64]:
     """How often each example is drawn if this many are, in proportion to the weights: systematic resampling.
 
     Each count differs from its expectation, num_drawn * weight / sum of the weights, by less than one. One random
     number shifts `num_drawn` marks at equal distances along the examples, each of which is as long as its weight.
     Source: Kitagawa, "Monte Carlo filter and smoother" (1996), appendix. The weights are finite and at least 0, and one
-    of them is larger.
+    of them is larger; `num_drawn` is at most MAX_DRAWN.
 
     >>> drawn([1.0, 0.0, 2.5], 7, seed=0)
     array([2, 0, 5])
     """
     ends = np.cumsum(np.asarray(weights, np.float64))
-    marks = np.arange(num_drawn) + np.random.default_rng(seed).random()
-    marks = np.minimum(marks, np.nextafter(num_drawn, 0))  # the last one may have been rounded up
-    places = np.searchsorted(ends / ends[-1] * num_drawn, marks, side="right")
-    return np.bincount(places, minlength=len(ends)).astype(np.int64)
+    # How many marks are before the end of each example; all are before the last, whatever is rounded.
+    before = np.ceil(ends / ends[-1] * num_drawn - np.random.default_rng(seed).random())
+    before = np.where(ends == ends[-1], num_drawn, before.clip(0, num_drawn)).astype(np.int64)
+    return np.diff(before, prepend=0)

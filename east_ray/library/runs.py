@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,7 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run: {self._directory.uri}, rounds {self.rounds}, trainings {self.trainings}>"
 
-    def examples(self, number: int = -1, training: str | None = None) -> pa.Table:
+    def examples(self, number: int = -1, *, training: str | None = None) -> pa.Table:
         """What was trained on, with weights (records.EXAMPLES), of a training in a round.
 
         Args:
@@ -74,19 +75,19 @@ class Run:
         """
         return self._table("examples", number, training)
 
-    def discarded(self, number: int = -1, training: str | None = None) -> pa.Table:
+    def discarded(self, number: int = -1, *, training: str | None = None) -> pa.Table:
         """What was not trained on, with reasons (records.DISCARDED). Arguments as in `examples`."""
         return self._table("discarded", number, training, required="examples")
 
-    def set_aside(self, number: int = -1, training: str | None = None) -> pa.Table:
+    def set_aside(self, number: int = -1, *, training: str | None = None) -> pa.Table:
         """Rows that have no responses, with reasons (records.SET_ASIDE). Arguments as in `examples`."""
         return self._table("set_aside", number, training, required="samples")
 
-    def samples(self, number: int = -1, training: str | None = None) -> pa.Table:
+    def samples(self, number: int = -1, *, training: str | None = None) -> pa.Table:
         """Questions with all their responses (records.SAMPLES), which may be large. Arguments as in `examples`."""
         return self._table("samples", number, training)
 
-    def answers(self, number: int = -1, training: str | None = None) -> pa.Table:
+    def answers(self, number: int = -1, *, training: str | None = None) -> pa.Table:
         """The answer and the cluster of each response (records.ANSWERS). Arguments as in `examples`."""
         return self._table("answers", number, training)
 
@@ -145,18 +146,29 @@ class Run:
         own = stages.learner(training)
         # A variant shares the samples of its round; from the second round on, trainings of a comparison do not.
         of = own if name in ("examples", "discarded") or (own / "samples").exists else stages
-        if not (of / (required or name)).exists:
+        is_unfinished = (required or name) == "examples" and of.record("examples") is None
+        if is_unfinished or not (of / (required or name)).exists:
             raise InputError(f"{of.folder} has no {required or name} yet")
-        return (of / name).read(_SCHEMAS[name])
+        try:
+            return (of / name).read(_SCHEMAS[name])
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{of / name}: cannot be read ({error})") from error
 
 
-def read_run(path: str) -> Run:
+def read_run(path: str | os.PathLike[str]) -> Run:
     """A run, given its run directory or its YAML file; local, s3://… or gs://…. Nothing is written.
 
-    Raises InputError if there is no run.
+    Raises InputError if there is no run, or if it cannot be reached.
     """
-    config = load_run(path)
-    first = Stages(Folder(*locate(config.run_dir, is_output=True)) / "round_0")
-    if not ((first / "stages").exists or (first / "samples").exists):
-        raise InputError(f"{config.run_dir}: no run has begun there")
-    return Run(RunDirectory(config, only_read=True))
+    try:
+        config = load_run(os.fspath(path))
+        first = Stages(Folder(*locate(config.run_dir, is_output=True)) / "round_0")
+        if not ((first / "stages").exists or (first / "samples").exists):
+            raise InputError(f"{config.run_dir}: no run has begun there")
+        return Run(RunDirectory(config, only_read=True))
+    except OSError as error:
+        raise InputError(f"{path}: the run cannot be read ({error})") from error
+    except TypeError as error:
+        if isinstance(path, str | os.PathLike):
+            raise
+        raise InputError(f"path: {path!r} given, expected the path of a run") from error

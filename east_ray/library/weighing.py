@@ -66,8 +66,10 @@ class Weighed:
         question.
         """
         ids = self.samples["question_id"]
-        if (place := pc.index(ids, question_id).as_py()) < 0:
-            raise InputError(f"no samples have the question_id {question_id!r}{hint(question_id, ids.to_pylist())}")
+        if (place := pc.index(ids, str(question_id)).as_py()) < 0:
+            raise InputError(
+                f"no samples have the question_id {question_id!r}{hint(str(question_id), ids.to_pylist())}"
+            )
         answers = self.answers.slice(place, 1).to_pylist()[0]
         texts: list[list[str]] = [[] for _ in answers["clusters"]]
         responses = self.samples["responses"].slice(place, 1).to_pylist()[0]
@@ -88,8 +90,9 @@ class Weighed:
         Raises InputError for another shape.
         """
         if shape not in list(Shape):
-            raise InputError(f"shape: {shape!r} given, expected {', '.join(Shape)}{hint(shape, list(Shape))}")
-        form, rows = Form(Shape(shape), PromptConfig(system=system), as_text), self.examples.to_pylist()
+            raise InputError(f"shape: {shape!r} given, expected {', '.join(Shape)}{hint(str(shape), list(Shape))}")
+        prompt, rows = validated(PromptConfig, {"system": system}), self.examples.to_pylist()
+        form = Form(Shape(shape), prompt, as_text)
         num_responses = sum(1 + len(row["more_chosen"] or ()) for row in rows)
         found = [
             one
@@ -162,8 +165,10 @@ def weigh(
     return weighed
 
 
-def _settings(samples: Mapping[str, Any], sections: Mapping[str, Any], objective: str, seed: int) -> Config:
+def _settings(samples: Any, sections: Mapping[str, Any], objective: str, seed: int) -> Config:
     """The settings of a run with these sections; None: the defaults. Raises InputError as for a YAML file."""
+    if not isinstance(samples, Mapping):
+        raise InputError(f"samples: {samples!r} given, expected settings, e.g. {{'responses_column': 'outputs'}}")
     if "path" in samples:
         raise InputError("samples.path: the rows are given, so there is no path; `east-ray weigh` reads files")
     given = {name: section for name, section in sections.items() if section is not None}

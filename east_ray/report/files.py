@@ -4,13 +4,14 @@ Here is also which sections the report has, in their order, and those of a few l
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from east_ray.config import BASE, Config, InputError
-from east_ray.config.files import dump
+from east_ray.config.files import as_yaml, dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
@@ -30,6 +31,8 @@ from east_ray.storage.rounds import Learner, Round, is_done
 
 #: The file of a card, where the Hugging Face hub looks for it.
 _CARD = "README.md"
+#: Sections of the configuration that say how examples came about; no others belong in a data set's card.
+_OF_THE_DATA = ("prompt", "answers", "selection", "weighting")
 #: What gives the rules by which a training's examples were selected.
 RulesOf = Callable[[Config], SelectionRules]
 
@@ -230,7 +233,6 @@ def _card(learner: Learner, measured: str) -> str:
         kept=record.counts["kept"] if record else 0,
         discarded=record.counts["discarded"] if record else {},
         measured=measured,
-        held_out=_address(config.evaluation.questions),
     )
 
 
@@ -239,19 +241,51 @@ def dataset_card(
 ) -> str:
     """The card of a file of examples of round `number`; `columns` has its columns with their types."""
     label, told = describe(config), {"file_name": file_name, "num_rows": num_rows, "shape": shape, "columns": columns}
-    return _rendered("dataset_card.md.jinja", config, label=label, number=number, **told)
+    return _rendered("dataset_card.md.jinja", config, _OF_THE_DATA, label=label, number=number, **told)
 
 
-def _rendered(template: str, config: Config, **values: Any) -> str:
+def _rendered(template: str, config: Config, sections: Collection[str] | None = None, **values: Any) -> str:
+    """A card; of the configuration, `config_yaml` has these sections, or all of them. Every value is as `published`."""
     import jinja2
 
     loader = jinja2.PackageLoader("east_ray.report", ".")
     environment = jinja2.Environment(  # noqa: S701 - Markdown
-        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=published
     )
-    source, version = _address(config.questions or config.samples), metadata.version("east-ray")
-    told = {"config": config, "config_yaml": dump(config), "version": version, "source": source}
-    return str(environment.get_template(template).render(**told, **values))
+    told = published(config.model_dump())
+    told_in_yaml = {name: section for name, section in told.items() if sections is None or name in sections}
+    if sections is not None:
+        told_in_yaml["training"] = {"objective": config.training.objective}
+    sources = {"source": told["questions"] or told["samples"], "held_out": told["evaluation"]["questions"]}
+    addresses = {name: one and (one["path"] or one.get("hub")) for name, one in sources.items()}
+    about = {"config": told, "config_yaml": as_yaml(told_in_yaml), "version": metadata.version("east-ray")}
+    return str(environment.get_template(template).render(**about, **addresses, **values))
+
+
+#: What is before and after the user's name and password in an address, which may be anywhere in a text, and its query.
+_ADDRESS = re.compile(r"(?P<kind>\w[\w+.-]*://)(?:[^/?#@\s]*@)*(?P<rest>[^?#\s]*)(?:[?#]\S*)?")
+#: A path of several names that is no hub's NAMESPACE/NAME, and no text with a slash such as "/no_think {question}".
+_LOCAL_PATH = re.compile(r"(?:(?:~\w*|\.{1,2})/|/[^/\s]+/)[^\n{}]*")
+
+
+def published(value: Any, key: str = "") -> Any:
+    """A setting, or all below it, as strangers may read it; `key` is its name.
+
+    Addresses lose user, password and query, which may hold credentials; of local paths there is the last name alone.
+
+    >>> published({"path": "s3://KEY:SECRET@bucket/q.jsonl?region=x", "run_dir": "runs/a", "model": "/home/ann/m"})
+    {'path': 's3://bucket/q.jsonl', 'run_dir': 'a', 'model': 'm'}
+    """
+    if isinstance(value, Mapping):
+        return {name: published(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [published(inner, key) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if "://" in value:
+        return _ADDRESS.sub(r"\g<kind>\g<rest>", value)
+    is_path = key.rpartition(".")[2] in ("path", "run_dir") or _LOCAL_PATH.fullmatch(value)
+    return PurePosixPath(value).name if is_path else value
 
 
 def _address(source: Any) -> str | None:

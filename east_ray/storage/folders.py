@@ -233,11 +233,11 @@ class Folder:
             try:
                 with self.filesystem.open_output_stream(hidden) as stream:
                     yield stream
+                self.filesystem.move(hidden, f"{self.path}/{name}")
             except BaseException:
                 with suppress(OSError):
                     self.filesystem.delete_file(hidden)
                 raise
-        self.filesystem.move(hidden, f"{self.path}/{name}")
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:
