@@ -24,6 +24,7 @@ from east_ray.reading.fields import (
     is_conversation,
     is_parts,
     kind,
+    opened,
     prompt_text,
     response_text,
 )
@@ -150,7 +151,13 @@ def is_responses(value: Any) -> bool:
 
 
 def _has_user(value: Any) -> bool:
-    return is_conversation(value) and not comes_from_assistant(value)
+    return _is_conversation(value) and not comes_from_assistant(opened(value))
+
+
+def _is_conversation(value: Any) -> bool:
+    with suppress(InputError):
+        return is_conversation(opened(value))
+    return False
 
 
 def _flat(value: Any) -> Any:
@@ -294,7 +301,7 @@ class _Search:
     def _used(self) -> list[str]:
         """Columns that are taken. A conversation may be both: its user's turn asks and its assistant's answers."""
         used = [one.name for one in self.taken if isinstance(one.name, str)]
-        return [name for name in used if not is_conversation(next(iter(self.fields.get(name, [])), None))]
+        return [name for name in used if not _is_conversation(next(iter(self.fields.get(name, [])), None))]
 
     def _note(self, setting: str, what: str, name: Any, values: Iterable[Any]) -> None:
         self.settings[setting] = name
