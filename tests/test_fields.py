@@ -106,6 +106,7 @@ def test_the_question_of_a_prompt_is_the_users_last_turn(value: Any) -> None:
         ([], "found list"),
         ([ASSISTANT], "expected a conversation with a turn of the user, found turns of 'assistant'"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}], "found one of type 'image_url'"),
+        ([{"role": "user", "content": [{"type": "image_url"}, *PARTS]}], "found one of type 'image_url'"),
         ([{"role": "user", "content": 5}], "expected text, found int"),
     ],
 )
@@ -139,6 +140,10 @@ def test_the_text_of_a_response_is_the_assistants_last_turn(value: Any) -> None:
         (
             {"message": {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "4"}]}},
             "<think>\nhm\n</think>\n\n4",
+        ),
+        (
+            {"message": {"content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "4"}]}},
+            "4",
         ),
         ({"message": None}, None),
         ({"message": {"content": None}}, None),

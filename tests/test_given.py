@@ -286,6 +286,18 @@ def test_questions_and_references_may_be_in_another_file(grouped: bool, tmp_path
     assert sums["num_truncated"] == sums["num_responses"] == 3 + grouped
 
 
+def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
+    there = write(tmp_path / "q.jsonl", [{"id": "a-1", "question": "1?", "answer": "4"}])
+    path = write(tmp_path / "s.jsonl", [response(1, 4, name="1")])
+    columns = {"response_column": "response", "id_column": "name"}
+    with pytest.raises(ValueError, match=r"samples.questions.id_column"):
+        taken(path, tmp_path / "round", **columns, questions={"path": str(there)})
+    with pytest.raises(InputError, match=r"^samples.questions: .*q.jsonl, row 1: column 'nr' is missing"):
+        taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "nr"})
+    _, (aside,), _ = taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "id"})
+    assert "'1'; the questions have names such as 'a-1'" in aside["detail"]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

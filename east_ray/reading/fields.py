@@ -135,7 +135,8 @@ def comes_from_assistant(messages: Sequence[Mapping[str, Any]]) -> bool:
 def prompt_text(value: Any) -> str | None:
     """The question in a prompt: a text, a list of one text, or the last turn of the user in a conversation.
 
-    A conversation may be a text of JSON, as tables have it. Raises InputError, which says what was found, for anything else.
+    A conversation may be a text of JSON, as tables have it. Raises InputError, which says what was found, for anything
+    else.
     """
     value = opened(value)
     if is_conversation(value):
@@ -143,7 +144,7 @@ def prompt_text(value: Any) -> str | None:
     if isinstance(value, Mapping) and _is_message(value):
         return _last_turn([value], _USER, "user")
     if is_parts(value):
-        return _joined_parts(value)
+        return _joined_parts(value, _USER)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text or messages, found {kind(value)}{_names_inside(value)}")
     return value
@@ -165,9 +166,9 @@ def response_text(value: Any, name: str = "text") -> str | None:
         holder = field(value, name.rpartition(".")[0]) if "." in name and name not in value else value
         if isinstance(text, Mapping | list) and not is_parts(text):
             return response_text(text)
-        return _with_thinking(holder, text)
+        return _with_thinking(holder, text, _ASSISTANT)
     if is_parts(value):
-        return _joined_parts(value)
+        return _joined_parts(value, _ASSISTANT)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text, found {kind(value)}")
     return value
@@ -231,16 +232,16 @@ def _last_turn(conversation: Sequence[Mapping[str, Any]], roles: Sequence[str], 
     for message in reversed(conversation):
         if _role(message) in roles:
             content = message["content"] if "content" in message else message.get("value")
-            return _with_thinking(message, content)
+            return _with_thinking(message, content, roles)
     there = ", ".join(dict.fromkeys(repr(_role(message)) for message in conversation))
     raise InputError(f"expected a conversation with a turn of the {name}, found turns of {there}")
 
 
-def _with_thinking(message: Any, content: Any) -> str | None:
+def _with_thinking(message: Any, content: Any, roles: Sequence[str]) -> str | None:
     """The content of a message, after the thinking that a server keeps beside it."""
     content = only(content)
     if is_parts(content):
-        content = _joined_parts(content)
+        content = _joined_parts(content, roles)
     if content is not None and not isinstance(content, str):
         raise InputError(f"expected text, found {kind(content)}{_names_inside(content)}")
     names = ("reasoning_content", "reasoning") if _is_message(message) else ("reasoning_content",)
@@ -259,14 +260,20 @@ def is_parts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and "type" in one for one in value)
 
 
-def _joined_parts(parts: Sequence[Mapping[str, Any]]) -> str | None:
-    """The texts of the parts, after their thinking. Raises InputError for a part that is neither, such as an image."""
-    texts, thoughts = list[str](), list[str]()
+def _joined_parts(parts: Sequence[Mapping[str, Any]], roles: Sequence[str]) -> str | None:
+    """The texts of the parts, after their thinking. Raises InputError for a part that is neither, such as an image.
+
+    Beside a text of the assistant such parts are left out: thinking that is not shown, or calls of tools.
+    """
+    texts, thoughts, others = list[str](), list[str](), list[Any]()
     for part in parts:
         name = str(part["type"]).removeprefix("input_").removeprefix("output_")
         text = part.get(name) if name in ("text", "thinking", "reasoning") else None
-        if not isinstance(text, str):
-            raise InputError(f"expected content parts of type 'text', found one of type {part['type']!r}")
-        (texts if name == "text" else thoughts).append(text)
+        if isinstance(text, str):
+            (texts if name == "text" else thoughts).append(text)
+        else:
+            others.append(part["type"])
+    if others and (not texts or roles != _ASSISTANT):
+        raise InputError(f"expected content parts of type 'text', found one of type {others[0]!r}")
     content = "".join(texts) if texts else None
     return _thinking("\n".join(thoughts), content) if thoughts else content

@@ -110,6 +110,7 @@ def recognised(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType(
     search = _Search(rows, given)
     if "questions" in given:
         search.take("id_column", "the question's name in the file of questions", _NAME, is_reference)
+        search.check_questions()
     else:
         search.take("question_column", "the question", _QUESTION, is_prompt)
         search.take("reference_answer_column", "the reference answer", _REFERENCE, is_reference)
@@ -276,6 +277,12 @@ class _Search:
             for setting in ("question_column", "reference_answer_column"):
                 del self.missing[setting]
             self.missing["questions.path"] = "the file of the questions and reference answers, which are not here"
+
+    def check_questions(self) -> None:
+        """The file of questions has to say which of its columns has their names; a format of one's own may do so."""
+        there = self.given["questions"]
+        if isinstance(there, Mapping) and "id_column" not in there and ":" not in str(there.get("format", "")):
+            self.missing["questions.id_column"] = "the column of the file of questions that has their names"
 
     def take_rules(self) -> None:
         """Rows that hold a question more than once: one filter of lm-evaluation-harness, or some responses of each."""

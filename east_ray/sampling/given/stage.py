@@ -107,7 +107,11 @@ def questions_elsewhere(config: SamplesConfig, can_use: questions.CanUse) -> pa.
     """records.QUESTIONS of `samples.questions`; None: the rows have their questions. Raises InputError."""
     if config.questions is None:
         return None
-    usable, unusable = questions.load_questions(config.questions, can_use)
+    try:
+        usable, unusable = questions.load_questions(config.questions, can_use)
+    except InputError as error:
+        message = str(error).removeprefix("questions.")
+        raise InputError(f"samples.questions{': ' if message == str(error) else '.'}{message}") from error
     unusable = unusable.select(["question_id", "question", "reference_answer"])  # a reason is found again
     return pa.concat_tables([usable, unusable], promote_options="permissive")
 
