@@ -31,10 +31,12 @@ _FILES, _ROWS, MAX_CHARS = 8, 20, 64 << 20
 #: Characters of an example in a message, and names in one.
 _EXAMPLE, _NAMES = 60, 40
 #: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
-_NOT_IN_ROWS = ("questions.path", "text_field")
+_NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field")
 #: What else may hold what is missing.
 _OR_ELSE = {
-    "reference_answer_column": " (if it is in another file: samples.questions.path=… and samples.id_column=…)",
+    "reference_answer_column": " (if it is in another file: samples.questions.path=…, samples.questions.id_column=… and "
+    "samples.id_column=…)",
+    "questions.path": ", and samples.questions.id_column=… for the column that has their names",
     "responses_column": " (if a row is one response: samples.response_column=…)",
 }
 
@@ -167,15 +169,15 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
         if setting not in _NOT_IN_ROWS and name not in named.columns:
             note = f"{name!r} is not in these rows{hint(name, named.columns)}. "
             continue
-        note, given = "", dict(given) | _meant(rows, setting, name)
+        note, given = "", dict(given) | _meant(rows, setting, name, given)
         named = recognised(rows, given)
     return named
 
 
-def _meant(rows: Sequence[Row], setting: str, name: str) -> dict[str, Any]:
+def _meant(rows: Sequence[Row], setting: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The user's answer as a setting."""
-    if setting == "questions.path":
-        return {"questions": {"path": name}}
+    if setting.startswith("questions."):
+        return {"questions": {**given.get("questions", {}), setting.removeprefix("questions."): name}}
     return with_responses(rows, name) if setting == "responses_column" else {setting: name}
 
 

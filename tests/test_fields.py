@@ -1,8 +1,10 @@
 """Values in a row by dotted names, and the texts in messages, parts of contents and lists of one."""
 
+import json
 from decimal import Decimal
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +86,7 @@ PARTS = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
     [
         "2 + 2?", ["2 + 2?"], [["2 + 2?"]], [USER], [USER, ASSISTANT], USER, [[USER]], SHARED, PARTS,
         [{"role": "system", "content": "s"}, {"role": "user", "content": "no"}, ASSISTANT, USER],
+        json.dumps([USER, ASSISTANT]), json.dumps(SHARED, indent=2), [json.dumps([USER])],
         [{"role": "user", "content": PARTS}], [{"role": "User", "content": [{"type": "input_text", "text": "2 + 2?"}]}],
     ],
 )  # fmt: skip
@@ -95,6 +98,7 @@ def test_the_question_of_a_prompt_is_the_users_last_turn(value: Any) -> None:
     ("value", "message"),
     [
         (3, "expected text or messages, found int"),
+        (str([USER]), "found messages as Python prints them; write them as JSON"),
         (True, "found bool"),
         (b"2", "found bytes"),
         ({"text": "2 + 2?"}, "found dict with 'text'; a dotted name leads into it"),
@@ -102,6 +106,7 @@ def test_the_question_of_a_prompt_is_the_users_last_turn(value: Any) -> None:
         ([], "found list"),
         ([ASSISTANT], "expected a conversation with a turn of the user, found turns of 'assistant'"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}], "found one of type 'image_url'"),
+        ([{"role": "user", "content": [{"type": "image_url"}, *PARTS]}], "found one of type 'image_url'"),
         ([{"role": "user", "content": 5}], "expected text, found int"),
     ],
 )
@@ -116,7 +121,7 @@ def test_what_is_no_question_is_said(value: Any, message: str) -> None:
         "\\boxed{4}", ["\\boxed{4}"], [["\\boxed{4}"]], ASSISTANT, [ASSISTANT], [USER, ASSISTANT], SHARED,
         {"text": "\\boxed{4}"}, [{"text": "\\boxed{4}"}], {"text": ["\\boxed{4}"]}, {"text": ASSISTANT},
         {"text": [{"type": "output_text", "text": "\\boxed"}, {"type": "output_text", "text": "{4}"}]},
-        [USER, ASSISTANT, USER],
+        [USER, ASSISTANT, USER], json.dumps([USER, ASSISTANT]), {"text": json.dumps([ASSISTANT])},
     ],
 )  # fmt: skip
 def test_the_text_of_a_response_is_the_assistants_last_turn(value: Any) -> None:
@@ -136,6 +141,10 @@ def test_the_text_of_a_response_is_the_assistants_last_turn(value: Any) -> None:
             {"message": {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "4"}]}},
             "<think>\nhm\n</think>\n\n4",
         ),
+        (
+            {"message": {"content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "4"}]}},
+            "4",
+        ),
         ({"message": None}, None),
         ({"message": {"content": None}}, None),
         ({"error": "timeout"}, None),
@@ -143,6 +152,17 @@ def test_the_text_of_a_response_is_the_assistants_last_turn(value: Any) -> None:
 )
 def test_thinking_that_stands_beside_the_content_comes_before_it(value: Any, text: str | None) -> None:
     assert response_text(value, "message.content") == text
+
+
+@pytest.mark.parametrize("text", ["[{1, 2}, {3}]", "[{}]", '[{"role": "user"}]', '[{"a": 1', "[1, 2]"])
+def test_a_text_that_is_no_conversation_is_itself(text: str) -> None:
+    assert prompt_text(text) == response_text(text) == text
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), Decimal("nan"), Decimal("sNaN"), pd.NA, pd.NaT, [pd.NA]])
+def test_what_is_missing_is_no_text(value: Any) -> None:
+    assert prompt_text(value) is response_text(value) is response_text({"text": value}) is answer_text(value) is None
+    assert response_text([{"role": "assistant", "content": value}]) is None
 
 
 @pytest.mark.parametrize("value", [4, True, b"4", {"other": "4"}, ["a", "b"], [], {"text": 4}, {"text": {"x": 1}}])

@@ -286,6 +286,18 @@ def test_questions_and_references_may_be_in_another_file(grouped: bool, tmp_path
     assert sums["num_truncated"] == sums["num_responses"] == 3 + grouped
 
 
+def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
+    there = write(tmp_path / "q.jsonl", [{"id": "a-1", "question": "1?", "answer": "4"}])
+    path = write(tmp_path / "s.jsonl", [response(1, 4, name="1")])
+    columns = {"response_column": "response", "id_column": "name"}
+    with pytest.raises(ValueError, match=r"samples.questions.id_column"):
+        taken(path, tmp_path / "round", **columns, questions={"path": str(there)})
+    with pytest.raises(InputError, match=r"^samples.questions: .*q.jsonl, row 1: column 'nr' is missing"):
+        taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "nr"})
+    _, (aside,), _ = taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "id"})
+    assert "'1'; the questions have names such as 'a-1'" in aside["detail"]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -324,6 +336,39 @@ def test_a_name_or_value_that_is_in_no_row_is_refused_and_leaves_nothing(
     assert texts_of(samples) == {"0?": "4"} and sums["num_unwanted"] == 1
 
 
+FAILED: list[dict[str, Any]] = [
+    {"response": "", "error": "timeout", "finish_reason": None},
+    {"response": "", "error": {"code": 500, "message": "overloaded"}},
+    {"response": "Half of \\boxed{5", "error": "timeout", "finish_reason": "stop"},
+    {"response": "", "finish_reason": "error"},
+    {"response": None, "error": ""},
+    {"response": float("nan")},
+]
+
+
+@pytest.mark.parametrize("failed", FAILED)
+def test_a_failed_row_is_no_response(failed: dict[str, Any], tmp_path: Path) -> None:
+    fine = {"error": {"code": None}, "finish_reason": "stop"}
+    path = write(tmp_path / "s.jsonl", [response(1, 4, **fine), response(1, 5, **failed), response(1, 5)])
+    samples, _, sums = taken(path, tmp_path / "round", response_column="response")
+    assert (texts_of(samples), sums["num_dropped"]) == ({"1?": "4 5"}, 1)
+
+
+@pytest.mark.parametrize("several", [["4", "5"], [{"text": "4"}, {"text": "5"}]])
+def test_a_list_in_json_is_not_one_response(several: list[Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "s.jsonl", [response(1, 4, response=json.dumps(several))])
+    with pytest.raises(InputError, match=r"found a list of 2 (texts|objects) in JSON; name it by responses_column"):
+        taken(path, tmp_path / "round", response_column="response")
+
+
+def test_missing_values_of_json_are_none(tmp_path: Path) -> None:
+    rows = [{"question": "1?", "reference_answer": "4", "responses": [math.nan, "\\boxed{4}"], "level": math.nan}]
+    rows += [{"question": "2?", "reference_answer": "4", "responses": math.nan}]
+    samples, aside, sums = taken(write(tmp_path / "s.jsonl", rows), tmp_path / "round")
+    assert (texts_of(samples), samples[0]["level"], sums["num_dropped"]) == ({"1?": "4"}, None, 1)
+    assert [one["reason"] for one in aside] == [SetAside.NO_RESPONSES]
+
+
 def test_a_question_in_several_rows_is_warned_of(tmp_path: Path) -> None:
     rows = [{"question": f"{n % 3}?", "reference_answer": "4", "responses": ["\\boxed{4}"]} for n in range(5)]
     path = write(tmp_path / "s.jsonl", rows)
@@ -335,6 +380,14 @@ def test_a_question_in_several_rows_is_warned_of(tmp_path: Path) -> None:
     assert texts_of(samples) == {"0?": "4 4", "1?": "4 4", "2?": "4"} and not list(
         warnings(SamplesConfig(path=str(path)), sums)
     )
+
+
+def test_a_question_with_several_references_is_warned_of(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.jsonl", [response(1, 4), response(1, 4, reference_answer="04"), response(2, 4)])
+    samples, _, sums = taken(path, tmp_path / "round", response_column="response")
+    assert (len(samples), sums["num_repeated"]) == (3, 1)
+    (warning,) = warnings(SamplesConfig(path=str(path), response_column="response"), sums)
+    assert "1 questions are there several times" in warning and "the reference answer differs" in warning
 
 
 def test_every_folder_is_tried() -> None:

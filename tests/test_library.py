@@ -202,6 +202,12 @@ def test_values_of_pandas_and_numpy_are_plain_ones() -> None:
     (one,) = dictionaries([{"a": np.float64(0.5), "b": (np.int32(1), np.array([[1], [2]]))}])
     assert one == {"a": 0.5, "b": [1, [[1], [2]]]} and type(one["a"]) is float
     assert [type(value) for value in next(dictionaries(frame)).values()] == [int, float, str, dict, int]
+    assert list(dictionaries([{"a": np.float32(0.1), "b": np.array([0.1], np.float16), "c": np.array(2)}])) == [
+        {"a": 0.1, "b": [0.1], "c": 2}
+    ]
+    short = pd.DataFrame({"a": np.array([0.1, np.nan], np.float32)})
+    assert list(dictionaries(short)) == [{"a": 0.1}, {"a": None}]
+    assert next(dictionaries(pa.table({"a": pa.array([0.1], pa.float32())}))) == {"a": 0.1}
     nested = pa.table({"responses": [[{"text": "a"}, None]]}).to_pandas()
     assert list(dictionaries(nested)) == [{"responses": [{"text": "a"}, None]}]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -272,6 +273,33 @@ def test_texts_of_all_types(tmp_path: Path, kind: pa.DataType) -> None:
     assert [row["a"] for row in rows_in(tmp_path / "s.parquet")] == plain.to_pylist()
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_short_floats_and_maps_of_tables(tmp_path: Path, form: str) -> None:
+    short, path = pa.float32(), tmp_path / f"s.{form}"
+    columns = {
+        "f": pa.array([0.1, None], short),
+        "h": pa.array([np.float16(0.1), None], pa.float16()),
+        "l": pa.array([[0.1, None], None], pa.list_(short)),
+        "s": pa.array([{"x": [0.7]}, {"x": None}], pa.struct([("x", pa.large_list(short))])),
+        "m": pa.array([[("q", 0.1)], []], pa.map_(pa.string(), short)),
+    }
+    table = pa.table(columns)
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    first, second = rows_in(path)
+    assert first == {"f": 0.1, "h": 0.1, "l": [0.1, None], "s": {"x": [0.7]}, "m": {"q": 0.1}}
+    assert second == {"f": None, "h": None, "l": None, "s": {"x": None}, "m": {}}
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array(["1"]), pa.array(["2"])], ["a", "a"]), tmp_path / "s.parquet")
+    with pytest.raises(InputError, match=r"s.parquet: the column 'a' occurs twice"):
+        rows_in(tmp_path / "s.parquet")
+
+
 def test_a_broken_text_in_a_table_is_a_sentence_in_its_place(tmp_path: Path) -> None:
     broken = pa.array([b"a", b"\xff\xfe", b"c"]).view(pa.string())
     pq.write_table(pa.table({"a": broken}), tmp_path / "s.parquet")
@@ -349,6 +377,7 @@ def test_patterns(tmp_path: Path) -> None:
             "has the splits test and train; expected one, e.g. .*/test[*] or .*/train[*]",
         ),
         (["train-00000-of-00001.parquet", "validation-00000-of-00001.parquet"], "splits train and validation"),
+        (["math_train.jsonl", "math_test.jsonl.gz"], "splits test and train; expected one, e.g. .*/[*]test[*] or "),
     ],
 )
 def test_a_folder_that_cannot_be_meant_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -359,7 +388,14 @@ def test_a_folder_that_cannot_be_meant_is_refused(tmp_path: Path, names: list[st
         find_files(str(tmp_path), "samples.path")
     assert str(error.value).startswith(f"samples.path: {tmp_path}")
     if "split" in message:
-        assert len(find_files(f"{tmp_path}/train*", "samples.path").files) == 1
+        assert len(find_files(f"{tmp_path}/*train*", "samples.path").files) == 1
+
+
+@pytest.mark.parametrize("names", [["contest.jsonl", "retrain.jsonl"], ["a_train_test.jsonl", "b_train.jsonl"]])
+def test_names_that_only_look_like_splits_are_read(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("x")
+    assert len(find_files(str(tmp_path), "samples.path").files) == 2
 
 
 def test_rows_are_named_after_the_shortest_name_that_no_other_file_has(tmp_path: Path) -> None:

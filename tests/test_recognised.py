@@ -146,7 +146,7 @@ def test_what_the_user_has_named_is_not_searched() -> None:
 
 
 def test_questions_of_another_file_are_joined_by_a_name() -> None:
-    given = {"questions": {"path": "q.jsonl"}}
+    given = {"questions": {"path": "q.jsonl", "id_column": "id"}}
     batch = [{"custom_id": "1", "id": "batch-1", "response": {"body": {"choices": [{"message": ASSISTANT}]}}}]
     assert recognised(batch, given).settings == given | {
         "id_column": "custom_id", "responses_column": "response.body.choices", "text_field": "message.content",
@@ -154,6 +154,7 @@ def test_questions_of_another_file_are_joined_by_a_name() -> None:
     assert recognised([{"name": "a", "responses": TEXTS}], given).missing == {
         "id_column": "the question's name in the file of questions"
     }
+    assert list(recognised(batch, {"questions": {"path": "q.jsonl"}}).missing) == ["questions.id_column"]
 
 
 def test_responses_that_the_user_names_are_a_list_or_one_a_row() -> None:

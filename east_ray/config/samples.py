@@ -70,6 +70,9 @@ class SamplesConfig(Section):
             yield "give one of finish_reasons_column and finish_reason_field, not both"
         if self.questions is not None and self.id_column is None:
             yield "questions needs id_column, the column that names a row's question there"
+        # A format of a user's own may name the questions itself.
+        if self.questions is not None and self.questions.id_column is None and ":" not in self.questions.format:
+            yield "questions needs an id_column of its own (samples.questions.id_column), the names that rows refer to"
         for name, value in self.where.items():
             if isinstance(value, dict | list):
                 yield f"where.{name}: expected a text, a number, true, false or null, found {type(value).__name__}"

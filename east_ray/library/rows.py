@@ -14,6 +14,7 @@ from east_ray.config import InputError, SamplesConfig
 from east_ray.config.base import hint
 from east_ray.questions.stage import CanUse
 from east_ray.reading.fields import names_in
+from east_ray.reading.tables import plain_rows
 from east_ray.sampling.given.grouping import DEALT, whole_questions
 from east_ray.sampling.given.rows import optional_names
 from east_ray.sampling.given.stage import questions_elsewhere
@@ -39,14 +40,16 @@ def dictionaries(rows: Rows) -> Iterator[dict[str, Any]]:
     if pandas is not None and isinstance(rows, pandas.DataFrame):
         if not rows.columns.is_unique:
             raise InputError(f"rows: two columns are called {rows.columns[rows.columns.duplicated()][0]!r}")
+        if short := [name for name, kind in rows.dtypes.items() if kind in (np.float16, np.float32)]:
+            rows = rows.astype(dict.fromkeys(short, str)).astype(dict.fromkeys(short, float))
         rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
     if datasets is not None and isinstance(rows, datasets.Dataset):
         for table in rows.with_format("arrow").iter(_ROWS_AT_ONCE):
-            yield from table.to_pylist()
+            yield from plain_rows(table)
     elif hasattr(rows, "__arrow_c_stream__"):
         for batch in pa.RecordBatchReader.from_stream(rows):
             for begin in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                yield from batch.slice(begin, _ROWS_AT_ONCE).to_pylist()
+                yield from plain_rows(batch.slice(begin, _ROWS_AT_ONCE))
     else:
         yield from _dictionaries(rows)
 
@@ -68,8 +71,10 @@ def _dictionaries(rows: Any) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
+    if isinstance(value, np.ndarray):
+        value = list(value) if value.ndim else value[()]
+    if isinstance(value, np.generic):  # the shortest decimal of a float of 32 bits, which has another value in 64
+        value = float(str(value)) if isinstance(value, np.floating) else value.item()
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

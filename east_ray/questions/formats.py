@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from east_ray import answers, doors
 from east_ray.config import InputError, QuestionsConfig
 from east_ray.config.base import hint
-from east_ray.reading.fields import answer_text, field, prompt_text, response_text
+from east_ray.reading.fields import answer_text, field, is_missing, prompt_text, response_text
 
 Format = Callable[[Mapping[str, Any], QuestionsConfig], Mapping[str, Any]]
 
@@ -174,7 +174,7 @@ def level_and_subject(row: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _label(value: Any) -> str | None:
-    return None if value is None else str(value)  # MATH-500's levels are numbers
+    return None if is_missing(value) else str(value)  # MATH-500's levels are numbers
 
 
 def _asked(row: Mapping[str, Any], column: str, reference: str | None, solution: str) -> dict[str, str | None]:

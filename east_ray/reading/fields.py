@@ -9,7 +9,11 @@ r"""Values in a row by their dotted names, and the text of a prompt, a response 
 
 import difflib
 import itertools
+import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +26,24 @@ MISSING = object()
 _USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt", "model", "chatbot", "bot")
 #: Names that are looked through for the nearest one, and how deep they may lie.
 _MAX_NAMES, _MAX_DEPTH = 500, 6
+
+
+#: A conversation as Python prints it, which no JSON is.
+_PRINTED = re.compile(r"\[\s*\{\s*'(?:role|content|from|value)'\s*:")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is none: null, or what programs write for one: NaN, and NA and NaT of pandas."""
+    if isinstance(value, float | Decimal):
+        return value.is_nan() if isinstance(value, Decimal) else math.isnan(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def is_error(value: Any) -> bool:
+    """Whether the value of an `error` tells of one. An object whose values are all null does not, nor does a number."""
+    if isinstance(value, Mapping):
+        return not all(map(is_missing, value.values()))
+    return value is True or (isinstance(value, str | list) and bool(value))
 
 
 def kind(value: Any) -> str:
@@ -76,7 +98,7 @@ def _ends_in_error(value: Any, path: Sequence[str]) -> bool:
         if not isinstance(value, Mapping):
             return False
         if key not in value:
-            return bool(value.get("error"))
+            return is_error(value.get("error"))
         value = value[key]
     return False
 
@@ -113,15 +135,16 @@ def comes_from_assistant(messages: Sequence[Mapping[str, Any]]) -> bool:
 def prompt_text(value: Any) -> str | None:
     """The question in a prompt: a text, a list of one text, or the last turn of the user in a conversation.
 
-    Raises InputError, which says what was found, for anything else.
+    A conversation may be a text of JSON, as tables have it. Raises InputError, which says what was found, for anything
+    else.
     """
-    value = only(value)
+    value = opened(value)
     if is_conversation(value):
         return _last_turn(value, _USER, "user")
     if isinstance(value, Mapping) and _is_message(value):
         return _last_turn([value], _USER, "user")
     if is_parts(value):
-        return _joined_parts(value)
+        return _joined_parts(value, _USER)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text or messages, found {kind(value)}{_names_inside(value)}")
     return value
@@ -133,19 +156,19 @@ def response_text(value: Any, name: str = "text") -> str | None:
     Parts of a content are joined, and `reasoning_content` comes before the content in <think> tags, which stay open if
     there is no content. None: there is no text. Raises InputError, which says what was found, for anything else.
     """
-    value = only(value)
+    value = opened(value)
     if is_conversation(value):
         return _last_turn(value, _ASSISTANT, "assistant")
     if isinstance(value, Mapping):
         if _is_message(value) and name.partition(".")[0] not in value:
             return _last_turn([value], _ASSISTANT, "assistant")
-        text = only(field(value, name))
+        text = opened(field(value, name))
         holder = field(value, name.rpartition(".")[0]) if "." in name and name not in value else value
         if isinstance(text, Mapping | list) and not is_parts(text):
             return response_text(text)
-        return _with_thinking(holder, text)
+        return _with_thinking(holder, text, _ASSISTANT)
     if is_parts(value):
-        return _joined_parts(value)
+        return _joined_parts(value, _ASSISTANT)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text, found {kind(value)}")
     return value
@@ -157,7 +180,7 @@ def answer_text(value: Any) -> str | None:
     Raises InputError, which says what was found, for anything else.
     """
     value = only(value)
-    if value is None or value != value:  # noqa: PLR0124 - NaN, as pandas writes what is missing
+    if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise InputError(f"expected text or a number, found {kind(value)}{_names_inside(value)}")
@@ -168,12 +191,24 @@ def answer_text(value: Any) -> str | None:
 
 
 def only(value: Any) -> Any:
-    """The value itself, or the one element of a list of one, of a list of a list of one, …
+    """The value itself, or the one element of a list of one, of a list of a list of one, …; None if it is missing.
 
     A message stays in its list, and so does a part of a content.
     """
     while isinstance(value, list) and len(value) == 1 and not is_conversation(value) and not is_parts(value):
         value = value[0]
+    return None if is_missing(value) else value
+
+
+def opened(value: Any) -> Any:
+    """As `only`, and the conversation in a text of JSON. Raises InputError for one that Python has printed."""
+    value = only(value)
+    if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
+        with suppress(ValueError, RecursionError):
+            inside = json.loads(value)
+            return inside if is_conversation(inside) else value
+        if _PRINTED.match(value.lstrip()):
+            raise InputError("expected text or messages, found messages as Python prints them; write them as JSON")
     return value
 
 
@@ -197,15 +232,16 @@ def _last_turn(conversation: Sequence[Mapping[str, Any]], roles: Sequence[str], 
     for message in reversed(conversation):
         if _role(message) in roles:
             content = message["content"] if "content" in message else message.get("value")
-            return _with_thinking(message, content)
+            return _with_thinking(message, content, roles)
     there = ", ".join(dict.fromkeys(repr(_role(message)) for message in conversation))
     raise InputError(f"expected a conversation with a turn of the {name}, found turns of {there}")
 
 
-def _with_thinking(message: Any, content: Any) -> str | None:
+def _with_thinking(message: Any, content: Any, roles: Sequence[str]) -> str | None:
     """The content of a message, after the thinking that a server keeps beside it."""
+    content = only(content)
     if is_parts(content):
-        content = _joined_parts(content)
+        content = _joined_parts(content, roles)
     if content is not None and not isinstance(content, str):
         raise InputError(f"expected text, found {kind(content)}{_names_inside(content)}")
     names = ("reasoning_content", "reasoning") if _is_message(message) else ("reasoning_content",)
@@ -224,14 +260,20 @@ def is_parts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and "type" in one for one in value)
 
 
-def _joined_parts(parts: Sequence[Mapping[str, Any]]) -> str | None:
-    """The texts of the parts, after their thinking. Raises InputError for a part that is neither, such as an image."""
-    texts, thoughts = list[str](), list[str]()
+def _joined_parts(parts: Sequence[Mapping[str, Any]], roles: Sequence[str]) -> str | None:
+    """The texts of the parts, after their thinking. Raises InputError for a part that is neither, such as an image.
+
+    Beside a text of the assistant such parts are left out: thinking that is not shown, or calls of tools.
+    """
+    texts, thoughts, others = list[str](), list[str](), list[Any]()
     for part in parts:
         name = str(part["type"]).removeprefix("input_").removeprefix("output_")
         text = part.get(name) if name in ("text", "thinking", "reasoning") else None
-        if not isinstance(text, str):
-            raise InputError(f"expected content parts of type 'text', found one of type {part['type']!r}")
-        (texts if name == "text" else thoughts).append(text)
+        if isinstance(text, str):
+            (texts if name == "text" else thoughts).append(text)
+        else:
+            others.append(part["type"])
+    if others and (not texts or roles != _ASSISTANT):
+        raise InputError(f"expected content parts of type 'text', found one of type {others[0]!r}")
     content = "".join(texts) if texts else None
     return _thinking("\n".join(thoughts), content) if thoughts else content

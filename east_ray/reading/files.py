@@ -174,13 +174,23 @@ def _check_one_split(path: str, found: Found, setting: str) -> None:
     """Raises InputError if the files of a folder are of several splits: what was held out would be trained on."""
     splits: dict[str, str] = {}
     for file in found.files:
-        for part in PurePosixPath(file.path[len(found.root) :].lstrip("/")).parts:
-            for split, names in _SPLITS.items():
-                if match := re.match(rf"({names})(?=[-._ 0-9]|$)", part, re.IGNORECASE):
-                    splits.setdefault(split, match[0])
+        for part in _stem(PurePosixPath(file.path[len(found.root) :].lstrip("/"))).parts:
+            if len(names := _splits_in(part)) == 1:  # train_test says nothing
+                splits |= {split: name for split, name in names.items() if split not in splits}
     if len(splits) > 1:
         patterns = " or ".join(f"{path.rstrip('/')}/{name}*" for name in splits.values())
         raise InputError(f"{setting}: {path} has the splits {' and '.join(splits)}; expected one, e.g. {patterns}")
+
+
+def _splits_in(part: str) -> dict[str, str]:
+    """Splits that a name speaks of -> how the names of their files begin; of several, the one that it begins with."""
+    found = dict[str, str]()
+    for split, names in _SPLITS.items():
+        if match := re.search(rf"(?:^|(?<=[-._ ]))({names})(?=[-._ 0-9]|$)", part, re.IGNORECASE):
+            if not match.start():
+                return {split: match[0]}
+            found[split] = f"*{match[0]}"
+    return found
 
 
 def _folder(info: FileInfo) -> str:

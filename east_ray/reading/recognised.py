@@ -24,6 +24,7 @@ from east_ray.reading.fields import (
     is_conversation,
     is_parts,
     kind,
+    opened,
     prompt_text,
     response_text,
 )
@@ -109,6 +110,7 @@ def recognised(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType(
     search = _Search(rows, given)
     if "questions" in given:
         search.take("id_column", "the question's name in the file of questions", _NAME, is_reference)
+        search.check_questions()
     else:
         search.take("question_column", "the question", _QUESTION, is_prompt)
         search.take("reference_answer_column", "the reference answer", _REFERENCE, is_reference)
@@ -150,7 +152,13 @@ def is_responses(value: Any) -> bool:
 
 
 def _has_user(value: Any) -> bool:
-    return is_conversation(value) and not comes_from_assistant(value)
+    return _is_conversation(value) and not comes_from_assistant(opened(value))
+
+
+def _is_conversation(value: Any) -> bool:
+    with suppress(InputError):
+        return is_conversation(opened(value))
+    return False
 
 
 def _flat(value: Any) -> Any:
@@ -270,6 +278,12 @@ class _Search:
                 del self.missing[setting]
             self.missing["questions.path"] = "the file of the questions and reference answers, which are not here"
 
+    def check_questions(self) -> None:
+        """The file of questions has to say which of its columns has their names; a format of one's own may do so."""
+        there = self.given["questions"]
+        if isinstance(there, Mapping) and "id_column" not in there and ":" not in str(there.get("format", "")):
+            self.missing["questions.id_column"] = "the column of the file of questions that has their names"
+
     def take_rules(self) -> None:
         """Rows that hold a question more than once: one filter of lm-evaluation-harness, or some responses of each."""
         if "filter" in self.fields and "resps" in self.fields and "where" not in self.given:
@@ -294,7 +308,7 @@ class _Search:
     def _used(self) -> list[str]:
         """Columns that are taken. A conversation may be both: its user's turn asks and its assistant's answers."""
         used = [one.name for one in self.taken if isinstance(one.name, str)]
-        return [name for name in used if not is_conversation(next(iter(self.fields.get(name, [])), None))]
+        return [name for name in used if not _is_conversation(next(iter(self.fields.get(name, [])), None))]
 
     def _note(self, setting: str, what: str, name: Any, values: Iterable[Any]) -> None:
         self.settings[setting] = name

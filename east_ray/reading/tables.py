@@ -6,10 +6,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
+from pyarrow import types
 
+from east_ray.config import InputError
 from east_ray.reading.text import Row, open_bytes
 
 #: Bytes of rows that are in memory at the same time, unless one row has more; and the most rows.
@@ -48,6 +51,7 @@ def parquet_rows(file: Any, groups: Collection[int], columns: Collection[str] | 
     """The rows of some row groups, with these columns, or all."""
     # Buffered, a row group is read page by page; many writers put a whole file into one.
     parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+    _check_names(parquet.schema_arrow)
     paths = [parquet.schema.column(number).path for number in range(len(parquet.schema))]
     leaves = _leaves(paths, columns)
     for group in groups:
@@ -66,6 +70,7 @@ def arrow_rows(file: Any, columns: Collection[str] | None) -> Iterator[Row | str
     is_file = file.read(6) == b"ARROW1"
     file.seek(0)
     reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+    _check_names(reader.schema)
     names = [name for name in reader.schema.names if columns is None or _meant(name, columns)]
     batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
     for batch in batches:
@@ -103,15 +108,41 @@ def _prefixes(paths: list[str], columns: Collection[str]) -> set[str]:
     return found
 
 
+def _check_names(schema: pa.Schema) -> None:
+    if repeated := [name for name in schema.names if schema.names.count(name) > 1]:
+        raise InputError(f"the column {repeated[0]!r} occurs twice")
+
+
+def plain_rows(batch: pa.RecordBatch | pa.Table) -> list[Row]:
+    """The rows of a batch as dictionaries, and so are maps in them. A short float is 0.1 and not 0.10000000149."""
+    rows: list[Row] = batch.to_pylist(maps_as_pydicts="lossy")
+    for column in batch.schema:
+        if "float" in str(column.type):  # one of 64 bits is a double
+            for row in rows:
+                row[column.name] = _shortest(row[column.name], column.type)
+    return rows
+
+
+def _shortest(value: Any, kind: pa.DataType) -> Any:
+    """A value of this type, with the shortest decimals that mean its floats of 16 and 32 bits."""
+    if value is None or types.is_float16(kind) or types.is_float32(kind):
+        return value if value is None else float(str((np.float16 if types.is_float16(kind) else np.float32)(value)))
+    if types.is_struct(kind):
+        return {one.name: _shortest(value[one.name], one.type) for one in kind}
+    if types.is_map(kind):
+        return {name: _shortest(one, kind.item_type) for name, one in value.items()}
+    return [_shortest(one, kind.value_type) for one in value] if isinstance(value, list) else value
+
+
 def _rows(batch: pa.RecordBatch) -> Iterator[Row | str]:
     """The rows of a batch; in place of one with a value that Python cannot have, such as broken text, what is wrong."""
     try:
-        yield from batch.to_pylist()
+        yield from plain_rows(batch)
         return
     except (ValueError, OverflowError):
         pass
     for number in range(batch.num_rows):
         try:
-            yield from batch.slice(number, 1).to_pylist()
+            yield from plain_rows(batch.slice(number, 1))
         except (ValueError, OverflowError) as error:
             yield f"cannot be read ({str(error).splitlines()[0]})"

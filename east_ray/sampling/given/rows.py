@@ -16,6 +16,8 @@ from east_ray.reading.fields import (
     comes_from_assistant,
     field,
     is_conversation,
+    is_error,
+    is_missing,
     is_parts,
     kind,
     only,
@@ -175,6 +177,8 @@ def _responses(row: Row, columns: SamplesConfig) -> _Found:
     single, several = columns.response_column, columns.responses_column
     values = [field(row, single)] if single is not None else _listed(row, several, "responses")
     values = [only(value) for value in values]
+    if single is not None:
+        _check_single(values[0], single)
     reasons = _finish_reasons(row, columns, len(values))
     found, lacking = _Found([], Counter(num_dropped=0, num_finish_reasons=0, num_num_tokens=0)), list[str]()
     for number, (value, reason) in enumerate(zip(values, reasons, strict=True), start=1):
@@ -198,13 +202,14 @@ def _responses(row: Row, columns: SamplesConfig) -> _Found:
 def _response(
     text: str | None, reason: Any, holders: Sequence[Any], columns: SamplesConfig, at: str, counts: Counter[str]
 ) -> dict[str, Any] | None:
-    """A response of records.SAMPLES; None if it is none: an error, or null without a finish reason."""
+    """A response of records.SAMPLES; None if it is none: null without a finish reason, or what came before an error."""
     counts["num_finish_reasons"] += reason is not MISSING
     try:
         said = _finish_reason(reason)
     except InputError as error:
         raise InputError(f"{at}, finish reason: {error}") from None
-    if (text is None and said is None) or (not text and isinstance(holders[0], Mapping) and holders[0].get("error")):
+    has_error = any(isinstance(holder, Mapping) and is_error(holder.get("error")) for holder in holders)
+    if has_error or (text is None and said is None) or (said or "").casefold() == "error":
         counts["num_dropped"] += 1
         return None
     num_tokens = _first(holders, columns.num_tokens_field)
@@ -232,9 +237,7 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
     if not isinstance(columns, str):
         return [field(row, name) for name in columns]
     value = field(row, columns)
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):  # text that is no JSON is refused below
-            value = json.loads(value)
+    value = None if is_missing(value) else _of_json(value)  # text that is no JSON is refused below
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         if is_conversation(value[0]) or is_parts(value[0]):
             break
@@ -248,6 +251,25 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
             f"{columns}: expected a list of {what}, found a conversation; response_column takes its last turn"
         )
     return found
+
+
+def _of_json(value: Any) -> Any:
+    """The list in a text of JSON, as tables have it; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
+def _check_single(value: Any, name: str) -> None:
+    """Raises InputError if the text of a response is a list of several, which would be weighed as one."""
+    if not isinstance(value, str) or value is (found := _of_json(value)) or is_conversation(found):
+        return
+    if len(found) > 1 and any(all(isinstance(one, of) for one in found) for of in (str, Mapping)):
+        what = "texts" if isinstance(found[0], str) else "objects"
+        raise InputError(
+            f"{name}: expected one response, found a list of {len(found)} {what} in JSON; name it by responses_column"
+        )
 
 
 def _finish_reasons(row: Row, columns: SamplesConfig, num_responses: int) -> list[Any]:
@@ -268,7 +290,7 @@ def _finish_reasons(row: Row, columns: SamplesConfig, num_responses: int) -> lis
 
 def _finish_reason(value: Any) -> str | None:
     """A finish reason as text; None if it is not known."""
-    if value is MISSING or value is None or value != value:  # noqa: PLR0124 - NaN
+    if value is MISSING or is_missing(value):
         return None
     if not isinstance(value, str):
         inside = f" with {', '.join(map(repr, value))}; a dotted name leads into it" if isinstance(value, dict) else ""

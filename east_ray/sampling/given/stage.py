@@ -80,7 +80,7 @@ def write_samples(
     """Write ``samples/``, ``questions/`` and ``set_aside/`` of a round from given files.
 
     Yields the numbers of each task: num_questions, num_responses, num_truncated, num_dropped (responses that are none),
-    num_unwanted (rows that `samples.where` leaves out), num_repeated (questions that are in several rows); and
+    num_unwanted (rows that `samples.where` leaves out), num_repeated (questions that are there several times); and
     set_aside, a count by reason. Raises InputError if a file cannot be read, two questions have the same name, or a
     name in the configuration is in no row.
     """
@@ -100,15 +100,18 @@ def write_samples(
     for problem in _problems(config, stages, totals):
         _clear(stages)  # so that the configuration may still be changed
         raise InputError(problem)
-    if not config.groups:
-        yield {"num_repeated": _num_repeated(stages), "set_aside": {}}
+    yield {"num_repeated": _num_repeated(stages), "set_aside": {}}
 
 
 def questions_elsewhere(config: SamplesConfig, can_use: questions.CanUse) -> pa.Table | None:
     """records.QUESTIONS of `samples.questions`; None: the rows have their questions. Raises InputError."""
     if config.questions is None:
         return None
-    usable, unusable = questions.load_questions(config.questions, can_use)
+    try:
+        usable, unusable = questions.load_questions(config.questions, can_use)
+    except InputError as error:
+        message = str(error).removeprefix("questions.")
+        raise InputError(f"samples.questions{': ' if message == str(error) else '.'}{message}") from error
     unusable = unusable.select(["question_id", "question", "reference_answer"])  # a reason is found again
     return pa.concat_tables([usable, unusable], promote_options="permissive")
 
@@ -176,7 +179,7 @@ def _problems(config: SamplesConfig, stages: Stages, totals: Mapping[str, int]) 
 
 
 def _num_repeated(stages: Stages) -> int:
-    """The number of questions whose text is in several rows."""
+    """The number of questions whose text is there several times."""
     hashes = [
         np.array([_hash(text) for text in batch["question"].to_pylist()], np.uint64)
         for batch in (stages / "questions").batches(["question"], max_rows=1 << 16)

@@ -268,7 +268,8 @@ def _judged(rules: Rules, sample: Counts, where: str) -> Counts:
     """The sample; if it cannot be used, with the key `reason`, as a row of records.SET_ASIDE."""
     reason = sample.get("reason") or why_set_aside(sample, rules.can_use)
     if reason == SetAside.UNKNOWN_QUESTION:
-        where = f"{where}: {sample['question_id']!r}"
+        asked = rules.asked["question_id"][:1].to_pylist() if rules.asked is not None else []
+        where = f"{where}: {sample['question_id']!r}; the questions have names such as {''.join(map(repr, asked))}"
     return sample if reason is None else {"detail": where, **sample, "reason": reason}
 
 

@@ -38,12 +38,23 @@ def warnings(config: SamplesConfig, sums: Mapping[str, int]) -> Iterator[str]:
     found = find_files(config.path, "samples.path")
     if found.unread:
         yield f"samples.path: not read: {found.unread_said()}"
-    if repeated := sums.get("num_repeated"):
+    if (repeated := sums.get("num_repeated")) and config.groups:
+        yield (
+            f"warning: {repeated:,} questions are there several times, each with a weight of its own, because "
+            f"{_group(config)} differs; samples.group_by: {config.question_column} puts all their responses together"
+        )
+    elif repeated:
         yield (
             f"warning: {repeated:,} questions are in several rows, and each row has a weight of its own; "
             f"samples.group_by: {config.id_column or config.question_column} puts their responses together, and "
             "samples.where chooses among the rows"
         )
+
+
+def _group(config: SamplesConfig) -> str:
+    """What tells the questions apart, in words."""
+    by = config.group_by or config.id_column or "the reference answer"
+    return by if isinstance(by, str) else " or ".join(by)
 
 
 def first_rows(config: SamplesConfig) -> Iterator[tuple[str, Row | str]]:
