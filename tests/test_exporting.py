@@ -528,6 +528,7 @@ def test_neither_what_the_run_reads_nor_its_own_files_are_overwritten(tmp_path: 
         "run_dir": str(tmp_path / "run"),
         "samples": {
             "path": str(given / "samp*.jsonl"),
+            "id_column": "id",
             "questions": {"path": str(given / "questions.jsonl"), "id_column": "id"},
         },
         "evaluation": {"questions": {"path": str(given / "folder.jsonl")}},
