@@ -34,8 +34,8 @@ _EXAMPLE, _NAMES = 60, 40
 _NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field")
 #: What else may hold what is missing.
 _OR_ELSE = {
-    "reference_answer_column": " (if it is in another file: samples.questions.path=…, samples.questions.id_column=… and "
-    "samples.id_column=…)",
+    "reference_answer_column": " (if it is in another file: samples.questions.path=…, samples.questions.id_column=… "
+    "and samples.id_column=…)",
     "questions.path": ", and samples.questions.id_column=… for the column that has their names",
     "responses_column": " (if a row is one response: samples.response_column=…)",
 }

@@ -52,6 +52,13 @@ def test_a_missing_name_is_said_with_the_nearest(name: str, message: str) -> Non
         field(ROW, name)
 
 
+def test_names_inside_a_list_or_in_other_letters_are_hinted_at() -> None:
+    with pytest.raises(InputError, match="; results is a list of 2 objects that have 'question'"):
+        field({"v": 1, "results": [{"question": "1"}, {"question": "2"}]}, "question")
+    with pytest.raises(InputError, match=r"; did you mean ' ID '\?"):
+        field({" ID ": 1}, "id")
+
+
 def test_a_failed_request_has_nothing() -> None:
     failed = {"custom_id": "q1", "response": {"body": {"error": {"code": 429}}}}
     assert field(failed, "response.body.choices") is None

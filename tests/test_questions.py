@@ -228,11 +228,11 @@ def test_a_reference_is_an_answer_or_a_worked_solution_that_marks_it(value: Any,
 
 
 def test_words_that_stand_for_no_answer_are_set_aside(tmp_path: Path) -> None:
-    said = ["proof", "NotFound", " nan", "1", "proof of concept"]
+    said = ["proof", "NotFound", " nan", "1", "proof of concept", "Not Found", "N/A", "null", "None", "\\text{none}"]
     path = write(tmp_path / "q.jsonl", *({"question": "a?", "reference_answer": one} for one in said))
     asked, aside = load_questions(QuestionsConfig(path=path))
-    assert asked["reference_answer"].to_pylist() == ["1", "proof of concept"]
-    assert set(aside["reason"].to_pylist()) == {"unparsable_reference"} and aside.num_rows == 3
+    assert asked["reference_answer"].to_pylist() == ["1", "proof of concept", "\\text{none}"]
+    assert set(aside["reason"].to_pylist()) == {"unparsable_reference"} and aside.num_rows == 7
 
 
 def test_a_folder_of_files_with_dotted_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,61 @@ def test_separated_values_are_texts_with_line_breaks(tmp_path: Path, mark: str, 
     assert rows_in(path) == some
     path.write_bytes(b"\xef\xbb\xbf" + separated([{"question": "12:30", "answer": ""}], mark))
     assert rows_in(path) == [{"question": "12:30", "answer": None}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'a,b,,\n"1;2;3",x,,\n"4",y,,\n', 'sep=;\na;b\n1;2;3;\n"1;2;3";x\n4;y\n', '"a",b\n"1;2;3",x\n4,y,\n',
+    ],
+)  # fmt: skip
+def test_what_spreadsheets_write_around_a_table_is_no_column(tmp_path: Path, content: str) -> None:
+    (tmp_path / "s.csv").write_text(content)
+    found = [row for row in rows_in(tmp_path / "s.csv") if isinstance(row, dict)]
+    assert found == [{"a": "1;2;3", "b": "x"}, {"a": "4", "b": "y"}]
+
+
+def test_separators_in_the_quotes_of_a_name_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text('"a;b;c",d\n1,2\n')
+    assert rows_in(tmp_path / "s.csv") == [{"a;b;c": "1", "d": "2"}]
+
+
+def test_quotes_behind_a_backslash_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text('a,b\n"1",2\n"He said \\"3\nand",4"\n5,6\n')
+    with pytest.raises(InputError, match=r"s.csv: line 3: quotes are written as"):
+        rows_in(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.jsonl", "s.csv", "s.arrow"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(InputError, match="found a pointer of Git LFS"):
+        rows_in(tmp_path / name)
+
+
+def test_rows_in_a_document_that_says_more(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"v": 1, "results": [{"question": "1"}, {"question": "2"}]}))
+    assert [row["question"] for row in rows_in(path)] == ["1", "2"]
+    for one in ({"frage": "1", "antworten": [{"text": "a"}]}, {"question": "1", "more": [{"question": "a"}]}):
+        path.write_text(json.dumps(one))
+        assert rows_in(path) == [one]
+
+
+def test_links_pipes_and_hidden_files_are_not_read_silently(tmp_path: Path) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".s.jsonl").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"found only .s.jsonl; files whose names begin with a dot are not read"):
+        find_files(str(tmp_path / "hidden"), "samples.path")
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "s.jsonl").write_text('{"a": 1}')
+    (folder / "gone.jsonl").symlink_to(folder / "nothing.jsonl")
+    (folder / "up").symlink_to(folder)
+    os.mkfifo(folder / "pipe.jsonl")
+    found = find_files(str(folder), "samples.path")
+    assert [file.base_name for file in found.files] == ["s.jsonl"]
+    assert found.unread_said() == "2 unreadable files"
 
 
 def test_a_bad_line_of_separated_values_is_a_sentence_in_its_place(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def field(row: Mapping[str, Any], name: str) -> Any:
         return None
     names = list(itertools.islice(names_in(row), _MAX_NAMES))
     ending = [one for one in names if one.endswith(f".{name}")]
-    near = f"; did you mean {ending[0]}?" if ending else hint(name, names) or _hint_of_last(name, names)
+    near = _list_with(row, name, ending[0]) if ending else hint(name, names) or _hint_of_last(name, names)
+    near = near or "".join(f"; did you mean {one!r}?" for one in row if _plainly(one) == _plainly(name))
     what = "field" if "." in name else "column"
     raise InputError(f"{what} {name!r} is missing; found {', '.join(map(repr, sorted(map(str, row))))}{near}")
 
@@ -71,6 +72,22 @@ def field(row: Mapping[str, Any], name: str) -> Any:
 def optional(row: Mapping[str, Any], name: str) -> Any:
     """As `field`, but MISSING if there is no such value."""
     return row[name] if name in row else next(_values(row, name.split(".")), MISSING)
+
+
+def _plainly(name: Any) -> str:
+    return str(name).strip().casefold()
+
+
+def _list_with(row: Mapping[str, Any], name: str, nested: str) -> str:
+    """Where the name is found instead: in a list of several objects, none of which is meant, or elsewhere."""
+    path = nested.split(".")
+    for end in (number for number, key in enumerate(path) if number and key == "0"):
+        inside = optional(row, ".".join(path[:end]))
+        if isinstance(inside, list) and len(inside) > 1:
+            return (
+                f"; {'.'.join(path[:end])} is a list of {len(inside)} objects that have {'.'.join(path[end + 1 :])!r}"
+            )
+    return f"; did you mean {nested}?"
 
 
 def _hint_of_last(name: str, names: Sequence[str]) -> str:
@@ -183,7 +200,8 @@ def answer_text(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise InputError(f"expected text or a number, found {kind(value)}{_names_inside(value)}")
+        found = "an empty list" if value == [] else f"{kind(value)}{_names_inside(value)}"
+        raise InputError(f"expected text or a number, found {found}")
     if isinstance(value, str | int) or not Decimal(value).is_finite():
         return str(value).strip()
     exact = value if isinstance(value, Decimal) else Decimal(repr(value))

@@ -1,10 +1,11 @@
 """A path in the settings -> the files that it means, and what each of them holds."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec.utils
@@ -70,7 +71,8 @@ def find_files(path: str, setting: str) -> Found:
     Raises InputError, which begins with the setting, if there is no such file, and if a folder has several splits of
     a data set.
     """
-    filesystem, root, infos = _listed(path, setting)
+    filesystem, root, there = _listed(path, setting)
+    infos = [info for info in there if info.type == FileType.File]
     saved = {_folder(info) for info in infos if info.base_name.endswith(".arrow")}
     files, unread = list[FileInfo](), Counter[str]()
     for info in sorted(infos, key=lambda info: str(info.path)):
@@ -87,6 +89,8 @@ def find_files(path: str, setting: str) -> Found:
             unread["empty"] += 1
         else:
             files.append(info)
+    if others := len(there) - len(infos):  # a link to nothing, or a pipe
+        unread["unreadable"] += others
     found = Found(filesystem, root, files, unread)
     if not files:
         raise InputError(f"{setting}: {_nothing(path, found)}")
@@ -153,17 +157,38 @@ def _matching(pattern: str, setting: str) -> tuple[FileSystem, str, list[FileInf
 
 
 def _below(filesystem: FileSystem, folder: str) -> Iterator[FileInfo]:
-    """All files in a folder and in its subfolders but those whose name, or whose folder's, begins with a dot."""
-    selector = pyarrow.fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    for info in filesystem.get_file_info(selector):
-        parts = PurePosixPath(info.path[len(folder) :]).parts
-        if info.type == FileType.File and not any(part.startswith(".") for part in parts):
+    """All files in a folder and in its subfolders but those whose name, or whose folder's, begins with a dot.
+
+    Links that lead to nothing and pipes are among them. A link to a folder above itself is not followed.
+    """
+    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+        infos = filesystem.get_file_info(list(_local_paths(folder)))
+    else:
+        infos = filesystem.get_file_info(pyarrow.fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    for info in infos:
+        is_hidden = any(part.startswith(".") for part in PurePosixPath(info.path[len(folder) :]).parts)
+        if info.type != FileType.Directory and not is_hidden:
             yield info
+
+
+def _local_paths(folder: str) -> Iterator[str]:
+    """All that is no folder in a folder and in its subfolders, those that links lead to among them."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_loop(f"{parent}/{name}")]
+        yield from (f"{parent.rstrip('/')}/{name}" for name in names)
+
+
+def _is_loop(path: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return Path(path).is_symlink() and Path(path).parent.resolve().is_relative_to(Path(path).resolve())
 
 
 def _nothing(path: str, found: Found) -> str:
     """The sentence about a path without a file to read."""
     if not found.unread:
+        every = found.filesystem.get_file_info(pyarrow.fs.FileSelector(found.root, allow_not_found=True))
+        if hidden := sorted(info.base_name for info in every if info.base_name.startswith(".")):
+            return f"{path}: found only {', '.join(hidden[:5])}; files whose names begin with a dot are not read"
         return f"{path} is an empty folder; expected files with rows"
     if set(found.unread) == {"empty"}:
         return f"{path} is empty; expected rows"

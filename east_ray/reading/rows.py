@@ -21,6 +21,8 @@ __all__ = ["Piece", "Row", "counts_lines", "num_lines", "pieces_of", "rows_of", 
 
 #: Bytes of a file that one task reads.
 PIECE_BYTES = 32 << 20
+#: What stands in a repository in place of a large file, and the most bytes that this has.
+_POINTER, _MAX_POINTER_BYTES = b"version https://git-lfs", 1024
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def pieces_of(filesystem: FileSystem, file: FileInfo, encoding: str = "utf-8") -
     assert form is not None, f"{file.path} is not one of those that find_files finds"
     kind, compression = form
     with _said(file.path, kind, encoding):
+        if file.size < _MAX_POINTER_BYTES and filesystem.open_input_stream(file.path).read().startswith(_POINTER):
+            raise InputError("found a pointer of Git LFS in place of the file, which `git lfs pull` fetches")
         if kind == "parquet":
             yield from _parquet_pieces(filesystem, file.path, compression)
             return

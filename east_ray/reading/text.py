@@ -6,6 +6,7 @@ Text is read as a stream. Nothing but a single row, or a document that is one ob
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ _ENCODINGS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1256", "cp932
 _ENCODINGS += ["koi8_r", "mac_roman"]
 #: Bytes of lines by which an encoding is guessed.
 _MAX_GUESS_BYTES = 1 << 16
+#: What spreadsheets write before the first line of a table.
+_SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?\s*", re.IGNORECASE)
 _SPACE = re.compile(r"[\s,]*")
 
 Row = dict[str, Any]
@@ -160,7 +163,7 @@ def parsed(text: str) -> Row | str:
     try:
         return as_row(json.loads(text))
     except (ValueError, RecursionError) as error:
-        return f"not valid JSON ({error})"
+        return f"not valid JSON ({error}): {text.strip()[:40]!r}"
 
 
 def as_row(value: Any) -> Row | str:
@@ -192,7 +195,8 @@ def document_rows(text: io.TextIOBase) -> Iterator[Row | str]:
     """The rows of a document: of a list, or of objects one after another; of a single object, those inside it or it.
 
     An object has rows inside it if it has a list of objects called rows, data, samples, examples or the like, at any
-    depth; if all its values are objects; or if its only value is a list of objects.
+    depth; if all its values are objects; if its only value is a list of objects; or if it has a single such list, whose
+    objects have a question, and none itself.
     Raises InputError, which says where, if the document is damaged.
     """
     values = _values(text)
@@ -220,7 +224,12 @@ def _inside(value: Any) -> list[Any]:
     inside = list(value.values()) if isinstance(value, dict) else []
     if inside and all(isinstance(one, dict) for one in inside):
         return inside
-    return list(inside[0]) if len(inside) == 1 and _is_list_of_objects(inside[0]) else [value]
+    lists = [one for one in inside if _is_list_of_objects(one)]
+    if len(lists) == 1 and (len(inside) == 1 or not _OF_ROWS & value.keys()):
+        (only,) = lists
+        if len(inside) == 1 or all(_OF_ROWS & one.keys() for one in only):
+            return list(only)
+    return [value]
 
 
 def _lists_of_rows(value: Any) -> Iterator[Any]:
@@ -274,39 +283,58 @@ def _values(text: io.TextIOBase) -> Iterator[tuple[bool, Any]]:
 # --------------------------------------------------------------------------------------------------- separated values
 
 
+def _begun(text: io.TextIOBase, kind: str) -> tuple[str, str]:
+    """The line of a table that has the names, and what separates the values."""
+    first = text.readline()
+    if said := _SEPARATOR.fullmatch(first):
+        first = text.readline()
+    while first and not first.strip():
+        first = text.readline()
+    outside = re.sub(r'"[^"]*("|$)', "", first)
+    return first, str(said[1]) if said else max("\t,;|" if kind == "tsv" else ",;\t|", key=outside.count)
+
+
 def csv_rows(text: io.TextIOBase, kind: str) -> Iterator[Row | str]:
     """The rows of a table whose first line has the names; all values are text, and an empty one is None.
 
-    Values are separated by what the first line has most of: commas, semicolons, tabs or bars. They may have line breaks
-    within quotes. Raises InputError if the first line has a name twice or the last quote is not closed.
+    Values are separated by what the first line has most of outside of quotes: commas, semicolons, tabs or bars, or by
+    what a line sep=; before it says. They may have line breaks within quotes. Columns at the end without a name and
+    values are left out. Raises InputError if the first line has a name twice, the last quote is not closed, or quotes
+    are written as \\" and not doubled.
     """
-    first = text.readline()
-    while first and not first.strip():
-        first = text.readline()
-    mark = max("\t,;|" if kind == "tsv" else ",;\t|", key=first.count)
+    first, mark = _begun(text, kind)
+    held = list[str]()
 
     def lines() -> Iterator[str]:
-        yield first
-        yield from text
+        for line in itertools.chain([first], text):
+            held.append(line)
+            yield line
 
     reader = csv.reader(lines(), delimiter=mark, strict=True)
     try:
         names = next(reader, [])
     except csv.Error as error:
         raise InputError(f"the first line has no names of columns ({error})") from error
+    while names and not names[-1]:
+        names.pop()
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"the column {repeated[0]!r} occurs twice in the first line")
     while True:
         begin = reader.line_num + 1
+        held.clear()
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            if any('\\"' in line for line in held):  # where the row ends cannot be known
+                raise InputError(f'line {begin}: quotes are written as \\", expected them doubled: ""') from error
             if "unexpected end" in str(error):
                 raise InputError(f"line {begin}: a quote is opened and never closed") from error
             yield f"line {begin}: {error}"
             continue
+        while len(values) > len(names) and not values[-1]:
+            values.pop()
         if values and len(values) != len(names):
             yield f"line {begin}: {len(values)} values, expected {len(names)}"
         elif values:
