@@ -3,12 +3,9 @@
 A run is a YAML file plus dotted overrides: ``east-ray run jobs/quickstart.yaml weighting.exponent=1.5``.
 """
 
-import logging
-import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -17,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from east_ray import __version__, last_words
+from east_ray import __version__, endings
 from east_ray.config import Config, InputError
 from east_ray.config.files import dump_documented
 from east_ray.console import Progress
@@ -34,10 +31,10 @@ class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except _Terminated:  # `terminate` has said so
+        except endings.Terminated:  # which has been said
             raise SystemExit(128 + signal.SIGTERM) from None
         except KeyboardInterrupt:
-            _say_error("interrupted; the same command goes on where this one stopped")
+            endings.say_error("interrupted; the same command goes on where this one stopped")
             raise SystemExit(128 + signal.SIGINT) from None
 
 
@@ -93,13 +90,28 @@ def sample(config_file: ConfigFile, overrides: Overrides = None, number: RoundNu
 
 
 @app.command()
-def weigh(config_file: ConfigFile, overrides: Overrides = None, number: RoundNumber = 0, wait: Wait = False) -> None:
+def weigh(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_FILE_OR_RESPONSES",
+            help="The run's YAML file or directory; or a file or folder of responses, e.g. outputs.jsonl.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    number: RoundNumber = 0,
+    wait: Wait = False,
+) -> None:
     """Cluster the sampled answers and weight the questions: answers/, examples/ and discarded/, of each variant too.
 
-    With `samples` in the configuration, those that another sampler made.
+    With `samples` in the configuration, those that another sampler made. Of a file of responses alone, its first rows
+    say what is what; the YAML file of the run is then written beside the run directory.
     """
-    from east_ray import pipeline
+    from east_ray import first_use, pipeline
 
+    ask = typer.prompt if sys.stdin.isatty() else None
+    config_file = first_use.config_of(source, overrides or [], Progress(_CONSOLE).say, ask)
     with _open_round("weigh", config_file, overrides, number, wait=wait) as round_:
         if round_.config.samples is not None:
             pipeline.prepare(round_)
@@ -191,6 +203,50 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
     settings = load_run(config_file, overrides or [])
     _refuse_later_rounds_of_a_comparison(settings, round_number)
     terminal.write_and_print_audit(RunDirectory(settings, only_read=True), settings, round_number, _CONSOLE)
+
+
+@app.command()
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The run directory, or the run's YAML file.", show_default=False)
+    ],
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="SHAPE",
+            help="messages, prompt-completion, preference or unpaired; or model, with --push-to-hub.",
+            show_default=False,
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[prompt.KEY=VALUE]...", help="How a question is put, where it is to be another way."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A .jsonl or .parquet file; by default in the round's export/.")
+    ] = None,
+    as_text: Annotated[
+        bool | None, typer.Option("--text/--chat", help="Texts or messages; by default as the run's model is asked.")
+    ] = None,
+    resample: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Draw K examples in proportion to their weights.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of --resample; by default the run's.")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="Only the shape's own columns, without weight.")] = False,
+    training: Annotated[str | None, typer.Option(metavar="NAME", help="A variant or training of a comparison.")] = None,
+    number: RoundNumber = 0,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Upload to this repository of the hub; the token is HF_TOKEN.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repository on the hub is public.")] = False,
+) -> None:
+    """Write the weighted examples in a shape that another trainer reads, or upload them, or the model, to the hub."""
+    from east_ray.export import command
+
+    wanted = command.Wanted(shape, output, as_text, resample, seed, bare, training, number, push_to_hub, public)
+    for line in command.export(run, overrides or [], wanted):
+        _CONSOLE.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -312,67 +368,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Entry point. What the user can mend ends in one sentence and exit code 1; what we must mend leaves a file."""
-    # A worker that waits for another should sleep and leave the core to it; machines are often shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    log = last_words.native_messages_to_file()
-    signal.signal(signal.SIGTERM, terminate)  # of `ray job stop`, or of a machine that shuts down
-    try:
+    """Entry point."""
+    with endings.in_a_sentence():
         app()
-    except Exception as error:
-        cause = error if isinstance(error, InputError) else _root_cause(error)
-        if isinstance(cause, InputError):
-            _fail(str(cause))
-        if told := re.search(r"^(?:\w+\.)*InputError: (.+)$", str(cause), flags=re.MULTILINE):  # of a Ray Data task
-            _fail(told[1])
-        with log.open("a") as file:
-            traceback.print_exception(error, file=file)
-        _fail(f"{_message(cause)}\nThe same command goes on where this one stopped. Details: {log}")
-    finally:
-        last_words.are_said()
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: as an interrupt, which every library lets pass, but with the exit code of its own."""
-
-
-def terminate(number: int, frame: object) -> None:
-    """On SIGTERM: say that the command stops, and interrupt it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # first of all: it may come twice, as from `timeout`
-    # Said at once: `ray job stop` waits three seconds, and the engines may take longer to go.
-    _say_error("stopped; the same command goes on where this one stopped")
-    logging.disable()  # Ray reports every actor that it ends from here on
-    raise _Terminated
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """The error that a worker raised, from inside the errors that Ray wraps around it."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if failures := getattr(error, "worker_failures", None):
-            inner = next(iter(failures.values()))
-        # Ray Data raises some errors "from" an empty SystemException; what it says stands in the error itself.
-        # So does the text of what stands around a UserCodeException, which has lost its own cause on the way.
-        if not isinstance(inner, BaseException) or type(inner).__name__ in ("SystemException", "UserCodeException"):
-            return error
-        error = inner
-
-
-def _message(error: BaseException) -> str:
-    """The error in one line. Ray carries the first cause as text only: the first line that names an exception."""
-    if found := re.search(r"^(?:\w+\.)*\w*(?:Error|Exception|Died): .+$", str(error), flags=re.MULTILINE):
-        return found.group()
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
-def _fail(message: str) -> None:
-    _say_error(message)
-    raise SystemExit(1)
-
-
-def _say_error(message: str) -> None:
-    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True, style="red")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ replaced alone. A stage that is done is not done again. A stage that was interru
 anew where it must.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from east_ray import weighting
 from east_ray.answers import graders
@@ -23,7 +23,14 @@ from east_ray.ray_cluster import check_resources, connect
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.sampling import backends, given
 from east_ray.sampling.stage import check_endpoints, max_prompt_tokens, sample_responses, take_samples
-from east_ray.selection import SelectionRules, judge_questions, read_judged, selection_rules, take_solutions
+from east_ray.selection import (
+    SelectionRules,
+    judge_questions,
+    one_discarded,
+    read_judged,
+    selection_rules,
+    take_solutions,
+)
 from east_ray.storage import RunDirectory, resolve_model
 from east_ray.storage.few_shot import with_examples_read
 from east_ray.storage.rounds import Learner, Round, is_done, label, listed
@@ -105,10 +112,20 @@ def make_examples(learner: Learner) -> None:
         record.counts = {"kept": num_kept, "discarded": reasons}
         line.update(num_kept + sum(reasons.values()), f"{num_kept:,} kept")
         if num_kept == 0:
-            raise InputError(
-                f"no question was kept, so there is nothing to train on: of {sum(reasons.values()):,} questions "
-                f"{listed(reasons)}; the responses are kept in {round_.directory.address(round_.stages / 'samples')}"
-            )
+            raise InputError(_why_none_is_kept(learner, reasons))
+
+
+def _why_none_is_kept(learner: Learner, reasons: Mapping[str, int]) -> str:
+    """What to say if nothing can be trained on: one question, and the settings that would mend it."""
+    round_, settings = learner.round, learner.settings
+    said = f"no question was kept, so there is nothing to train on: of {sum(reasons.values()):,} questions "
+    said += f"{listed(reasons)}; "
+    if reasons:
+        commonest = max(reasons, key=lambda reason: reasons[reason])
+        said += f"{one_discarded(learner.stages / 'discarded', commonest)}; "
+    sections = ["answers", "selection"] if settings.samples is None else ["samples", "answers", "selection"]
+    kept = round_.directory.address(round_.stages / "samples")
+    return f"{said}mend {', '.join(sections)}, and run the same command again; the responses are kept in {kept}"
 
 
 def train(round_: Round) -> None:

@@ -47,7 +47,28 @@ class SetAside(StrEnum):
     ENGINE_DIED = "engine_died"
     """Engines have died again and again while the question was in flight, the last time with no other beside it."""
     MALFORMED_ROW = "malformed_row"
-    """Given samples: the row cannot be read; ``detail`` says what was expected."""
+    """The row of a file cannot be read; ``detail`` says what was expected."""
+    UNKNOWN_QUESTION = "unknown_question"
+    """Given samples: `samples.questions` has no question with the row's id."""
+    CONTRADICTING_ROWS = "contradicting_rows"
+    """Given samples: rows that belong to one question have different questions or reference answers."""
+
+
+class Stopped(StrEnum):
+    """Why a question that was sampled got no further responses (column ``stopped_because`` of ``samples/``)."""
+
+    ALL = "all"
+    """It has the most that a question gets: `sampling.responses_per_question`, or `sampling.adaptive.budget.max`."""
+    UNANIMOUS = "unanimous"
+    """`sampling.adaptive.unanimous`: all its first responses have the same answer."""
+    PRECISE = "precise"
+    """`sampling.adaptive.precision`: the standard error of its entropy is small enough."""
+    BUDGET = "budget"
+    """`sampling.adaptive.budget`: more responses were worth more to other questions."""
+    ENGINE_REFUSED = "engine_refused"
+    """The engine did not serve a further request; the responses before it count."""
+    ENGINE_DIED = "engine_died"
+    """Engines have died of further requests; the responses before them count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +114,8 @@ class GradedQuestion:
     """Share of correct responses."""
     rejected_rate: float
     """Share of the commonest wrong answer."""
+    counted: Sequence[int]
+    """Sizes of the clusters that the entropy is of: all, or those with an answer (`answers.no_answer`)."""
 
 
 #: ``questions/``: what is asked in this round.
@@ -126,7 +149,10 @@ SAMPLES = pa.schema(
         pa.field("model", pa.string(), nullable=False),  # the name of the model that was asked; "given": unknown
         pa.field("prompt", pa.string()),  # as rendered; null in given samples, as the next
         pa.field("num_prompt_tokens", pa.int32()),
-        pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question of them
+        pa.field("responses", pa.list_(RESPONSE), nullable=False),  # responses_per_question, or fewer if it is adaptive
+        pa.field("num_responses", pa.int32()),  # the length of `responses`; null in samples of older runs
+        # Why it has no more, see Stopped; null in given samples, those of older runs, and while it is asked for more.
+        pa.field("stopped_because", pa.string()),
         pa.field("key", pa.string()),  # all that the responses depend on, see journal.sample_key; null in given samples
     ]
 )

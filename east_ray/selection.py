@@ -8,6 +8,7 @@ the questions for all trainings of a round.
 import functools
 import itertools
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +138,43 @@ def choose(
     return chosen, more, rejected
 
 
+def judge_batch(
+    batch: pa.RecordBatch, graded: Sequence[Graded], trainings: Sequence[tuple[SelectionRules, Signal]]
+) -> list[pa.Table]:
+    """Rows of ``samples/`` with their gradings -> their rows of records.JUDGED, a table for each training."""
+    rows = _with_responses(batch)
+    tables = []
+    for rules, signal in trainings:
+        found = [
+            judge(question, one, finish_reasons, response_of, rules, signal)
+            for (question, finish_reasons, response_of), one in zip(rows, graded, strict=True)
+        ]
+        tables.append(pa.Table.from_pylist(found, schema=JUDGED))
+    return tables
+
+
+def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], dict[str, Any]]]]:
+    """Of each row: its question, the finish reasons of its responses, and what gives one of them, as records.CHOSEN.
+
+    Samples of older runs have no token ids.
+    """
+    responses = batch["responses"]
+    every = responses.flatten()
+    # A few words, many times: a string made for each takes longer.
+    encoded = every.field("finish_reason").dictionary_encode()
+    reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
+    ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
+
+    def response_at(begin: int, place: int) -> dict[str, Any]:
+        found: dict[str, Any] = every[begin + place].as_py()
+        return found
+
+    return [
+        (question, reasons[begin:end], functools.partial(response_at, begin))
+        for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
+    ]
+
+
 def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
     """Why these rules drop a question, or None."""
     if not graded.can_use_reference:
@@ -193,13 +231,9 @@ def judge_samples(
         tables: list[list[pa.Table]] = [[JUDGED.empty_table()] for _ in trainings]
         columns = [*_QUESTION, *(f"responses.list.element.{name}" for name in CHOSEN.names)]
         for batch, graded in paired(samples, answers, task["parts"], columns, max_rows=64):
-            rows = _with_responses(batch)
-            for (rules, signal, _), judged in zip(trainings, tables, strict=True):
-                found = [
-                    judge(question, one, finish_reasons, response_of, rules, signal)
-                    for (question, finish_reasons, response_of), one in zip(rows, graded, strict=True)
-                ]
-                judged.append(pa.Table.from_pylist(found, schema=JUDGED))
+            found = judge_batch(batch, graded, [(rules, signal) for rules, signal, _ in trainings])
+            for judged, table in zip(tables, found, strict=True):
+                judged.append(table)
         whole = [pa.concat_tables(judged) for judged in tables]
         for (*_, folder), table in zip(trainings, whole, strict=True):
             folder.write_part(table, task["name"])
@@ -207,28 +241,6 @@ def judge_samples(
 
     groups = enumerate(part_groups(samples))
     yield from run_tasks(work, [{"name": f"part-{number:06d}.parquet", "parts": parts} for number, parts in groups])
-
-
-def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[str], Callable[[int], dict[str, Any]]]]:
-    """Of each row: its question, the finish reasons of its responses, and what gives one of them, as records.CHOSEN.
-
-    Samples of older runs have no token ids.
-    """
-    responses = batch["responses"]
-    every = responses.flatten()
-    # A few words, many times: a string made for each takes longer.
-    encoded = every.field("finish_reason").dictionary_encode()
-    reasons = list(map(encoded.dictionary.to_pylist().__getitem__, encoded.indices.to_pylist()))
-    ends = [0, *itertools.accumulate(responses.value_lengths().to_pylist())]
-
-    def response_at(begin: int, place: int) -> dict[str, Any]:
-        found: dict[str, Any] = every[begin + place].as_py()
-        return found
-
-    return [
-        (question, reasons[begin:end], functools.partial(response_at, begin))
-        for question, (begin, end) in zip(batch.select(_QUESTION).to_pylist(), itertools.pairwise(ends), strict=True)
-    ]
 
 
 def judge_questions(round_: Round, trainings: Sequence[tuple[SelectionRules, Signal, Stages]]) -> None:
@@ -278,6 +290,27 @@ def read_judged(stages: Stages) -> Judged:
     reasons = Counter(reason for _, dropped in found for reason in dropped)
     num_kept = {part: len(kept) for part, (kept, _) in zip(parts, found, strict=True)}
     return Judged(signals, num_kept, dict(sorted(reasons.items())))
+
+
+def one_discarded(folder: Folder, reason: str) -> str:
+    """A question of ``discarded/`` with this reason, its reference and its commonest answer, in a sentence."""
+    columns = ["question", "reference_answer", "num_responses", "clusters", "reason"]
+    rows = (row for batch in folder.batches(columns, max_rows=1000) for row in batch.to_pylist())
+    row = next(row for row in rows if row["reason"] == reason)
+    question, reference = (" ".join(str(row[name]).split()) for name in ("question", "reference_answer"))
+    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has the reference answer {reference!r}"
+    if not row["clusters"]:
+        return said
+    most = row["clusters"][0]
+    answer = "none" if most["answer"] is None else repr(most["answer"])
+    said += (
+        f", and the commonest answer to it is {answer} ({most['num_responses']} of {row['num_responses']} responses)"
+    )
+    if reason == Reason.NO_BOXED_CORRECT:
+        said += ": `selection.require_boxed: false` keeps answers without a box"
+    elif most["answer"] is None:
+        said += ": `answers.last_number: true` takes the last number where no answer is announced"
+    return said
 
 
 def take_solutions(round_: Round, stages: Stages) -> tuple[int, dict[str, int]]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from clusters import LocalCluster
 
 from east_ray.config import Config
 from east_ray.config.files import resolve
 from east_ray.records import QUESTIONS, SAMPLES, SET_ASIDE
 from east_ray.sampling.backends import Decoding
-from east_ray.sampling.journal import distinct, keys_by_part, tidy
+from east_ray.sampling.journal import stored_keys, tidy
 from east_ray.sampling.pool import pool_settings, requests, sample
 from east_ray.storage import Folder, locate
 
@@ -59,15 +60,14 @@ def scripted(folder: Path, *rows: Mapping[str, Any], **args: Any) -> dict[str, A
 
 
 def ask(
-    folder: Folder, models: Mapping[str, str], asked: pa.Table, config: Config, decoding: Decoding, **pool: bool
+    folder: Folder, models: Mapping[str, str], asked: pa.Table, config: Config, decoding: Decoding, **pool: Any
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     """Ask what is not there yet: all rows of the folder, at rest, those set aside, and how many have joined."""
     settings_of_pool = pool_settings(config, decoding, **pool)
     asked = requests(asked, models, settings_of_pool)
-    done = distinct(keys_by_part(folder))
-    left = asked.filter(pa.array([key not in done for key in asked["key"].to_pylist()], pa.bool_()))
+    left = asked.filter(pc.invert(pc.is_in(asked["key"], stored_keys(folder)["key"].unique())))
     parts = list(sample(left, models, folder, folder / "set_aside", settings_of_pool))
-    list(tidy(folder, set(asked["key"].to_pylist())))
+    list(tidy(folder, asked["key"]))
     aside = (folder / "set_aside").read(SET_ASIDE).to_pylist()
     return folder.read(SAMPLES).to_pylist(), aside, sum(part["num_questions"] for part in parts)
 
@@ -76,11 +76,18 @@ class Run:
     """`east-ray sample` on a cluster with real engines, and what it has made durable so far.
 
     The seeds are off, so a question that is asked twice gets other responses: what is durable and in the end the same
-    was not sampled again.
+    was not sampled again. `sampling` has further settings of that section.
     """
 
     def __init__(
-        self, cluster: LocalCluster, folder: Path, model: Path, *, num_responses: int = NUM_RESPONSES, **engines: Any
+        self,
+        cluster: LocalCluster,
+        folder: Path,
+        model: Path,
+        *,
+        num_responses: int = NUM_RESPONSES,
+        sampling: Mapping[str, Any] | None = None,
+        **engines: Any,
     ) -> None:
         self._cluster, self.folder, self._num_responses = cluster, folder, num_responses
         self._engines = engines
@@ -94,7 +101,8 @@ class Run:
             "model": str(model),
             "run_dir": str(folder / "run"),
             "questions": {"path": str(folder / "questions.jsonl")},
-            "sampling": {"responses_per_question": num_responses, "max_tokens": 64, "seeded": False},
+            "sampling": {"responses_per_question": num_responses, "max_tokens": 64, "seeded": False}
+            | dict(sampling or {}),
         }
         self.process: subprocess.Popen[str] | None = None
 
@@ -113,7 +121,7 @@ class Run:
         )  # fmt: skip
 
     def durable(self) -> dict[str, list[str]]:
-        """Texts of the responses of all questions that are on disk now, by key."""
+        """Texts of the responses of all questions that are on disk now, by key: the most that there are of each."""
         found: dict[str, list[str]] = {}
         for _ in range(20):
             parts = self.samples.parts() + (self.samples / "tasks").parts()
@@ -123,7 +131,8 @@ class Run:
                 rows = self.samples.read(SAMPLES, ["key", "responses"], parts).to_pylist()
             except FileNotFoundError:  # a task has just come to its end
                 continue
-            found |= {row["key"]: [response["text"] for response in row["responses"]] for row in rows}
+            for row in sorted(rows, key=lambda row: len(row["responses"])):
+                found[row["key"]] = [response["text"] for response in row["responses"]]
             return found
         raise AssertionError("the parts change too fast to be read")
 
@@ -155,10 +164,20 @@ class Run:
 
     def check(self, *snapshots: dict[str, list[str]]) -> None:
         """Every question is there once, whole, and what was durable at any time has not been sampled again."""
+        rows = self.rows()
+        assert all(len(row["responses"]) == self._num_responses for row in rows.values())
+        self.check_kept(*snapshots)
+
+    def check_kept(self, *snapshots: dict[str, list[str]]) -> None:
+        """What was durable at any time is there in the end, at the beginning of what its question has."""
+        last = {row["key"]: [response["text"] for response in row["responses"]] for row in self.rows().values()}
+        for snapshot in snapshots:
+            assert snapshot and all(last[key][: len(texts)] == texts for key, texts in snapshot.items())
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The samples at rest, by question_id: every question is there once."""
         assert not (self.samples / "pending").exists and not (self.samples / "tasks").exists
         rows = self.samples.read(SAMPLES).to_pylist()
-        assert len({row["question_id"] for row in rows}) == len(rows) == NUM_QUESTIONS
-        assert all(len(row["responses"]) == self._num_responses for row in rows)
-        last = {row["key"]: [response["text"] for response in row["responses"]] for row in rows}
-        for snapshot in snapshots:
-            assert snapshot and all(last[key] == texts for key, texts in snapshot.items())
+        by_id = {row["question_id"]: row for row in rows}
+        assert len(by_id) == len(rows) == NUM_QUESTIONS
+        return by_id

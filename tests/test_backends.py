@@ -55,6 +55,21 @@ def test_responses_come_from_the_table_in_turn(tmp_path: Path) -> None:
     assert not backend.has_failed
 
 
+def test_lengths_may_be_drawn(tmp_path: Path) -> None:
+    def lengths(question: str, count: int, first: int = 0) -> list[int]:
+        decoding = Decoding(count, temperature=1.0, max_tokens=8)
+        found = backend.ask("m", asked(question), decoding, first=first).result(9)
+        assert all(one.text == "word " * (one.num_tokens or 0) + "\\boxed{1}" for one in found)
+        return [one.num_tokens or 0 for one in found]
+
+    backend = of(tmp_path, default={"responses": ["\\boxed{1}"], "drawn_tokens": 50})
+    drawn = lengths("9?", 400)
+    assert (min(drawn), max(drawn)) == (1, 50) and 5 < sorted(drawn)[200] < 10, "the median is about the root of 51"
+    assert lengths("9?", 200) + lengths("9?", 200, first=200) == drawn != lengths("8?", 400)
+    greedy = backend.ask("m", asked("9?"), GREEDY).result(9)
+    assert greedy[0] == greedy[1] and greedy[0].num_tokens == drawn[0]
+
+
 def test_a_question_that_is_not_in_the_table_is_refused(tmp_path: Path) -> None:
     backend = of(tmp_path, {"question": "no", "refuses": "too hard"}, default=None)
     for text, reason in (("1?", "the question is not in the table"), ("no", "too hard")):
@@ -106,7 +121,8 @@ def test_the_identity_is_that_of_the_responses(tmp_path: Path) -> None:
     row = {"question": "1?", "responses": ["1"]}
     assert identity("a", row) == identity("b", row | {"dies": "engine", "times": 1}, delay_s=1)
     others = [identity("c", row | {"responses": ["2"]}), identity("d", row, default={"responses": ["3"]})]
-    assert len({identity("a", row), *others}) == 3
+    others.append(identity("e", row | {"drawn_tokens": 5}))
+    assert len({identity("a", row), *others}) == 4
 
 
 @pytest.mark.parametrize(

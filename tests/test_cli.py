@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from east_ray import cli
+from east_ray import cli, endings
 from east_ray.config import InputError
 from east_ray.config.files import load
 from east_ray.ray_cluster import check_resources
@@ -39,10 +39,10 @@ def refused(*arguments: str, timeout: float = 300) -> str:
     return result.stderr
 
 
-VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "report", "audit", "explain", "config"]
+VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "report", "audit", "export", "explain"]
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "doctor"])
+@pytest.mark.parametrize("verb", [*VERBS, "config", "doctor"])
 def test_every_verb_has_help(verb: str) -> None:
     result = east_ray(verb, "--help")
     assert result.returncode == 0 and "Usage:" in result.stdout
@@ -94,12 +94,12 @@ def test_an_interrupted_verb_says_so_once_and_ends_with_the_signals_code(
 def test_a_second_sigterm_does_not_disturb_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """`timeout` sends it to the process and to its group; rich, which tells of it, cannot be entered twice."""
     handlers: list[Any] = []
-    monkeypatch.setattr(cli, "_say_error", lambda said: handlers.append(signal.getsignal(signal.SIGTERM)))
-    monkeypatch.setattr(cli.logging, "disable", lambda: None)
+    monkeypatch.setattr(endings, "say_error", lambda said: handlers.append(signal.getsignal(signal.SIGTERM)))
+    monkeypatch.setattr(endings.logging, "disable", lambda: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(KeyboardInterrupt):
-            cli.terminate(signal.SIGTERM, None)
+            endings.terminate(signal.SIGTERM, None)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert handlers == [signal.SIG_IGN]
@@ -130,7 +130,7 @@ def test_bad_commands(arguments: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["questions.path=jobs/none.jsonl"], "questions file jobs/none.jsonl does not exist"),
+        (["questions.path=jobs/none.jsonl"], "questions.path: jobs/none.jsonl does not exist; expected a file"),
         (["model=jobs/none"], "model: 'jobs/none' is neither a folder"),
         (["training.num_workers=16"], "training.num_cpus_per_worker: 8 CPUs are needed in all, and this machine has 4"),
     ],

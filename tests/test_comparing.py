@@ -59,6 +59,15 @@ def test_every_combination_has_a_name_and_its_uniform_baseline() -> None:
     assert (learner.weighting.signal, learner.compare) == ("entropy", None)
 
 
+def test_a_grid_may_estimate_the_entropy_otherwise() -> None:
+    smoothed = {"weighting.entropy_estimator": "smoothed"}
+    grids: list[dict[str, Any]] = [{}, {"signals": ["entropy"], "overrides": smoothed, "suffix": "-smoothed"}]
+    config = resolve(MINIMAL | {"compare": {"grids": grids, "seeds": [0]}})
+    estimators = {name: learner.weighting.entropy_estimator for name, learner in config.learners().items()}
+    assert estimators["sft-entropy-a1-seed-0"] == "plug_in"
+    assert estimators["sft-entropy-a1-smoothed-seed-0"] == "smoothed"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

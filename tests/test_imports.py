@@ -17,9 +17,11 @@ FLOW = (
     "config",
     "doors",
     "last_words",
+    "endings",
     "console",
     "storage",
     "ray_cluster",
+    "reading",
     "answers",
     "questions",
     "sampling",
@@ -28,11 +30,14 @@ FLOW = (
     "training",
     "evaluation",
     "report",
+    "export",
     "serving",
     "doctor",
     "plan",
     "pipeline",
     "compare",
+    "first_use",
+    "library",
     "cli",
     "__main__",
 )
@@ -42,10 +47,11 @@ APART = ("sampling", "training")
 HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
-    "records", "config", "doors", "last_words", "console", "storage", "answers", "questions", "selection", "weighting",
-    "evaluation", "report", "plan", "serving.settings", "serving.gate", "serving.solving", "serving.application",
-    "sampling.journal", "sampling.given", "training.dataset", "training.batches", "training.dealing",
-    "training.objectives", "training.compute", "training.reference", "training.stage",
+    "records", "config", "doors", "last_words", "endings", "console", "storage", "reading", "answers", "questions",
+    "selection", "weighting", "evaluation", "report", "export", "plan", "library", "serving.settings", "serving.gate",
+    "serving.solving", "serving.application", "sampling.journal", "sampling.given", "training.dataset",
+    "training.batches", "training.dealing", "training.objectives", "training.compute", "training.reference",
+    "training.stage",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Sampling into an S3-compatible server on this machine that fails a share of its requests."""
 
+import gzip
 import threading
 import urllib.error
 import urllib.request
@@ -10,9 +11,12 @@ from random import Random
 
 import pytest
 from clusters import free_port
+from object_store import counted_store
 from sampling_runs import ask as ask_all
 from sampling_runs import questions, scripted, settings
 
+from east_ray.reading.files import find_files
+from east_ray.reading.rows import rows_of_file
 from east_ray.records import SAMPLES
 from east_ray.sampling.backends import Decoding
 from east_ray.storage import Folder, RunDirectory, Stages, local_copy, locate
@@ -132,3 +136,51 @@ def test_samples_reach_a_failing_server_whole_and_are_not_asked_again(
     assert all(len(row["responses"]) == 8 for row in rows)
     assert folder.names() == [Path(part).name for part in folder.parts()] and len(folder.parts()) == 1
     assert FaultyProxy.num_failed > 10
+
+
+def test_sampling_asks_an_object_store_little(tmp_path: Path, local_ray: None) -> None:
+    with counted_store() as store:
+        folder = Folder(*locate(store.address("runs/one"))) / "samples"
+        folder.write_text("small.json", "{}")
+        assert store.requests == {"PUT": 1} and folder.read_text("small.json") == "{}"
+        store.requests.clear()
+        config = settings(tmp_path, **scripted(tmp_path))
+        rows, _, num_asked = ask_all(folder, {"base": "m"}, questions(200), config, Decoding(8, 1.0, 32))
+        assert len(rows) == num_asked == 200
+        assert store.requests.total() <= 1.5 * 200, store.requests
+
+
+def test_a_large_file_reaches_an_object_store_whole() -> None:
+    with counted_store() as store:
+        folder = Folder(*locate(store.address("runs/one")))
+        text = "0123456789abcdef" * (9 << 16)  # 9 MiB: more than one request
+        folder.write_text("large.json", text)
+        assert folder.read_text("large.json") == text and folder.names() == ["large.json"]
+
+
+def test_files_of_rows_are_found_and_read_as_on_a_disk() -> None:
+    row = b'{"question": "1 + 1?", "reference_answer": "2"}\n'
+    content = {
+        "a/1.jsonl.gz": gzip.compress(row),
+        "a/b/2.ndjson": row * 2,
+        "c/3.csv": b"question\n1?\n",
+        "c/x.eval": b"x",
+    }
+    with counted_store() as store:
+        filesystem, folder = locate(store.address("in"))
+        for name, data in content.items():
+            with filesystem.open_output_stream(f"{folder}/{name}", compression=None) as stream:
+                stream.write(data)
+
+        def num_rows(path: str) -> int:
+            found = find_files(store.address(path), "samples.path")
+            return sum(1 for file in found.files for _ in rows_of_file(found.filesystem, file))
+
+        assert [num_rows(path) for path in ("in", "in/a/", "in/*/*.csv", "in/**/*json*", "in/a/1.jsonl.gz")] == [
+            4,
+            3,
+            1,
+            3,
+            1,
+        ]
+        assert find_files(store.address("in"), "samples.path").unread_said() == "1 .eval file"

@@ -140,7 +140,7 @@ def test_the_line_of_an_evaluation_names_each_model() -> None:
     line = StageLine("evaluation", 16, "questions")
     of_models = {"base": 8, "trained": 8}
     shown = SamplingLine(line, of_models, {"base": 2, "trained": 8}, Decoding(1, 0.0, 8))
-    shown.begin_pool()
+    shown.begin_pool(0)
     shown.show(PoolStatus({"ready": (1, 9.0)}, 9.0, {"base": 2, "trained": 3}, 5, 3, 2, 90))
     said = "evaluation  11/16 questions .* base 8/8, trained 3/8 \u00b7 11 responses \u00b7 3 running, 2 waiting"
     assert re.match(said, line.render().plain), line.render().plain

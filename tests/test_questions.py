@@ -1,13 +1,16 @@
 """Loaders on the benchmarks' own files and on bad input; prompts with exactly one beginning-of-sequence token."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from east_ray.config import InputError, PromptConfig, QuestionsConfig
+from east_ray.questions.formats import reference_answer
 from east_ray.questions.prompts import end_of_turn, load_tokenizer, prompts_within, render_prompt, tokenize
 from east_ray.questions.stage import load_questions
 from east_ray.records import QUESTIONS
@@ -117,23 +120,34 @@ GOOD = {"question": "a?", "answer": "#### 1"}
     ("name", "content", "settings", "message"),
     [
         ("none.jsonl", None, {}, "does not exist"),
-        ("folder.jsonl", "folder", {}, "is a folder"),
-        ("empty.jsonl", "", {}, "the file is empty"),
-        ("empty.json", "", {}, "the file is empty"),
+        ("folder.jsonl", "folder", {}, "is an empty folder; expected files with rows"),
+        ("empty.jsonl", "", {}, "is empty"),
+        ("empty.json", "", {}, "is empty"),
         ("blank.jsonl", "\n\n", {}, "the file is empty"),
-        ("bad.jsonl", json.dumps(GOOD) + "\n\n{'question': 1}\n", {}, "bad.jsonl, line 3: not valid JSON"),
-        ("cut.jsonl", json.dumps(GOOD) + '\n{"question": "b', {}, "cut.jsonl, line 2: not valid JSON"),
-        ("list.jsonl", "[1]\n", {}, "list.jsonl, line 1: expected a JSON object, found list"),
-        ("bytes.jsonl", b'{"question": "a?"}\n\xff\n', {}, "bytes.jsonl, line 2: not UTF-8 text"),
-        ("object.json", "{}", {}, "expected a JSON list of questions, found dict"),
-        ("other.txt", "x", {}, "expected .jsonl, .json, .csv or .parquet, found '.txt'"),
+        ("bad.jsonl", "{'question': 1}\n", {}, "bad.jsonl, row 1: not valid JSON"),
+        ("list.jsonl", "[1]\n", {}, "list.jsonl, row 1: expected a JSON object, found list"),
+        (
+            "bytes.jsonl",
+            '{"question": "café?"}\n'.encode("cp1252"),
+            {},
+            "it seems to be cp1252, which `encoding: cp1252`",
+        ),
+        ("other.txt", "x", {}, "found 1 .txt file; expected .jsonl, .ndjson, "),
         ("broken.parquet", "x", {}, "cannot be read as parquet"),
         ("odd.jsonl", '{"q": 1}\n', {}, "set questions.format: columns and name them"),
+        ("empty_object.json", "{}", {}, "set questions.format: columns and name them"),
         (
             "gone.jsonl",
-            json.dumps(GOOD) + '\n{"question": "b?"}\n',
-            {},
+            '\n{"question": "b?"}\n',
+            {"format": "gsm8k"},
             "row 2: column 'answer' is missing; found 'question'",
+        ),
+        (
+            "near.jsonl",
+            '{"doc": {"query": "b?"}, "reward_model": {"ground_truth": 1}}\n',
+            {"format": "columns", "question_column": "doc.query", "reference_answer_column": "reward.ground_truth"},
+            "row 1: field 'reward.ground_truth' is missing; found 'doc', 'reward_model'; did you mean "
+            "reward_model.ground_truth?",
         ),
         ("skip.jsonl", json.dumps(GOOD) + "\n", {"skip": 5}, "no question is left after skip 5 of 1"),
         (
@@ -156,6 +170,146 @@ def test_bad_files_are_one_sentence(
         load_questions(QuestionsConfig(path=str(path), **settings))  # type: ignore[arg-type]
     assert message in str(error.value)
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("bad", "detail"),
+    [
+        ("{'question': 1}", "not valid JSON"),
+        ('{"question": "b', "not valid JSON"),
+        ("[1]", "expected a JSON object, found list"),
+        ('{"question": "b?"}', "column 'answer' is missing; found 'question'"),
+        ('{"question": "b?", "answer": true}', "answer: expected text or a number, found bool"),
+        ('{"question": "b?", "answer": {"value": 3}}', "found dict with 'value'; a dotted name leads into it"),
+        ('{"question": "b?", "answer": [1, 2]}', "answer: expected text or a number, found list"),
+        ('{"question": ["b?", "c?"], "answer": 1}', "question: expected text or messages, found list"),
+        ('{"question": {"stem": "b?"}, "answer": 1}', "question: expected text or messages, found dict with 'stem'"),
+        ('{"question": 5, "answer": 1}', "question: expected text or messages, found int"),
+        (
+            '{"question": [{"role": "system", "content": "b?"}], "answer": 1}',
+            "turn of the user, found turns of 'system'",
+        ),
+        ('{"question": "\\ud800", "answer": 1}', "half of a surrogate pair"),
+    ],
+)
+def test_a_bad_row_is_set_aside_with_what_is_wrong_unless_all_are(tmp_path: Path, bad: str, detail: str) -> None:
+    path, settings = tmp_path / "q.jsonl", {"format": "columns", "reference_answer_column": "answer"}
+    good = json.dumps({"question": "a?", "answer": 1})
+    path.write_text(f"{good}\n\n{bad}\n{good}\n")
+    asked, aside = load_questions(QuestionsConfig(path=str(path), **settings))  # type: ignore[arg-type]
+    assert asked["question_id"].to_pylist() == ["q-000001", "q-000004"]
+    ((row),) = aside.to_pylist()
+    assert (row["question_id"], row["reason"]) == ("q-000003", "malformed_row")
+    assert row["detail"].startswith(f"{path}, row 3: ") and detail in row["detail"]
+    path.write_text(f"{bad}\n")
+    with pytest.raises(InputError) as error:
+        load_questions(QuestionsConfig(path=str(path), **settings))  # type: ignore[arg-type]
+    assert detail in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bytes_are_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"question": [b"a?"], "answer": ["1"]}), tmp_path / "q.parquet")
+    with pytest.raises(InputError, match=r"q.parquet, row 1: question: expected text or messages, found bytes"):
+        load_questions(QuestionsConfig(path=str(tmp_path / "q.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ("72", "72"), (" 72 ", "72"), (72, "72"), (72.0, "72"), (0.5, "0.5"), ([72], "72"), ([["1/2"]], "1/2"),
+        ("3 * 24 = 72\n#### 72", "72"), ("So \\(x = 2\\), $\\boxed{\\frac12}$.", "\\frac12"),
+        ("We add them up. The final answer is 72.", "72"),
+        ("none of the parts marks it", "none of the parts marks it"),
+        ("#### ", None), (None, None), (float("nan"), None), ("x = 5", "x = 5"),
+    ],
+)  # fmt: skip
+def test_a_reference_is_an_answer_or_a_worked_solution_that_marks_it(value: Any, answer: str | None) -> None:
+    assert reference_answer(value) == answer
+
+
+def test_words_that_stand_for_no_answer_are_set_aside(tmp_path: Path) -> None:
+    said = ["proof", "NotFound", " nan", "1", "proof of concept", "Not Found", "N/A", "null", "None", "\\text{none}"]
+    path = write(tmp_path / "q.jsonl", *({"question": "a?", "reference_answer": one} for one in said))
+    asked, aside = load_questions(QuestionsConfig(path=path))
+    assert asked["reference_answer"].to_pylist() == ["1", "proof of concept", "\\text{none}"]
+    assert set(aside["reason"].to_pylist()) == {"unparsable_reference"} and aside.num_rows == 7
+
+
+def test_a_folder_of_files_with_dotted_names(tmp_path: Path) -> None:
+    for split, number in (("a", 1), ("b", 2)):
+        row = {"prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": f"{number}?"}]}
+        row |= {"extra_info": {"index": number, "tags": ["x", split]}, "reward_model": {"ground_truth": [str(number)]}}
+        (tmp_path / split).mkdir()
+        write(tmp_path / split / "1.json", row)
+    (tmp_path / "README.md").write_text("x")
+    settings = QuestionsConfig(
+        path=f"{tmp_path}/*", format="columns", question_column="prompt",
+        reference_answer_column="reward_model.ground_truth", extra_columns=["extra_info.tags.1"],
+    )  # fmt: skip
+    asked, _ = load_questions(settings)
+    assert asked["question_id"].to_pylist() == ["a/1-000001", "b/1-000001"]
+    assert asked["question"].to_pylist() == ["1?", "2?"]
+    assert asked["reference_answer"].to_pylist() == ["1", "2"]
+    assert json.loads(asked["extra"][1].as_py()) == {"extra_info.tags.1": "b"}
+    named, _ = load_questions(settings.model_copy(update={"id_column": "extra_info.index"}))
+    assert named["question_id"].to_pylist() == ["1", "2"]
+
+
+GIVEN = DATA / "given_questions"
+_NUMBERS = [str(23 + 2 * i) for i in range(12)]
+_COLUMNS = {"format": "columns"}
+#: Of each file: the settings it needs, if any; and its references, or the sentence with which it is refused. None: its
+#: row is set aside.
+_QUESTIONS: dict[str, tuple[dict[str, Any], list[str | None] | str]] = {
+    "aime24_h4": ({}, [f"0{number}" for number in _NUMBERS]),
+    "aime24_mj": (_COLUMNS | {"question_column": "Problem", "reference_answer_column": "Answer"}, _NUMBERS),
+    "bool_answer": ({}, "row 1: answer: expected text or a number, found bool"),
+    "dapo17k": (
+        _COLUMNS | {"question_column": "prompt", "reference_answer_column": "reward_model.ground_truth"},
+        _NUMBERS,
+    ),
+    "deepmath": (_COLUMNS | {"reference_answer_column": "final_answer"}, _NUMBERS),
+    "dict_answer": ({}, "row 1: answer: expected text or a number, found dict with 'value'"),
+    "dup_ids": (
+        _COLUMNS | {"reference_answer_column": "answer", "id_column": "id"},
+        "row 2: question_id '1' occurs already in",
+    ),
+    "MATH_single": ({}, ["23"]),
+    "metamath": (_COLUMNS | {"question_column": "query", "reference_answer_column": "response"}, _NUMBERS),
+    "mixed_fmt": ({}, ["23", None]),
+    "numina15": ({}, [None, None, *_NUMBERS[2:]]),
+    "svamp": (_COLUMNS | {"question_column": "Body", "reference_answer_column": "Answer"}, _NUMBERS),
+    "q_bool.csv": ({}, ["true", "false", "true"]),
+    "q_cp1252.csv": ({"encoding": "cp1252"}, _NUMBERS),
+    "q_dates.csv": ({}, ["12:30", "04:15", "09:00"]),
+    "q_floats.csv": ({}, ["72", "0.5", "3", "1000000"]),
+    "q_frac.csv": (
+        {},
+        ["1/2", "007", "1e3", "12:30", "2024-01-05", "true", "50%", "3.10", None, "1_000", None, None],
+    ),
+    "q_leading0.csv": ({}, ["007", "025", "113"]),
+}
+
+
+@pytest.mark.skipif(not GIVEN.exists(), reason=f"the labelled data is not there: {GIVEN}")
+@pytest.mark.parametrize("name", sorted(path.name for path in GIVEN.iterdir()) if GIVEN.exists() else ["none"])
+def test_files_of_questions_of_many_data_sets(name: str) -> None:
+    settings, expected = _QUESTIONS.get(name, ({}, _NUMBERS))
+    config = QuestionsConfig(path=str(GIVEN / name), **settings)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=re.escape(expected)):
+            load_questions(config)
+        return
+    asked, aside = load_questions(config)
+    assert asked.num_rows + aside.num_rows == len(expected)
+    if name == "numina_cot":  # a third of its solutions mark no answer
+        assert aside["reason"].to_pylist() == ["unparsable_reference"] * 3
+        assert set(asked["reference_answer"].to_pylist()) < set(_NUMBERS)
+    elif name == "MATH":  # its files are read by name
+        assert sorted(asked["reference_answer"].to_pylist()) == _NUMBERS
+    else:
+        assert asked["reference_answer"].to_pylist() == [one for one in expected if one is not None]
+    assert all("jar has" in question for question in asked["question"].to_pylist())
 
 
 def test_a_hub_data_set_is_loaded_through_the_datasets_library(tmp_path: Path) -> None:

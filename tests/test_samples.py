@@ -13,9 +13,9 @@ import pytest
 
 from east_ray import cli
 from east_ray.config import InputError, SamplesConfig
+from east_ray.reading import rows
 from east_ray.records import DISCARDED, EXAMPLES, QUESTIONS, SAMPLES, SET_ASIDE, Reason, SetAside
-from east_ray.sampling import given
-from east_ray.sampling.given import check_columns, given_sample, why_set_aside, write_samples
+from east_ray.sampling.given import check_columns, given_sample, is_wanted, why_set_aside, write_samples
 from east_ray.storage import Folder, Stages, locate
 
 ROOT = Path(__file__).parent.parent
@@ -35,10 +35,13 @@ def test_responses_may_be_texts_or_objects_or_what_an_openai_server_returned() -
     texts = given_sample(row(), PLAIN, "q")
     assert [response["text"] for response in texts["responses"]] == ["\\boxed{4}", "\\boxed{5}"]
     assert {(r["finish_reason"], r["num_tokens"]) for r in texts["responses"]} == {("stop", None)}
-    own = [{"text": "a", "num_tokens": 7, "finish_reason": "length", "logprob": -1.0}, {"text": None}]
+    own = [
+        {"text": "a", "num_tokens": 7, "finish_reason": "length", "logprob": -1.0},
+        {"text": None, "finish_reason": "length"},
+    ]
     objects = given_sample(row(responses=own), PLAIN, "q")["responses"]
     assert objects[0] == {"text": "a", "num_tokens": 7, "finish_reason": "length", "logprob": None}
-    assert objects[1] == {"text": "", "num_tokens": None, "finish_reason": "stop", "logprob": None}
+    assert objects[1] == {"text": "", "num_tokens": None, "finish_reason": "length", "logprob": None}
     choices = [{"message": {"content": "\\boxed{4}"}, "finish_reason": "length"}]
     columns = SamplesConfig(path="s.jsonl", responses_column="choices", text_field="message.content")
     (response,) = given_sample(row(choices=choices), columns, "q")["responses"]
@@ -80,20 +83,20 @@ def test_what_other_servers_say_of_the_end_is_understood() -> None:
     responses = [{"text": "a", "finish_reason": reason} for reason in said]
     found = [response["finish_reason"] for response in given_sample(row(responses=responses), PLAIN, "q")["responses"]]
     assert found == ["stop", "stop", "length", "length", "content_filter", "stop"]
-    columns = SamplesConfig(path="s.jsonl", text_field="message.content")
-    (failed,) = given_sample(row(responses=[{"message": None}]), columns, "q")["responses"]
-    assert failed["text"] == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reference_answer": ["4"]}, "reference answer: expected text or a number, found list"),
-        ({"reference_answer": True}, "reference answer: expected text or a number, found bool"),
-        ({"question": 3}, "question: expected text, found int"),
-        ({"responses": "\\boxed{4}"}, "responses: expected a list of responses, found str"),
+        ({"reference_answer": {"value": "4"}}, "reference_answer: expected text or a number, found dict"),
+        ({"reference_answer": True}, "reference_answer: expected text or a number, found bool"),
+        ({"question": 3}, "question: expected text or messages, found int"),
+        (
+            {"responses": "\\boxed{4}"},
+            "responses: expected a list of responses; if a row is one response, .*, found str",
+        ),
         ({"responses": ["a", 4]}, "responses, response 2: expected text, found int"),
-        ({"responses": [{"content": "a"}]}, "responses, response 1: field 'text' is missing; found 'content'"),
+        ({"responses": [{"content": "a"}]}, "responses, response 1: column 'text' is missing; found 'content'"),
         ({"responses": ["half \ud800"]}, "half of a surrogate pair"),
     ],
 )
@@ -124,6 +127,135 @@ def test_what_cannot_be_judged_has_a_reason(changes: dict[str, Any], reason: Set
     assert why_set_aside(sample) == reason
     if reason == SetAside.UNPARSABLE_REFERENCE:
         assert why_set_aside(sample, can_use=lambda reference: True) is None
+
+
+def texts(given: dict[str, Any], **columns: Any) -> list[str]:
+    return [one["text"] for one in given_sample(given, SamplesConfig(path="s", **columns), "q")["responses"]]
+
+
+def test_a_list_may_be_nested_in_one_in_json_or_in_several_columns() -> None:
+    assert texts(row(responses=[["a", "b"]])) == texts(row(responses='["a", "b"]')) == ["a", "b"]
+    assert texts(row(responses=[[["a"], ["b"]]])) == texts(row(responses=[{"text": "a"}, "b"])) == ["a", "b"]
+    assert texts(row(out={"one": "a", "two": ["b"]}), responses_column=["out.one", "out.two"]) == ["a", "b"]
+    said = {"role": "assistant", "content": "a"}
+    user = {"role": "user", "content": "2 + 2?"}
+    assert texts(row(responses=[said, said])) == texts(row(responses=[[user, said], [user, said]])) == ["a", "a"]
+    assert texts(row(responses=[[user, said]])) == ["a"] == texts(row(chat=[user, said]), response_column="chat")
+    for conversation in ([user, said], [{"role": "system", "content": "s"}, said], [[user], [said]][:1]):
+        with pytest.raises(InputError, match=r"found a conversation; response_column takes|with a turn of the assist"):
+            texts(row(responses=conversation))
+    with pytest.raises(InputError, match="expected a list of responses; if a row is one response, name it by respo"):
+        texts(row(responses="[not a list"))
+
+
+@pytest.mark.parametrize(
+    ("responses", "kept", "num_dropped"),
+    [
+        (["a", None, "b"], ["a", "b"], 1),
+        ([{"text": "a"}, {"error": "timeout"}, {"text": None, "error": {"code": 429}}], ["a"], 2),
+        ([{"text": "a", "error": None}, {"text": "", "error": "cut"}, {"text": ""}], ["a", ""], 1),
+        ([{"text": "a"}, {"status": 500, "detail": "overloaded"}], ["a"], 1),
+        ([{"text": None}, {"text": None, "finish_reason": "length"}], [""], 1),
+        ([{"error": "timeout"}, None], [], 2),
+    ],
+)
+def test_a_failed_response_is_dropped_and_not_its_question(responses: Any, kept: list[str], num_dropped: int) -> None:
+    sample = given_sample(row(responses=responses), PLAIN, "q")
+    assert [one["text"] for one in sample["responses"]] == kept
+    assert sample["num_dropped"] == num_dropped and sample["num_responses"] == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "reasons"),
+    [
+        ({}, {"responses": [{"text": "a", "stop_reason": "max_tokens"}, {"text": "a"}]}, ["length", "stop"]),
+        ({}, {"responses": [{"text": "a", "finish_reason": "length", "stop_reason": 128001}]}, ["length"]),
+        ({}, {"responses": [{"text": "a", "stop_reason": 128001}]}, ["stop"]),
+        (
+            {"finish_reason_field": "meta_info.finish_reason.type"},
+            {"responses": [{"text": "a", "meta_info": {"finish_reason": {"type": "length", "length": 9}}}]},
+            ["length"],
+        ),
+        ({"finish_reasons_column": "ends"}, {"responses": ["a", "b"], "ends": ["length", None]}, ["length", "stop"]),
+        (
+            {"finish_reasons_column": "ends"},
+            {"responses": ["a", "b"], "ends": [["stop", "length"]]},
+            ["stop", "length"],
+        ),
+        ({"finish_reasons_column": "ends"}, {"responses": ["a", "b"], "ends": None}, ["stop", "stop"]),
+        (
+            {"finish_reasons_column": ["e1", "e2"], "responses_column": ["r1", "r2"]},
+            {"r1": "a", "r2": "b", "e1": "length", "e2": "stop"},
+            ["length", "stop"],
+        ),
+        ({"response_column": "out"}, {"out": "a", "finish_reason": "length"}, ["length"]),
+        ({"response_column": "out"}, {"out": {"text": "a"}, "stop_reason": "max_tokens"}, ["length"]),
+        ({"response_column": "out", "finish_reasons_column": "end"}, {"out": ["a"], "end": "length"}, ["length"]),
+    ],
+)
+def test_a_finish_reason_is_found_where_tools_put_it(
+    columns: dict[str, Any], changes: dict[str, Any], reasons: list[str]
+) -> None:
+    sample = given_sample(row(**changes), SamplesConfig(path="s", **columns), "q")
+    assert [one["finish_reason"] for one in sample["responses"]] == reasons
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "message"),
+    [
+        ({"finish_reasons_column": "ends"}, {"ends": ["stop"]}, "ends: 1 finish reasons for 2 responses"),
+        ({"finish_reasons_column": "ends"}, {}, "column 'ends' is missing"),
+        (
+            {"finish_reason_field": "why"},
+            {"responses": [{"text": "a", "why": {"type": "stop"}}]},
+            "response 1, finish reason: expected text such as stop or length, found dict with 'type'; a dotted name",
+        ),
+        (
+            {"question_column": "q", "reference_answer_column": "answr", "responses_column": "r"},
+            {"answer": "4"},
+            r"'q' is missing.*'answr' is missing.*did you mean answer\?.*samples.questions; column 'r' is missing",
+        ),
+        ({"id_column": "id"}, {"id": None}, "id: expected a name, found null"),
+        ({"id_column": "id"}, {"id": {"a": 1}}, "id: expected a name, found dict"),
+    ],
+)
+def test_all_that_is_wrong_with_a_row_is_said_at_once(
+    columns: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        given_sample(row(**changes), SamplesConfig(path="s", **columns), "q")
+
+
+@pytest.mark.parametrize(
+    ("where", "is_there"),
+    [
+        ({"filter": "strict"}, True), ({"filter": "flexible"}, False), ({"doc.epoch": 1}, True),
+        ({"doc.epoch": "1"}, True), ({"doc.epoch": 1.0}, True), ({"is_right": True}, True), ({"is_right": 1}, False),
+        ({"text": True}, True), ({"none": None}, True), ({"missing": None}, False), ({"filter": None}, False),
+        ({"filter": "strict", "doc.epoch": 2}, False), ({"none": "None"}, False), ({}, True),
+    ],
+)  # fmt: skip
+def test_a_row_is_wanted_by_the_values_of_its_columns(where: dict[str, Any], is_there: bool) -> None:
+    given = {"filter": "strict", "doc": {"epoch": 1}, "is_right": True, "text": "true", "none": None}
+    assert is_wanted(given, where) is is_there
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"response_column": "a", "responses_column": "b"},
+        {"finish_reasons_column": "a", "finish_reason_field": "b"},
+        {"questions": {"path": "q.jsonl"}},
+        {"where": {"a": [1]}},
+        {"encoding": "klingon"},
+        {"encoding": "base64"},
+        {"responses_column": []},
+        {"group_by": []},
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(columns: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"not both|needs id_column|expected a text|no encoding of text|at least 1"):
+        SamplesConfig.model_validate({"path": "s", **columns})
 
 
 # ---------------------------------------------------------------------------------------------------------- the stage
@@ -179,13 +311,8 @@ def test_pieces_of_a_file_give_the_rows_of_the_whole(
     path.write_text("".join(json.dumps(row(question="q" * (7 * i % 50 + 1))) + "\n" for i in range(200)))
     whole = taken(path, tmp_path / "whole")[0]
     assert len(whole) == 200
-    for size in (1, 100, 137, 4096):
-        monkeypatch.setattr(given, "PIECE_BYTES", size if size > 1 else 97)
-        info = pa.fs.LocalFileSystem().get_file_info(str(path))
-        pieces = list(given.pieces_of(pa.fs.LocalFileSystem(), info, "s"))
-        lines = [line for piece in pieces for line in given.lines_of(pa.fs.LocalFileSystem(), piece)]
-        assert lines == path.read_bytes().splitlines()
-    assert taken(path, tmp_path / "pieces")[0] == whole  # of 4096 bytes each, their lines counted
+    monkeypatch.setattr(rows, "PIECE_BYTES", 4096)
+    assert taken(path, tmp_path / "pieces")[0] == whole  # their lines counted
 
 
 def test_parquet_in_row_groups_and_a_folder_of_files(tmp_path: Path, local_ray: None) -> None:
@@ -208,15 +335,15 @@ def test_parquet_in_row_groups_and_a_folder_of_files(tmp_path: Path, local_ray: 
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        (None, {}, "does not exist; expected a .jsonl or .parquet file"),
-        ("", {}, "is empty; expected questions with responses"),
+        (None, {}, "does not exist; expected a file"),
+        ("", {}, "is empty; expected rows"),
         ("\n\n", {}, "is empty; expected questions with responses"),
         (
             json.dumps(row()),
             {"responses_column": "outputs"},
             "row 1: column 'outputs' is missing; found 'question', 'ref",
         ),
-        ("\n{nonsense", {}, "row 2: not valid JSON"),
+        ("\n{nonsense", {}, "not valid JSON"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused(
@@ -229,9 +356,9 @@ def test_a_file_that_cannot_be_meant_is_refused(
 
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "s.csv").write_text("question\n")
-    with pytest.raises(InputError, match=r"expected .jsonl or .parquet, found 's.csv'"):
-        check_columns(SamplesConfig(path=str(tmp_path / "s.csv")))
+    (tmp_path / "s.eval").write_text("question\n")
+    with pytest.raises(InputError, match=r"s.eval: found 1 .eval file; expected .jsonl, "):
+        check_columns(SamplesConfig(path=str(tmp_path / "s.eval")))
     (tmp_path / "s.parquet").write_text("no parquet at all")
     with pytest.raises(InputError, match="cannot be read as parquet"):
         check_columns(SamplesConfig(path=str(tmp_path / "s.parquet")))
@@ -312,7 +439,7 @@ def test_what_breaks_in_a_task_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "s.parquet").write_bytes(content)
     result = weigh_alone(tmp_path / "run", tmp_path / "s.parquet")
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
-    assert "s.parquet, row groups from 0: cannot be read (" in result.stderr
+    assert "s.parquet: cannot be read as parquet (" in result.stderr
 
 
 def test_an_input_inside_the_run_directory_is_not_removed(tmp_path: Path, local_ray: None) -> None:

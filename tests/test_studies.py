@@ -27,7 +27,6 @@ from east_ray.report.files import write_findings
 from east_ray.report.studies.fewer_responses import (
     Prefix,
     SizeSummary,
-    corrected_entropy,
     entropies_of_first,
     fewer_responses,
     measure_prefixes,
@@ -45,6 +44,7 @@ from east_ray.report.studies.weights import Disagreements, disagreements
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, locate
 from east_ray.storage.rounds import Round
+from east_ray.weighting import corrected_entropy
 
 # -------------------------------------------------------------------------------------------------- shares by entropy
 
@@ -360,8 +360,8 @@ def test_a_comparison_shows_the_weights_of_each_arms_first_training(tmp_path: Pa
 @pytest.mark.parametrize("num_responses", [None, 6])
 def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path, num_responses: int | None) -> None:
     config = resolve(
-        {"model": "m", "run_dir": str(tmp_path), "questions": {"path": "q.jsonl"}, "studies": {"fewer_responses": [2]},
-         "answers": {"responses": num_responses}}
+        {"model": "m", "run_dir": str(tmp_path), "questions": {"path": "q.jsonl"},
+         "studies": {"fewer_responses": [2], "adaptive": [48]}, "answers": {"responses": num_responses}}
     )  # fmt: skip
     samples = [sample(f"q{i}", [4] * (8 - i) + [5] * i) for i in range(8)]
     rules = dataclasses.replace(RULES, num_responses=num_responses)
@@ -374,9 +374,12 @@ def test_the_pages_of_a_round_are_of_the_type_that_a_report_reads(tmp_path: Path
         "Stubborn and diverse errors",
         "Entropy against accuracy",
         "Reference answers that may be wrong",
+        "How many responses to ask for",
         "How many responses are enough",
     ]
-    assert [row[0] for row in pages[3]["tables"][0]["rows"]] == ["2", str(num_responses or 8)]
+    assert [row[0] for row in pages[4]["tables"][0]["rows"]] == ["2", str(num_responses or 8)]
+    same, budget, *_ = pages[3]["tables"][0]["rows"]
+    assert (same[:2], budget[:2]) == (["48 for each", "48.0"], ["budget, mean 48", "48.0"])
     (first, *_) = pages[2]["texts"]
     assert first["title"] == "q7: 5 or 4?" and first["blocks"][1]["text"] == "So \\boxed{5}"
     assert (round_.stages / "audit").names() == ["audit.html", "audit.jsonl"]

@@ -1,15 +1,28 @@
 """The invariants of entropy and weights, as properties, and the degenerate cases, one by one."""
 
 import math
+import random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from east_ray.answers.grading import measured
 from east_ray.config import WeightingConfig
-from east_ray.records import GradedQuestion
-from east_ray.weighting import SIGNALS, entropy, load_signal, mapped, normalizer, weights
+from east_ray.records import Cluster, GradedQuestion
+from east_ray.weighting import (
+    SIGNALS,
+    UNSEEN,
+    corrected_entropy,
+    entropy,
+    load_signal,
+    mapped,
+    normalizer,
+    smoothed_entropy,
+    weights,
+)
 
 counts = st.lists(st.integers(0, 128), min_size=1, max_size=40).filter(sum)
 # Signals as they occur: zero, or entropies and rates of up to thousands of responses.
@@ -126,9 +139,40 @@ def test_what_has_no_weights_is_a_clear_error(values: list[float], exponent: flo
 
 
 def test_the_four_signals() -> None:
-    question = GradedQuestion("q", [], 8, entropy=1.25, pass_rate=0.75, rejected_rate=0.125)
+    question = GradedQuestion("q", [], 8, entropy=1.25, pass_rate=0.75, rejected_rate=0.125, counted=[6, 2])
     found = {name: load_signal(WeightingConfig(signal=name))(question) for name in SIGNALS}  # type: ignore[arg-type]
     assert found == {"entropy": 1.25, "accuracy": 0.25, "rejection": 0.125, "uniform": 1.0}
+
+
+@pytest.mark.parametrize(("no_answer", "sizes"), [("cluster", [5, 2, 1]), ("exclude", [5, 1])])
+def test_the_estimator_decides_about_the_signal_entropy_alone(no_answer: Any, sizes: list[int]) -> None:
+    clusters = [Cluster("4", 5, True), Cluster(None, 2, False), Cluster("7", 1, False)]
+    question = measured("q", clusters, no_answer)
+    found = {
+        estimator: load_signal(WeightingConfig(entropy_estimator=estimator))(question)  # type: ignore[arg-type]
+        for estimator in ("plug_in", "chao_wang_jost", "smoothed")
+    }
+    assert found == {
+        "plug_in": entropy(sizes),
+        "chao_wang_jost": corrected_entropy(sizes),
+        "smoothed": smoothed_entropy(sizes),
+    }
+    assert question.entropy == entropy(sizes)
+    other = WeightingConfig(signal="accuracy", entropy_estimator="smoothed")
+    assert load_signal(other)(question) == 1 - 5 / 8
+
+
+def test_the_smoothed_entropy_by_hand() -> None:
+    p, q = 8 / (8 + UNSEEN), UNSEEN / (8 + UNSEEN)
+    assert smoothed_entropy([8]) == pytest.approx(-p * math.log(p) - q * math.log(q))
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=20).filter(any), st.randoms())
+def test_the_smoothed_entropy_adds_less_the_more_responses_there_are(counts: list[int], rng: random.Random) -> None:
+    added = smoothed_entropy(counts) - entropy(counts)
+    assert smoothed_entropy(rng.sample(counts, len(counts))) == smoothed_entropy(counts)
+    more = [100 * count for count in counts]
+    assert 0 < smoothed_entropy(more) - entropy(more) < added
 
 
 def test_the_normalizer_is_the_mean_of_the_mapped_signals() -> None:

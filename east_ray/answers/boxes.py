@@ -166,17 +166,17 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
         return chosen
     label = _label(text, filled[-2].end, filled[-1].start)
     for at in range(len(filled) - 2, -1, -1):
-        box, between = filled[at], text[filled[at].end : chosen[0].start]
+        box, between = filled[at], text[filled[at].end : chosen[-1].start]
         earlier = _label(text, filled[at - 1].end if at else 0, box.start)
         is_near = len(between) <= _MAX_CHARS_BETWEEN_BOXES
-        if is_near and len(chosen) == 1 and "\n" not in between and _is_rounded(between, chosen[0]):
+        if is_near and len(chosen) == 1 and "\n" not in between and _is_rounded(between, chosen[-1]):
             chosen = [box]
         elif (label is not None and label - 1 == earlier) or (is_near and _joins(between)):
-            chosen.insert(0, box)
+            chosen.append(box)
         else:
             break
         label = earlier
-    return chosen
+    return chosen[::-1]
 
 
 def _is_rounded(between: str, box: Box) -> bool:

@@ -65,6 +65,7 @@ from east_ray.answers.symbolic import clean, is_rounding_of, joined_roundings, k
 
 Equivalence = Literal["math", "string"]
 _MAY_BE_OPTION = re.compile(r"[A-J][).:]")
+_NO_ANSWERS = frozenset({"proof", "notfound", "not_found", "nan", "n/a", "<na>", "null", "none"})
 _LETTER_KEY = re.compile(r"\('text', '[a-j]'\)")
 _MAX_READABLE = 10**1000  # a fraction with a larger numerator or denominator is not written out
 
@@ -117,8 +118,14 @@ def as_options_text(answers: Sequence[str], reference: str) -> list[str]:
 
 
 def is_parsable_reference(answer: str | None) -> bool:
-    """Whether responses can be compared with this reference answer: not None, not too long, not only punctuation."""
+    """Whether responses can be compared with this reference answer: not None, not too long, not only punctuation.
+
+    Nor one of the words that stand for no answer: NuminaMath has `proof` and `notfound`, programs write `nan`, `N/A`,
+    `null` and `None`. In markup, as in \\text{None}, such a word is an answer.
+    """
     if answer is None or len(answer) > MAX_ANSWER_CHARS or not clean(answer):
+        return False
+    if "".join(answer.split()).casefold() in _NO_ANSWERS:
         return False
     value = key(answer)
     return any(c.isalnum() for c in answer) or not (isinstance(value, tuple) and value[0] == "text")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from east_ray.config import InputError
 from east_ray.records import Cluster, GradedQuestion, Question
 
 
@@ -83,10 +84,14 @@ class Graded:
 def entropy(counts: Sequence[int]) -> float:
     """The entropy, in nats, of clusters of these sizes: 0 for one cluster, ln k for k clusters of equal size.
 
-    Sizes of 0 add nothing, and without responses the entropy is 0. Raises ValueError for a negative size.
+    Sizes of 0 add nothing, and without responses the entropy is 0. Raises InputError for a size that is negative or
+    not finite.
+
+    >>> entropy([4]), entropy([2, 2]) == math.log(2)
+    (0.0, True)
     """
-    if any(count < 0 for count in counts):
-        raise ValueError(f"cluster sizes must not be negative: {list(counts)}")
+    if not all(0 <= count < math.inf for count in counts):
+        raise InputError(f"cluster sizes must be finite and not negative: {list(counts)}")
     total = sum(counts)
     if total == 0:
         return 0.0
@@ -107,7 +112,7 @@ def measured(
     correct = sum(one.num_responses for one in clusters if one.is_correct)
     wrong = max((one.num_responses for one in clusters if not one.is_correct and one.answer is not None), default=0)
     rates = correct / max(1, num_responses), wrong / max(1, num_responses)
-    return GradedQuestion(question_id, clusters, num_responses, entropy(counted), *rates)
+    return GradedQuestion(question_id, clusters, num_responses, entropy(counted), *rates, counted)
 
 
 def clustered(responses: Sequence[str], question: Question, grader: Grader) -> Graded:

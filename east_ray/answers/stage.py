@@ -66,13 +66,18 @@ def write_answers(samples: Folder, answers: Folder, grader: Grader) -> Iterator[
 def _graded_part(samples: Folder, part: str, grader: Grader, failures: Failures) -> pa.Table:
     tables = [ANSWERS.empty_table()]
     for batch in samples.batches([*_QUESTION, _TEXTS], [part], max_rows=_QUESTIONS_AT_ONCE):
-        of_question = [name for name in _QUESTION if name in batch.schema.names]  # old runs lack some columns
-        questions = [Question.of(row) for row in batch.select(of_question).to_pylist()]
-        graded = [clustered(*pair, grader) for pair in zip(texts_of(batch), questions, strict=True)]
-        for one in graded:
-            failures.add(one.num_failed, one.error)
-        tables.append(answers_table(questions, graded))
+        tables.append(grade_batch(batch, grader, failures)[1])
     return pa.concat_tables(tables)
+
+
+def grade_batch(batch: pa.RecordBatch, grader: Grader, failures: Failures) -> tuple[list[Graded], pa.Table]:
+    """The grading of each row of ``samples/``, and the same as rows of ``answers/``. Failures join `failures`."""
+    of_question = [name for name in _QUESTION if name in batch.schema.names]  # old runs lack some columns
+    questions = [Question.of(row) for row in batch.select(of_question).to_pylist()]
+    graded = [clustered(*pair, grader) for pair in zip(texts_of(batch), questions, strict=True)]
+    for one in graded:
+        failures.add(one.num_failed, one.error)
+    return graded, answers_table(questions, graded)
 
 
 def texts_of(batch: pa.RecordBatch) -> list[list[str]]:

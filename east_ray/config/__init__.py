@@ -3,12 +3,12 @@
 from east_ray.config.base import InputError, flatten
 from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import PromptConfig, WorkedQuestion
+from east_ray.config.samples import SamplesConfig
 from east_ray.config.sections import (
     AnswersConfig,
     EnginePoolConfig,
     LoraConfig,
     QuestionsConfig,
-    SamplesConfig,
     SamplingConfig,
     TrainingConfig,
     WeightingConfig,

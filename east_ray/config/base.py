@@ -117,6 +117,18 @@ def _check_pattern(pattern: str) -> str:
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 
 
+def _check_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(f"{name!r} is no encoding of text; expected e.g. utf-8, utf-16 or cp1252") from None
+    return name
+
+
+#: The encoding of a text file, by the name that Python has for it.
+Encoding = Annotated[str, AfterValidator(_check_encoding)]
+
+
 def set_dotted(values: dict[str, Any], dotted_key: str, value: Any) -> None:
     """Put a value at its dotted key, e.g. weighting.exponent; missing sections are added."""
     *parents, last = dotted_key.split(".")
@@ -145,7 +157,7 @@ class MayChange:
     always: bool = False  # at any time, because no result depends on it
     keys: frozenset[str] = frozenset()  # of a dictionary: these keys may change at any time
     if_empty: bool = False  # at any time if the stored value is empty
-    remakes: str | None = None  # the stage that is done again after the change
+    remakes: tuple[str, ...] = ()  # the stages that are done again after the change
 
 
 #: No result depends on the setting: more workers, another cluster.

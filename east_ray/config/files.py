@@ -1,7 +1,8 @@
 """A run's YAML file with dotted overrides -> a checked configuration, and back.
 
->>> resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}, ["weighting.exponent=1.5"]).weighting
-WeightingConfig(signal='entropy', mapping='power', exponent=1.5)
+>>> settings = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
+>>> resolve(settings, ["weighting.exponent=1.5"]).weighting.exponent
+1.5
 """
 
 import copy
@@ -69,7 +70,12 @@ def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
 def dump(config: Config) -> str:
     """The configuration as YAML with every key; `load` reads an equal configuration from it."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+    return as_yaml(config.model_dump())
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain settings as YAML, in their order."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def dump_documented(section: BaseModel, indent: str = "") -> str:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from east_ray.config.base import ANY_TIME, MayChange, Name, Part, Pattern, Section
+from east_ray.config.adaptive import AdaptiveConfig
+from east_ray.config.base import ANY_TIME, Encoding, MayChange, Name, Part, Pattern, Section
 from east_ray.config.deepspeed import DeepSpeedConfig
 from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import SamplingParams, StopString
@@ -21,7 +22,10 @@ class QuestionsConfig(Section):
     """Where questions come from."""
 
     path: str | None = None
-    """A .jsonl, .json, .csv or .parquet file of questions (local, s3:// or gs://). Either this or `hub`."""
+    """A file of questions, a folder with its subfolders, or a pattern such as data/*.csv (local, s3:// or gs://), in
+    one of the forms that `samples.path` has. Either this or `hub`."""
+    encoding: Encoding = "utf-8"
+    """Encoding of text files, e.g. cp1252. A file in another one is refused."""
     hub: str | None = None
     """Name of a data set on the Hugging Face hub, e.g. openai/gsm8k."""
     hub_config: str | None = None
@@ -30,15 +34,16 @@ class QuestionsConfig(Section):
     """Split of the hub data set."""
     format: Annotated[str, Part("auto", "gsm8k", "math", "columns")] = "auto"
     """How a row is read. gsm8k: {question, answer ending in "#### 72"}; math: {problem, solution, answer}; columns: the
-    columns named below; auto: one of these, by the first row; module:name: a function of your own."""
+    columns named below, with dots and indices as in `samples`; auto: one of these, or {question, answer}, by the first
+    row; module:name: a function of your own."""
     question_column: str = "question"
-    """With format columns: the column of the question's text."""
+    """With format columns: the column of the question: a text, or messages, whose last turn of the user it is."""
     reference_answer_column: str = "reference_answer"
-    """With format columns: the column of the final answer."""
+    """With format columns: the column of the final answer, or of a worked solution that marks it, as in `samples`."""
     reference_solution_column: str | None = None
     """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
     id_column: str | None = None
-    """With format columns: a column of unique names; by default the file's name and the row's number."""
+    """A column of unique names; by default the file's name and the row's number."""
     extra_columns: list[str] = []
     """Further columns to keep. A grader finds them in `question.extra`, e.g. the options of the grader choice."""
     skip: Annotated[int, Field(ge=0)] = 0
@@ -49,30 +54,6 @@ class QuestionsConfig(Section):
     def _problems(self) -> Iterator[str]:
         if (self.path is None) == (self.hub is None):
             yield "give exactly one of path and hub"
-
-
-class SamplesConfig(Section):
-    """Responses from another sampler, which are clustered, weighted and trained on; nothing is sampled."""
-
-    path: str
-    """A .jsonl or .parquet file, or a folder of them such as another run's samples/ (local, s3:// or gs://); a row is a
-    question with its responses."""
-    question_column: str = "question"
-    """The column of the question's text."""
-    reference_answer_column: str = "reference_answer"
-    """The column of the final answer, e.g. 72, or of a worked solution that ends in #### 72 or \\boxed{72}."""
-    responses_column: str = "responses"
-    """The column of the list of responses: texts, or objects that contain a text."""
-    text_field: str = "text"
-    """If responses are objects: the field of the text. Dots lead into nested objects, e.g. message.content."""
-    finish_reason_field: str = "finish_reason"
-    """If responses are objects: the field that says stop or length. If it is missing, stop is assumed."""
-    num_tokens_field: str = "num_tokens"
-    """If responses are objects: the field of the number of tokens; it may be missing."""
-    id_column: str | None = None
-    """A column of unique names of the questions; by default the file's name and the row's number."""
-    extra_columns: list[str] = []
-    """Further columns to keep, for a grader: see `questions.extra_columns`."""
 
 
 #: vLLM engine arguments that decide about memory, devices and speed, but not about the distribution of responses.
@@ -96,6 +77,9 @@ class SamplingConfig(Section):
     """Arguments of the backend, e.g. {table: responses.jsonl} of scripted."""
     responses_per_question: Annotated[int, Field(ge=1, le=16384)] = 128
     """Responses sampled for each question, all in one request (n = 128 in the paper)."""
+    adaptive: AdaptiveConfig | None = None
+    """Fewer responses where they tell little, by one of three rules; by default every question gets all. Use them with
+    `weighting.entropy_estimator: smoothed`."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -120,6 +104,10 @@ class SamplingConfig(Section):
     keep_token_ids: Annotated[bool, MayChange(until=("sampling",))] = True
     """Keep the token ids of the responses and train on them: a text may be tokenized otherwise than it was sampled. A
     response is tokenized from its text where its ids are missing, as in given samples, or do not spell it."""
+
+    def _problems(self) -> Iterator[str]:
+        if self.adaptive is not None:
+            yield from self.adaptive.problems_with(self.responses_per_question)
 
 
 def num_shards(engine_args: Mapping[str, Any]) -> int:
@@ -226,6 +214,10 @@ class WeightingConfig(Section):
     module:name: a function of your own."""
     exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
     """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
+    entropy_estimator: Literal["plug_in", "chao_wang_jost", "smoothed"] = "plug_in"
+    """Of the signal entropy. plug_in: that of the clusters' shares, as in the paper; smoothed: leaves open that other
+    answers were not seen, which is better where `sampling.adaptive` asks some questions less; chao_wang_jost: a
+    correction of the bias, which changes weights little."""
 
 
 class LoraConfig(Section):
@@ -369,17 +361,6 @@ class EvaluationConfig(Section):
     endpoints: dict[Name, EndpointConfig] = {}
     """Servers that answer for models in place of engines, by the models' names, e.g. {base: …, trained: …}. Models that
     are compared should be served alike."""
-
-
-class StudiesConfig(Section):
-    """Further analyses of the samples, for the report."""
-
-    fewer_responses: list[Annotated[int, Field(ge=2)]] = []
-    """Measure how well entropies and weights from the first 8, 16, … responses agree with those from all responses."""
-    max_suspects: Annotated[int, Field(ge=1)] = 1000
-    """The audit of the reference answers lists at most this many questions."""
-    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """A question is suspect if at least this share of its responses agrees on another answer than the reference."""
 
 
 class EarlyStoppingConfig(Section):

@@ -13,13 +13,17 @@ from east_ray.config import devices, sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
 from east_ray.config.plan import PlanConfig
 from east_ray.config.prompting import PromptConfig
+from east_ray.config.samples import SamplesConfig
+from east_ray.config.studies import StudiesConfig
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
 #: The setting also decides how models are measured; "base" is the evaluation of the base model in a comparison.
 _UNTIL_MEASURED = MayChange(until=("examples", "evaluation", "base"))
 #: The same, and the stage `answers` has used it.
-_UNTIL_ANSWERS_USED = MayChange(until=_UNTIL_MEASURED.until, remakes="answers")
+_UNTIL_ANSWERS_USED = MayChange(until=_UNTIL_MEASURED.until, remakes=("answers",))
+#: The setting decides what is taken from given samples.
+_UNTIL_SAMPLES_WEIGHED = MayChange(until=_UNTIL_WEIGHED.until, remakes=("sampling", "answers"))
 
 #: Names of the two models that every round has, beside its variants: the one the run starts from, the one it trains.
 BASE, TRAINED = "base", "trained"
@@ -80,7 +84,7 @@ class CompareConfig(Section):
     """Keep the models after their evaluation."""
 
     def _problems(self) -> Iterator[str]:
-        decided_by_lists = ("training.objective", "weighting")
+        decided_by_lists = ("training.objective", "weighting.signal", "weighting.mapping", "weighting.exponent")
         keys = [key for grid in self.grids for key, _ in flatten(grid.overrides)]
         if mine := [key for key in keys if key.startswith(decided_by_lists)]:
             yield f"grids: {mine[0]} is decided by the lists of the grid, not by its overrides"
@@ -137,7 +141,7 @@ class Config(Section):
     """End after a round whose model does not answer significantly more of these questions than the one before it."""
     questions: sections.QuestionsConfig | None = None
     """The questions to learn from. Either these or `samples`; `east-ray evaluate` works without both."""
-    samples: sections.SamplesConfig | None = None
+    samples: Annotated[SamplesConfig | None, _UNTIL_SAMPLES_WEIGHED] = None
     """Questions with responses from another sampler; nothing is sampled then."""
     prompt: PromptConfig = PromptConfig()
     """How a question is put to the model."""
@@ -158,7 +162,7 @@ class Config(Section):
     and answers.responses, e.g. {uniform: {weighting.signal: uniform}}."""
     evaluation: Annotated[sections.EvaluationConfig, _UNTIL_MEASURED] = sections.EvaluationConfig()
     """How models are measured."""
-    studies: Annotated[sections.StudiesConfig, ANY_TIME] = sections.StudiesConfig()
+    studies: Annotated[StudiesConfig, ANY_TIME] = StudiesConfig()
     """Further analyses of the samples, for the report."""
     compare: Annotated[CompareConfig | None, ANY_TIME] = None
     """What `east-ray compare` trains and evaluates; grids and seeds may be added later."""
@@ -196,6 +200,8 @@ class Config(Section):
             yield "rounds: given samples are one round; a second would need sampling"
         elif self.training.examples == "reference_solutions":
             yield "training.examples: reference_solutions needs questions, not samples"
+        elif self.sampling.adaptive is not None:
+            yield "sampling.adaptive: nothing is sampled where samples are given"
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
         self.in_evaluation()

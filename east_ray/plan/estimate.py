@@ -228,7 +228,7 @@ def _engine(config: Config, size: ModelSize, facts: Facts) -> Engine | None:
     if memory is None or device is None:
         return None
     prompt, response = facts.prompt_tokens.value or 0.0, facts.response_tokens.value or 0.0
-    n, longest = config.sampling.responses_per_question, config.sampling.max_tokens
+    n, longest = round(facts.num_responses.value or 1), config.sampling.max_tokens
     context = int(pool.engine_args.get("max_model_len", size.context or prompt + longest))
     count = pool.max_engines
     if config.plan.gpus is not None and pool.num_gpus_per_engine:
@@ -281,9 +281,9 @@ def _stages(config: Config, size: ModelSize, facts: Facts, engine: Engine | None
     if uses_engines(config) and config.samples_on_engines:
         # From the second round on each training of a comparison samples from its own model.
         times = 1 + (config.rounds - 1) * (len(learners) if config.compare else 1)
-        n = config.sampling.responses_per_question
+        n = facts.num_responses.value or 1.0
         tokens = None if questions is None else times * questions * n * response
-        yield _of_engines("sampling", config, size, facts, engine, tokens, times, n)
+        yield _of_engines("sampling", config, size, facts, engine, tokens, times, round(n))
     if trains:
         yield _training(config, size, facts)
     if uses_engines(config) and config.evaluates_on_engines:
@@ -385,10 +385,13 @@ def _assumptions(config: Config) -> dict[str, float | str]:
 
 def figures(facts: Facts) -> list[tuple[str, Figure]]:
     """(what it is, figure) of the facts that are printed."""
-    return [
+    found = [
         ("questions of a round", facts.num_questions),
         ("held-out questions", facts.num_held_out),
         ("tokens of a prompt", facts.prompt_tokens),
         ("tokens of a response", facts.response_tokens),
         ("share of the questions that is trained on", facts.kept_share),
     ]
+    if facts.num_responses.setting == "sampling.adaptive":
+        found.append(("responses to a question", facts.num_responses))
+    return found

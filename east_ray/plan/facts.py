@@ -4,15 +4,16 @@ Everything is read from what is there already, with bounds on size.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import pyarrow.compute as pc
 
-from east_ray.config import Config, PromptConfig, QuestionsConfig
+from east_ray.config import Config, InputError, PromptConfig, QuestionsConfig
 from east_ray.questions.stage import load_questions
+from east_ray.reading.files import find_files
 from east_ray.storage import Folder, Stages, locate
 
 #: Files of questions up to this size are read; a larger one would keep the reader waiting.
@@ -40,6 +41,7 @@ class Facts:
     prompt_tokens: Figure
     response_tokens: Figure
     kept_share: Figure
+    num_responses: Figure  # to a question, on average
     sampled_tokens_per_s: Figure  # of all engines together, their start included
     trained_tokens_per_s: Figure  # of all workers together
 
@@ -88,9 +90,25 @@ def facts_of(config: Config) -> Facts:
             (RESPONSE_SHARE * config.sampling.max_tokens, "assumed: a quarter of sampling.max_tokens"),
         ),
         kept_share=figure("kept_share", (kept, measured), (KEPT_SHARE, "assumed")),
+        num_responses=_num_responses(config, sampling, measured, plan.num_questions or asked or at_most),
         sampled_tokens_per_s=Figure(rate, measured if rate else "not known", "plan.engine_efficiency"),
         trained_tokens_per_s=_trained_tokens_per_s(stages, measured),
     )
+
+
+def _num_responses(config: Config, sampling: Mapping[str, Any], measured: str, num_questions: float | None) -> Figure:
+    """Mean responses to a question: of an adaptive run what was measured, what its budget is, or the most."""
+    adaptive, most, setting = config.sampling.adaptive, config.sampling.responses_per_question, "sampling.adaptive"
+    if adaptive is None:
+        return Figure(most, "the same for all", "sampling.responses_per_question")
+    if sampling.get("num_questions"):
+        return Figure(sampling["num_responses"] / sampling["num_questions"], measured, setting)
+    if adaptive.budget is None:
+        return Figure(most, "the most that a question gets; a rule will stop earlier", setting)
+    budget = adaptive.budget
+    if num_questions is None:
+        return Figure(budget.max, "the most that a question gets", setting)
+    return Figure(min(budget.max, budget.total / num_questions), "the budget for each", setting)
 
 
 def characters_around(prompt: PromptConfig) -> int:
@@ -106,11 +124,14 @@ def _round_0(config: Config) -> Stages:
 
 
 def _counted(source: QuestionsConfig | None) -> tuple[int | None, float | None]:
-    """Questions in a local file and the mean of their characters; None where the file is remote, missing or large."""
+    """Questions in local files and the mean of their characters; None where these are remote, missing or large."""
     if source is None or source.path is None or "://" in source.path:
         return None, None
-    path = Path(locate(source.path)[1])
-    if not path.is_file() or path.stat().st_size > _MAX_QUESTIONS_BYTES:
+    try:
+        files = find_files(source.path, "questions.path").files
+    except InputError:  # a plan is made before the files are there
+        return None, None
+    if sum(file.size for file in files) > _MAX_QUESTIONS_BYTES:
         return None, None
     questions, _ = load_questions(source, can_use=lambda reference: True)  # the grader may refuse a few
     if not questions.num_rows:

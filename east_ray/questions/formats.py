@@ -12,11 +12,12 @@ row does not have. A user's own is named in a configuration (`questions.format: 
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from east_ray import answers, doors
 from east_ray.config import InputError, QuestionsConfig
 from east_ray.config.base import hint
+from east_ray.reading.fields import answer_text, field, is_missing, prompt_text, response_text
 
 Format = Callable[[Mapping[str, Any], QuestionsConfig], Mapping[str, Any]]
 
@@ -26,6 +27,10 @@ FORMATS = {"auto": f"{__name__}:Auto"} | {name: f"{__name__}:{name}" for name in
 #: What a format returns: texts, of which the first two are required, and labels, which may also be numbers.
 _TEXTS = ("question", "reference_answer", "reference_solution")
 _LABELS = ("level", "subject", "question_id")
+#: A text of more words is a worked solution, in which the words before the answer announce it.
+_ANSWER_WORDS = 3
+
+_Value = TypeVar("_Value")
 
 
 def load(settings: QuestionsConfig) -> Format:
@@ -64,41 +69,60 @@ def normalized(read: Format, row: Mapping[str, Any], settings: QuestionsConfig) 
         if isinstance(value, bool) or not isinstance(value, str | None if key in _TEXTS else str | int | float | None):
             expected = "text" if key in _TEXTS else "text or a number"
             raise InputError(f"{name} returned {_kind(value)} as {key!r}; expected {expected}")
-    return {key: _label(result.get(key)) for key in fields}
+    found = {key: _label(result.get(key)) for key in fields}
+    try:
+        "".join(filter(None, found.values())).encode()
+    except UnicodeEncodeError:
+        raise InputError("half of a surrogate pair, which is not text") from None
+    return found
 
 
-def cell(row: Mapping[str, Any], column: str) -> Any:
-    """The value in a column. Raises InputError naming the columns of the row if this one is missing."""
-    if column not in row:
-        raise InputError(f"column {column!r} is missing; found {', '.join(map(repr, sorted(row)))}")
-    return row[column]
+def reference_answer(value: Any) -> str | None:
+    r"""A reference answer, as text; of a worked solution that marks one (#### 72, \boxed{72}, the answer is 72) that.
+
+    None: there is none. Raises InputError, which says what was found, for anything but a text or a number, or a list of
+    one.
+
+    >>> reference_answer([72]), reference_answer("2 * 36 = 72\n#### 72"), reference_answer("1/2")
+    ('72', '72', '1/2')
+    """
+    text = answer_text(value)
+    if text is None or not ("####" in text or "\\boxed" in text or len(text.split()) > _ANSWER_WORDS):
+        return text
+    found = answers.extract_answer(text)
+    return text if found is None and "####" not in text and "\\boxed" not in text else found
 
 
 class Auto:
-    """Reads a whole file as the layout that its first row has."""
+    """Reads all rows as the layout that the first one with a known layout has."""
 
     _read: Format | None = None
 
     def __call__(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
-        """The question of a row. Raises InputError if the first row has none of the known layouts."""
+        """The question of a row. Raises InputError if no row before it and not this one has a known layout."""
         if self._read is None:
-            if {"problem", "solution"} <= row.keys():
-                self._read = math
-            elif {"question", "answer"} <= row.keys() and "####" in str(row["answer"]):
-                self._read = gsm8k
-            elif {"question", "reference_answer"} <= row.keys():
-                self._read = columns
-            else:
-                raise InputError(
-                    f"the columns {sorted(row)} are neither GSM8K's (question, answer with ####) nor MATH's (problem, "
-                    "solution); set questions.format: columns and name them"
-                )
+            self._read = self._recognised(row)
         return self._read(row, settings)
+
+    def _recognised(self, row: Mapping[str, Any]) -> Format:
+        if "problem" in row and ("solution" in row or "answer" in row):
+            return math
+        if {"question", "answer"} <= row.keys():
+            if "####" in str(row["answer"]):
+                return gsm8k
+            if len((_read(row, "answer", reference_answer) or "").split()) <= _ANSWER_WORDS:
+                return _question_and_answer
+        if {"question", "reference_answer"} <= row.keys():
+            return columns
+        raise InputError(
+            f"the columns {sorted(map(str, row))} are neither GSM8K's (question, answer with ####) nor MATH's "
+            "(problem, solution or answer); set questions.format: columns and name them"
+        )
 
 
 def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """GSM8K: {question, answer}, where the answer is a worked solution that ends in "#### 72"."""
-    solution, marker, answer = (_text(row, "answer") or "").rpartition("####")
+    solution, marker, answer = (_read(row, "answer", response_text) or "").rpartition("####")
     # Without the calculator annotations, <<48/2=24>>, which no model should learn to write.
     worked = re.sub(r"<<[^<>]*>>", "", solution).strip()
     return _asked(row, "question", answer.strip() if marker else None, worked)
@@ -106,12 +130,12 @@ def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any
 
 def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """MATH: {problem, solution}, with the answer in the solution's last box unless a column `answer` gives it."""
-    solution = _text(row, "solution") or ""
-    given = row.get("answer")
+    answer = _read(row, "answer", reference_answer) if "answer" in row else None
+    solution = (_read(row, "solution", response_text) if "solution" in row or "answer" not in row else None) or ""
     return {
-        "question": _text(row, "problem"),
-        "reference_answer": str(given) if given is not None else answers.extract_answer(solution),
-        "reference_solution": solution or None,
+        "question": _question(row, "problem"),
+        "reference_answer": answer or answers.extract_answer(solution),
+        "reference_solution": solution.strip() or None,
         "question_id": _label(row.get("unique_id")),
         **level_and_subject(row),
     }
@@ -119,13 +143,29 @@ def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]
 
 def columns(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """Any layout whose columns `questions.question_column` and its like name."""
-    column, reference = settings.reference_solution_column, _text(row, settings.reference_answer_column)
-    return _asked(row, settings.question_column, reference, (column and _text(row, column)) or "")
+    column, reference = (
+        settings.reference_solution_column,
+        _read(row, settings.reference_answer_column, reference_answer),
+    )
+    return _asked(row, settings.question_column, reference, (column and _read(row, column, response_text)) or "")
 
 
-def _text(row: Mapping[str, Any], column: str) -> str | None:
-    value = cell(row, column)
-    return None if value is None else str(value).strip()
+def _question_and_answer(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
+    return _asked(row, "question", _read(row, "answer", reference_answer), "")
+
+
+def _question(row: Mapping[str, Any], name: str) -> str | None:
+    text = _read(row, name, prompt_text)
+    return None if text is None else text.strip()
+
+
+def _read(row: Mapping[str, Any], name: str, reader: Callable[[Any], _Value]) -> _Value:
+    """What a reader makes of a value. Raises InputError, which begins with the name, if it cannot be read."""
+    value = field(row, name)
+    try:
+        return reader(value)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def level_and_subject(row: Mapping[str, Any]) -> dict[str, str | None]:
@@ -134,15 +174,15 @@ def level_and_subject(row: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _label(value: Any) -> str | None:
-    return None if value is None else str(value)  # MATH-500's levels are numbers
+    return None if is_missing(value) else str(value)  # MATH-500's levels are numbers
 
 
 def _asked(row: Mapping[str, Any], column: str, reference: str | None, solution: str) -> dict[str, str | None]:
     """A question; its worked solution ends in the reference answer in a box, as the prompt asks of a response."""
     if solution and "\\boxed" not in solution and reference is not None:
         solution = f"{solution}\nThe answer is \\boxed{{{reference}}}."
-    asked = {"question": _text(row, column), "reference_answer": reference, "reference_solution": solution or None}
-    return asked | level_and_subject(row)
+    asked = {"question": _question(row, column), "reference_answer": reference}
+    return asked | {"reference_solution": solution.strip() or None, **level_and_subject(row)}
 
 
 def _kind(value: Any) -> str:

@@ -76,6 +76,12 @@ def _filled_in(prompt: PromptConfig, question: str) -> str:
     return prompt.template.replace("{question}", question)
 
 
+def text_prompt(question: str, prompt: PromptConfig) -> str:
+    """A question as text: each worked question with its solution and an empty line, then the question, all alike."""
+    worked = [f"{_filled_in(prompt, one.question)}{one.solution}\n\n" for one in prompt.worked_questions]
+    return "".join(worked) + _filled_in(prompt, question)
+
+
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: PromptConfig) -> str:
     """A question as the model reads it, up to where its response begins, the beginning-of-sequence token included.
 
@@ -102,15 +108,14 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: P
 
 
 def _as_text(tokenizer: "PreTrainedTokenizerBase", question: str, prompt: PromptConfig) -> str:
-    """Each worked question with its solution and an empty line, then the question; all of them filled in alike."""
+    """The text of a prompt, after the beginning-of-sequence token if the tokenizer adds it."""
     if said := prompt.problem_of_text():
         raise InputError(f"prompt.{said} (the model's tokenizer has no chat template)")
     begin = tokenizer.bos_token or ""
     has_begin = bool(begin) and prompt.template.startswith(begin)
     if has_begin:  # it stands once, not before each worked question
         prompt = prompt.model_copy(update={"template": prompt.template.removeprefix(begin)})
-    worked = [f"{_filled_in(prompt, one.question)}{one.solution}\n\n" for one in prompt.worked_questions]
-    text = "".join(worked) + _filled_in(prompt, question)
+    text = text_prompt(question, prompt)
     begins = has_begin or tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return begin + text if begins and not text.startswith(begin) else text
 

@@ -1,23 +1,27 @@
 """``questions/`` of a round, from a file or a data set of the hub; what cannot be asked is set aside."""
 
+import itertools
 import json
-import re
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.fs
-import pyarrow.parquet
 
 from east_ray import answers
 from east_ray.config import Config, InputError, QuestionsConfig
 from east_ray.questions import formats
 from east_ray.questions.prompts import load_tokenizer, prompts_within, style_of
+from east_ray.reading.fields import answer_text, field
+from east_ray.reading.files import find_files
+from east_ray.reading.rows import rows_of_file
 from east_ray.records import QUESTIONS, SET_ASIDE, SetAside
-from east_ray.storage import counts_by, local_copy, locate, resolve_model
+from east_ray.storage import counts_by, local_copy, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
+
+#: Questions that are Python objects at the same time: there may be millions.
+_ROWS_AT_ONCE = 4096
 
 #: Whether a grader can compare responses with this reference answer.
 CanUse = Callable[[str | None], bool]
@@ -46,6 +50,8 @@ def ask_questions(
         record.counts = {"asked": questions.num_rows, "set_aside": counts_by(aside, "reason"), "prompt_style": style}
         notes = [f"{aside.num_rows:,} set aside"] if aside.num_rows else []
         notes += ["prompts of text"] if style == "text" else []
+        unread = find_files(source.path, "questions.path").unread_said() if source.path else ""
+        notes += [f"not read: {unread}"] if unread else []
         line.update(questions.num_rows, " · ".join(notes))
 
 
@@ -75,38 +81,61 @@ def load_questions(
 ) -> tuple[pa.Table, pa.Table]:
     """The questions to ask (records.QUESTIONS), and those set aside (records.SET_ASIDE).
 
-    A question is set aside if it has no text, or a reference answer that `can_use` refuses. Raises InputError for a
-    missing, empty or malformed file (naming the line), a missing column, a question_id that occurs twice, and a result
-    of a user's format that is no question.
+    A question is set aside if its row cannot be read, or it has no text, or a reference answer that `can_use` refuses.
+    Raises InputError if there is no file, one cannot be read or is in another encoding; if no row can be read, with
+    what is wrong with the first, such as a missing column; and if a question_id occurs twice.
     """
-    source = config.path or f"{config.hub} ({config.split})"
-    read = formats.load(config)
-    rows = list(_hub_rows(config) if config.hub else _file_rows(config))
-    if not rows:
-        raise InputError(f"{source}: the file is empty; expected at least one question")
-    stem = PurePosixPath(config.path or str(config.hub)).stem + ("" if config.path else f"-{config.split}")
+    found = _questions(config, can_use)
+    asked, aside = [QUESTIONS.empty_table()], [SET_ASIDE.empty_table()]
+    while some := list(itertools.islice(found, _ROWS_AT_ONCE)):
+        asked.append(pa.Table.from_pylist([one for one in some if one["reason"] is None], QUESTIONS))
+        aside.append(pa.Table.from_pylist([one for one in some if one["reason"] is not None], SET_ASIDE))
+    return pa.concat_tables(asked).combine_chunks(), pa.concat_tables(aside).combine_chunks()
 
-    found: list[dict[str, Any]] = []
-    seen: dict[str, str] = {}
-    stop = None if config.max_questions is None else config.skip + config.max_questions
-    for number, row in rows[config.skip : stop]:
-        where = f"{source}, row {number}"
+
+def _questions(config: QuestionsConfig, can_use: CanUse) -> Iterator[dict[str, Any]]:
+    """The questions of a source, each with the reason why it is set aside, or None."""
+    read = formats.load(config)
+    num_rows, num_read, seen = 0, 0, dict[str, str]()
+    first_problem: str | None = None
+    stop = math.inf if config.max_questions is None else config.skip + config.max_questions
+    for where, default_id, row in _hub_rows(config) if config.hub else _file_rows(config):
+        num_rows += 1
+        if not config.skip < num_rows <= stop:
+            continue
         try:
-            question: dict[str, Any] = {**formats.normalized(read, row, config)}
-            extra = {column: formats.cell(row, column) for column in config.extra_columns}
-            given_id = question["question_id"] if config.id_column is None else formats.cell(row, config.id_column)
+            question = _question(row, read, config, default_id)
         except InputError as error:
-            raise InputError(f"{where}: {error}") from error.__cause__
-        question_id = f"{stem}-{number:06d}" if given_id is None else str(given_id)
+            first_problem = first_problem or f"{where}: {error}"
+            detail = f"{where}: {error}"
+            yield {"question_id": default_id, "reason": SetAside.MALFORMED_ROW, "detail": detail}
+            continue
+        num_read += 1
+        question_id = question["question_id"]
         if question_id in seen:
             raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
         seen[question_id] = where
-        question |= {"question_id": question_id, "extra": json.dumps(extra, default=str) if extra else None}
-        found.append(question | {"reason": set_aside_reason(question, can_use)})
-    if not seen:
-        raise InputError(f"{source}: no question is left after skip {config.skip} of {len(rows)}")
-    asked, aside = ([one for one in found if (one["reason"] is None) is is_asked] for is_asked in (True, False))
-    return pa.Table.from_pylist(asked, QUESTIONS), pa.Table.from_pylist(aside, SET_ASIDE)
+        yield question | {"reason": set_aside_reason(question, can_use)}
+    if not num_rows:
+        raise InputError(f"{config.path or config.hub}: the file is empty; expected at least one question")
+    if first_problem is not None and not num_read:
+        raise InputError(first_problem)
+    if not num_read:
+        said = f"no question is left after skip {config.skip} of {num_rows}"
+        raise InputError(f"{config.path or config.hub}: {said}")
+
+
+def _question(
+    row: Mapping[str, Any] | str, read: formats.Format, config: QuestionsConfig, default_id: str
+) -> dict[str, Any]:
+    """A row of records.QUESTIONS. Raises InputError, which says what is wrong with the row."""
+    if isinstance(row, str):
+        raise InputError(row)
+    question: dict[str, Any] = {**formats.normalized(read, row, config)}
+    extra = {column: field(row, column) for column in config.extra_columns}
+    given_id = question["question_id"] if config.id_column is None else answer_text(field(row, config.id_column))
+    question["question_id"] = default_id if given_id is None else given_id
+    return question | {"extra": json.dumps(extra, default=str) if extra else None}
 
 
 def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside | None:
@@ -116,58 +145,17 @@ def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside |
     return None if can_use(question["reference_answer"]) else SetAside.UNPARSABLE_REFERENCE
 
 
-def _file_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(row number from 1, row) of a JSONL, JSON, CSV or Parquet file."""
-    path = str(config.path)
-    filesystem, inner = locate(path)
-    info = filesystem.get_file_info(inner)
-    if info.type != pa.fs.FileType.File:
-        found = "is a folder" if info.type == pa.fs.FileType.Directory else "does not exist"
-        raise InputError(f"questions file {path} {found}; expected a .jsonl, .json, .csv or .parquet file")
-    suffix = PurePosixPath(inner).suffix
-    if suffix not in (".jsonl", ".json", ".csv", ".parquet"):
-        raise InputError(f"questions file {path}: expected .jsonl, .json, .csv or .parquet, found {suffix!r}")
-    with filesystem.open_input_file(inner) as file:
-        if suffix.startswith(".json"):
-            yield from _json_rows(file.read(), path, lines=suffix == ".jsonl")
-            return
-        try:
-            table = pa.parquet.read_table(file) if suffix == ".parquet" else pa.csv.read_csv(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path}: cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from error
-        yield from enumerate(table.to_pylist(), start=1)
+def _file_rows(config: QuestionsConfig) -> Iterator[tuple[str, str, Mapping[str, Any] | str]]:
+    """(file and row, name of the question if it has none of its own, row or what is wrong with it) of all files."""
+    found = find_files(str(config.path), "questions.path")
+    prefixes = found.prefixes()
+    for file in found.files:
+        for number, row in rows_of_file(found.filesystem, file, config.encoding):
+            yield f"{file.path}, row {number}", f"{prefixes[file.path]}-{number:06d}", row
 
 
-def _json_rows(content: bytes, path: str, *, lines: bool) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 text") from error
-    if lines:
-        numbered = enumerate(text.split("\n"), start=1)
-        parsed = [(number, _parse_json(line, f"{path}, line {number}")) for number, line in numbered if line.strip()]
-    else:
-        values = _parse_json(text, path) if text.strip() else []
-        if not isinstance(values, list):
-            raise InputError(f"{path}: expected a JSON list of questions, found {type(values).__name__}")
-        parsed = list(enumerate(values, start=1))
-    for number, row in parsed:
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
-        if re.search("[\ud800-\udfff]", "".join(value for value in row.values() if isinstance(value, str))):
-            raise InputError(f"{path}, line {number}: half of a surrogate pair, which is not text")
-        yield number, row
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from error
-
-
-def _hub_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _hub_rows(config: QuestionsConfig) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """As `_file_rows`, of a data set of the hub."""
     import datasets
 
     try:
@@ -175,4 +163,6 @@ def _hub_rows(config: QuestionsConfig) -> Iterator[tuple[int, Mapping[str, Any]]
     except Exception as error:  # the library raises errors of many kinds, those of the network library among them
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"questions.hub: cannot load {config.hub!r}, split {config.split!r}: {message}") from error
-    yield from enumerate((dict(row) for row in loaded), start=1)
+    prefix = f"{PurePosixPath(str(config.hub)).stem}-{config.split}"
+    for number, row in enumerate(loaded, start=1):
+        yield f"{config.hub} ({config.split}), row {number}", f"{prefix}-{number:06d}", dict(row)

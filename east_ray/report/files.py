@@ -4,19 +4,22 @@ Here is also which sections the report has, in their order, and those of a few l
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from east_ray.config import BASE, Config, InputError
-from east_ray.config.files import dump
+from east_ray.config.files import as_yaml, dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
+from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
+from east_ray.report.studies.adaptive import adaptive_page
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
 from east_ray.report.studies.weights import disagreements_page
@@ -28,6 +31,8 @@ from east_ray.storage.rounds import Learner, Round, is_done
 
 #: The file of a card, where the Hugging Face hub looks for it.
 _CARD = "README.md"
+#: Sections of the configuration that say how examples came about; no others belong in a data set's card.
+_OF_THE_DATA = ("prompt", "answers", "selection", "weighting")
 #: What gives the rules by which a training's examples were selected.
 RulesOf = Callable[[Config], SelectionRules]
 
@@ -68,6 +73,7 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
 def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
     parts = {
         "Questions asked and kept": sections.funnel_blocks(summary),
+        **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
         "Entropy and weights": sections.weight_blocks(summary),
         **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
         "Training": sections.step_blocks(summary),
@@ -90,7 +96,11 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
         ["questions", str(_address(source))],
         ["responses", _responses(config)],
         ["answers", f"equal by {config.answers.equivalence}"],
-        ["weighting", f"{weighting.signal}, {weighting.mapping}, a = {weighting.exponent:g}"],
+        [
+            "weighting",
+            f"{weighting.signal}, {weighting.mapping}, a = {weighting.exponent:g}"
+            + (f", entropy by {weighting.entropy_estimator}" if weighting.signal == "entropy" else ""),
+        ],
         [
             "training",
             f"{training.objective.upper()}, epochs: {training.epochs}, {training.examples_per_step} examples a step, "
@@ -114,7 +124,7 @@ def _responses(config: Config) -> str:
         return "none: the questions' reference solutions are trained on"
     sampling, worked = config.sampling, len(config.prompt.worked_questions)
     return (
-        f"{sampling.responses_per_question} a question, temperature {sampling.temperature:g}, "
+        f"{number_of_responses(config)} a question, temperature {sampling.temperature:g}, "
         f"at most {sampling.max_tokens:,} tokens" + (f", after {worked} worked questions" if worked else "")
     )
 
@@ -212,30 +222,70 @@ def _measured(learner: Learner, metrics: EvaluationMetrics | None) -> str:
 
 
 def _card(learner: Learner, measured: str) -> str:
+    config, record = learner.settings, learner.stages.record("examples")
+    return _rendered(
+        "model_card.md.jinja",
+        config,
+        label=f"{describe(config)}, from {Path(config.model).name}",
+        number=learner.round.number,
+        initial_model=learner.round.initial_model,
+        num_responses=f"{number_of_responses(config)} times" if config.samples is None else "several times",
+        kept=record.counts["kept"] if record else 0,
+        discarded=record.counts["discarded"] if record else {},
+        measured=measured,
+    )
+
+
+def dataset_card(
+    config: Config, number: int, file_name: str, num_rows: int, shape: str, columns: Mapping[str, str]
+) -> str:
+    """The card of a file of examples of round `number`; `columns` has its columns with their types."""
+    label, told = describe(config), {"file_name": file_name, "num_rows": num_rows, "shape": shape, "columns": columns}
+    return _rendered("dataset_card.md.jinja", config, _OF_THE_DATA, label=label, number=number, **told)
+
+
+def _rendered(template: str, config: Config, sections: Collection[str] | None = None, **values: Any) -> str:
+    """A card; of the configuration, `config_yaml` has these sections, or all of them. Every value is as `published`."""
     import jinja2
 
     loader = jinja2.PackageLoader("east_ray.report", ".")
     environment = jinja2.Environment(  # noqa: S701 - Markdown
-        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=published
     )
-    config, record = learner.settings, learner.stages.record("examples")
-    num_responses = config.sampling.responses_per_question
-    return str(
-        environment.get_template("model_card.md.jinja").render(
-            config=config,
-            config_yaml=dump(config),
-            label=f"{describe(config)}, from {Path(config.model).name}",
-            version=metadata.version("east-ray"),
-            number=learner.round.number,
-            initial_model=learner.round.initial_model,
-            num_responses=f"{num_responses} times" if config.samples is None else "several times",
-            source=_address(config.questions or config.samples),
-            kept=record.counts["kept"] if record else 0,
-            discarded=record.counts["discarded"] if record else {},
-            measured=measured,
-            held_out=_address(config.evaluation.questions),
-        )
-    )
+    told = published(config.model_dump())
+    told_in_yaml = {name: section for name, section in told.items() if sections is None or name in sections}
+    if sections is not None:
+        told_in_yaml["training"] = {"objective": config.training.objective}
+    sources = {"source": told["questions"] or told["samples"], "held_out": told["evaluation"]["questions"]}
+    addresses = {name: one and (one["path"] or one.get("hub")) for name, one in sources.items()}
+    about = {"config": told, "config_yaml": as_yaml(told_in_yaml), "version": metadata.version("east-ray")}
+    return str(environment.get_template(template).render(**about, **addresses, **values))
+
+
+#: What is before and after the user's name and password in an address, which may be anywhere in a text, and its query.
+_ADDRESS = re.compile(r"(?P<kind>\w[\w+.-]*://)(?:[^/?#@\s]*@)*(?P<rest>[^?#\s]*)(?:[?#]\S*)?")
+#: A path of several names that is no hub's NAMESPACE/NAME, and no text with a slash such as "/no_think {question}".
+_LOCAL_PATH = re.compile(r"(?:(?:~\w*|\.{1,2})/|/[^/\s]+/)[^\n{}]*")
+
+
+def published(value: Any, key: str = "") -> Any:
+    """A setting, or all below it, as strangers may read it; `key` is its name.
+
+    Addresses lose user, password and query, which may hold credentials; of local paths there is the last name alone.
+
+    >>> published({"path": "s3://KEY:SECRET@bucket/q.jsonl?region=x", "run_dir": "runs/a", "model": "/home/ann/m"})
+    {'path': 's3://bucket/q.jsonl', 'run_dir': 'a', 'model': 'm'}
+    """
+    if isinstance(value, Mapping):
+        return {name: published(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [published(inner, key) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if "://" in value:
+        return _ADDRESS.sub(r"\g<kind>\g<rest>", value)
+    is_path = key.rpartition(".")[2] in ("path", "run_dir") or _LOCAL_PATH.fullmatch(value)
+    return PurePosixPath(value).name if is_path else value
 
 
 def _address(source: Any) -> str | None:
@@ -302,6 +352,10 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
     yield "3_audit", audit_page(audited)
     if sizes := round_.config.studies.fewer_responses:
         yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first.settings))
+    if numbers := round_.config.studies.adaptive:
+        most, no_answer = round_.config.sampling.responses_per_question, first.settings.answers.no_answer
+        folders = weighed / "examples", weighed / "discarded"
+        yield "4_adaptive", adaptive_page(*folders, numbers, most, no_answer, round_.config.seed)
 
 
 def audit_round(stages: Stages, weighed: Stages, settings: Config) -> Audit:

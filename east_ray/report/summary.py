@@ -193,6 +193,8 @@ def describe(config: Config) -> str:
     words: list[str] = [weighting.signal]
     if weighting.signal != "uniform":
         words += [f"a = {weighting.exponent:g}", *([weighting.mapping] if weighting.mapping != "power" else [])]
+    if weighting.entropy_estimator != "plug_in" and weighting.signal == "entropy":
+        words.append(weighting.entropy_estimator)
     words += [config.training.objective.upper()] if config.training.objective != _DEFAULT_OBJECTIVE else []
     described = ", ".join(words)
     return f"EAST ({described})" if weighting.signal == "entropy" else described

@@ -17,19 +17,28 @@ class SamplingLine:
     """Turns the status of one pool after the other into what the stage's line says."""
 
     def __init__(
-        self, line: StageLine, asked: Mapping[str, int], unfinished: Mapping[str, int], decoding: Decoding
+        self,
+        line: StageLine,
+        asked: Mapping[str, int],
+        unfinished: Mapping[str, int],
+        decoding: Decoding,
+        num_before: int | None = None,
     ) -> None:
-        """`asked` and `unfinished` are numbers of questions by the name of the model."""
-        self._line, self._asked, self._per_question = line, asked, decoding.responses_per_question
+        """`asked` and `unfinished` are numbers of questions by the name of the model.
+
+        `num_before` are the responses that are there already; None: every question gets the same number.
+        """
+        self._line, self._asked = line, asked
+        self._per_question = decoding.responses_per_question if num_before is None else None
         #: What is durable without the pool at work: questions by model, and responses.
         self._before = Counter({name: asked[name] - unfinished.get(name, 0) for name in asked})
-        self._responses_before = self._before.total() * self._per_question
+        self._responses_before = self._before.total() * (self._per_question or 0) if num_before is None else num_before
         self._durable = Counter[str]()  # of the pool at work
         self._last, self._rate, self._lock = PoolStatus(), TokenRate(), threading.Lock()
-        line.go_on(self._before.total())
+        line.go_on(self._units(self._before, self._responses_before))
 
-    def begin_pool(self) -> None:
-        """Another pool is being started."""
+    def begin_pool(self, num_questions: int, wave: int = 1) -> None:
+        """Another pool is being started, for so many questions."""
         self._before.update(self._durable)
         self._responses_before += self._last.num_responses
         self._durable, self._last, self._rate = Counter(), PoolStatus(), TokenRate()
@@ -47,15 +56,50 @@ class SamplingLine:
             num_responses = self._responses_before + status.num_responses
             rate = self._rate.add(time.monotonic(), status.num_tokens)
             notes = [
-                by_model(self._asked, done),
-                f"{num_responses:,} response{'s' if num_responses > 1 else ''}" if num_responses else "",
+                self._questions(done),
+                self._responses(num_responses),
                 running(status),
                 f"{rate:,.0f} tokens/s" if rate is not None else "",
             ]
-            begun = status.num_responses / self._per_question - sum(status.num_questions.values())
-            self._line.update(done.total(), " · ".join(filter(None, notes)), max(0.0, begun))
+            self._line.update(self._units(done, num_responses), " · ".join(filter(None, notes)), self._begun(status))
             kind = " ".join(status.phases) + (" at a rate" if rate is not None else "")
             self._line.doing(engines(status), kind)
+
+    def _units(self, done: Counter[str], num_responses: int) -> int:
+        """What is done, in units of the line."""
+        return done.total()
+
+    def _begun(self, status: PoolStatus) -> float:
+        """What is done of other questions, in questions; unknown where a rule decides how many responses they take."""
+        if self._per_question is None:
+            return 0.0
+        return max(0.0, status.num_responses / self._per_question - sum(status.num_questions.values()))
+
+    def _questions(self, done: Counter[str]) -> str:
+        return by_model(self._asked, done)
+
+    def _responses(self, num_responses: int) -> str:
+        return f"{num_responses:,} response{'s' if num_responses > 1 else ''}" if num_responses else ""
+
+
+class BudgetLine(SamplingLine):
+    """The same under a budget, whose unit is a response: questions get more in one wave after the other."""
+
+    _wave, _num_asked = 1, 0
+
+    def begin_pool(self, num_questions: int, wave: int = 1) -> None:
+        """The wave of this number begins or goes on, in which so many questions are asked."""
+        super().begin_pool(num_questions, wave)
+        self._wave, self._num_asked = wave, num_questions
+
+    def _units(self, done: Counter[str], num_responses: int) -> int:
+        return num_responses
+
+    def _questions(self, done: Counter[str]) -> str:
+        return f"wave {self._wave}: {self._durable.total():,}/{self._num_asked:,} questions"
+
+    def _responses(self, num_responses: int) -> str:
+        return ""  # the line begins with it
 
 
 def engines(status: PoolStatus) -> str:

@@ -39,7 +39,7 @@ def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]
     if "://" not in path:
         return pafs.LocalFileSystem(), resolve_path(path, is_output=is_output)
     with suppress(pa.ArrowInvalid):
-        filesystem, inner = pafs.FileSystem.from_uri(path)
+        filesystem, inner = pafs.FileSystem.from_uri(_with_single_requests(path))
         return filesystem, inner
     import fsspec
 
@@ -49,6 +49,16 @@ def locate(path: str, *, is_output: bool = False) -> tuple[pafs.FileSystem, str]
         raise InputError(f"{path}: no file system for this address ({error})") from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), inner
 
+
+def _with_single_requests(address: str) -> str:
+    """The address of a folder of S3, whose small files are then written by one request and not by three."""
+    if not address.startswith("s3://") or "allow_delayed_open" in address:
+        return address
+    return f"{address}{'&' if '?' in address else '?'}allow_delayed_open=true"
+
+
+#: Bytes of a file that S3 gets in one request: Arrow cuts larger ones into parts of 10 MiB.
+_SINGLE_REQUEST_BYTES = 8 << 20
 
 #: Seconds between attempts after a remote file system has failed an operation, in addition to its client's retries.
 PATIENCE_S = (0.5, 2.0, 8.0, 30.0)
@@ -138,6 +148,12 @@ class Folder:
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *tables], promote_options="permissive")
 
+    @_patient
+    def read_fields(self, part: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of a part, or fields inside of them as in `batches`; what the part does not have is left out."""
+        with self.filesystem.open_input_file(part) as file:
+            return pq.ParquetFile(file).read(list(columns), use_threads=False)
+
     def batches(
         self, columns: Sequence[str], parts: Sequence[str] | None = None, *, max_rows: int
     ) -> Iterator[pa.RecordBatch]:
@@ -154,16 +170,20 @@ class Folder:
         """Add a part; readers never see an incomplete file."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        self._write(name or f"part-{uuid.uuid4().hex}.parquet", sink.getvalue())
+        self.write_bytes(name or f"part-{uuid.uuid4().hex}.parquet", sink.getvalue())
 
     @_patient
-    def _write(self, name: str, content: Any) -> None:
+    def write_bytes(self, name: str, content: Any) -> None:
         """Write a file under a hidden name and rename it, so that readers never see an incomplete file.
 
         Raises InputError if there is no room for it.
         Object stores need this too: a stream whose upload has failed may still write its incomplete content when Python
-        frees it, over the file of a second attempt.
+        frees it, over the file of a second attempt. But what S3 gets in one request is there as a whole or not at all.
         """
+        if self.filesystem.type_name == "s3" and len(content) <= _SINGLE_REQUEST_BYTES:
+            with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                stream.write(content)
+            return
         hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
         with self.room_for(len(content)):
             if self.filesystem.type_name not in ("s3", "gcs", "abfs"):  # object stores have no folders
@@ -187,22 +207,37 @@ class Folder:
 
     @_patient
     def clear(self) -> None:
-        """Remove the folder and everything in it."""
-        if self.exists:
-            with suppress(FileNotFoundError):  # another process has removed it
-                self.filesystem.delete_dir(self.path)
+        """Remove the folder and everything in it, if it exists."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self.path)
 
     @_patient
     def remove(self, paths: Sequence[str]) -> None:
         """Remove these files, as far as they exist."""
-        for info in self.filesystem.get_file_info(list(paths)):
-            if info.type == pafs.FileType.File:
-                self.filesystem.delete_file(info.path)
+        for path in paths:
+            with suppress(FileNotFoundError):
+                self.filesystem.delete_file(path)
 
     def write_text(self, name: str, text: str) -> str:
         """Write a text file, of which readers never see an incomplete state; returns its path."""
-        self._write(name, text.encode())
+        self.write_bytes(name, text.encode())
         return f"{self.path}/{name}"
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Any]:
+        """A stream of a file that is too large for memory; readers see the file when the block ends without error."""
+        hidden = f"{self.path}/.{name}.{uuid.uuid4().hex}"
+        with self.room_for():
+            if self.filesystem.type_name not in ("s3", "gcs", "abfs"):
+                self.filesystem.create_dir(self.path, recursive=True)
+            try:
+                with self.filesystem.open_output_stream(hidden) as stream:
+                    yield stream
+                self.filesystem.move(hidden, f"{self.path}/{name}")
+            except BaseException:
+                with suppress(OSError):
+                    self.filesystem.delete_file(hidden)
+                raise
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:

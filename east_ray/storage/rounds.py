@@ -87,7 +87,7 @@ class RunDirectory:
         if before is not None:
             changed = self._changed_since(before, config)
             if not only_read and (changed or not self._is_done("examples")):
-                for stage in {stage for key in changed if (stage := mark_of(Config, key).remakes)}:
+                for stage in {stage for key in changed for stage in mark_of(Config, key).remakes}:
                     self.round(0).forget(stage)
                 self.store(config)
 

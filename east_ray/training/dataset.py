@@ -187,8 +187,8 @@ def _checked_part(training: Training, part: str) -> pa.Table:
 def _trainable_rows(training: Training, parts: Sequence[str], responses_per_question: float) -> Iterator[Row]:
     """A row per chosen response of the examples in some parts, in order of question_id.
 
-    The responses of a question share its weight, times the mean number of responses over all questions, so that the
-    mean weight stays. If the objective needs mismatched responses, a row also has the chosen one of the next question.
+    `responses_per_question` is the mean number over all questions, so that the mean weight stays. If the objective
+    needs mismatched responses, a row also has the chosen one of the next question.
     """
     rows: list[dict[str, Any]] = training.examples.read(EXAMPLES, _COLUMNS, parts).sort_by("question_id").to_pylist()
     rows = [row for row in rows if row["weight"] or not training.settings.skip_zero_weight]
@@ -197,12 +197,17 @@ def _trainable_rows(training: Training, parts: Sequence[str], responses_per_ques
         for row, following in zip(rows, rows[1:] + rows[:1], strict=True):
             row |= {f"mismatched{part}": following[f"chosen{part}"] for part in _PARTS_OF_A_RESPONSE}
     for row in rows:
-        more = row["more_chosen"] or []
-        weight = row["weight"] * responses_per_question / (1 + len(more))
-        yield row | {"weight": weight}
-        for number, response in enumerate(more, start=1):
-            chosen = {f"chosen{part}": response.get(name) for part, name in _PARTS_OF_A_RESPONSE.items()}
-            yield row | chosen | {"weight": weight, "question_id": f"{row['question_id']}#{number}"}
+        yield from trained_responses(row, responses_per_question)
+
+
+def trained_responses(row: Row, responses_per_question: float) -> Iterator[Row]:
+    """A row of examples/ once for each of its chosen responses, which share its weight times that mean number."""
+    more = row["more_chosen"] or []
+    weight = row["weight"] * responses_per_question / (1 + len(more))
+    yield {**row, "weight": weight}
+    for number, response in enumerate(more, start=1):
+        chosen = {f"chosen{part}": response.get(name) for part, name in _PARTS_OF_A_RESPONSE.items()}
+        yield {**row, **chosen, "weight": weight, "question_id": f"{row['question_id']}#{number}"}
 
 
 def tokenize_example(row: Row, tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig) -> dict[str, list[int]]:

@@ -19,38 +19,9 @@ from east_ray.report.wording import number_words
 from east_ray.selection import SelectionRules, reason_to_discard
 from east_ray.storage import Folder
 from east_ray.storage.tasks import part_groups, run_tasks
+from east_ray.weighting import corrected_entropy
 
 _QUESTIONS_AT_ONCE = 64
-
-
-def corrected_entropy(counts: Sequence[int]) -> float:
-    """An estimate, in nats, of the entropy of the distribution that clusters of these sizes were drawn from.
-
-    The entropy of the shares themselves is too low on average, by about (clusters - 1) / 2n, and by more where many
-    answers are still unseen. Chao, Wang and Jost (2013, Methods in Ecology and Evolution 4, 1091-1100) estimate the
-    unseen part from the answers seen once and twice. It is 0 for one cluster, and may exceed ln(clusters).
-    """
-    from scipy.special import digamma
-
-    sizes = np.array([count for count in counts if count > 0], dtype=np.float64)
-    n = float(sizes.sum())
-    if n < 2:
-        return 0.0
-    # sum_{k=x}^{n-1} 1/k = digamma(n) - digamma(x)
-    seen = float(np.sum(sizes / n * (digamma(n) - digamma(sizes))))
-    once, twice = int(np.sum(sizes == 1)), int(np.sum(sizes == 2))
-    if once == 0 or (once == 1 and twice == 0):
-        return seen  # a = 1: nothing unseen is estimated
-    a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
-    # The paper's (1-a)^(1-n) (-ln a - sum_{r<n} (1-a)^r / r) equals sum_{j>=1} (1-a)^j / (n+j-1). The closed form loses
-    # all digits where (1-a)^n is tiny, the series needs about 40 / a terms; each is used where it has O(n) terms.
-    if n * a < 10:
-        r = np.arange(1, n)
-        tail = (1 - a) ** (1 - n) * (-np.log(a) - np.sum((1 - a) ** r / r))
-    else:
-        j = np.arange(1, 40 / a)
-        tail = np.sum((1 - a) ** j / (n + j - 1))
-    return seen + once / n * float(tail)
 
 
 class Prefix(NamedTuple):
@@ -78,9 +49,10 @@ def entropies_of_first(
     for size in sizes:
         first = graded.first(size)
         seen = measured(question_id, first.clusters, rules.no_answer)
-        counts = [one.num_responses for one in first.clusters if rules.no_answer == "cluster" or one.answer is not None]
         is_kept = reason_to_discard(first, rules) is None
-        prefixes.append(Prefix(seen.entropy, corrected_entropy(counts), seen.pass_rate, is_kept, sum(tokens[:size])))
+        prefixes.append(
+            Prefix(seen.entropy, corrected_entropy(seen.counted), seen.pass_rate, is_kept, sum(tokens[:size]))
+        )
     return prefixes
 
 
@@ -156,8 +128,10 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     """The wanted numbers of responses against the largest one that the questions have."""
     # The least number that a question of the first part has; the other parts differ in few questions.
     first = samples.batches(["responses.list.element.num_tokens"], samples.parts()[:1], max_rows=1024)
-    most = min((pc.min(batch["responses"].value_lengths()).as_py() for batch in first), default=0)
+    found = [pc.min_max(batch["responses"].value_lengths()).as_py() for batch in first]
+    most = min((one["min"] for one in found), default=0)
     most = min(most, rules.num_responses or most)
+    is_unequal = any(one["max"] > most for one in found) and rules.num_responses != most
     sizes = sorted({*(size for size in wanted if size < most), most})
     summaries = fewer_responses(sizes, measure_prefixes(samples, answers, sizes, rules))
     columns = ["responses", "tokens", "mean entropy", "corrected", "rank correlation", "mean weight difference"]
@@ -173,9 +147,10 @@ def fewer_responses_page(samples: Folder, answers: Folder, wanted: Sequence[int]
     }
     return {
         "title": "How many responses are enough",
-        "text": "Entropies and weights from the first responses to each question against those from all. The plain "
-        "estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and Jost "
-        "(2013).",
+        "text": "Entropies and weights from the first responses to each question against those from "
+        + (f"the {most} that every question has; some have more. " if is_unequal else "all. ")
+        + "The plain estimate of an entropy is too low with few responses; the corrected one is that of Chao, Wang and "
+        "Jost (2013). Weights are by the plain one, whatever weighting.entropy_estimator is.",
         "tables": [{"caption": "From the first responses", "columns": columns, "rows": list(map(_cells, summaries))}],
         "curves": [figure],
     }

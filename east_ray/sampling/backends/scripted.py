@@ -17,6 +17,9 @@ the first. So a run is deterministic, whatever its seed and its model. A respons
 
     {"question": "1 + 1?", "responses": ["\\\\boxed{2}", "\\\\boxed{3}", {"text": "Well, ", "finish_reason": "length"}]}
 
+With `drawn_tokens: 200` each response begins with 1 to 200 words, a token each. How many is drawn by a hash of the
+question and of the response's number, and its logarithm is uniform: most are short, as a model's responses are.
+
 A row may also provoke a fault:
 
     {"question": "2 + 2?", "refuses": "too hard"}          the request is refused, with this reason
@@ -72,6 +75,7 @@ class Script(Section):
     refuses: str | None = None
     dies: Literal["engine", "process"] | None = None
     times: int | None = Field(default=None, ge=1)
+    drawn_tokens: int | None = Field(default=None, ge=1)
 
 
 class ScriptedQuestion(Script):
@@ -145,7 +149,7 @@ class Scripted(Backend):
             alone.begin()
         name = max((name for name in self._scripts if name in asked), key=len, default=None)
         script = self._scripts[name] if name is not None else Script(refuses="the question is not in the table")
-        with self._generating(script, decoding, first) as responses:
+        with self._generating(asked, script, decoding, first) as responses:
             time.sleep(self._args.delay_s)
             if name is not None and script.dies and self._is_to_die(name, script):
                 if script.dies == "process":
@@ -157,12 +161,14 @@ class Scripted(Backend):
         return responses
 
     @contextmanager
-    def _generating(self, script: Script, decoding: Decoding, first: int) -> Iterator[list[Response]]:
+    def _generating(self, asked: str, script: Script, decoding: Decoding, first: int) -> Iterator[list[Response]]:
         """The responses of a script, which the status counts as running in the block and as finished after it."""
         count, texts = decoding.responses_per_question, script.responses
-        numbers = range(first, first + count) if texts else ()
-        chosen = [texts[number % len(texts) if decoding.temperature else 0] for number in numbers]
+        numbers = [number if decoding.temperature else 0 for number in range(first, first + count)] if texts else []
+        chosen = [texts[number % len(texts)] for number in numbers]
         told = [Response(one, "stop") if isinstance(one, str) else Response(**one.model_dump()) for one in chosen]
+        if (most := script.drawn_tokens) is not None:
+            told = [_lengthened(one, most, f"{asked} {number}") for one, number in zip(told, numbers, strict=True)]
         responses = [_ended_by(decoding.stop, response) for response in told]
         num_tokens = sum(response.num_tokens or 0 for response in responses)
         with self._lock:
@@ -203,12 +209,23 @@ class Scripted(Backend):
         """A hash of the table's responses, whatever the model."""
         scripts = {"": Script()} | _read(Args.model_validate(args))
         told = {name: script.model_dump(include={"responses"}) for name, script in scripts.items()}
+        for name, script in scripts.items():
+            told[name] |= {"drawn_tokens": script.drawn_tokens} if script.drawn_tokens else {}
         return "scripted " + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def groups(cls, models: Mapping[str, str]) -> list[dict[str, str]]:
         """One pool serves them all."""
         return [dict(models)]
+
+
+def _lengthened(response: Response, most: int, drawn_by: str) -> Response:
+    """The response after 1 to `most` words, a token each."""
+    share = int.from_bytes(hashlib.blake2b(drawn_by.encode(), digest_size=4).digest()) / 2**32
+    num_words = int((most + 1) ** share)
+    return replace(
+        response, text="word " * num_words + response.text, num_tokens=num_words + (response.num_tokens or 0)
+    )
 
 
 def _ended_by(stop: Sequence[str], response: Response) -> Response:

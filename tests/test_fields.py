@@ -1,0 +1,196 @@
+"""Values in a row by dotted names, and the texts in messages, parts of contents and lists of one."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from east_ray.config import InputError
+from east_ray.reading.fields import MISSING, answer_text, field, names_in, optional, prompt_text, response_text
+
+ROW: dict[str, Any] = {
+    "doc": {"question": "2 + 2?", "choices": ["3", "4"], "none": None},
+    "meta.info": {"finish_reason": {"type": "length"}},
+    "meta": {"info": {"seed": 7}},
+    "outputs": [{"text": "a"}, {"text": "b"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("doc.question", "2 + 2?"),
+        ("doc.choices.1", "4"),
+        ("outputs.1.text", "b"),
+        ("meta.info.finish_reason.type", "length"),  # the key that has the dots itself comes first
+        ("meta.info.seed", 7),  # and where it leads nowhere, the others are tried
+        ("doc.none.deeper.0", None),
+    ],
+)
+def test_dots_and_indices_lead_into_a_row(name: str, value: Any) -> None:
+    assert field(ROW, name) == optional(ROW, name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("doc.quesion", r"field 'doc.quesion' is missing; found 'doc', 'meta', .*; did you mean doc.question\?"),
+        ("question", r"column 'question' is missing; .*; did you mean doc.question\?"),
+        ("doc.choices.2", r"field 'doc.choices.2' is missing"),
+        ("outputs.text", r"did you mean outputs.0.text\?"),
+        ("output", r"did you mean outputs\?"),
+        ("zzzz", r"found 'doc', 'meta', 'meta.info', 'outputs'$"),
+    ],
+)
+def test_a_missing_name_is_said_with_the_nearest(name: str, message: str) -> None:
+    assert optional(ROW, name) is MISSING
+    with pytest.raises(InputError, match=message):
+        field(ROW, name)
+
+
+def test_names_inside_a_list_or_in_other_letters_are_hinted_at() -> None:
+    with pytest.raises(InputError, match="; results is a list of 2 objects that have 'question'"):
+        field({"v": 1, "results": [{"question": "1"}, {"question": "2"}]}, "question")
+    with pytest.raises(InputError, match=r"; did you mean ' ID '\?"):
+        field({" ID ": 1}, "id")
+
+
+def test_a_failed_request_has_nothing() -> None:
+    failed = {"custom_id": "q1", "response": {"body": {"error": {"code": 429}}}}
+    assert field(failed, "response.body.choices") is None
+    assert optional(failed, "response.body.choices") is MISSING
+    with pytest.raises(InputError, match="is missing"):
+        field({"response": {"body": {"error": None}}}, "response.body.choices")
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(),
+        lambda inner: st.dictionaries(st.text("ab", min_size=1, max_size=2), inner, max_size=3) | st.lists(inner),
+        max_leaves=20,
+    )
+)
+def test_every_name_of_a_row_leads_to_its_value(value: Any) -> None:
+    for name in names_in({"top": value}):
+        assert optional({"top": value}, name) is not MISSING
+
+
+USER, ASSISTANT = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "\\boxed{4}"}
+SHARED = [
+    {"from": "system", "value": "s"},
+    {"from": "human", "value": "2 + 2?"},
+    {"from": "gpt", "value": "\\boxed{4}"},
+]
+PARTS = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2 + 2?", ["2 + 2?"], [["2 + 2?"]], [USER], [USER, ASSISTANT], USER, [[USER]], SHARED, PARTS,
+        [{"role": "system", "content": "s"}, {"role": "user", "content": "no"}, ASSISTANT, USER],
+        json.dumps([USER, ASSISTANT]), json.dumps(SHARED, indent=2), [json.dumps([USER])],
+        [{"role": "user", "content": PARTS}], [{"role": "User", "content": [{"type": "input_text", "text": "2 + 2?"}]}],
+    ],
+)  # fmt: skip
+def test_the_question_of_a_prompt_is_the_users_last_turn(value: Any) -> None:
+    assert prompt_text(value) == "2 + 2?"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3, "expected text or messages, found int"),
+        (str([USER]), "found messages as Python prints them; write them as JSON"),
+        (True, "found bool"),
+        (b"2", "found bytes"),
+        ({"text": "2 + 2?"}, "found dict with 'text'; a dotted name leads into it"),
+        (["a", "b"], "found list"),
+        ([], "found list"),
+        ([ASSISTANT], "expected a conversation with a turn of the user, found turns of 'assistant'"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}], "found one of type 'image_url'"),
+        ([{"role": "user", "content": [{"type": "image_url"}, *PARTS]}], "found one of type 'image_url'"),
+        ([{"role": "user", "content": 5}], "expected text, found int"),
+    ],
+)
+def test_what_is_no_question_is_said(value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prompt_text(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\\boxed{4}", ["\\boxed{4}"], [["\\boxed{4}"]], ASSISTANT, [ASSISTANT], [USER, ASSISTANT], SHARED,
+        {"text": "\\boxed{4}"}, [{"text": "\\boxed{4}"}], {"text": ["\\boxed{4}"]}, {"text": ASSISTANT},
+        {"text": [{"type": "output_text", "text": "\\boxed"}, {"type": "output_text", "text": "{4}"}]},
+        [USER, ASSISTANT, USER], json.dumps([USER, ASSISTANT]), {"text": json.dumps([ASSISTANT])},
+    ],
+)  # fmt: skip
+def test_the_text_of_a_response_is_the_assistants_last_turn(value: Any) -> None:
+    assert response_text(value) == "\\boxed{4}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"message": {"content": "4", "reasoning_content": " hm\n"}}, "<think>\nhm\n</think>\n\n4"),
+        ({"message": {"content": None, "reasoning_content": "hm"}}, "<think>\nhm\n"),
+        ({"message": {"content": "", "reasoning_content": "hm"}}, "<think>\nhm\n</think>\n\n"),
+        ({"message": {"content": "4", "reasoning_content": None}}, "4"),
+        ({"message": {"content": "4", "reasoning": "a judge's words"}}, "4"),
+        ({"message": {"role": "assistant", "content": "4", "reasoning": "hm"}}, "<think>\nhm\n</think>\n\n4"),
+        (
+            {"message": {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "4"}]}},
+            "<think>\nhm\n</think>\n\n4",
+        ),
+        (
+            {"message": {"content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "4"}]}},
+            "4",
+        ),
+        ({"message": None}, None),
+        ({"message": {"content": None}}, None),
+        ({"error": "timeout"}, None),
+    ],
+)
+def test_thinking_that_stands_beside_the_content_comes_before_it(value: Any, text: str | None) -> None:
+    assert response_text(value, "message.content") == text
+
+
+@pytest.mark.parametrize("text", ["[{1, 2}, {3}]", "[{}]", '[{"role": "user"}]', '[{"a": 1', "[1, 2]"])
+def test_a_text_that_is_no_conversation_is_itself(text: str) -> None:
+    assert prompt_text(text) == response_text(text) == text
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), Decimal("nan"), Decimal("sNaN"), pd.NA, pd.NaT, [pd.NA]])
+def test_what_is_missing_is_no_text(value: Any) -> None:
+    assert prompt_text(value) is response_text(value) is response_text({"text": value}) is answer_text(value) is None
+    assert response_text([{"role": "assistant", "content": value}]) is None
+
+
+@pytest.mark.parametrize("value", [4, True, b"4", {"other": "4"}, ["a", "b"], [], {"text": 4}, {"text": {"x": 1}}])
+def test_what_is_no_response_is_refused(value: Any) -> None:
+    with pytest.raises(InputError):
+        response_text(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (72, "72"), (72.0, "72"), (1e16, "10000000000000000"), (1.5e-7, "0.00000015"), (0.1, "0.1"), (-0.5, "-0.5"),
+        (Decimal("35.00"), "35"), (Decimal("0.250"), "0.250"), (Decimal("1E+3"), "1000"), (float("nan"), None),
+        (float("inf"), "inf"), (" 7 ", "7"), (["7"], "7"), ([[7]], "7"), (None, None), (10**30, "1" + "0" * 30),
+    ],
+)  # fmt: skip
+def test_a_reference_is_a_text_or_a_number_without_exponent(value: Any, text: str | None) -> None:
+    assert answer_text(value) == text
+
+
+@pytest.mark.parametrize("value", [True, [], ["1", "2"], {"answer": 1}, b"7"])
+def test_what_is_no_reference_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="expected text or a number, found "):
+        answer_text(value)

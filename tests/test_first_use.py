@@ -1,0 +1,208 @@
+"""`east-ray weigh FILE` without a YAML file: what is written, what is asked, and what is refused."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from east_ray import cli, first_use
+from east_ray.config import InputError
+from east_ray.config.files import load
+from east_ray.first_use import config_of
+from east_ray.records import DISCARDED, EXAMPLES
+from east_ray.storage import Folder, locate
+
+
+def row(number: int = 2, **changes: Any) -> dict[str, Any]:
+    texts = [f"It is \\boxed{{{2 * number}}}.", f"\\boxed{{{2 * number + 1}}}"]
+    found = {"problem": f"{number} + {number}?", "gold": 2 * number, "outputs": texts} | changes
+    return {name: value for name, value in found.items() if value is not ...}
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file of responses in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return write(tmp_path / "out.v2.jsonl", [row(1), row(2)])
+
+
+def begun(source: str, *overrides: str, ask: Callable[[str], str] | None = None) -> tuple[str, list[str]]:
+    """The YAML file, and what was said."""
+    said: list[str] = []
+    return config_of(source, overrides, said.append, ask), said
+
+
+def test_a_file_of_responses_gets_a_yaml_file_beside_its_run(file: str) -> None:
+    path, said = begun(file, "weighting.exponent=2", "selection.all_correct=drop")
+    assert path == "runs/out.yaml"
+    config = load(path)
+    assert (config.run_dir, config.weighting.exponent, config.selection.all_correct) == ("runs/out", 2, "drop")
+    assert config.samples is not None
+    assert config.samples.model_dump(exclude_unset=True) == {
+        "path": file, "question_column": "problem", "reference_answer_column": "gold", "responses_column": "outputs",
+    }  # fmt: skip
+    assert "  question_column: problem is the question, e.g. 1 + 1?" in said
+    text = Path(path).read_text(encoding="utf-8")
+    assert "#   reference_answer_column: gold is the reference answer, e.g. 2\n" in text
+
+
+def test_what_is_a_run_is_left_as_it_is(file: str, tmp_path: Path) -> None:
+    path, _ = begun(file)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("")
+    for source in (path, str(tmp_path / "run"), "nowhere.yml"):
+        assert begun(source) == (source, [])
+
+
+def test_the_second_time_the_yaml_file_stands(file: str, tmp_path: Path) -> None:
+    path, _ = begun(file)
+    mended = Path(path).read_text(encoding="utf-8") + "description: mended by hand\n"
+    Path(path).write_text(mended, encoding="utf-8")
+    again, (said,) = begun("out.v2.jsonl")  # the same file by another name
+    assert (again, Path(path).read_text(encoding="utf-8")) == (path, mended)
+    assert said == "runs/out.yaml says what is what in out.v2.jsonl; change it there"
+    other = write(tmp_path / "other" / "out.jsonl", [row()])
+    with pytest.raises(InputError, match=r"runs/out.yaml is of a run on .*out.v2.jsonl; choose another run_dir for"):
+        begun(other)
+    assert begun(other, "run_dir=elsewhere/run")[0] == "elsewhere/run.yaml"
+
+
+def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tmp_path: Path) -> None:
+    write(Path(file), [{"a": "2 + 2?", "b": 4, "c": ["4"]}])
+    with pytest.raises(InputError) as refused:
+        begun(file)
+    assert str(refused.value) == (
+        f"{file}: not everything is recognised; give samples.question_column=… for the question; "
+        "samples.reference_answer_column=… for the reference answer (if it is in another file: "
+        "samples.questions.path=…, samples.questions.id_column=… and samples.id_column=…); "
+        "samples.responses_column=… for the list of "
+        "responses (if a row is one response: samples.response_column=…). Names in these rows: a, b, c"
+    )
+    assert not (tmp_path / "runs").exists()
+    given = [f"samples.{one}" for one in ("question_column=a", "reference_answer_column=b", "responses_column=c")]
+    path, _ = begun(file, *given)
+    samples = load(path).samples
+    assert samples is not None and (samples.question_column, samples.responses_column) == ("a", "c")
+
+
+def test_what_is_not_recognised_is_asked_for_on_a_terminal(file: str) -> None:
+    write(Path(file), [{"question": "2 + 2?", "keys": 4, "said": "\\boxed{4}"}])
+    asked: list[str] = []
+    answers = iter(["key", "keys", "said"])
+
+    def ask(text: str) -> str:
+        asked.append(text)
+        return next(answers)
+
+    path, _ = begun(file, ask=ask)
+    samples = load(path).samples
+    assert samples is not None
+    assert (samples.reference_answer_column, samples.response_column) == ("keys", "said")
+    assert asked[0] == "Which is the reference answer? Names in these rows: question, keys, said"
+    assert asked[1].startswith("'key' is not in these rows; did you mean keys?. Which is the reference answer?")
+
+
+@pytest.mark.parametrize(
+    ("texts", "changes"),
+    [
+        (["The answer is 4.", "The answer is 5."], {"require_boxed": False, "last_number": False}),
+        (["There are 4 pens.", "There are 5 pens."], {"require_boxed": False, "last_number": True}),
+        (["There are 4 pens.", "\\boxed{5}"], {"require_boxed": True, "last_number": False}),
+        (["I do not know.", "Nor do I."], {"require_boxed": False, "last_number": False}),
+    ],
+)
+def test_settings_follow_from_how_the_responses_give_their_answers(
+    texts: list[str], changes: dict[str, bool], file: str
+) -> None:
+    write(Path(file), [row(outputs=texts)])
+    config = load(begun(file)[0])
+    assert {"require_boxed": config.selection.require_boxed, "last_number": config.answers.last_number} == changes
+    kept = load(begun(file, "run_dir=r", "selection.require_boxed=true", "answers.last_number=false")[0])
+    assert (kept.selection.require_boxed, kept.answers.last_number) == (True, False)
+
+
+def test_every_wrong_name_is_told_before_anything_is_written(file: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"column 'probelm' is missing.*did you mean problem.*column 'golf' is missing"
+    ):
+        begun(file, "samples.question_column=probelm", "samples.reference_answer_column=golf")
+    with pytest.raises(InputError, match=r"samples.question_colum: unknown key; did you mean question_column"):
+        begun(file, "samples.question_colum=problem")
+    with pytest.raises(InputError, match=r"samples: expected single settings such as samples.question_column=NAME"):
+        begun(file, "samples=5")
+    with pytest.raises(InputError, match=r"weighting.exponant: unknown key"):
+        begun(file, "weighting.exponant=2")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_rows_hold_cannot_break_the_yaml_file(file: str) -> None:
+    problem = "a\n# b: 'c'\x00\x85\ud800\ufeff: {" + "x" * 500
+    path, _ = begun(write(Path(file).with_name("a\nb: c.jsonl"), [row(problem=problem), row(3)]))
+    assert load(path).run_dir == "runs/a-b-c"
+
+
+def test_a_folder_that_cannot_be_written_is_said(file: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match=r"taken/run.yaml: cannot be written \(.*; choose another run_dir"):
+        begun(file, "run_dir=taken/run")
+
+
+def test_only_as_many_rows_are_held_as_fit_into_memory(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path(file), [row(problem="p" * 300), row(3, problem="p" * 300), row(4), row(5)])
+    monkeypatch.setattr(first_use, "MAX_CHARS", 500)
+    assert begun(file)[1][0] == f"{file}, by its first 2 rows"
+
+
+def test_without_a_terminal_the_command_waits_for_no_answer(file: str) -> None:
+    write(Path(file), [row(gold=...)])
+    command = [sys.executable, "-m", "east_ray", "weigh", file]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+    assert "give samples.reference_answer_column=… for the reference answer (if it is in another file: " in ended.stderr
+
+
+@pytest.mark.parametrize("content", ["", "\n", "{nonsense\n"])
+def test_a_file_without_rows_is_refused(content: str, file: str, tmp_path: Path) -> None:
+    Path(file).write_text(content)
+    with pytest.raises(InputError, match=r"samples.path"):
+        begun(file)
+    assert not (tmp_path / "runs").exists()
+
+
+def read(run_dir: Path, name: str, schema: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = Folder(*locate(str(run_dir / "round_0" / name))).read(schema).to_pylist()
+    return rows
+
+
+def test_a_weighing_that_keeps_nothing_shows_one_question_and_can_be_mended(
+    file: str, tmp_path: Path, local_ray: None
+) -> None:
+    """`solution` is a better reference here than what its name says: nobody could know."""
+    write(Path(file), [row(number, gold=-number, truth=2 * number) for number in range(1, 4)])
+    with pytest.raises(InputError) as nothing:
+        cli.app(["weigh", file], standalone_mode=False)
+    assert str(nothing.value).startswith(
+        "no question was kept, so there is nothing to train on: of 3 questions 3 all_wrong; one of them, '1 + 1?', has "
+        "the reference answer '-1', and the commonest answer to it is '2' (1 of 2 responses); mend samples, answers, "
+    )
+    # The file may be mended too, as long as nothing of it is weighed.
+    write(Path(file), [row(number, gold=-number, truth=2 * number, outputs=["none"]) for number in range(1, 4)])
+    with pytest.raises(InputError, match=r"the commonest answer to it is none \(1 of 1 responses\): `answers.last_num"):
+        cli.app(["weigh", file], standalone_mode=False)
+    write(Path(file), [row(number, gold=-number, truth=2 * number) for number in range(1, 4)])
+    cli.app(["weigh", file, "samples.reference_answer_column=truth"], standalone_mode=False)
+    examples = read(tmp_path / "runs/out", "examples", EXAMPLES)
+    assert [one["reference_answer"] for one in examples] == ["2", "4", "6"]
+    assert not read(tmp_path / "runs/out", "discarded", DISCARDED)
+    with pytest.raises(InputError, match=r"samples.reference_answer_column: 'truth' there, 'gold' now"):
+        cli.app(["weigh", file], standalone_mode=False)
