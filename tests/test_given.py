@@ -354,6 +354,27 @@ def test_a_failed_row_is_no_response(failed: dict[str, Any], tmp_path: Path) -> 
     assert (texts_of(samples), sums["num_dropped"]) == ({"1?": "4 5"}, 1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "columns", "message"),
+    [
+        ({"id": None}, {"id_column": "id"}, "row 1: id_column: id: expected a name, found null"),
+        ({}, {"id_column": "ids"}, "row 1: id_column: column 'ids' is missing"),
+        ({"ends": ["stop"]}, {"finish_reason_field": "ends"}, "found list; finish_reasons_column names a list"),
+        (
+            {"response": {"message": {"content": "4"}}},
+            {},
+            r"'text' is missing.*; text_field says where",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_setting_that_mends_it(
+    changes: dict[str, Any], columns: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "s.jsonl", [response(1, 4, **changes)])
+    with pytest.raises(InputError, match=message):
+        taken(path, tmp_path / "round", response_column="response", **columns)
+
+
 @pytest.mark.parametrize("several", [["4", "5"], [{"text": "4"}, {"text": "5"}]])
 def test_a_list_in_json_is_not_one_response(several: list[Any], tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", [response(1, 4, response=json.dumps(several))])

@@ -46,17 +46,20 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
     """
     problems = list[str]()
 
+    def of(name: str) -> str:
+        return "id_column: " if name == columns.id_column else ""
+
     def read(name: str, value_of: Callable[[Any], Any]) -> Any:
         try:
             value = field(row, name)
         except InputError as error:
             elsewhere = "; if the references are in another file, name it by samples.questions"
-            problems.append(f"{error}{elsewhere if name == columns.reference_answer_column else ''}")
+            problems.append(f"{of(name)}{error}{elsewhere if name == columns.reference_answer_column else ''}")
             return None
         try:
             return value_of(value)
         except InputError as error:
-            problems.append(f"{name}: {error}")
+            problems.append(f"{of(name)}{name}: {error}")
             return None
 
     question = reference = None
@@ -189,7 +192,7 @@ def _responses(row: Row, columns: SamplesConfig) -> _Found:
         except InputError as error:
             if not _lacks_text(value, columns.text_field):
                 raise InputError(f"{at}: {error}") from None
-            lacking.append(f"{at}: {error}")
+            lacking.append(f"{at}: {error}; text_field says where the text of a response is, e.g. message.content")
             continue
         response = _response(text, _reason_of(holders, reason, columns), holders, columns, at, found.counts)
         found.responses.extend([] if response is None else [response])
@@ -294,6 +297,7 @@ def _finish_reason(value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         inside = f" with {', '.join(map(repr, value))}; a dotted name leads into it" if isinstance(value, dict) else ""
+        inside = "; finish_reasons_column names a list of one for each response" if isinstance(value, list) else inside
         raise InputError(f"expected text such as stop or length, found {kind(value)}{inside}")
     return value or None
 
