@@ -59,7 +59,8 @@ def native_messages_to_file() -> Path:
 def are_said() -> None:
     """The command ends in order from here on, or has said itself why it ends."""
     if _beside.pipe is not None:
-        os.write(_beside.pipe, b".")
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            os.write(_beside.pipe, b".")
         os.close(_beside.pipe)
         _beside.pipe = None
         with contextlib.suppress(ChildProcessError):  # another has waited for it
@@ -75,13 +76,18 @@ def end(message: str) -> NoReturn:
 
 def _begin_process_beside(log: Path) -> None:
     command, (reading, writing) = os.getpid(), os.pipe()
+    # The terminal and `ray job stop` send these to the whole group, and maybe before the new process ignores them.
+    interrupts = (signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts)
     if process := os.fork():
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(reading)
         _beside.pipe, _beside.process = writing, process
         return
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal and `ray job stop` send them to the whole group
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for interrupt in interrupts:
+            signal.signal(interrupt, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.dup2(reading, 0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _close_from(3)

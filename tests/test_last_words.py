@@ -32,6 +32,10 @@ def wait(how: str):
         os._exit(1)
     elif how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "left alone":
+        beside = int(open(f"/proc/self/task/{os.getpid()}/children").read())
+        os.kill(beside, signal.SIGKILL)
+        os.waitpid(beside, 0)
     elif how == "waits":
         time.sleep(60)
 cli.main()
@@ -75,6 +79,11 @@ def test_when_rays_core_ends_a_command_they_name_what_has_died_and_the_file() ->
 
 def test_a_command_that_ends_in_order_leaves_no_words_and_no_process() -> None:
     result = ended("in order")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "waiting\n", "")
+
+
+def test_a_command_whose_process_beside_it_was_killed_ends_in_order() -> None:
+    result = ended("left alone")
     assert (result.returncode, result.stdout, result.stderr) == (0, "waiting\n", "")
 
 

@@ -218,6 +218,14 @@ def only(value: Any) -> Any:
     return None if is_missing(value) else value
 
 
+def from_json(value: Any) -> Any:
+    """The list in a text of JSON, as tables have it; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
 def opened(value: Any) -> Any:
     """As `only`, and the conversation in a text of JSON. Raises InputError for one that Python has printed."""
     value = only(value)

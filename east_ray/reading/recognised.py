@@ -8,7 +8,6 @@ is needed, and the shape of a row (a list of responses, or one response) follows
 ("NeMo-Skills' generations", 'generation', {})
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from east_ray.config import InputError
 from east_ray.reading.fields import (
     answer_text,
     comes_from_assistant,
+    from_json,
     is_conversation,
     is_parts,
     kind,
@@ -163,9 +163,7 @@ def _is_conversation(value: Any) -> bool:
 
 def _flat(value: Any) -> Any:
     """The list in a list of one list, as lm-evaluation-harness has it, or in a text of JSON, as tables have it."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = from_json(value)
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     return value

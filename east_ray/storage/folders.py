@@ -230,14 +230,16 @@ class Folder:
         with self.room_for():
             if self.filesystem.type_name not in ("s3", "gcs", "abfs"):
                 self.filesystem.create_dir(self.path, recursive=True)
+            is_whole = False
             try:
                 with self.filesystem.open_output_stream(hidden) as stream:
                     yield stream
                 self.filesystem.move(hidden, f"{self.path}/{name}")
-            except BaseException:
-                with suppress(OSError):
-                    self.filesystem.delete_file(hidden)
-                raise
+                is_whole = True
+            finally:  # an interrupt too leaves no hidden file behind
+                if not is_whole:
+                    with suppress(OSError):
+                        self.filesystem.delete_file(hidden)
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Callable[[str], None]]:

@@ -1,7 +1,7 @@
 r"""The error of the weights against the number of responses, by the rules of `sampling.adaptive`, judged by the truth.
 
     python tests/benchmarks/adaptive.py
-    python tests/benchmarks/adaptive.py --make-counts FOLDER      # samples the truth again; 40 minutes on two cores
+    python tests/benchmarks/adaptive.py --make-counts FOLDER      # samples the truth again
 
 The truth are the cluster sizes of 512 responses to each question, sampled once from the quick start's model and kept
 in adaptive_counts.json. ``quickstart`` are 300 questions of the quick start's pool; ``held_out`` are 100 of them, which

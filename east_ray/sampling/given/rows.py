@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from east_ray import answers
@@ -15,6 +14,7 @@ from east_ray.reading.fields import (
     answer_text,
     comes_from_assistant,
     field,
+    from_json,
     is_conversation,
     is_error,
     is_missing,
@@ -240,7 +240,7 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
     if not isinstance(columns, str):
         return [field(row, name) for name in columns]
     value = field(row, columns)
-    value = None if is_missing(value) else _of_json(value)  # text that is no JSON is refused below
+    value = None if is_missing(value) else from_json(value)  # text that is no JSON is refused below
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         if is_conversation(value[0]) or is_parts(value[0]):
             break
@@ -256,17 +256,9 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
     return found
 
 
-def _of_json(value: Any) -> Any:
-    """The list in a text of JSON, as tables have it; any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
-
-
 def _check_single(value: Any, name: str) -> None:
     """Raises InputError if the text of a response is a list of several, which would be weighed as one."""
-    if not isinstance(value, str) or value is (found := _of_json(value)) or is_conversation(found):
+    if not isinstance(value, str) or value is (found := from_json(value)) or is_conversation(found):
         return
     if len(found) > 1 and any(all(isinstance(one, of) for one in found) for of in (str, Mapping)):
         what = "texts" if isinstance(found[0], str) else "objects"
