@@ -2,6 +2,7 @@
 
 from east_ray.config.base import InputError, flatten
 from east_ray.config.endpoint import EndpointConfig
+from east_ray.config.labels import LabelsConfig
 from east_ray.config.prompting import PromptConfig, WorkedQuestion
 from east_ray.config.samples import SamplesConfig
 from east_ray.config.sections import (
@@ -16,5 +17,5 @@ from east_ray.config.sections import (
 from east_ray.config.settings import BASE, TRAINED, ClusterConfig, CompareConfig, Config
 
 __all__ = ["BASE", "TRAINED", "ClusterConfig", "CompareConfig", "Config", "InputError", "flatten"]
-__all__ += ["AnswersConfig", "EndpointConfig", "EnginePoolConfig", "LoraConfig", "PromptConfig", "QuestionsConfig"]
-__all__ += ["SamplesConfig", "SamplingConfig", "TrainingConfig", "WeightingConfig", "WorkedQuestion"]
+__all__ += ["AnswersConfig", "EndpointConfig", "EnginePoolConfig", "LabelsConfig", "LoraConfig", "PromptConfig"]
+__all__ += ["QuestionsConfig", "SamplesConfig", "SamplingConfig", "TrainingConfig", "WeightingConfig", "WorkedQuestion"]

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from east_ray.config import devices, sections
 from east_ray.config.base import ANY_TIME, InputError, MayChange, Name, Section, flatten, hint, set_dotted, validated
+from east_ray.config.labels import LabelsConfig
 from east_ray.config.plan import PlanConfig
 from east_ray.config.prompting import PromptConfig
 from east_ray.config.samples import SamplesConfig
@@ -151,6 +152,8 @@ class Config(Section):
     """The engines that sample and evaluate."""
     answers: Annotated[sections.AnswersConfig, _UNTIL_ANSWERS_USED] = sections.AnswersConfig()
     """How final answers are found and compared."""
+    labels: Annotated[LabelsConfig, _UNTIL_WEIGHED] = LabelsConfig()
+    """Which answer counts as right, where references may be wrong or missing."""
     selection: Annotated[sections.SelectionConfig, _UNTIL_WEIGHED] = sections.SelectionConfig()
     """Which questions become examples."""
     weighting: Annotated[sections.WeightingConfig, _UNTIL_WEIGHED] = sections.WeightingConfig()

@@ -14,8 +14,6 @@ class StudiesConfig(Section):
     """Measure how well entropies and weights from the first 8, 16, … responses agree with those from all responses."""
     max_suspects: Annotated[int, Field(ge=1)] = 1000
     """The audit of the reference answers lists at most this many questions."""
-    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """A question is suspect if at least this share of its responses agrees on another answer than the reference."""
     adaptive: list[Annotated[int, Field(ge=8, le=16384)]] = []
     """Measure how far weights are off with 32, 48, 64, … responses a question, the same number for each or as many on
     average by the rules of `sampling.adaptive`. Responses are drawn again from those that are there, whose own error

@@ -360,6 +360,6 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
 
 def audit_round(stages: Stages, weighed: Stages, settings: Config) -> Audit:
     """The audit of a round's samples and answers in `stages`, by the examples and settings of one of its trainings."""
-    studies, num_responses = settings.studies, settings.answers.responses
+    num_responses, min_share = settings.answers.responses, settings.labels.min_share
     folders = [stages / "samples", stages / "answers", weighed / "examples", weighed / "discarded"]
-    return audit(*folders, num_responses=num_responses, min_share=studies.min_share, max_rows=studies.max_suspects)
+    return audit(*folders, num_responses=num_responses, min_share=min_share, max_rows=settings.studies.max_suspects)

@@ -1,0 +1,45 @@
+"""The section `labels`: which answer counts as a question's right one, where its reference may be wrong or missing."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from east_ray.config.base import Section
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class LabelsConfig(Section):
+    """Which answer to a question counts as right. A reference is contradicted if another answer has `min_share` of the
+    responses, is commoner than every other outcome by `min_margin`, and meets `stable_rounds` and `max_slope`."""
+
+    source: Literal["reference", "majority"] = "reference"
+    """reference: the reference answer; majority: no reference is needed, and the commonest answer stands in where it
+    has `min_share` of the responses and `min_margin`. Questions without such an answer are discarded."""
+    policy: Literal["keep", "drop", "relabel", "downweight"] = "keep"
+    """What becomes of a question whose reference is contradicted. keep: nothing; drop: it is discarded; relabel: the
+    commonest answer becomes its reference; downweight: its weight is multiplied by `factor`."""
+    min_share: _Share = 0.5
+    """Least share of the responses that the commonest answer has, to contradict a reference or to stand in for one.
+    The audit lists questions by it, whatever the policy."""
+    min_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Least difference between its share and that of the next commonest outcome, the reference and no answer too."""
+    stable_rounds: Annotated[int, Field(ge=1)] = 1
+    """It was the commonest in so many last rounds, this one included, as far as the question was asked in them. Before
+    so many rounds nothing is contradicted."""
+    max_slope: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The pass rate grows by at most this a round (least squares over the rounds in which the question was asked; with
+    one alone nothing is contradicted). By default it is not asked."""
+    factor: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Of the policy downweight: the weight of a contradicted question is multiplied by this before normalizing."""
+    trusted: str | None = None
+    """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). These
+    count in place of the given references, and no policy touches them. From 30 of them on, they choose `min_share` and
+    `min_margin`, and say how many references are wrong."""
+
+    def _problems(self) -> Iterator[str]:
+        if self.source == "majority" and self.policy != "keep":
+            yield f"policy: {self.policy} needs references; with source: majority it must be keep"
+        if self.factor == 0:
+            yield "factor: 0 would give a question weight 0; use policy: drop"
