@@ -25,7 +25,7 @@ from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
-from east_ray.pipeline import grade, judge_round, make_examples, open_round, open_run, prepare, rules_of
+from east_ray.pipeline import grade, judge_round, labelled_rules, make_examples, open_round, open_run, prepare
 from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
@@ -58,7 +58,7 @@ def compare(config: Config, progress: Progress) -> str:
         for one in [round_] if number == 0 else rounds.values():
             write_cards(one)  # of the models that are kept
         _write_comparison(round_, config.compare)
-        write_findings(round_, rules_of)
+        write_findings(round_, labelled_rules)
     return write_report(directory)
 
 

@@ -32,9 +32,9 @@ from east_ray.storage.rounds import Learner, Round, is_done
 #: The file of a card, where the Hugging Face hub looks for it.
 _CARD = "README.md"
 #: Sections of the configuration that say how examples came about; no others belong in a data set's card.
-_OF_THE_DATA = ("prompt", "answers", "selection", "weighting")
+_OF_THE_DATA = ("prompt", "answers", "labels", "selection", "weighting")
 #: What gives the rules by which a training's examples were selected.
-RulesOf = Callable[[Config], SelectionRules]
+RulesOf = Callable[[Learner], SelectionRules]
 
 
 def write_report(directory: RunDirectory) -> str:
@@ -284,7 +284,7 @@ def published(value: Any, key: str = "") -> Any:
         return value
     if "://" in value:
         return _ADDRESS.sub(r"\g<kind>\g<rest>", value)
-    is_path = key.rpartition(".")[2] in ("path", "run_dir") or _LOCAL_PATH.fullmatch(value)
+    is_path = key.rpartition(".")[2] in ("path", "run_dir", "trusted") or _LOCAL_PATH.fullmatch(value)
     return PurePosixPath(value).name if is_path else value
 
 
@@ -351,7 +351,7 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
     write_audit(audited, round_.stages / "audit")
     yield "3_audit", audit_page(audited)
     if sizes := round_.config.studies.fewer_responses:
-        yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first.settings))
+        yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first))
     if numbers := round_.config.studies.adaptive:
         most, no_answer = round_.config.sampling.responses_per_question, first.settings.answers.no_answer
         folders = weighed / "examples", weighed / "discarded"
