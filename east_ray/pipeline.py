@@ -19,6 +19,7 @@ from east_ray.console import Progress
 from east_ray.evaluation.stage import evaluate, has_gained
 from east_ray.labels.deciding import Labels
 from east_ray.labels.stage import Prepared, prepare_labels, write_changes, write_labels
+from east_ray.labels.trusted import read_trusted
 from east_ray.plan.terminal import say_in_short
 from east_ray.questions.prompts import messages
 from east_ray.questions.stage import ask_questions, load_questions
@@ -197,6 +198,8 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         objectives.load(settings.training)
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
+    for path in {one.labels.trusted for one in config.learners().values()} - {None}:
+        read_trusted(str(path))
     graders.load(config.answers)
     evaluated = config.in_evaluation()
     for settings in (config, evaluated, *([evaluated.on_engines()] if config.evaluates_on_engines else [])):

@@ -200,6 +200,7 @@ def _reasons(graded: Graded, label: Label | None, rules: SelectionRules) -> Iter
     correct = graded.correct_cluster
     if correct is None:
         yield Reason.ALL_WRONG
+        return
     if rules.require_boxed and (correct, True) not in zip(graded.cluster, graded.is_boxed, strict=True):
         yield Reason.NO_BOXED_CORRECT
     if rules.needs_rejected and _commonest_wrong(graded) is None:

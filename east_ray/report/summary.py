@@ -195,6 +195,8 @@ def describe(config: Config) -> str:
         words += [f"a = {weighting.exponent:g}", *([weighting.mapping] if weighting.mapping != "power" else [])]
     if weighting.entropy_estimator != "plug_in" and weighting.signal == "entropy":
         words.append(weighting.entropy_estimator)
+    words += [f"policy {config.labels.policy}"] if config.labels.policy != "keep" else []
+    words += ["labels by majority"] if config.labels.source == "majority" else []
     words += [config.training.objective.upper()] if config.training.objective != _DEFAULT_OBJECTIVE else []
     described = ", ".join(words)
     return f"EAST ({described})" if weighting.signal == "entropy" else described
