@@ -26,7 +26,7 @@ from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
 from east_ray.pipeline import grade, judge_round, labelled_rules, make_examples, open_round, open_run, prepare
-from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm
+from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm, ComparedPair
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
@@ -238,8 +238,13 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
         for arm in arms
     }
     sampling = round_.stages.record("sampling") if round_.config.samples is None else None
-    results = significance.compare(correct, baselines)
-    rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
+    # A pair is one more comparison of its first arm, under a name of its own, so that p-values are adjusted over all.
+    pairs = {f"{name} against {other}": (name, other) for name, other in settings.pairs}
+    results = significance.compare(
+        correct | {key: correct[name] for key, (name, _) in pairs.items()},
+        baselines | {key: other for key, (_, other) in pairs.items()},
+    )
+    rows = [_arm(round_, result, baselines, settings.seeds) for result in results[: len(arms)]]
     times = Counter(arm["label"] for arm in rows)
     for arm in rows:
         arm["label"] = f"{arm['name']}: {arm['label']}" if times[arm["label"]] > 1 else arm["label"]
@@ -252,8 +257,24 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
         # Once for all of them; from the second round on each samples for itself.
         "sampling": {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds} if sampling else None,
         "arms": rows,
+        "pairs": [_pair(result, *pairs[result.arm]) for result in results[len(arms) :]],
     }
     round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
+
+
+def _pair(result: significance.ArmResult, name: str, baseline: str) -> ComparedPair:
+    difference, adjusted, verdict = result.difference, result.adjusted_p_value, result.verdict
+    assert difference is not None and adjusted is not None and verdict is not None, "a pair has a baseline"
+    return {
+        "name": name,
+        "baseline": baseline,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "p_value": difference.p_value,
+        "p_adjusted": adjusted,
+        "verdict": verdict,
+    }
 
 
 def _correctness(stages: Stages) -> dict[str, bool]:

@@ -440,6 +440,17 @@ class ComparedArm(Interval):
     """Sampled for this arm alone; 0 in the first round."""
 
 
+class ComparedPair(Difference):
+    """A further difference of a comparison (`compare.pairs`): the accuracy of `name` minus that of `baseline`."""
+
+    name: str
+    baseline: str
+    p_value: float
+    p_adjusted: float
+    """By Holm's method, over all comparisons, those of the arms included."""
+    verdict: Literal["better", "worse", "not shown"]
+
+
 class SamplingCost(TypedDict):
     """What the samples that all arms share cost."""
 
@@ -460,6 +471,7 @@ class ArmComparison(TypedDict):
     sampling: NotRequired[SamplingCost | None]
     """Null where the arms share no samples, or where these were given."""
     arms: list[ComparedArm]
+    pairs: NotRequired[list[ComparedPair]]
 
 
 class StudyTable(TypedDict):

@@ -322,8 +322,9 @@ def one_discarded(folder: Folder, reason: str) -> str:
     columns = ["question", "reference_answer", "num_responses", "clusters", "reason"]
     rows = (row for batch in folder.batches(columns, max_rows=1000) for row in batch.to_pylist())
     row = next(row for row in rows if row["reason"] == reason)
-    question, reference = (" ".join(str(row[name]).split()) for name in ("question", "reference_answer"))
-    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has the reference answer {reference!r}"
+    question, reference = (" ".join(str(row[name] or "").split()) for name in ("question", "reference_answer"))
+    given = f"the reference answer {reference!r}" if reference else "no reference answer"
+    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has {given}"
     if not row["clusters"]:
         return said
     most = row["clusters"][0]

@@ -222,15 +222,18 @@ class Config(Section):
         yield from self._problems_of_endpoints()
 
     def _problems_of_references(self) -> Iterator[str]:
-        samples, held_out, early = self.samples, self.evaluation.questions, self.early_stopping
-        learned = [("questions", self.questions), ("samples", samples)]
-        learned += [("samples.questions", samples and samples.questions)]
-        measured = [("evaluation.questions", held_out), ("early_stopping.questions", early and early.questions)]
-        learned = learned if self.labels.source == "reference" else []
-        for found, why in ((learned, "null needs labels.source: majority"), (measured, "held-out questions need one")):
-            for name, section in found:
-                if section is not None and section.reference_answer_column is None:
-                    yield f"{name}.reference_answer_column: {why}"
+        sources: dict[str, SamplesConfig | sections.QuestionsConfig | None] = {
+            "evaluation.questions": self.evaluation.questions,
+            "early_stopping.questions": None if self.early_stopping is None else self.early_stopping.questions,
+        }
+        if self.labels.source == "reference":
+            sources |= {"questions": self.questions, "samples": self.samples}
+            sources["samples.questions"] = None if self.samples is None else self.samples.questions
+        for name, section in sources.items():
+            if section is not None and section.reference_answer_column is None:
+                is_learned = name in ("questions", "samples", "samples.questions")
+                why = "null needs labels.source: majority" if is_learned else "held-out questions need references"
+                yield f"{name}.reference_answer_column: {why}"
 
     def _problems_of_endpoints(self) -> Iterator[str]:
         is_sampled_there, endpoints = self.sampling.backend == "endpoint", self.evaluation.endpoints

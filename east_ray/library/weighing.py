@@ -146,8 +146,8 @@ def weigh(
         rows: dictionaries, a pandas DataFrame, a datasets.Dataset, a pyarrow Table, or anything that Arrow can read.
         samples: settings of the section `samples` in place of their defaults, e.g. {"responses_column": "outputs"}.
         answers: settings of the section `answers`, e.g. {"last_number": True}.
-        labels: settings of the section `labels`, e.g. {"policy": "drop"}. Without references {"source": "majority"}, and
-            `samples` {"reference_answer_column": None}.
+        labels: settings of the section `labels`, e.g. {"policy": "drop"}. Without references: {"source": "majority"},
+            and of `samples` {"reference_answer_column": None}.
         selection: settings of the section `selection`, e.g. {"require_boxed": False}.
         weighting: settings of the section `weighting`, e.g. {"exponent": 1.5}.
         objective: the setting `training.objective`; dpo and kto need a wrong answer.

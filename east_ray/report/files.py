@@ -16,6 +16,7 @@ from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
+from east_ray.report.labels import label_blocks
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
@@ -74,6 +75,7 @@ def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) 
     parts = {
         "Questions asked and kept": sections.funnel_blocks(summary),
         **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
+        "Labels": label_blocks(summary),
         "Entropy and weights": sections.weight_blocks(summary),
         **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
         "Training": sections.step_blocks(summary),

@@ -315,6 +315,8 @@ def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
     yield _design(found)
     yield from verdicts(summary)
     yield arms_table(found)
+    if pairs := found.get("pairs"):
+        yield pairs_table(pairs, arm_labels(summary))
     yield "Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w²."
     yield from _figures(found)
     if sampling := found.get("sampling"):
@@ -340,6 +342,21 @@ def arms_table(found: records.ArmComparison) -> Table:
     if base := found.get("base"):
         rows.insert(0, [BASE_LABEL, percent(base["accuracy"]), interval(base), *[""] * (len(columns) - 3)])
     return Table("Arms, with 95 % intervals; differences in points", columns, rows)
+
+
+def pairs_table(pairs: Sequence[records.ComparedPair], shown_as: Mapping[str, str]) -> Table:
+    """The further differences that were tested."""
+    columns = ["arm", "compared with", "difference", "p", "Holm p", "verdict"]
+    rows = [
+        [
+            *(shown_as[pair[name]] for name in ("name", "baseline")),
+            signed(pair),
+            *(number_words(pair[name], ".2g") for name in ("p_value", "p_adjusted")),
+            pair["verdict"],
+        ]
+        for pair in pairs
+    ]
+    return Table("Further differences in points, with 95 % intervals", columns, rows)
 
 
 def _row(arm: records.ComparedArm) -> list[str]:
