@@ -37,8 +37,8 @@ class LabelsConfig(Section):
     """Of the policy downweight: the weight of a contradicted question is multiplied by this before normalizing."""
     trusted: str | None = None
     """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). Where
-    one of them is asked, this answer counts in place of the given reference, and no policy touches it. They say how many
-    references are wrong; from 30 of them on, they choose `min_share` and `min_margin`."""
+    one of them is asked, this answer counts in place of the given reference, and no policy touches it. They say how
+    many references are wrong; from 30 of them on, they choose `min_share` and `min_margin`."""
 
     @property
     def decides(self) -> bool:
