@@ -83,7 +83,13 @@ def test_the_base_of_the_logarithm_cancels(values: list[float], exponent: float,
     np.testing.assert_allclose(weights(scaled, exponent), weights(values, exponent), rtol=1e-9)
 
 
-@given(signals, exponents, st.sampled_from(["power", "sigmoid", "rank"]), st.randoms(use_true_random=False), st.integers(0, 60))
+@given(
+    signals,
+    exponents,
+    st.sampled_from(["power", "sigmoid", "rank"]),
+    st.randoms(use_true_random=False),
+    st.integers(0, 60),
+)
 def test_any_split_and_order_of_the_stream_gives_the_same_weights(
     values: list[float], exponent: float, mapping: str, random: object, cut: int
 ) -> None:
