@@ -170,7 +170,7 @@ class Config(Section):
     cluster: Annotated[ClusterConfig, ANY_TIME] = ClusterConfig()
     """Where the run takes place."""
     plan: Annotated[PlanConfig, ANY_TIME] = PlanConfig()
-    """What `east-ray plan` reckons with."""
+    """What `east-ray plan` and `east-ray compare --plan` reckon with."""
 
     @property
     def is_seeded(self) -> bool:
