@@ -44,7 +44,7 @@ class PlannedPower:
 def planned_power(config: Config) -> PlannedPower:
     """The power of a configured comparison. Raises InputError without `compare`, or if its questions are not known."""
     if config.compare is None:
-        raise InputError("compare: missing; `east-ray compare --plan` tells what a comparison will show")
+        raise InputError("compare: missing; --plan tells what a comparison of grids with seeds will show")
     num_comparisons = sum(baseline is not None for baseline in config.compare.baselines().values())
     if num_comparisons == 0:
         raise InputError("compare: no arm has a baseline, so there is no difference to show; name compare.baseline")
