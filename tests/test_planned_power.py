@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from east_ray import cli
 from east_ray.config import InputError
 from east_ray.config.files import load, resolve
 from east_ray.evaluation.significance import expected_precision, minimal_detectable_difference, power_of
@@ -38,6 +39,12 @@ def test_nothing_is_made_and_defaults_are_said_to_be_assumed(tmp_path: Path) -> 
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.startswith("5 seeds, 300 held-out questions, comparisons: 6") and "│ 0.5 " in text and "│ 3 " in text
     assert text.count(", assumed") == 3 and not (tmp_path / "run").exists()
+
+
+def test_the_command_line_plans_before_it_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = str(ROOT / "jobs" / "compare_quickstart.yaml")
+    cli.app(["compare", job, f"run_dir={tmp_path / 'run'}", "plan.num_held_out=500", "--plan"], standalone_mode=False)
+    assert "5 seeds, 500 held-out questions" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
 
 def test_an_earlier_comparison_is_gone_on_from(tmp_path: Path) -> None:
