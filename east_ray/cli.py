@@ -152,8 +152,20 @@ def evaluate(config_file: ConfigFile, overrides: Overrides = None, number: Round
 
 
 @app.command()
-def compare(files_and_overrides: FilesAndOverrides, wait: Wait = False) -> None:
+def compare(
+    files_and_overrides: FilesAndOverrides,
+    wait: Wait = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Only say which differences it would probably show.")
+    ] = False,
+) -> None:
     """Train every combination of compare.grids with every seed, from the same samples, and say which differ."""
+    if only_plan:
+        from east_ray.plan import power
+
+        for settings in _runs(files_and_overrides):
+            power.print_power(settings, _CONSOLE)
+        return
     from east_ray import compare as comparing
 
     for settings in _runs(files_and_overrides):

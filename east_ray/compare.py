@@ -23,7 +23,7 @@ from east_ray.config.base import differences
 from east_ray.config.files import dump, parse
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
-from east_ray.evaluation.estimators import accuracy, effective_examples
+from east_ray.evaluation.estimators import accuracy, weight_spread
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
 from east_ray.pipeline import grade, judge_round, labelled_rules, make_examples, open_round, open_run, prepare
 from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm, ComparedPair
@@ -308,12 +308,15 @@ def _arm(
         "p_adjusted": result.adjusted_p_value,
         "verdict": result.verdict or ("baseline" if result.arm in baselines.values() else "no baseline"),
         "detectable": result.minimal_detectable_difference,
+        "power_of_one_point": result.power_of_one_point,
+        "disagreement": result.spread.disagreement if result.spread else None,
+        "seed_spread": result.spread.seed_spread if result.spread else None,
+        "repeated": result.spread.repeated if result.spread else None,
         "objective": settings.training.objective,
         "signal": settings.weighting.signal,
         "mapping": settings.weighting.mapping,
         "exponent": settings.weighting.exponent,
-        "num_examples": len(weights),
-        "effective_examples": effective_examples(weights),
+        **weight_spread(weights),
         "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
         "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
         "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),

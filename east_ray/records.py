@@ -390,6 +390,16 @@ class SampledDifference(Difference):
     """e.g. pass@8."""
 
 
+class WeightSpread(TypedDict):
+    """How a training's weights spread over its examples."""
+
+    num_examples: int
+    effective_examples: float
+    """Kish's effective sample size of the weights."""
+    top_share: float
+    """Share of the total weight on the heaviest 1 % of the examples."""
+
+
 class EvaluationMetrics(TypedDict):
     """``evaluation/metrics.json``: how the models of a round answer the held-out questions."""
 
@@ -401,6 +411,8 @@ class EvaluationMetrics(TypedDict):
     sampled: NotRequired[dict[str, SampledMetrics]]
     """Only with `evaluation.responses_per_question`, as the next."""
     sampled_differences: NotRequired[list[SampledDifference]]
+    weights: NotRequired[dict[str, WeightSpread]]
+    """Of each training of the round, by its name."""
     num_set_aside: NotRequired[int]
     """Held-out questions that no model was asked, or that an engine failed on."""
 
@@ -424,7 +436,15 @@ class ComparedArm(Interval):
     """By Holm's method, over all comparisons."""
     verdict: Literal["better", "worse", "not shown", "baseline", "no baseline"]
     detectable: NotRequired[float | None]
-    """The difference that this design shows with a power of 80 %."""
+    """The difference that this design shows with a power of 80 %, uncorrected."""
+    power_of_one_point: NotRequired[float | None]
+    """The probability that this design shows a difference of 0.01, uncorrected."""
+    disagreement: NotRequired[float | None]
+    """Share of the questions that either the arm or its baseline alone answers correctly, over all seeds."""
+    seed_spread: NotRequired[float | None]
+    """Standard deviation over seeds of the difference, if all possible questions were asked; null with one seed."""
+    repeated: NotRequired[float | None]
+    """Share of the disagreement that is the same with every seed; null with one seed."""
     objective: str
     signal: str
     mapping: str
@@ -432,6 +452,8 @@ class ComparedArm(Interval):
     num_examples: int
     effective_examples: float
     """Kish's effective sample size of the weights."""
+    top_share: NotRequired[float]
+    """Share of the total weight on the heaviest 1 % of the examples."""
     num_tokens: int
     """Trained on by all its trainings."""
     training_seconds: float

@@ -3,12 +3,18 @@ r"""Signal -> mapping -> weight: how much a question counts, from the spread of 
 For a question x whose n responses fall into clusters with shares p_j (EAST, arXiv 2503.23913, section 3):
 
     entropy  H(x) = - sum_j p_j ln p_j                       nats, 0 <= H <= ln(number of clusters)
-    signal   s(x) = H(x) | 1 - pass_rate(x) | rejected_rate(x) | 1
+    signal   s(x) = H(x) | 1 - pass_rate(x) | rejected_rate(x) | 1              entropy | accuracy | rejection | uniform
+                  | pass_rate (1 - pass_rate) | p_1 - p_2 | 1 - p_1             variance | margin | disagreement
+                  | entropy of the wrong clusters' shares of the wrong answers  wrong_entropy
     mapping  g(s) = s ** a   (power)   |   1 / (1 + exp(-a (s - mean) / std))   (sigmoid, smooth and bounded)
+                  | (rank(s) / Q) ** a   (rank)   |   min(c s ** a, max_weight), c such that its mean is 1  (clip)
     weight   w(x) = g(s(x)) / normalizer                     the normalizer is the mean of g(s) over the kept questions
 
 so that the mean weight is 1. The base of the logarithm cancels in w. An exponent a > 1 sharpens, one in (0, 1)
-flattens, 0 is uniform, and a < 0 prefers the questions that the model is sure of.
+flattens, 0 is uniform, and a < 0 prefers the questions with a small signal. The shares are p_1 >= p_2 >= ..., so that
+a large margin means that the model is sure, and a > 0 prefers such questions; disagreement is the opposite. Like the
+entropy, these two and wrong_entropy leave out responses without an answer with `answers.no_answer: exclude`. The rank
+is the place among the Q signals in ascending order; equal signals share the mean of theirs.
 
 H(x) is that of the shares themselves (the plug-in estimate), which is too low on average, and more so for few responses
 and many answers. `weighting.entropy_estimator` takes `corrected_entropy` or `smoothed_entropy` in its place.
@@ -18,7 +24,8 @@ Degenerate cases, by rule and never as inf or NaN:
 * exponent 0 gives weight 1 to every question, also where the signal is 0;
 * a negative exponent with a signal of 0 has no weight: an error that says so;
 * all signals 0 with a positive exponent leave nothing to weight by: an error that says so;
-* equal signals (std 0) give every question weight 1 under the sigmoid.
+* equal signals (std 0) give every question weight 1 under the sigmoid, and equal ranks do;
+* too few signals above 0 for a mean of 1 below `max_weight` leave no clipped weights: an error that says so.
 
 >>> entropy([2, 1, 1]) == 1.5 * math.log(2)
 True
@@ -55,6 +62,10 @@ SIGNALS = {
     "entropy": "east_ray.weighting:entropy_signal",
     "accuracy": "east_ray.weighting:accuracy_signal",
     "rejection": "east_ray.weighting:rejection_signal",
+    "variance": "east_ray.weighting:variance_signal",
+    "margin": "east_ray.weighting:margin_signal",
+    "wrong_entropy": "east_ray.weighting:wrong_entropy_signal",
+    "disagreement": "east_ray.weighting:disagreement_signal",
     "uniform": "east_ray.weighting:uniform_signal",
 }
 #: The signal entropy, by how it is estimated.
@@ -64,7 +75,12 @@ ESTIMATORS = {
     "smoothed": "east_ray.weighting:smoothed_entropy_signal",
 }
 #: A mapping is a function of the signals of all kept questions, (Q,), and the section `weighting`; it returns g, (Q,).
-MAPPINGS = {"power": "east_ray.weighting:power", "sigmoid": "east_ray.weighting:sigmoid"}
+MAPPINGS = {
+    "power": "east_ray.weighting:power",
+    "sigmoid": "east_ray.weighting:sigmoid",
+    "rank": "east_ray.weighting:rank",
+    "clip": "east_ray.weighting:clip",
+}
 
 Mapped = Callable[[NDArray[np.float64], WeightingConfig], NDArray[np.float64]]
 
@@ -141,6 +157,36 @@ def rejection_signal(question: GradedQuestion) -> float:
     return question.rejected_rate
 
 
+def variance_signal(question: GradedQuestion) -> float:
+    """Variance of a response's correctness, p (1 - p): greatest where half of the responses are correct."""
+    return question.pass_rate * (1.0 - question.pass_rate)
+
+
+def margin_signal(question: GradedQuestion) -> float:
+    """Share of the largest cluster minus that of the second; 1 where all agree."""
+    largest, second = sorted([0, 0, *question.counted])[:-3:-1]
+    return (largest - second) / max(1, sum(question.counted))
+
+
+def wrong_entropy_signal(question: GradedQuestion) -> float:
+    """Entropy, in nats, of the answers that are not correct, among themselves; 0 where none or only one is wrong.
+
+    It is the size of the spread that EAST argues with: a question whose wrong answers all differ is one that the model
+    has no misconception of. How often the model is right does not matter.
+    """
+    wrong = list(question.counted)
+    for cluster in question.clusters:
+        if cluster.is_correct:  # it has an answer, so it was counted
+            wrong.remove(cluster.num_responses)
+    return entropy(wrong)
+
+
+def disagreement_signal(question: GradedQuestion) -> float:
+    """Share of the responses outside the largest cluster."""
+    total = sum(question.counted)
+    return (total - max(question.counted, default=0)) / max(1, total)
+
+
 def uniform_signal(question: GradedQuestion) -> float:
     """1 for every question."""
     return 1.0
@@ -195,6 +241,39 @@ def sigmoid(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[
     # The logistic function without overflow: exp of a negative number only.
     exp = np.exp(-np.abs(scaled))
     return np.asarray(np.where(scaled >= 0, 1.0, exp) / (1.0 + exp))
+
+
+def rank(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
+    """(rank / Q) ** exponent. Equal signals share the mean of their ranks, so that no order of the rows matters."""
+    from scipy.stats import rankdata
+
+    with np.errstate(over="ignore"):
+        return np.asarray((rankdata(signals) / signals.size) ** settings.exponent)
+
+
+def clip(signals: NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:
+    """The power mapping g with weights of at most `max_weight`: min(c g, max_weight), c such that the mean is 1.
+
+    With k weights at the bound, c = (Q - k max_weight) / (sum of the other g); k is the smallest number for which none
+    of these exceeds it. Raises InputError where `power` does, and where too few g are above 0 for a mean of 1.
+    """
+    bound, g = settings.max_weight, power(signals, settings)
+    g = g / normalizer(g)
+    num_positive = int(np.count_nonzero(g))
+    if bound * num_positive < g.size:
+        least = math.ceil(100 * g.size / num_positive) / 100
+        raise InputError(
+            f"max_weight {bound:g} is too small: {num_positive} of {g.size} kept questions have a signal above 0, so "
+            f"for a mean of 1 a weight must reach {least:.2f}; set weighting.max_weight to at least {least:.2f}"
+        )
+    descending = np.sort(g)[::-1]
+    at_bound = np.arange(num_positive)  # the k that may be the solution; at the last one, all signals above 0
+    left = g.size - at_bound * bound
+    others = np.cumsum(descending[::-1])[::-1][:num_positive]
+    fits = left * descending[:num_positive] <= bound * others
+    fits[-1] = True  # but for rounding
+    k = int(np.argmax(fits))
+    return np.asarray(np.minimum(left[k] / others[k] * g, bound))
 
 
 def mapped(signals: Sequence[float] | NDArray[np.float64], settings: WeightingConfig) -> NDArray[np.float64]:

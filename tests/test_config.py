@@ -56,12 +56,12 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
         ("sampling.seeded=maybe", "sampling.seeded: 'maybe' given, expected 'auto', True or False"),
         (
             "weighting.signal=entropie",
-            "weighting.signal: 'entropie' given, expected entropy, accuracy, rejection, uniform or module:name; "
-            "did you mean entropy?",
+            "weighting.signal: 'entropie' given, expected entropy, accuracy, rejection, variance, margin, "
+            "wrong_entropy, disagreement, uniform or module:name; did you mean entropy?",
         ),
         (
             "weighting.signal=mine:1",
-            "weighting.signal: 'mine:1' given, expected entropy, accuracy, rejection, uniform or",
+            "weighting.signal: 'mine:1' given, expected entropy, accuracy, rejection, ",
         ),
         ("weighting.mapping=pover", "or module:name; did you mean power?"),
         ("training.objective=dpoo", "expected sft, dpo, kto or module:name; did you mean dpo?"),

@@ -22,6 +22,8 @@ from east_ray.evaluation.estimators import (
     paired_difference,
     pass_at_k,
     percentile_interval,
+    top_share,
+    weight_spread,
     wilson_interval,
 )
 from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
@@ -88,6 +90,24 @@ def test_paired_difference_by_hand() -> None:
 )
 def test_unequal_weights_leave_fewer_effective_examples(weights: list[float], expected: float) -> None:
     assert effective_examples(np.array(weights)) == pytest.approx(expected)
+
+
+def test_the_share_of_the_weight_on_the_heaviest_percentile_by_hand() -> None:
+    weights = np.array([5.0] * 3 + [1.0] * 285 + [0.0] * 12)  # 300 examples, three of which have 15 of 300
+    assert top_share(weights) == pytest.approx(0.05)
+    assert top_share(weights[::-1], 0.02) == pytest.approx((15 + 3) / 300)
+    # One percent of 50 examples is half of one.
+    assert top_share(np.array([9.0] + [1.0] * 49)) == pytest.approx(4.5 / 58)
+    assert weight_spread(weights) == {"num_examples": 300, "effective_examples": 250.0, "top_share": top_share(weights)}
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=300), st.integers(2, 5))
+def test_the_share_on_the_heaviest_percentile_depends_on_the_distribution_alone(weights: list[float], k: int) -> None:
+    values = np.array(weights)
+    assert 0.01 - 1e-12 <= top_share(values) <= 1
+    assert top_share(np.repeat(values, k)) == pytest.approx(top_share(values))
+    assert top_share(values * k) == pytest.approx(top_share(values))
+    assert top_share(np.full(len(values), 0.3)) == pytest.approx(0.01)
 
 
 # --------------------------------------------------------------------------------------------------- pass@k and maj@k

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from run_directories import HOSTILE, difference, write_run
 from east_ray.config import InputError
 from east_ray.config.files import resolve
 from east_ray.console import Progress
-from east_ray.records import ArmComparison, EvaluationMetrics, StudyPage, StudySeries
+from east_ray.records import EXAMPLES, ArmComparison, EvaluationMetrics, StudyPage, StudySeries
 from east_ray.report.files import write_cards, write_report, write_side_by_side
 from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
@@ -83,6 +84,49 @@ def test_the_terminal_shows_a_comparison_in_place_of_its_trainings(compared: Run
         and "no difference is shown (80 % power for a difference of 3.0" in text
     )
     assert max(len(line) for line in text.splitlines() if line[:1] in "┏┃│┡└") <= 80
+
+
+def test_how_much_of_the_data_the_weights_use_is_always_shown(directory: RunDirectory, compared: RunDirectory) -> None:
+    weights = np.array([2 * (index + 0.5) / 60 for index in range(50)])  # of write_run
+    effective = 100 * weights.sum() ** 2 / (weights**2).sum() / 50
+    top = 100 * weights[-1] / 2 / weights.sum()  # half of an example is one percent of 50
+    for text in (terminal(directory), terminal(compared, width=80)):
+        assert "effective %" in text and "on top 1 %" in text and "warning" not in text
+        assert re.search(rf" {effective:.1f} .* {top:.1f} ", text)
+    html = Path(write_report(directory)).read_text()
+    assert rows(html, "Over the kept")[1][-2:] == [f"{effective:.1f}", f"{top:.1f}"]
+    assert rows(html, "Over the kept")[0][-2:] == ["", ""], "entropies are no weights"
+    arm = rows(Path(write_report(compared)).read_text(), "Arms")[-1]
+    assert arm[7:12] == ["3.0", "18.0", "50", "80.0", "1.9"]
+
+
+def test_weights_that_waste_the_data_are_warned_of(tmp_path: Path) -> None:
+    directory = write_run(tmp_path)
+    folder = directory.round(0).learner("trained") / "examples"
+    examples = folder.read(EXAMPLES)
+    heavy = pa.array([10.0] * 5 + [0.0] * (examples.num_rows - 5))
+    folder.replace(examples.set_column(EXAMPLES.get_field_index("weight"), EXAMPLES.field("weight"), heavy))
+    said = "less than 30 % of the examples effective: EAST (entropy, a = 1) (10.0 %); an exponent nearer to 0"
+    assert f"warning: these weights leave {said}" in terminal(directory)
+    assert f"warning: these weights leave {said}" in Path(write_report(directory)).read_text()
+
+
+def test_the_power_of_a_comparison_is_said(compared: RunDirectory) -> None:
+    said = "Power of 3 seeds and 100 questions: a difference of 1 point is shown with a probability of 14 to 18 %"
+    for text in (terminal(compared), Path(write_report(compared)).read_text()):
+        assert f"{said}, one of 3.0 points with 80 % (of a single comparison" in text
+
+
+def test_a_comparison_of_an_older_run_is_shown(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, num_seeds=2)
+    folder = directory.round(0).folder
+    found = json.loads(folder.read_text("comparison.json") or "")
+    for arm in found["arms"]:
+        for name in ("top_share", "power_of_one_point", "disagreement", "seed_spread", "repeated"):
+            del arm[name]
+    folder.write_text("comparison.json", json.dumps(found))
+    assert "Power of" not in terminal(directory)
+    assert rows(Path(write_report(directory)).read_text(), "Arms")[-1][7:12] == ["3.0", "", "50", "80.0", ""]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from east_ray.evaluation.significance import compare, crossed_mean, holm, minimal_detectable_difference
+from east_ray.evaluation.significance import (
+    compare,
+    crossed_mean,
+    expected_precision,
+    holm,
+    measured_spread,
+    minimal_detectable_difference,
+    power_of,
+)
 
 
 def trainings(
@@ -125,6 +133,81 @@ def test_the_minimal_detectable_difference_is_detected_in_four_of_five_cases(deg
     shift = minimal_detectable_difference(2.0, degrees_of_freedom) / 2.0
     power = nct.sf(t.ppf(0.975, degrees_of_freedom), degrees_of_freedom, shift)
     assert power == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 8])
+@pytest.mark.parametrize("degrees_of_freedom", [1.5, 4, 8, 50, 1000])
+def test_the_power_is_that_of_the_noncentral_t_distribution(degrees_of_freedom: float, level: float) -> None:
+    from scipy.stats import nct, t
+
+    assert power_of(0, 2.0, degrees_of_freedom, level) == pytest.approx(level, abs=1e-4)
+    reach = t.ppf(1 - level / 2, degrees_of_freedom)
+    for shift in (0.5, 2, 5):
+        expected = nct.sf(reach, degrees_of_freedom, shift) + nct.sf(reach, degrees_of_freedom, -shift)
+        for difference in (2 * shift, -2 * shift):
+            assert power_of(difference, 2.0, degrees_of_freedom, level) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_power_without_any_spread_is_certain() -> None:
+    assert (power_of(0.0, 0.0, 10), power_of(0.01, 0.0, 10)) == (0, 1)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize(
+    ("num_seeds", "num_questions", "seed_spread", "repeated"),
+    [(5, 1000, 0.005, 0.2), (5, 300, 0.01, 0.5), (3, 1000, 0.005, 0.2), (8, 300, 0.0, 0.2), (1, 500, 0.0, 0.0)],
+)
+def test_the_power_is_predicted_from_what_the_arms_are_like(
+    num_seeds: int, num_questions: int, seed_spread: float, repeated: float, difference: float
+) -> None:
+    """The crossed model itself, again and again: how often is the difference shown, and how often predicted?"""
+    disagreement, rng, num_trials = 0.08, np.random.default_rng(3), 1000
+    shown = 0
+    for _ in range(num_trials):
+        values = difference + seed_spread * rng.standard_normal((num_seeds, 1))
+        values = values + np.sqrt(disagreement * repeated) * rng.standard_normal(num_questions)
+        residual = rng.standard_normal((num_seeds, num_questions))
+        shown += crossed_mean(values + np.sqrt(disagreement * (1 - repeated)) * residual).p_value < 0.05
+    precision = expected_precision(
+        num_seeds, num_questions, disagreement=disagreement, seed_spread=seed_spread, repeated=repeated
+    )
+    # Two standard errors of the simulation are up to 3 points; with few seeds the test is a little too careful.
+    assert shown / num_trials == pytest.approx(power_of(difference, *precision), abs=0.06)
+
+
+def test_the_spread_of_a_comparison_predicts_the_precision_of_the_next() -> None:
+    rng = np.random.default_rng(4)
+    first, second = (arm.astype(float) for arm in trainings(rng, 2, 40, 2000, 0.1))
+    spread = measured_spread(first, second)
+    assert spread.disagreement == np.mean(first != second)
+    assert spread.seed_spread is not None and spread.repeated is not None
+    # log odds of 0.1 are about 0.1 * 0.13 in accuracy; of each of two arms
+    assert spread.seed_spread == pytest.approx(0.1 * 0.13 * np.sqrt(2), rel=0.35)
+    assert 0 <= spread.repeated < 0.1  # what a training changes is drawn anew for each of them
+    found = [crossed_mean(one.astype(float) - two) for one, two in (trainings(rng, 2, 5, 500, 0.1) for _ in range(300))]
+    error, _ = expected_precision(5, 500, **asdict(spread))
+    assert np.sqrt(np.mean([result.standard_error**2 for result in found])) == pytest.approx(error, rel=0.1)
+    assert measured_spread(first[:1], second[:1]).seed_spread is None
+
+
+@given(st.integers(2, 20), st.integers(50, 3000), st.floats(0.001, 0.5), st.floats(0, 0.03), st.floats(0, 1))
+def test_more_seeds_and_questions_show_smaller_differences(
+    num_seeds: int, num_questions: int, disagreement: float, seed_spread: float, repeated: float
+) -> None:
+    told = {"disagreement": disagreement, "seed_spread": seed_spread, "repeated": repeated}
+    error, df = expected_precision(num_seeds, num_questions, **told)
+    assert error**2 == pytest.approx(
+        seed_spread**2 / num_seeds
+        + disagreement * repeated / num_questions
+        + disagreement * (1 - repeated) / (num_seeds * num_questions)
+    )
+    seed_df, question_df = num_seeds - 1, num_questions - 1
+    assert df * (1 + 1e-9) >= 1 / (1 / seed_df + 1 / question_df + 1 / (seed_df * question_df))
+    assert expected_precision(num_seeds + 1, num_questions, **told)[0] <= error
+    assert expected_precision(num_seeds, 2 * num_questions, **told)[0] <= error
+    half, one = (power_of(difference, error, df) for difference in (0.005, 0.01))
+    assert 0.05 - 1e-3 <= half <= one <= 1
+    assert power_of(0.01, error, df, 0.05 / 8) <= one
 
 
 def test_a_difference_that_is_there_is_named() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from east_ray.answers.grading import measured
 from east_ray.config import WeightingConfig
-from east_ray.records import Cluster, GradedQuestion
+from east_ray.records import Cluster
 from east_ray.weighting import (
     SIGNALS,
     UNSEEN,
@@ -60,16 +60,16 @@ def test_entropy_of_equal_clusters_is_the_logarithm_of_their_number() -> None:
         entropy([3, -1])
 
 
-@given(signals, exponents, st.sampled_from(["power", "sigmoid"]))
+@given(signals, exponents, st.sampled_from(["power", "sigmoid", "rank"]))
 def test_weights_are_finite_not_negative_and_have_mean_one(values: list[float], exponent: float, mapping: str) -> None:
-    assume(mapping == "sigmoid" or exponent >= 0 or min(values) > 0)
-    assume(mapping == "sigmoid" or exponent <= 0 or max(values) > 0)
+    assume(mapping != "power" or exponent >= 0 or min(values) > 0)
+    assume(mapping != "power" or exponent <= 0 or max(values) > 0)
     result = weights(values, exponent, mapping)  # type: ignore[arg-type]
     assert np.all(np.isfinite(result)) and np.all(result >= 0)
     assert result.mean() == pytest.approx(1, abs=1e-9)
 
 
-@given(signals, positive_exponents, st.sampled_from(["power", "sigmoid"]))
+@given(signals, positive_exponents, st.sampled_from(["power", "sigmoid", "rank"]))
 def test_a_larger_signal_never_gets_a_smaller_weight(values: list[float], exponent: float, mapping: str) -> None:
     assume(max(values) > 0)
     by_signal = weights(sorted(values), exponent, mapping)  # type: ignore[arg-type]
@@ -83,12 +83,18 @@ def test_the_base_of_the_logarithm_cancels(values: list[float], exponent: float,
     np.testing.assert_allclose(weights(scaled, exponent), weights(values, exponent), rtol=1e-9)
 
 
-@given(signals, exponents, st.sampled_from(["power", "sigmoid"]), st.randoms(use_true_random=False), st.integers(0, 60))
+@given(
+    signals,
+    exponents,
+    st.sampled_from(["power", "sigmoid", "rank"]),
+    st.randoms(use_true_random=False),
+    st.integers(0, 60),
+)
 def test_any_split_and_order_of_the_stream_gives_the_same_weights(
     values: list[float], exponent: float, mapping: str, random: object, cut: int
 ) -> None:
-    assume(mapping == "sigmoid" or exponent >= 0 or min(values) > 0)
-    assume(mapping == "sigmoid" or exponent <= 0 or max(values) > 0)
+    assume(mapping != "power" or exponent >= 0 or min(values) > 0)
+    assume(mapping != "power" or exponent <= 0 or max(values) > 0)
     shuffled = list(values)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     settings = WeightingConfig(exponent=exponent, mapping=mapping)
@@ -138,10 +144,112 @@ def test_what_has_no_weights_is_a_clear_error(values: list[float], exponent: flo
         weights(values, exponent)
 
 
-def test_the_four_signals() -> None:
-    question = GradedQuestion("q", [], 8, entropy=1.25, pass_rate=0.75, rejected_rate=0.125, counted=[6, 2])
-    found = {name: load_signal(WeightingConfig(signal=name))(question) for name in SIGNALS}  # type: ignore[arg-type]
-    assert found == {"entropy": 1.25, "accuracy": 0.25, "rejection": 0.125, "uniform": 1.0}
+@given(signals, exponents)
+def test_ranks_depend_on_the_order_of_the_signals_alone(values: list[float], exponent: float) -> None:
+    np.testing.assert_allclose(
+        weights([value**3 for value in values], exponent, "rank"), weights(values, exponent, "rank")
+    )
+    assume(exponent > 0)
+    by_signal = weights(sorted(values), exponent, "rank")
+    assert np.all(np.diff(by_signal) >= 0) and by_signal[-1] <= len(values)
+
+
+def test_rank_weights_by_hand() -> None:
+    # ranks 1.5, 1.5, 3, 4 of 4, squared: 2.25, 2.25, 9, 16 with mean 7.375
+    np.testing.assert_allclose(weights([0, 0, 5, 9], 2, "rank"), np.array([2.25, 2.25, 9, 16]) / 7.375)
+    np.testing.assert_array_equal(weights([0, 0, 0], 3, "rank"), [1, 1, 1])
+    # A negative exponent has weights for a signal of 0 too: 1/1 and 1/2 with mean 3 / 4
+    np.testing.assert_allclose(weights([0, 5], -1, "rank"), [4 / 3, 2 / 3])
+
+
+def clipped(values: list[float], exponent: float, max_weight: float) -> np.ndarray:
+    return mapped(values, WeightingConfig(mapping="clip", exponent=exponent, max_weight=max_weight))
+
+
+@given(signals, exponents, st.floats(1, 8), st.randoms(use_true_random=False))
+def test_clipped_weights(values: list[float], exponent: float, max_weight: float, random: object) -> None:
+    assume(min(values) > 0 or (exponent > 0 and max(values) > 0))
+    num_positive = np.count_nonzero(values)
+    assume(max_weight * num_positive >= len(values))
+    result, unbounded = clipped(values, exponent, max_weight), weights(values, exponent)
+    assert result.mean() == pytest.approx(1, rel=1e-12)
+    assert result.max() <= max_weight and result.min() >= 0
+    # Below the bound the weights are those of the power mapping times one factor, of at least 1.
+    below = (result < max_weight * (1 - 1e-9)) & (unbounded > 0)
+    if below.any():
+        factors = result[below] / unbounded[below]
+        assert factors.min() >= 1 - 1e-9 and factors.max() == pytest.approx(factors.min(), rel=1e-9)
+        assert np.all(unbounded[~below & (unbounded > 0)] * factors.max() >= max_weight * (1 - 1e-6))
+    if unbounded.max() <= max_weight:
+        np.testing.assert_allclose(result, unbounded, rtol=1e-12)
+    order = np.argsort(unbounded)
+    assert np.all(np.diff(result[order]) >= 0)
+    shuffled = list(range(len(values)))
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    of_shuffled = clipped([values[place] for place in shuffled], exponent, max_weight)
+    np.testing.assert_array_equal(of_shuffled, result[shuffled])
+
+
+def test_clipped_weights_by_hand() -> None:
+    # 1, 2, 3, 14 have the mean 5: 0.2, 0.4, 0.6, 2.8. Bounded by 2, two are left for a sum of 6: 1/3, 2/3, 1, 2.
+    np.testing.assert_allclose(clipped([1, 2, 3, 14], 1, 2), [1 / 3, 2 / 3, 1, 2])
+    # By 1.5: 14 at the bound leaves 2.5 for 6, of which 3 gets 1.25.
+    np.testing.assert_allclose(clipped([1, 2, 3, 14], 1, 1.5), [2.5 / 6, 5 / 6, 7.5 / 6, 1.5])
+    # By 1.3: 14 at the bound leaves 2.7 for 6, 1.35 for 3, too much; so 3 is there too, and 1.4 is left for 3.
+    np.testing.assert_allclose(clipped([1, 2, 3, 14], 1, 1.3), [1.4 / 3, 2.8 / 3, 1.3, 1.3])
+    np.testing.assert_allclose(clipped([1, 2, 3, 14], 1, 1), [1, 1, 1, 1])
+    # The two above 0 must carry all of the weight.
+    np.testing.assert_allclose(clipped([0, 0, 1, 9], 1, 2), [0, 0, 2, 2])
+    with pytest.raises(
+        ValueError, match=r"max_weight 2 is too small: 1 of 3 .* set weighting.max_weight to at least 3.00"
+    ):
+        clipped([0, 0, 1], 1, 2)
+
+
+@pytest.mark.parametrize("max_weight", [0.99, float("inf")])
+def test_a_bound_below_the_mean_is_refused(max_weight: float) -> None:
+    with pytest.raises(ValueError, match="max_weight"):
+        WeightingConfig(mapping="clip", max_weight=max_weight)
+
+
+def signals_of(clusters: list[Cluster], no_answer: Any = "cluster") -> dict[str, float]:
+    question = measured("q", clusters, no_answer)
+    return {name: load_signal(WeightingConfig(signal=name))(question) for name in SIGNALS}
+
+
+def test_the_signals_by_hand() -> None:
+    # Of 16 responses 8 are correct, 4 give one wrong answer, 2 another, 2 none.
+    clusters = [Cluster("4", 8, True), Cluster("5", 4, False), Cluster("6", 2, False), Cluster(None, 2, False)]
+    assert signals_of(clusters) == {
+        "entropy": pytest.approx(1.75 * math.log(2)),  # 1/2 of 1 bit, 1/4 of 2, twice 1/8 of 3
+        "accuracy": 0.5,
+        "rejection": 0.25,
+        "variance": 0.25,
+        "margin": 0.25,
+        "wrong_entropy": pytest.approx(1.5 * math.log(2)),  # 1/2, 1/4, 1/4
+        "disagreement": 0.5,
+        "uniform": 1.0,
+    }
+    excluded = signals_of(clusters, "exclude")
+    assert excluded["margin"] == pytest.approx(4 / 14) and excluded["disagreement"] == pytest.approx(6 / 14)
+    assert excluded["wrong_entropy"] == entropy([4, 2])
+    assert excluded["variance"] == 0.25  # rates are of all responses
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=12), st.integers(0, 11), st.booleans())
+def test_what_the_signals_say_of_a_question(sizes: list[int], place: int, has_none: bool) -> None:
+    sizes = sorted(sizes, reverse=True)
+    clusters = [
+        Cluster(
+            None if has_none and number == (place + 1) % len(sizes) != place else str(number), size, number == place
+        )
+        for number, size in enumerate(sizes)
+    ]
+    found = signals_of(clusters)
+    assert found["margin"] + found["disagreement"] == pytest.approx(1 - (sizes[1] if sizes[1:] else 0) / sum(sizes))
+    assert found["wrong_entropy"] == entropy([size for number, size in enumerate(sizes) if number != place])
+    assert 0 <= found["variance"] <= 0.25
+    assert (len(sizes) == 1) == (found["margin"] == 1) == (found["disagreement"] == 0)
 
 
 @pytest.mark.parametrize(("no_answer", "sizes"), [("cluster", [5, 2, 1]), ("exclude", [5, 1])])

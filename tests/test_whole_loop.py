@@ -246,6 +246,9 @@ def test_a_user_s_own_part_at_every_door(tmp_path: Path, quickstart: Path, local
     assert [row["chosen"] for row in kept] == [f"That makes {answer}." for answer in QUESTIONS_ASKED.values()]
     steps = [json.loads(line) for line in (directory.round(0).folder.read_text("training.jsonl") or "").splitlines()]
     assert len(steps) == 2 and all(step["loss"] > 0 for step in steps)
+    metrics = checked(EvaluationMetrics, (directory.round(0) / "evaluation").read_text("metrics.json"))
+    effective = metrics["weights"]["trained"]["effective_examples"]
+    assert effective == pytest.approx(mapped.sum() ** 2 / (mapped**2).sum())
     answers = rows(directory, "evaluation/answers", GREEDY_ANSWERS)
     assert len(answers) == 12 and all(row["is_correct"] for row in answers)
 
@@ -277,6 +280,9 @@ def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
     for arm in written["arms"]:
         weights = np.array([row["weight"] for row in found[arm["name"]]])
         assert arm["num_examples"] == len(weights) > arm["effective_examples"]
+        assert 0.01 <= arm["top_share"] <= 1
+        assert (arm["disagreement"] is None) == (arm["baseline"] is None)
+        assert arm["seed_spread"] is None, "one seed does not tell it"
         assert arm["effective_examples"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
     baselines = {arm["name"]: arm["baseline"] for arm in written["arms"]}
     assert baselines == {"sft-entropy-a1-all": None, "sft-entropy-a1-4": "sft-entropy-a1-all"}

@@ -12,9 +12,9 @@ from east_ray.config.sections import (
     QuestionsConfig,
     SamplingConfig,
     TrainingConfig,
-    WeightingConfig,
 )
 from east_ray.config.settings import BASE, TRAINED, ClusterConfig, CompareConfig, Config
+from east_ray.config.weighting import WeightingConfig
 
 __all__ = ["BASE", "TRAINED", "ClusterConfig", "CompareConfig", "Config", "InputError", "flatten"]
 __all__ += ["AnswersConfig", "EndpointConfig", "EnginePoolConfig", "LabelsConfig", "LoraConfig", "PromptConfig"]

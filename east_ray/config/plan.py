@@ -1,4 +1,4 @@
-"""The section `plan`: the hardware that `east-ray plan` reckons with, and what it assumes where nothing is measured."""
+"""The section `plan`: what `east-ray plan` and `east-ray compare --plan` reckon with where nothing is measured."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -20,7 +20,7 @@ class CardConfig(Section):
 
 
 class PlanConfig(Section):
-    """What `east-ray plan` reckons with. It changes no result."""
+    """What `east-ray plan` and `east-ray compare --plan` reckon with. It changes no result."""
 
     gpu: str | None = None
     """The GPU's name, of those in `east_ray/plan/cards.py` or in `cards`; by default that of this machine, if any."""
@@ -54,6 +54,14 @@ class PlanConfig(Section):
     """Questions of a round. By default those of the run directory, else those of a local file."""
     num_held_out: Annotated[int, Field(ge=1)] | None = None
     """Questions of the evaluation. By default those of a local file."""
+    disagreement: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the held-out questions that one of two arms answers correctly and the other does not. By default
+    measured in the run directory's comparison.json, as the next two, else 0.1."""
+    seed_spread: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Standard deviation over seeds of an arm's difference in accuracy, apart from that disagreement; else 0.005."""
+    repeated: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of that disagreement that is the same with every seed; else 0.2. With these defaults, five seeds and 2,000
+    questions show about as much as in our studies, rather less."""
 
     def _problems(self) -> Iterator[str]:
         if self.price_per_gpu_hour is not None and self.gpus is None and self.gpu is None:

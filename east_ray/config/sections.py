@@ -12,8 +12,6 @@ from east_ray.config.deepspeed import DeepSpeedConfig
 from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import SamplingParams, StopString
 
-SignalName = Annotated[str, Part("entropy", "accuracy", "rejection", "uniform")]
-MappingName = Annotated[str, Part("power", "sigmoid")]
 ObjectiveName = Annotated[str, Part("sft", "dpo", "kto")]
 Announcement = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
 
@@ -202,23 +200,6 @@ class SelectionConfig(Section):
     responses with a box first; for samples of models that were not asked for one."""
     responses_per_question_trained: Annotated[int, Field(ge=1)] = 1
     """At most this many correct responses of a question are trained on; they share the question's weight."""
-
-
-class WeightingConfig(Section):
-    """How an example's weight comes from its question's responses."""
-
-    signal: SignalName = "entropy"
-    """The weight grows with it: entropy of the answers, 1 - pass_rate (accuracy), share of the commonest wrong answer
-    (rejection), a constant (uniform), or a function of your own (module:name)."""
-    mapping: MappingName = "power"
-    """power: signal ** exponent, the paper's; sigmoid: 1 / (1 + exp(-exponent * (signal - mean) / std)), bounded;
-    module:name: a function of your own."""
-    exponent: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
-    """> 1 sharpens, between 0 and 1 flattens, 0 is uniform, < 0 prefers questions that the model is sure of."""
-    entropy_estimator: Literal["plug_in", "chao_wang_jost", "smoothed"] = "plug_in"
-    """Of the signal entropy. plug_in: that of the clusters' shares, as in the paper; smoothed: leaves open that other
-    answers were not seen, which is better where `sampling.adaptive` asks some questions less; chao_wang_jost: a
-    correction of the bias, which changes weights little."""
 
 
 class LoraConfig(Section):

@@ -16,6 +16,7 @@ from east_ray.config.plan import PlanConfig
 from east_ray.config.prompting import PromptConfig
 from east_ray.config.samples import SamplesConfig
 from east_ray.config.studies import StudiesConfig
+from east_ray.config.weighting import MappingName, SignalName, WeightingConfig
 
 #: The setting decides what is made of the samples.
 _UNTIL_WEIGHED = MayChange(until=("examples",))
@@ -44,11 +45,11 @@ class GridConfig(Section):
 
     objectives: Annotated[list[sections.ObjectiveName], Field(min_length=1)] = ["sft"]
     """Training objectives."""
-    signals: Annotated[list[sections.SignalName], Field(min_length=1)] = ["uniform", "entropy"]
+    signals: Annotated[list[SignalName], Field(min_length=1)] = ["uniform", "entropy"]
     """Signals, which the weight grows with."""
     exponents: Annotated[list[Annotated[float, Field(ge=-100, le=100)]], Field(min_length=1)] = [1.0]
     """Exponents of every signal but uniform."""
-    mappings: Annotated[list[sections.MappingName], Field(min_length=1)] = ["power"]
+    mappings: Annotated[list[MappingName], Field(min_length=1)] = ["power"]
     """Mappings of every signal but uniform."""
     overrides: dict[str, Any] = {}
     """Settings of labels, selection, weighting, training and answers.responses for all of them, e.g.
@@ -165,7 +166,7 @@ class Config(Section):
     """Which answer counts as right, where references may be wrong or missing."""
     selection: Annotated[sections.SelectionConfig, _UNTIL_WEIGHED] = sections.SelectionConfig()
     """Which questions become examples."""
-    weighting: Annotated[sections.WeightingConfig, _UNTIL_WEIGHED] = sections.WeightingConfig()
+    weighting: Annotated[WeightingConfig, _UNTIL_WEIGHED] = WeightingConfig()
     """How an example's weight comes from its question's responses."""
     training: Annotated[sections.TrainingConfig, _UNTIL_WEIGHED] = sections.TrainingConfig()
     """How the model is trained on the weighted examples."""
@@ -181,7 +182,7 @@ class Config(Section):
     cluster: Annotated[ClusterConfig, ANY_TIME] = ClusterConfig()
     """Where the run takes place."""
     plan: Annotated[PlanConfig, ANY_TIME] = PlanConfig()
-    """What `east-ray plan` reckons with."""
+    """What `east-ray plan` and `east-ray compare --plan` reckon with."""
 
     @property
     def is_seeded(self) -> bool:

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from east_ray.records import Accuracy, PairedDifference
+from east_ray.records import Accuracy, PairedDifference, WeightSpread
 
 #: Ends of a 95 % interval among resamples, in percent.
 PERCENTILES = (2.5, 97.5)
@@ -199,3 +199,22 @@ def effective_examples(weights: NDArray[np.float64]) -> float:
     2.0
     """
     return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def top_share(weights: NDArray[np.float64], heaviest: float = 0.01) -> float:
+    """(N,) weights -> the share of their sum that lies on the `heaviest` part of the examples; equal weights give that.
+
+    Where this part is no whole number of examples, the last of them counts in proportion.
+
+    >>> top_share(np.array([4.0, 2.0, 1.0, 1.0]), 0.375)
+    0.625
+    """
+    sums = np.concatenate([[0.0], np.cumsum(np.sort(weights)[::-1])])
+    return float(np.interp(heaviest * weights.size, np.arange(sums.size), sums) / sums[-1])
+
+
+def weight_spread(weights: NDArray[np.float64]) -> WeightSpread:
+    """(N,) weights of a training's examples -> how they spread."""
+    return WeightSpread(
+        num_examples=weights.size, effective_examples=effective_examples(weights), top_share=top_share(weights)
+    )

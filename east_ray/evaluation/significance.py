@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 #: Two-sided, of all tests here; intervals are at 95 %.
 SIGNIFICANCE_LEVEL = 0.05
+#: Quantiles that an expectation is the mean over, for four digits.
+_QUANTILES = 4096
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,19 @@ class CrossedMean:
     standard_error: float
     degrees_of_freedom: float
     p_value: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What decides how small a difference of two arms can be shown: how far it varies over seeds and questions."""
+
+    disagreement: float
+    """Share of the questions that one arm answers correctly and the other does not, with the same seed."""
+    seed_spread: float | None
+    """Standard deviation over seeds of the difference in accuracy, if all possible questions were asked; None: one
+    seed, which does not tell."""
+    repeated: float | None
+    """Share of the disagreement that is the same with every seed; the rest is another one with each."""
 
 
 Verdict = Literal["better", "worse", "not shown"]
@@ -47,6 +62,8 @@ class ArmResult:
     """This arm minus the baseline, paired by seed and question. Its interval is not widened for the number of arms."""
     adjusted_p_value: float | None  # of the difference, after Holm's correction for all arms with a baseline
     minimal_detectable_difference: float | None  # what a single comparison shows in 80 % of cases, uncorrected
+    power_of_one_point: float | None  # chance that a single comparison shows a difference of 0.01, uncorrected
+    spread: Spread | None
     verdict: Verdict | None  # "better" or "worse" if the adjusted p-value is below 0.05; the interval then excludes 0
 
 
@@ -65,29 +82,40 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
     """
     from scipy.special import stdtr, stdtrit
 
-    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
-        raise ValueError(f"expected values of at least 1 seed and 2 questions, got the shape {values.shape}")
-    (num_seeds, num_questions), values = values.shape, values.astype(np.float64)
-    mean = float(values.mean())
-    by_seed, by_question = values.mean(axis=1) - mean, values.mean(axis=0) - mean
-    question_df = num_questions - 1
-    ms_questions = num_seeds * float(by_question @ by_question) / question_df
-    if num_seeds == 1:
-        mean_square, df = ms_questions, float(question_df)
-    else:
-        seed_df = num_seeds - 1
-        residual = values - mean - by_seed[:, None] - by_question
-        ms_seeds = num_questions * float(by_seed @ by_seed) / seed_df
-        ms_residual = float(np.sum(residual**2)) / (seed_df * question_df)
-        mean_square = max(ms_seeds + ms_questions - ms_residual, ms_seeds, ms_questions, ms_residual)
-        variance = ms_seeds**2 / seed_df + ms_questions**2 / question_df + ms_residual**2 / (seed_df * question_df)
-        df = mean_square**2 / variance if variance > 0 else float(question_df)
-    standard_error = float(np.sqrt(mean_square / values.size))
+    standard_error, df = _precision(_mean_squares(values), *values.shape)
+    mean = float(values.mean(dtype=np.float64))
     reach = float(stdtrit(df, 1 - SIGNIFICANCE_LEVEL / 2)) * standard_error
     p_value = float(mean == 0)  # without any spread
     if standard_error > 0:
         p_value = 2 * float(stdtr(df, -abs(mean) / standard_error))
     return CrossedMean(mean, mean - reach, mean + reach, standard_error, df, p_value)
+
+
+def _mean_squares(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """(S, Q) values -> the mean squares of seeds, questions and residual; with one seed the first and last are 0."""
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
+        raise ValueError(f"expected values of at least 1 seed and 2 questions, got the shape {values.shape}")
+    (num_seeds, num_questions), values = values.shape, values.astype(np.float64)
+    mean = float(values.mean())
+    by_seed, by_question = values.mean(axis=1) - mean, values.mean(axis=0) - mean
+    of_questions = num_seeds * float(by_question @ by_question) / (num_questions - 1)
+    if num_seeds == 1:
+        return 0.0, of_questions, 0.0
+    residual = values - mean - by_seed[:, None] - by_question
+    of_seeds = num_questions * float(by_seed @ by_seed) / (num_seeds - 1)
+    return of_seeds, of_questions, float(np.sum(residual**2)) / ((num_seeds - 1) * (num_questions - 1))
+
+
+def _precision(mean_squares: tuple[float, float, float], num_seeds: int, num_questions: int) -> tuple[float, float]:
+    """Mean squares of seeds, questions and residual -> the standard error of the mean, and its degrees of freedom."""
+    of_seeds, of_questions, of_residual = mean_squares
+    seed_df, question_df = num_seeds - 1, num_questions - 1
+    if num_seeds == 1:
+        return float(np.sqrt(of_questions / num_questions)), float(question_df)
+    mean_square = max(of_seeds + of_questions - of_residual, of_seeds, of_questions, of_residual)
+    variance = of_seeds**2 / seed_df + of_questions**2 / question_df + of_residual**2 / (seed_df * question_df)
+    df = mean_square**2 / variance if variance > 0 else float(question_df)
+    return float(np.sqrt(mean_square / (num_seeds * num_questions))), df
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -104,15 +132,68 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def minimal_detectable_difference(standard_error: float, degrees_of_freedom: float, power: float = 0.8) -> float:
-    """The true difference that a two-sided test at 5 % with this standard error shows with this `power`.
+def minimal_detectable_difference(
+    standard_error: float, degrees_of_freedom: float, power: float = 0.8, level: float = SIGNIFICANCE_LEVEL
+) -> float:
+    """The true difference that a two-sided test at this `level` with this standard error shows with this `power`.
 
-    (t_0.975 + t_power) standard errors: the usual approximation of the noncentral t distribution.
+    (t_{1 - level / 2} + t_power) standard errors: the usual approximation of the noncentral t distribution.
     """
     from scipy.special import stdtrit
 
-    reach = stdtrit(degrees_of_freedom, 1 - SIGNIFICANCE_LEVEL / 2) + stdtrit(degrees_of_freedom, power)
+    reach = stdtrit(degrees_of_freedom, 1 - level / 2) + stdtrit(degrees_of_freedom, power)
     return float(reach * standard_error)
+
+
+def power_of(
+    difference: float, standard_error: float, degrees_of_freedom: float, level: float = SIGNIFICANCE_LEVEL
+) -> float:
+    """The probability that a two-sided test at this `level` shows a true difference.
+
+    Of one test, uncorrected for others beside it; the first step of Holm's correction has the level 0.05 / number of
+    tests. The noncentral t distribution, as the mean over the quantiles of its chi-squared variable: scipy's own
+    functions do not return for few degrees of freedom.
+
+    >>> round(power_of(0.0, 0.004, 8), 3), round(power_of(0.0128, 0.004, 8), 3)
+    (0.05, 0.8)
+    """
+    from scipy.special import gammaincinv, ndtr, stdtrit
+
+    if standard_error == 0:
+        return float(difference != 0)
+    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    found = np.sqrt(2 * gammaincinv(degrees_of_freedom / 2, quantiles) / degrees_of_freedom)  # over the true error
+    reach, shift = stdtrit(degrees_of_freedom, 1 - level / 2) * found, difference / standard_error
+    return float(np.mean(ndtr(shift - reach) + ndtr(-shift - reach)))
+
+
+def measured_spread(arm: NDArray[np.float64], baseline: NDArray[np.float64]) -> Spread:
+    """(S, Q) correctness of two arms -> how their difference varies.
+
+    By the mean squares: variance components of seeds, questions and residual, with 0 in place of a negative estimate.
+    """
+    (num_seeds, num_questions), disagreement = arm.shape, float(np.mean(arm != baseline))
+    if num_seeds == 1:
+        return Spread(disagreement, None, None)
+    of_seeds, of_questions, of_residual = _mean_squares(arm - baseline)
+    seeds, questions = (of_seeds - of_residual) / num_questions, max(0.0, of_questions - of_residual) / num_seeds
+    repeated = questions / (questions + of_residual) if questions > 0 else 0.0
+    return Spread(disagreement, float(np.sqrt(max(0.0, seeds))), repeated)
+
+
+def expected_precision(
+    num_seeds: int, num_questions: int, *, disagreement: float, seed_spread: float, repeated: float
+) -> tuple[float, float]:
+    """The standard error of a difference, and its degrees of freedom, that this many seeds and questions will give.
+
+    A disagreement d, see `Spread`, has the variance d: `repeated` of it is that of the questions, the rest that of the
+    residual. With the seeds' these are the components of the mean squares that `crossed_mean` finds on average. One
+    seed tells of the questions alone.
+    """
+    of_residual = (1 - repeated) * disagreement
+    of_questions = num_seeds * repeated * disagreement + of_residual
+    of_seeds = num_questions * seed_spread**2 + of_residual
+    return _precision((of_seeds, of_questions, of_residual), num_seeds, num_questions)
 
 
 def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, str | None]) -> list[ArmResult]:
@@ -136,12 +217,15 @@ def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, st
     def result(arm: str) -> ArmResult:
         accuracy, per_seed = crossed_mean(values[arm]), values[arm].mean(axis=1).tolist()
         if arm not in differences:
-            return ArmResult(arm, accuracy, per_seed, None, None, None, None)
-        difference = differences[arm]
-        detectable = minimal_detectable_difference(difference.standard_error, difference.degrees_of_freedom)
+            return ArmResult(arm, accuracy, per_seed, None, None, None, None, None, None)
+        difference, baseline = differences[arm], baselines[arm]
+        assert baseline is not None
+        precision = difference.standard_error, difference.degrees_of_freedom
+        detectable, power = minimal_detectable_difference(*precision), power_of(0.01, *precision)
+        spread = measured_spread(values[arm], values[baseline])
         verdict: Verdict = "not shown"
         if adjusted[arm] < SIGNIFICANCE_LEVEL:
             verdict = "better" if difference.mean > 0 else "worse"
-        return ArmResult(arm, accuracy, per_seed, difference, adjusted[arm], detectable, verdict)
+        return ArmResult(arm, accuracy, per_seed, difference, adjusted[arm], detectable, power, spread, verdict)
 
     return [result(arm) for arm in correct]

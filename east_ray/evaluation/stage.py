@@ -12,6 +12,7 @@ from east_ray import records
 from east_ray.answers import graders
 from east_ray.answers.grading import Failures, reference_check
 from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
+from east_ray.evaluation.estimators import weight_spread
 from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
 from east_ray.questions.stage import askable_questions
 from east_ray.sampling.backends import Decoding
@@ -39,6 +40,7 @@ def evaluate(round_: Round) -> None:
             sampled = sampled_answers(round_, held_out, models, record)
             (stages / "evaluation/sampled_answers").replace(sampled)
         found = metrics(answers, list(models), config.seed, sampled)
+        found["weights"] = _weights(round_)
         found["num_set_aside"] = num_aside + held_out.num_rows - answers.num_rows // len(models)
         (stages / "evaluation").write_text("metrics.json", json.dumps(found, indent=1) + "\n")
 
@@ -51,6 +53,16 @@ def _models(round_: Round) -> dict[str, str]:
     if config.questions is not None or config.samples is not None:
         models |= {one.name: round_.directory.address(one.stages / "model") for one in round_.learners()}
     return models
+
+
+def _weights(round_: Round) -> dict[str, records.WeightSpread]:
+    """How the weights of each training of the round spread; nothing where models are only evaluated."""
+    if round_.config.questions is None and round_.config.samples is None:
+        return {}
+    weights = {
+        one.name: (one.stages / "examples").read(records.EXAMPLES, ["weight"])["weight"] for one in round_.learners()
+    }
+    return {name: weight_spread(column.to_numpy()) for name, column in weights.items() if len(column)}
 
 
 def has_gained(round_: Round) -> bool:

@@ -17,6 +17,7 @@ from east_ray.export.shapes import Form, Shape
 from east_ray.labels.stage import prepared
 from east_ray.library.rows import Rows, Samples, read_samples
 from east_ray.records import ANSWERS, JUDGED, QUESTIONS, SET_ASIDE, Question
+from east_ray.report.wording import waste
 from east_ray.selection import SelectionRules, Signal, factors_of, judge_batch, selection_rules
 from east_ray.storage.rounds import counts_by, listed
 from east_ray.training import objectives
@@ -155,7 +156,8 @@ def weigh(
         name: questions without an id are called name-000001 and so on. With the stem of a file, they are called, and
             their responses are chosen, as by `east-ray weigh` of that file.
 
-    Warns if rows are set aside, responses dropped, questions repeated, if the grader fails, and if no question is kept.
+    Warns if rows are set aside, responses dropped, questions repeated, if the grader fails, if no question is kept, and
+    if the weights leave less than 30 % of the examples effective.
     Raises InputError (a ValueError) if a setting is wrong, a name in it is in no row, no row can be used, two questions
     have one id, or no weights exist.
     """
@@ -244,5 +246,7 @@ def _warn(weighed: Weighed, counts: Mapping[str, int], failures: Failures) -> No
         warn(f"{repeated:,} questions are in several rows, and each row has a weight of its own; see samples.group_by")
     num_responses = pc.sum(weighed.samples["num_responses"]).as_py()
     failures.report(lambda said: warnings.warn(said.strip(), stacklevel=5), num_responses)
+    for said in waste({"weighting": weighed.examples["weight"].to_numpy()}) if weighed.examples.num_rows else []:
+        warn(said.removeprefix("warning: "))
     if not weighed.examples.num_rows:
         warn(f"no question is kept: {reasons(weighed.discarded)}; see `discarded`")

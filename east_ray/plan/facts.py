@@ -3,6 +3,7 @@
 Everything is read from what is there already, with bounds on size.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from east_ray.config import Config, InputError, PromptConfig, QuestionsConfig
+from east_ray.config.plan import PlanConfig
 from east_ray.questions.stage import load_questions
 from east_ray.reading.files import find_files
 from east_ray.storage import Folder, Stages, locate
@@ -48,22 +50,15 @@ class Facts:
 
 def facts_of(config: Config) -> Facts:
     """The facts of a run. A setting of `plan` counts first, then what was measured, then a local file, then a guess."""
-    plan, stages = config.plan, _round_0(config)
+    plan, stages = config.plan, round_0_of(config)
     at_most = config.questions.max_questions if config.questions else None
     asked, characters = _counted(config.questions)
-    held_out, _ = _counted(config.evaluation.questions)
-    held_out_at_most = config.evaluation.questions.max_questions if config.evaluation.questions else None
     prompt, response = _mean_lengths(stages)
     sampling, examples = _counts(stages, "sampling"), _counts(stages, "examples")
     kept = examples.get("kept", 0) / max(1, examples.get("kept", 0) + sum(examples.get("discarded", {}).values()))
     seconds = _seconds(stages, "sampling")
 
-    def figure(name: str, *found: tuple[float | None, str]) -> Figure:
-        given = getattr(plan, name, None)
-        choices = [(given, "given"), *found]
-        value, source = next(((v, s) for v, s in choices if v), (None, "not known"))
-        return Figure(value, source, f"plan.{name}")
-
+    figure = functools.partial(_figure, plan)
     measured = f"measured in {config.run_dir}"
     around = characters_around(config.prompt)
     guess = None if characters is None else (characters + around) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS
@@ -75,9 +70,7 @@ def facts_of(config: Config) -> Facts:
             (asked, "of the local file"),
             (at_most, "questions.max_questions"),
         ),
-        num_held_out=figure(
-            "num_held_out", (held_out, "of the local file"), (held_out_at_most, "evaluation.questions.max_questions")
-        ),
+        num_held_out=num_held_out_of(config),
         prompt_tokens=figure(
             "prompt_tokens",
             (prompt, measured),
@@ -94,6 +87,22 @@ def facts_of(config: Config) -> Facts:
         sampled_tokens_per_s=Figure(rate, measured if rate else "not known", "plan.engine_efficiency"),
         trained_tokens_per_s=_trained_tokens_per_s(stages, measured),
     )
+
+
+def _figure(plan: PlanConfig, name: str, *found: tuple[float | None, str]) -> Figure:
+    """What the setting of `plan` says, or the first that was found."""
+    choices = [(getattr(plan, name, None), "given"), *found]
+    value, source = next(((v, s) for v, s in choices if v), (None, "not known"))
+    return Figure(value, source, f"plan.{name}")
+
+
+def num_held_out_of(config: Config) -> Figure:
+    """How many questions the evaluation asks."""
+    source = config.evaluation.questions
+    counted, _ = _counted(source)
+    at_most = source.max_questions if source else None
+    found = (counted, "of the local file"), (at_most, "evaluation.questions.max_questions")
+    return _figure(config.plan, "num_held_out", *found)
 
 
 def _num_responses(config: Config, sampling: Mapping[str, Any], measured: str, num_questions: float | None) -> Figure:
@@ -118,7 +127,8 @@ def characters_around(prompt: PromptConfig) -> int:
     return len(prompt.system or "") + worked + template
 
 
-def _round_0(config: Config) -> Stages:
+def round_0_of(config: Config) -> Stages:
+    """The first round of a run, whether it has begun or not."""
     filesystem, path = locate(config.run_dir)
     return Stages(Folder(filesystem, path.rstrip("/")) / "round_0")
 

@@ -25,6 +25,7 @@ from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
 from east_ray.report.studies.weights import disagreements_page
 from east_ray.report.summary import RoundSummary, arm_labels, describe, summarize
+from east_ray.report.weights import weight_blocks
 from east_ray.report.wording import duration, interval, percent, verdicts
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages, locate
@@ -76,7 +77,7 @@ def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) 
         "Questions asked and kept": sections.funnel_blocks(summary),
         **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
         "Labels": label_blocks(summary),
-        "Entropy and weights": sections.weight_blocks(summary),
+        "Entropy and weights": weight_blocks(summary),
         **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
         "Training": sections.step_blocks(summary),
         "Accuracy on held-out questions": sections.accuracy_blocks(summary),

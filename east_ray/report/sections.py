@@ -1,4 +1,4 @@
-"""The sections of a round: its questions, weights and training, the accuracies of its models, the arms compared."""
+"""The sections of a round: its questions and training, the accuracies of its models, the arms compared."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
@@ -21,6 +21,7 @@ from east_ray.report.wording import (
     number_words,
     percent,
     percent_of,
+    power_lines,
     signed,
     verdicts,
     with_interval,
@@ -58,30 +59,6 @@ def outcomes_table(summary: RoundSummary) -> Table:
     """How many questions had which outcome."""
     rows = [[name, f"{count:,}", percent_of(count, summary.asked)] for name, count in summary.outcomes.items()]
     return Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
-
-
-def weight_blocks(summary: RoundSummary) -> Iterator[Block]:
-    """Entropies and weights of the kept questions."""
-    if not summary.trainings or not summary.trainings[0].entropies.size:
-        return
-    first, shown_as = summary.trainings[0], arm_labels(summary)
-    yield weights_table(summary)
-    entropies = {"entropy": first.entropies}
-    yield plots.histogram("Entropy of the answers to kept questions", entropies, "entropy (nats)")
-    if unequal := {shown_as[one.arm]: one.weights for one in summary.arms if np.unique(one.weights).size > 1}:
-        title = "Weights" if len(unequal) > 1 else f"Weights: {next(iter(unequal))}"
-        yield plots.histogram(title, unequal, "weight")
-    title = "Entropy against pass rate"
-    density = plots.density(title, first.pass_rates, first.entropies, "pass rate", "entropy (nats)")
-    yield replace(density, caption=f"{title}; a larger dot is more questions")
-
-
-def weights_table(summary: RoundSummary) -> Table:
-    """How the entropies and the weights of the kept questions spread."""
-    shown_as, arrays = arm_labels(summary), {"entropy (nats)": summary.trainings[0].entropies}
-    arrays |= {f"weight: {shown_as[one.arm]}": one.weights for one in summary.arms}
-    rows = [[name, *(f"{value:.2f}" for value in quantiles(array))] for name, array in arrays.items() if array.size]
-    return Table("Over the kept questions", ["", *QUANTILES], rows)
 
 
 def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
@@ -314,10 +291,10 @@ def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
     found = summary.comparison
     yield _design(found)
     yield from verdicts(summary)
+    yield from power_lines(found)
     yield arms_table(found)
     if pairs := found.get("pairs"):
         yield pairs_table(pairs, arm_labels(summary))
-    yield "Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w²."
     yield from _figures(found)
     if sampling := found.get("sampling"):
         num_tokens, seconds = f"{sampling['num_tokens']:,}", duration(sampling["seconds"])
@@ -337,7 +314,7 @@ def _design(found: records.ArmComparison) -> str:
 def arms_table(found: records.ArmComparison) -> Table:
     """The model before training and every arm, with what its trainings cost."""
     columns = ["arm", "accuracy %", "95 % interval", "difference", "p", "Holm p", "verdict"]
-    columns += ["examples", "effective", "tokens", "seconds"]
+    columns += ["80 % power for", "power at 1 point, %", "examples", "effective %", "on top 1 %", "tokens", "seconds"]
     rows = [_row(arm) for arm in found["arms"]]
     if base := found.get("base"):
         rows.insert(0, [BASE_LABEL, percent(base["accuracy"]), interval(base), *[""] * (len(columns) - 3)])
@@ -366,8 +343,11 @@ def _row(arm: records.ComparedArm) -> list[str]:
         signed(difference_of(arm)),
         *_p_values(arm),
         arm["verdict"],
+        percent(arm.get("detectable")),
+        percent(arm.get("power_of_one_point")),
         f"{arm['num_examples']:,}",
-        f"{arm['effective_examples']:,.0f}",
+        percent_of(arm["effective_examples"], arm["num_examples"]),
+        percent(arm.get("top_share")),
         f"{arm['num_tokens']:,}",
         f"{arm['training_seconds']:,.0f}",
     ]

@@ -192,7 +192,9 @@ def describe(config: Config) -> str:
     weighting = config.weighting
     words: list[str] = [weighting.signal]
     if weighting.signal != "uniform":
-        words += [f"a = {weighting.exponent:g}", *([weighting.mapping] if weighting.mapping != "power" else [])]
+        words.append(f"a = {weighting.exponent:g}")
+        if weighting.mapping != "power":
+            words.append(weighting.mapping + (f" at {weighting.max_weight:g}" if weighting.mapping == "clip" else ""))
     if weighting.entropy_estimator != "plug_in" and weighting.signal == "entropy":
         words.append(weighting.entropy_estimator)
     words += [f"policy {config.labels.policy}"] if config.labels.policy != "keep" else []

@@ -11,9 +11,10 @@ from east_ray.records import SampledMetrics
 from east_ray.report import files, page
 from east_ray.report.audit import write_audit
 from east_ray.report.html import printable
-from east_ray.report.sections import arms_table, greedy_table, outcomes_table, weights_table
-from east_ray.report.summary import QUANTILES, RoundSummary, labels
-from east_ray.report.wording import percent, verdicts
+from east_ray.report.sections import arms_table, greedy_table, outcomes_table
+from east_ray.report.summary import RoundSummary, labels
+from east_ray.report.weights import WEIGHT_COLUMNS, waste_of, weights_table
+from east_ray.report.wording import percent, power_lines, verdicts
 from east_ray.storage import RunDirectory
 
 #: Models in the table of sampled responses; the report has all of them.
@@ -28,7 +29,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         if summary.trainings:
             console.print(_table(["questions", ""], _columns(outcomes_table(summary), 0, 1), title))
         if any(training.entropies.size for training in summary.trainings):
-            console.print(_table(["over the kept questions", *QUANTILES], weights_table(summary).rows))
+            console.print(_table(["over the kept questions", *WEIGHT_COLUMNS], weights_table(summary).rows))
         if found := summary.comparison:
             columns = [f"{len(found['seeds'])} seeds, {found['num_questions']:,} questions", "accuracy %"]
             columns += ["95 % interval", "against baseline", "verdict"]
@@ -39,7 +40,8 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
             console.print(_table(columns, _columns(greedy_table(metrics, labels(summary)), 0, 2, 3, 4)))
         if summary.metrics and (sampled := summary.metrics.get("sampled")):
             console.print(_sampled_table(summary, sampled))
-        for line in verdicts(summary):
+        told = power_lines(summary.comparison) if summary.comparison else []
+        for line in [*verdicts(summary), *told, *waste_of(summary)]:
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 

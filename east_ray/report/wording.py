@@ -1,12 +1,19 @@
 """Numbers as people read them, and verdicts: sentences on trained models that say no more than the numbers do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.config import BASE
+from east_ray.evaluation.estimators import effective_examples
 from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
 from east_ray.report.summary import RoundSummary, labels
+
+#: Weights that leave a smaller share of the examples effective are warned of.
+MIN_EFFECTIVE_SHARE = 0.3
 
 
 def percent(share: float | None) -> str:
@@ -19,7 +26,7 @@ def number_words(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def percent_of(part: int, whole: int) -> str:
+def percent_of(part: float, whole: float) -> str:
     """What percentage a part is; empty if there is no whole."""
     return percent(part / whole) if whole else ""
 
@@ -61,6 +68,37 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def waste(weights: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """The warning on weights, (N,) of each name, that waste the data, and what to change; empty if none does."""
+    shares = {name: effective_examples(one) / one.size for name, one in weights.items()}
+    if not (wasteful := {name: share for name, share in shares.items() if share < MIN_EFFECTIVE_SHARE}):
+        return []
+    said = ", ".join(f"{name} ({percent(share)} %)" for name, share in wasteful.items())
+    return [
+        f"warning: these weights leave less than {100 * MIN_EFFECTIVE_SHARE:.0f} % of the examples effective: {said}; "
+        "an exponent nearer to 0 (weighting.exponent), or weighting.mapping: clip or rank, wastes less of the data "
+        "(where most signals are 0, rank alone)"
+    ]
+
+
+def power_lines(found: records.ArmComparison) -> Iterator[str]:
+    """What a comparison's seeds and questions can show, in a sentence; nothing of a run that did not say it."""
+    powers = [power for arm in found["arms"] if (power := arm.get("power_of_one_point")) is not None]
+    detectable = [difference for arm in found["arms"] if (difference := arm.get("detectable")) is not None]
+    if powers and detectable:
+        seeds = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) != 1 else ''}"
+        yield (
+            f"Power of {seeds} and {found['num_questions']:,} questions: a difference of 1 point is shown with a "
+            f"probability of {_from_to(powers, '.0f')} %, one of {_from_to(detectable, '.1f')} points with 80 % (of a "
+            "single comparison, not corrected for the others)."
+        )
+
+
+def _from_to(shares: list[float], form: str) -> str:
+    least, most = (format(100 * share, form) for share in (min(shares), max(shares)))
+    return least if least == most else f"{least} to {most}"
 
 
 def verdicts(summary: RoundSummary) -> list[str]:
