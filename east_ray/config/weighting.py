@@ -28,7 +28,7 @@ class WeightingConfig(Section):
     those that the model is sure of."""
     max_weight: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
     """Of the mapping clip: the largest weight. What is cut off there goes to the other questions in proportion, so that
-    the mean weight stays 1."""
+    the mean weight stays 1. `labels.factor` changes weights after it."""
     entropy_estimator: Literal["plug_in", "chao_wang_jost", "smoothed"] = "plug_in"
     """Of the signal entropy. plug_in: that of the clusters' shares, as in the paper; smoothed: leaves open that other
     answers were not seen, which is better where `sampling.adaptive` asks some questions less; chao_wang_jost: a

@@ -46,6 +46,7 @@ def planned_power(config: Config) -> PlannedPower:
     if config.compare is None:
         raise InputError("compare: missing; --plan tells what a comparison of grids with seeds will show")
     num_comparisons = sum(baseline is not None for baseline in config.compare.baselines().values())
+    num_comparisons += len(config.compare.pairs)
     if num_comparisons == 0:
         raise InputError("compare: no arm has a baseline, so there is no difference to show; name compare.baseline")
     text = round_0_of(config).folder.read_text("comparison.json")
