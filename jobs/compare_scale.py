@@ -22,14 +22,14 @@ from east_ray.records import ArmComparison, StudyPage, StudySeries
 from east_ray.report.wording import difference_of, number_words, signed, with_interval
 from east_ray.storage import RunDirectory, load_run
 
-COLUMNS = ("model", "parameters", "weights", "accuracy, % (95 %)", "minus its baseline, points (95 %)", "Holm p")
+COLUMNS = ("run", "parameters", "weights", "accuracy, % (95 %)", "minus its baseline, points (95 %)", "Holm p")
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A finished comparison of one model."""
 
-    model: str
+    name: str  # of the run directory
     num_parameters: int
     found: ArmComparison
 
@@ -40,9 +40,8 @@ def read_comparison(run: str) -> Comparison:
     text = directory.round(0).folder.read_text("comparison.json")
     if text is None:
         raise InputError(f"{run}: no finished comparison; run `east-ray compare` there first")
-    model = directory.config.model
-    name = PurePosixPath(model.removesuffix("/round_0/model")).name
-    return Comparison(name, model_size(model, may_download=False).num_parameters, json.loads(text))
+    size = model_size(directory.config.model, may_download=False)
+    return Comparison(PurePosixPath(run).name, size.num_parameters, json.loads(text))
 
 
 def scale_page(comparisons: Sequence[Comparison]) -> StudyPage:
@@ -50,7 +49,7 @@ def scale_page(comparisons: Sequence[Comparison]) -> StudyPage:
     ordered = sorted(comparisons, key=lambda one: one.num_parameters)
     rows = []
     for one in ordered:
-        about = [one.model, f"{one.num_parameters:,}"]
+        about = [one.name, f"{one.num_parameters:,}"]
         if base := one.found.get("base"):
             rows.append([*about, "before training", with_interval(base, "accuracy"), "", ""])
         rows += [
