@@ -112,7 +112,7 @@ def divergence_table(examples: pa.Table, pair: tuple[str, str], max_questions: i
     lower = [int(place) for place in order[::-1][:max_questions] if difference[place] < 0]
     kinds = kinds_of(signals["entropy"], examples["pass_rate"].to_numpy())
     columns = ["question_id", "question", "reference_answer", "entropy", "pass_rate", "clusters"]
-    found = examples.select(columns).take([*higher, *lower]).to_pylist()
+    found = examples.select(columns).take(pa.array([*higher, *lower], pa.int64())).to_pylist()
     rows: list[list[str | int | float | None]] = [
         [
             row["question_id"],
