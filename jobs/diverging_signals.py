@@ -58,19 +58,26 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def kinds_of(entropies: NDArray[np.float64], pass_rates: NDArray[np.float64]) -> list[Kind]:
-    """The kind of each question. Mostly right: at least half of the responses are; high: above the median entropy.
+    """The kind of each question. Mostly right: at least half of the responses are right.
 
-    >>> kinds_of(np.array([0.1, 1.9, 1.8, 0.2]), np.array([0.1, 0.2, 0.7, 0.9]))
+    A high entropy is one above the median of the questions that are mostly right, or mostly wrong, as well: a low pass
+    rate alone makes a high entropy, so one median of all would find few slips.
+
+    >>> kinds_of(np.array([0.8, 1.9, 0.7, 0.2]), np.array([0.1, 0.2, 0.7, 0.9]))
     ['stubborn', 'scattered', 'slips', 'mostly solved']
     """
-    is_high = entropies > np.median(entropies)
+    is_right = pass_rates >= 0.5
+    is_high = np.zeros_like(is_right)
+    for side in (is_right, ~is_right):
+        if side.any():
+            is_high[side] = entropies[side] > np.median(entropies[side])
     names: Mapping[tuple[bool, bool], Kind] = {
         (False, False): "stubborn",
         (False, True): "scattered",
         (True, True): "slips",
         (True, False): "mostly solved",
     }
-    return [names[bool(right), bool(high)] for right, high in zip(pass_rates >= 0.5, is_high, strict=True)]
+    return [names[bool(right), bool(high)] for right, high in zip(is_right, is_high, strict=True)]
 
 
 def weight_shares(values: NDArray[np.float64], kinds: Sequence[Kind]) -> dict[Kind, float | None]:
@@ -160,8 +167,9 @@ def diverging_page(examples: pa.Table, max_questions: int = 8) -> StudyPage:
     return {
         "title": title,
         "text": "Low pass rates with a low entropy are stubborn errors, or wrong references; high pass rates with a "
-        "high entropy are slips. A rank is the share of the kept questions with a smaller signal. High entropy means "
-        "above the median of the kept questions, mostly right means half of the responses or more.",
+        "high entropy are slips. A rank is the share of the kept questions with a smaller signal. Mostly right "
+        "means half of the responses or more; a high entropy is one above the median of the questions that are mostly "
+        "right, or mostly wrong, as well.",
         "tables": [
             kinds_table(examples),
             *(divergence_table(examples, pair, max_questions) for pair in PAIRS),
