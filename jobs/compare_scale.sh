@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Does the effect depend on the size of the model? Runs a comparison for several models, then writes one report of all.
+# Does the effect depend on the size of the model? Runs a comparison for several models. One report has
+# all of them side by side, with a page on the effect by size (jobs/compare_scale.py).
 #
 #     jobs/compare_scale.sh runs/scale jobs/compare_paper.yaml meta-llama/Llama-3.2-1B-Instruct meta-llama/Llama-3.2-3B-Instruct
 #     jobs/compare_scale.sh runs/scale jobs/compare_quickstart.yaml MODEL... compare.seeds='[0, 1]'
@@ -20,4 +21,6 @@ for model in "${models[@]:?$usage}"; do
   east-ray compare "$file" model="$model" run_dir="$run" "${overrides[@]}"
   runs+=("$run")
 done
-[ ${#runs[@]} -lt 2 ] || east-ray report "${runs[@]}" --output "$root/side_by_side.html"
+[ ${#runs[@]} -ge 2 ] || exit 0
+python "$(dirname "$0")/compare_scale.py" "${runs[@]}"
+east-ray report "${runs[@]}" --output "$root/side_by_side.html"

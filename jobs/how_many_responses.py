@@ -9,12 +9,16 @@ trained from the first 16, 32, 64 and 128 responses and from the budgets of 32 a
 uniformly, with five seeds (jobs/compare_regimes.yaml). All answer the same held-out questions, so each is compared with
 entropy weights from the most responses, paired by seed and question. The same command resumes an interrupted study.
 
-Results: summary.json, a figure, and a table. KEY=VALUE are settings of every comparison.
+Results: summary.json, a figure, a table, and a page in the report of the comparison of the fixed numbers
+(fixed/report.html). KEY=VALUE are settings of every comparison. For 32, 64 and 128 responses alone:
+
+    python jobs/how_many_responses.py runs/how_many_responses --fixed 32,64,128 --budgets ""
 """
 
 import argparse
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,14 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pages import add_page
 from regimes import JOBS, east_ray, generate, with_own_mistakes, with_references
 from rich.console import Console
 from rich.table import Table
 
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import effective_examples
+from east_ray.records import StudyPage, StudySeries
 
 WRONG_SHARE = 0.2
 #: The estimate of the entropy that goes with adaptive numbers. The fixed ones have it too: nothing else may differ.
@@ -138,27 +144,65 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     pyplot.close(drawn)
 
 
-def summary_table(rows: Sequence[dict[str, Any]]) -> Table:
+COLUMNS = ("weights", "responses", "accuracy %, 95 %", "minus the most, points (95 %)", "Holm p", "worth, examples")
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of `summary` as text, below COLUMNS."""
+    number = f"{row['responses']:.0f}" + (", budget" if row["rule"] == "budget" else "")
+    accuracy, low, high = (f"{100 * row[key]:.1f}" for key in ("accuracy", "low", "high"))
+    difference = p_value = ""
+    if row["difference"] is not None:
+        mean, least, most = (f"{100 * row[key]:+z.1f}" for key in ("difference", "difference_low", "difference_high"))
+        difference, p_value = f"{mean} ({least}, {most})", f"{row['p_adjusted']:.2g}"
+    worth = f"{row['effective_examples']:.0f} of {row['num_examples']}"
+    return [row["signal"], number, f"{accuracy} ({low} to {high})", difference, p_value, worth]
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The table for the terminal."""
-    table = Table(
-        "weights", "responses", "accuracy %, 95 %", "minus the most, points (95 %)", "Holm p", "worth, examples"
-    )
+    table = Table(*COLUMNS)
     for row in rows:
-        number = f"{row['responses']:.0f}" + (", budget" if row["rule"] == "budget" else "")
-        accuracy, low, high = (f"{100 * row[key]:.1f}" for key in ("accuracy", "low", "high"))
-        difference = p_value = ""
-        if row["difference"] is not None:
-            mean, least, most = (
-                f"{100 * row[key]:+z.1f}" for key in ("difference", "difference_low", "difference_high")
-            )
-            difference, p_value = f"{mean} ({least}, {most})", f"{row['p_adjusted']:.2g}"
-        worth = f"{row['effective_examples']:.0f} of {row['num_examples']}"
-        table.add_row(row["signal"], number, f"{accuracy} ({low} to {high})", difference, p_value, worth)
+        table.add_row(*cells(row))
     return table
 
 
+def page(rows: Sequence[Mapping[str, Any]]) -> StudyPage:
+    """The same table and the figure's curves as a section of the report."""
+    return {
+        "title": "How many responses are enough: accuracy after training",
+        "text": "Trained from the first responses of the same sampling, or from a budget that is spent where it tells "
+        "most. A fifth of the references are wrong answers of the model's own. Each arm is compared with entropy "
+        "weights from the most responses, paired by seed and question.",
+        "tables": [
+            {
+                "caption": "By the mean number of responses to a question",
+                "columns": COLUMNS,
+                "rows": [cells(row) for row in rows],
+            }
+        ],
+        "curves": [
+            {
+                "title": "Accuracy by the mean number of responses",
+                "x_label": "responses a question",
+                "y_label": "accuracy (%)",
+                "series": list(_curves(rows)),
+            }
+        ],
+    }
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[StudySeries]:
+    for signal, rule in itertools.product(SIGNALS, ("fixed", "budget")):
+        mine = [row for row in rows if row["signal"] == signal and row["rule"] == rule]
+        if mine:
+            x, y = [row["responses"] for row in mine], [100 * row["accuracy"] for row in mine]
+            low, high = ([100 * row[bound] for row in mine] for bound in ("low", "high"))
+            yield {"label": f"{signal}, {rule}", "x": x, "y": y, "low": low, "high": high}
+
+
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    return [int(number) for number in text.split(",") if number]
 
 
 def parsed_arguments() -> argparse.Namespace:
@@ -191,7 +235,9 @@ def main() -> None:
     rows = summary(root, samples, arguments.fixed)
     (root / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
     figure(rows, root / "how_many_responses.svg")
-    Console(width=120).print(summary_table(rows), f"\n{root / 'summary.json'}\n{root / 'how_many_responses.svg'}")
+    report = add_page(str(root / "fixed"), "8_how_many_responses", page(rows))
+    written = [root / "summary.json", root / "how_many_responses.svg", report]
+    Console(width=120).print(summary_table(rows), *(f"\n{path}" for path in written))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ from east_ray.training import objectives
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "east_ray" / "README.md"
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "east_ray/README.md", "tests/benchmarks/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "east_ray/README.md", "jobs/README.md"]
+DOCUMENTS += ["tests/benchmarks/README.md"]
 
 
 # ------------------------------------------------------------------------------------------------------ generated parts
@@ -154,6 +155,12 @@ def test_links_lead_to_files_and_headings(document: str) -> None:
             titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
             assert anchor in anchors, f"{document}: {target} has no such heading"
+
+
+def test_every_job_is_in_the_list_of_jobs() -> None:
+    linked = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "jobs" / "README.md").read_text(encoding="utf-8"))
+    names = {path.name for path in (ROOT / "jobs").iterdir()} - {"README.md", "__pycache__"}
+    assert not names - set(linked), "jobs/README.md lacks these"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

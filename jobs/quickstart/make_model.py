@@ -121,15 +121,15 @@ def render_prompt(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained Llama with the special token ids of the tokenizer."""
+def make_model(tokenizer: PreTrainedTokenizerFast, hidden_size: int, num_layers: int) -> LlamaForCausalLM:
+    """An untrained Llama with the special token ids of the tokenizer and a head for every 32 of the hidden size."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 32,
         max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -310,7 +310,7 @@ On the {num_test:,} questions of `test.jsonl`, one response each, greedy and sam
 
 ## How it was made
 
-    python jobs/quickstart/make_model.py --out {out} --seed {seed}
+    python jobs/quickstart/make_model.py --out {out} --seed {seed} --hidden-size {hidden_size} --layers {num_layers}
 
 From nothing but generated text, no question of which stands in `train.jsonl` or `test.jsonl`. Phase one:
 {one.num_questions:,} questions with right solutions, once, {one.questions_per_step} a step, AdamW with a peak learning
@@ -335,7 +335,7 @@ def misconception_rows() -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make(out: Path, seed: int) -> None:
+def make(out: Path, seed: int, hidden_size: int, num_layers: int) -> None:
     """Train both phases and write the model's files to `out`."""
     started = time.monotonic()
     train_problems, test_problems = quickstart_problems()
@@ -346,7 +346,7 @@ def make(out: Path, seed: int) -> None:
 
     tokenizer = make_tokenizer([f"{problem.question}\n{problem.solution()}" for problem in problems_one[:20_000]])
     torch.manual_seed(seed)
-    model = make_model(tokenizer)
+    model = make_model(tokenizer, hidden_size, num_layers)
     for phase, problems, misconceptions in (
         (PHASE_ONE, problems_one, {}),
         (PHASE_TWO, problems_two, PLANTED_MISCONCEPTIONS),
@@ -379,6 +379,8 @@ def save(
         accuracy=accuracy_rows(test_problems, greedy, sampled),
         out=out,
         seed=seed,
+        hidden_size=model.config.hidden_size,
+        num_layers=model.config.num_hidden_layers,
         one=PHASE_ONE,
         two=PHASE_TWO,
         torch=torch.__version__,
@@ -395,8 +397,10 @@ def main() -> None:
         "--out", type=Path, required=True, metavar="DIR", help="folder for the model, in Hugging Face format"
     )
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--hidden-size", type=int, default=128, help="a multiple of 32")
+    parser.add_argument("--layers", type=int, default=4)
     arguments = parser.parse_args()
-    make(arguments.out, arguments.seed)
+    make(arguments.out, arguments.seed, arguments.hidden_size, arguments.layers)
 
 
 if __name__ == "__main__":
