@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from east_ray.config.base import Section
+from east_ray.config.base import ANY_TIME, Section
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -37,6 +37,11 @@ class LabelsConfig(Section):
     """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). These
     count in place of the given references, and no policy touches them. From 30 of them on, they choose `min_share` and
     `min_margin`, and say how many references are wrong."""
+
+    collapse: Annotated[Literal["stop", "warn", "ignore"], ANY_TIME] = "stop"
+    """Of several rounds with source: majority, when the answers grow alike without growing right, or fewer held-out
+    questions are answered than before. stop: the run ends, and says which model was the best; warn: it says so and goes
+    on; ignore: it goes on. Give `evaluation.questions`: without any it can only warn."""
 
     def _problems(self) -> Iterator[str]:
         if self.source == "majority" and self.policy != "keep":
