@@ -202,7 +202,9 @@ def audit(config_file: ConfigFile, overrides: Overrides = None, round_number: Ro
 
     settings = load_run(config_file, overrides or [])
     _refuse_later_rounds_of_a_comparison(settings, round_number)
-    terminal.write_and_print_audit(RunDirectory(settings, only_read=True), settings, round_number, _CONSOLE)
+    # What the audit asks of the responses may differ from what the run's labels asked.
+    as_run = settings.model_copy(update={"labels": load_run(config_file).labels})
+    terminal.write_and_print_audit(RunDirectory(as_run, only_read=True), settings, round_number, _CONSOLE)
 
 
 @app.command()

@@ -26,8 +26,8 @@ from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, effective_examples
 from east_ray.evaluation.rounds import correctness, look_for_collapse
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
-from east_ray.pipeline import grade, judge_round, make_examples, open_round, open_run, prepare, rules_of
-from east_ray.records import EXAMPLES, ArmComparison, ComparedArm
+from east_ray.pipeline import grade, judge_round, labelled_rules, make_examples, open_round, open_run, prepare
+from east_ray.records import EXAMPLES, ArmComparison, ComparedArm, ComparedPair
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
@@ -59,7 +59,7 @@ def compare(config: Config, progress: Progress) -> str:
         for one in [round_] if number == 0 else rounds.values():
             write_cards(one)  # of the models that are kept
         _write_comparison(round_, config.compare)
-        write_findings(round_, rules_of)
+        write_findings(round_, labelled_rules)
     return write_report(directory)
 
 
@@ -239,8 +239,13 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
         for arm in arms
     }
     sampling = round_.stages.record("sampling") if round_.config.samples is None else None
-    results = significance.compare(correct, baselines)
-    rows = [_arm(round_, result, baselines, settings.seeds) for result in results]
+    # A pair is one more comparison of its first arm, under a name of its own, so that p-values are adjusted over all.
+    pairs = {f"{name} against {other}": (name, other) for name, other in settings.pairs}
+    results = significance.compare(
+        correct | {key: correct[name] for key, (name, _) in pairs.items()},
+        baselines | {key: other for key, (_, other) in pairs.items()},
+    )
+    rows = [_arm(round_, result, baselines, settings.seeds) for result in results[: len(arms)]]
     times = Counter(arm["label"] for arm in rows)
     for arm in rows:
         arm["label"] = f"{arm['name']}: {arm['label']}" if times[arm["label"]] > 1 else arm["label"]
@@ -253,8 +258,24 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
         # Once for all of them; from the second round on each samples for itself.
         "sampling": {"num_tokens": sampling.counts["num_tokens"], "seconds": sampling.seconds} if sampling else None,
         "arms": rows,
+        "pairs": [_pair(result, *pairs[result.arm]) for result in results[len(arms) :]],
     }
     round_.stages.folder.write_text("comparison.json", json.dumps(content, indent=1) + "\n")
+
+
+def _pair(result: significance.ArmResult, name: str, baseline: str) -> ComparedPair:
+    difference, adjusted, verdict = result.difference, result.adjusted_p_value, result.verdict
+    assert difference is not None and adjusted is not None and verdict is not None, "a pair has a baseline"
+    return {
+        "name": name,
+        "baseline": baseline,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "p_value": difference.p_value,
+        "p_adjusted": adjusted,
+        "verdict": verdict,
+    }
 
 
 def _arm(
@@ -268,8 +289,7 @@ def _arm(
     sampled = [learner.record("sampling") or StageRecord() for learner in learners]
     weights = (round_.stages.learner(names[0]) / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
     difference = result.difference
-    collapse = _collapse(round_, names)
-    return {
+    row: ComparedArm = {
         "name": result.arm,
         "label": describe(settings),
         "baseline": baselines[result.arm],
@@ -293,8 +313,10 @@ def _arm(
         "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
         "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
         "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),
-        **({"collapse": collapse} if collapse else {}),
     }
+    if collapse := _collapse(round_, names):
+        row["collapse"] = collapse
+    return row
 
 
 def _collapse(round_: Round, names: Sequence[str]) -> str:

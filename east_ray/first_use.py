@@ -35,7 +35,7 @@ _NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field")
 #: What else may hold what is missing.
 _OR_ELSE = {
     "reference_answer_column": " (if it is in another file: samples.questions.path=…, samples.questions.id_column=… "
-    "and samples.id_column=…)",
+    "and samples.id_column=…; if there is none: labels.source=majority)",
     "questions.path": ", and samples.questions.id_column=… for the column that has their names",
     "responses_column": " (if a row is one response: samples.response_column=…)",
 }
@@ -105,6 +105,8 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     samples = given.get("samples", {})
     found = find_files(source, "samples.path")
     rows = first_rows(found, str(samples.get("encoding", "utf-8")))
+    if dict(flatten(given)).get("labels.source") == "majority":
+        samples = _without_reference(rows, samples)
     named = _completed(rows, samples, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
     texts = _texts(rows, settings)
@@ -119,6 +121,12 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
         say(line)
     comments = "".join(f"# {_printable(line)}\n" for line in [f"Written by `east-ray weigh {source}`.", *told])
     return comments + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _without_reference(rows: Sequence[Row], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of `samples` where no reference is needed: null for its column, unless the rows have one."""
+    is_missing = "reference_answer_column" in recognised(rows, given).missing
+    return {**given, "reference_answer_column": None} if is_missing else given
 
 
 def first_rows(found: Found, encoding: str) -> list[Row]:

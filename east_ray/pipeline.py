@@ -7,16 +7,20 @@ replaced alone. A stage that is done is not done again. A stage that was interru
 anew where it must.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from east_ray import weighting
 from east_ray.answers import graders
 from east_ray.answers.grading import reference_check
 from east_ray.answers.stage import grade_responses
-from east_ray.config import TRAINED, Config, InputError
+from east_ray.config import TRAINED, Config, InputError, LabelsConfig
 from east_ray.console import Progress
 from east_ray.evaluation.rounds import in_a_sentence, look_for_collapse, write_diversity
 from east_ray.evaluation.stage import evaluate, has_gained
+from east_ray.labels.deciding import Labels
+from east_ray.labels.stage import Prepared, prepare_labels, write_changes, write_labels
+from east_ray.labels.trusted import read_trusted
 from east_ray.plan.terminal import say_in_short
 from east_ray.questions.prompts import messages
 from east_ray.questions.stage import ask_questions, load_questions
@@ -63,7 +67,7 @@ def run(config: Config, progress: Progress) -> str:
 
 def prepare(round_: Round) -> None:
     """``questions/`` and ``samples/``: the questions of a round with their responses, asked or given."""
-    can_use = reference_check(graders.load(round_.config.answers))
+    can_use = accepts_reference(round_.directory.config)
     if round_.config.samples is not None:
         take_samples(round_, can_use)
     else:
@@ -97,7 +101,13 @@ def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
     """Of each training that learns from responses, a folder of questions that are judged by its rules."""
     chosen = [learner for learner in learners if learner.settings.training.examples == "selected"]
     signals = [weighting.load_signal(learner.settings.weighting) for learner in chosen]
-    rules = [rules_of(learner.settings) for learner in chosen]
+    found: dict[Any, Prepared] = {}  # trainings of a comparison that differ in their weights share their labels
+    for learner in chosen:
+        if (key := (learner.settings.labels, learner.settings.answers.responses)) not in found:
+            found[key] = prepare_labels(round_, learner.settings, graders.load(round_.config.answers))
+        write_labels(learner.stages, found[key])
+    labels = [found[one.settings.labels, one.settings.answers.responses].labels for one in chosen]
+    rules = [rules_of(learner.settings, one) for learner, one in zip(chosen, labels, strict=True)]
     judge_questions(round_, list(zip(rules, signals, (learner.stages for learner in chosen), strict=True)))
 
 
@@ -115,11 +125,14 @@ def make_examples(learner: Learner) -> None:
             num_kept, reasons = len(judged.signals), judged.reasons
             try:
                 mapped = weighting.mapped(judged.signals, settings.weighting) if num_kept else judged.signals
+                mapped = mapped * judged.factors
                 normalizer = weighting.normalizer(mapped) if num_kept else 1.0  # the only global reduction of a round
             except ValueError as error:
                 raise InputError(f"weighting: {error}") from error
             weighting.write_examples(stages, judged.split(mapped / normalizer))
         record.counts = {"kept": num_kept, "discarded": reasons}
+        if labels := write_changes(stages):
+            record.counts["labels"] = labels
         line.update(num_kept + sum(reasons.values()), f"{num_kept:,} kept")
         if num_kept == 0:
             raise InputError(_why_none_is_kept(learner, reasons))
@@ -134,6 +147,7 @@ def _why_none_is_kept(learner: Learner, reasons: Mapping[str, int]) -> str:
         commonest = max(reasons, key=lambda reason: reasons[reason])
         said += f"{one_discarded(learner.stages / 'discarded', commonest)}; "
     sections = ["answers", "selection"] if settings.samples is None else ["samples", "answers", "selection"]
+    sections += [] if settings.labels == LabelsConfig() else ["labels"]
     kept = round_.directory.address(round_.stages / "samples")
     return f"{said}mend {', '.join(sections)}, and run the same command again; the responses are kept in {kept}"
 
@@ -148,7 +162,7 @@ def measure(round_: Round) -> None:
     """``evaluation/`` of the round's models, and ``studies/`` and ``audit/`` of its questions, for the report."""
     evaluate(round_)
     write_cards(round_)
-    write_findings(round_, rules_of)
+    write_findings(round_, labelled_rules)
 
 
 def beware_of_collapse(round_: Round, *, before_training: bool) -> None:
@@ -165,9 +179,21 @@ def beware_of_collapse(round_: Round, *, before_training: bool) -> None:
     raise InputError(f"labels.collapse: {said}")
 
 
-def rules_of(settings: Config) -> SelectionRules:
+def rules_of(settings: Config, labels: Labels) -> SelectionRules:
     """The rules by which the examples of a training are selected. Raises InputError if its objective is none."""
-    return selection_rules(settings, needs_rejected="rejected" in objectives.load(settings.training).required_responses)
+    needs_rejected = "rejected" in objectives.load(settings.training).required_responses
+    return selection_rules(settings, needs_rejected=needs_rejected, labels=labels)
+
+
+def labelled_rules(learner: Learner) -> SelectionRules:
+    """The same, with the labels of the learner's round."""
+    found = prepare_labels(learner.round, learner.settings, graders.load(learner.settings.answers))
+    return rules_of(learner.settings, found.labels)
+
+
+def accepts_reference(config: Config) -> Callable[[str | None], bool]:
+    """Whether a question with this reference answer can be asked; labels from the majority need none."""
+    return (lambda _: True) if config.labels.source == "majority" else reference_check(graders.load(config.answers))
 
 
 def learns_from_responses(round_: Round) -> bool:
@@ -197,6 +223,8 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         objectives.load(settings.training)
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
+    for path in {one.labels.trusted for one in config.learners().values()} - {None}:
+        read_trusted(str(path))
     graders.load(config.answers)
     evaluated = config.in_evaluation()
     for settings in (config, evaluated, *([evaluated.on_engines()] if config.evaluates_on_engines else [])):

@@ -27,6 +27,10 @@ class Reason(StrEnum):
     """DPO and KTO: no response has a wrong answer, so that there is nothing to reject."""
     ALL_CORRECT = "all_correct"
     """`selection.all_correct: drop`, and every response is correct."""
+    CONTRADICTED_REFERENCE = "contradicted_reference"
+    """`labels.policy: drop`, and the responses contradict the reference answer."""
+    NO_MAJORITY = "no_majority"
+    """`labels.source: majority`, and no answer is common enough to stand in for a reference."""
     NO_REFERENCE_SOLUTION = "no_reference_solution"
     """`training.examples: reference_solutions`, and the source has no worked solution for this question."""
 
@@ -198,10 +202,27 @@ CHOSEN = pa.struct(
     ]
 )
 
+#: What the section `labels` decided about a question.
+LABEL = pa.struct(
+    [
+        pa.field("action", pa.string(), nullable=False),  # relabel, drop, downweight, majority or trusted
+        pa.field("answer", pa.string(), nullable=False),  # the majority's answer; of trusted, the one that was checked
+        pa.field("original_reference", pa.string()),  # the given reference answer; null if there is none
+        # Whether `answer` equals it; null if the responses cannot be compared with it.
+        pa.field("agrees", pa.bool_()),
+        pa.field("reference_cluster", pa.int32()),  # the place of its cluster in `clusters`; null if no response has it
+        pa.field("share", pa.float64()),  # of the responses, which have the majority's answer; null without a majority
+        pa.field("margin", pa.float64()),  # this share minus that of the next commonest outcome
+        pa.field("slope", pa.float64()),  # of the pass rate, a round; null if `labels.max_slope` does not ask
+        pa.field("factor", pa.float64(), nullable=False),  # the weight is multiplied by it before normalizing
+    ]
+)
+
 _JUDGED = [
     pa.field("question_id", pa.string(), nullable=False),
     pa.field("question", pa.string(), nullable=False),
-    pa.field("reference_answer", pa.string()),
+    pa.field("reference_answer", pa.string()),  # what counts as right: the given one, or what `label` put in its place
+    pa.field("label", LABEL),  # null where nothing was decided
     # The next six are null where nothing was sampled (training.examples: reference_solutions).
     pa.field("num_responses", pa.int32()),
     pa.field("num_truncated", pa.int32()),  # responses with finish_reason "length"
@@ -452,6 +473,17 @@ class ComparedArm(Interval):
     """Whose trainings are collapsing, and how; only with `labels.source: majority`."""
 
 
+class ComparedPair(Difference):
+    """A further difference of a comparison (`compare.pairs`): the accuracy of `name` minus that of `baseline`."""
+
+    name: str
+    baseline: str
+    p_value: float
+    p_adjusted: float
+    """By Holm's method, over all comparisons, those of the arms included."""
+    verdict: Literal["better", "worse", "not shown"]
+
+
 class SamplingCost(TypedDict):
     """What the samples that all arms share cost."""
 
@@ -472,6 +504,7 @@ class ArmComparison(TypedDict):
     sampling: NotRequired[SamplingCost | None]
     """Null where the arms share no samples, or where these were given."""
     arms: list[ComparedArm]
+    pairs: NotRequired[list[ComparedPair]]
 
 
 class StudyTable(TypedDict):

@@ -12,7 +12,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from east_ray.answers.grading import Graded, measured
 from east_ray.answers.stage import paired
 from east_ray.config import Config, InputError
+from east_ray.labels.deciding import Label, Labels, label_rules, labelled
 from east_ray.records import CHOSEN, DISCARDED, EXAMPLES, JUDGED, QUESTIONS, GradedQuestion, Reason
 from east_ray.storage import Folder, Stages, counts_by
 from east_ray.storage.rounds import Round
@@ -47,10 +48,15 @@ class SelectionRules:
     num_responses: int | None = None
     """Only the first so many responses count (`answers.responses`); None: all."""
     seed: int = 0
+    labels: Labels = field(default_factory=Labels)
+    """What counts as right."""
 
 
-def selection_rules(settings: Config, *, needs_rejected: bool) -> SelectionRules:
-    """The rules of a training; `needs_rejected`: its objective trains on a rejected response too."""
+def selection_rules(settings: Config, *, needs_rejected: bool, labels: Labels | None = None) -> SelectionRules:
+    """The rules of a training; `needs_rejected`: its objective trains on a rejected response too.
+
+    `labels` are those that `labels.stage.prepared` gives; by default, they are the settings alone.
+    """
     return SelectionRules(
         needs_rejected=needs_rejected,
         all_correct=settings.selection.all_correct,
@@ -60,6 +66,7 @@ def selection_rules(settings: Config, *, needs_rejected: bool) -> SelectionRules
         no_answer=settings.answers.no_answer,
         num_responses=settings.answers.responses,
         seed=settings.seed,
+        labels=Labels(label_rules(settings.labels)) if labels is None else labels,
     )
 
 
@@ -77,9 +84,10 @@ def judge(
     at a place as a row of records.CHOSEN; it is called for the few that are trained on. Raises InputError as
     `signal_of` does.
     """
-    graded = graded.first(rules.num_responses)
-    seen = measured(question["question_id"], graded.clusters, rules.no_answer)
-    chosen, more_chosen, rejected = choose(question["question_id"], graded, finish_reasons, rules)
+    question_id, reference = question["question_id"], question["reference_answer"]
+    graded, label = labelled(question_id, reference, graded, rules.num_responses, rules.labels)
+    seen = measured(question_id, graded.clusters, rules.no_answer)
+    chosen, more_chosen, rejected = choose(question_id, graded, finish_reasons, rules)
 
     def named(name: str, place: int | None) -> dict[str, Any]:
         response = {} if place is None else response_of(place)
@@ -89,6 +97,8 @@ def judge(
     more = [response_of(place) for place in more_chosen]
     return {
         **{name: question[name] for name in _QUESTION},
+        "reference_answer": label.answer if label is not None and label.replaces_reference else reference,
+        "label": None if label is None else vars(label),
         "num_responses": seen.num_responses,
         "num_truncated": finish_reasons[: seen.num_responses].count("length"),
         "entropy": seen.entropy,
@@ -102,7 +112,7 @@ def judge(
         **named("chosen", chosen),
         "more_chosen": more if rules.responses_per_question_trained > 1 else None,
         **named("rejected", rejected),
-        "reason": reason_to_discard(graded, rules),
+        "reason": reason_to_discard(graded, label, rules),
     }
 
 
@@ -175,21 +185,28 @@ def _with_responses(batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[st
     ]
 
 
-def reason_to_discard(graded: Graded, rules: SelectionRules) -> Reason | None:
-    """Why these rules drop a question, or None."""
+def reason_to_discard(graded: Graded, label: Label | None, rules: SelectionRules) -> Reason | None:
+    """Why these rules drop a question, or None. `graded` and `label` are what `labels.deciding.labelled` gives."""
+    return next(_reasons(graded, label, rules), None)
+
+
+def _reasons(graded: Graded, label: Label | None, rules: SelectionRules) -> Iterator[Reason]:
+    if label is not None and label.action == "drop":
+        yield Reason.CONTRADICTED_REFERENCE
+    if label is None and rules.labels.rules.source == "majority":
+        yield Reason.NO_MAJORITY
     if not graded.can_use_reference:
-        return Reason.UNPARSABLE_REFERENCE
+        yield Reason.UNPARSABLE_REFERENCE
     correct = graded.correct_cluster
     if correct is None:
-        return Reason.ALL_WRONG
-    boxed = zip(graded.cluster, graded.is_boxed, strict=True)
-    if rules.require_boxed and (correct, True) not in boxed:
-        return Reason.NO_BOXED_CORRECT
+        yield Reason.ALL_WRONG
+        return
+    if rules.require_boxed and (correct, True) not in zip(graded.cluster, graded.is_boxed, strict=True):
+        yield Reason.NO_BOXED_CORRECT
     if rules.needs_rejected and _commonest_wrong(graded) is None:
-        return Reason.NO_WRONG_ANSWER
+        yield Reason.NO_WRONG_ANSWER
     if rules.all_correct == "drop" and len(graded.clusters) == 1:
-        return Reason.ALL_CORRECT
-    return None
+        yield Reason.ALL_CORRECT
 
 
 def _trainable(graded: Graded, rules: SelectionRules) -> list[int]:
@@ -267,6 +284,8 @@ class Judged:
     """Part of ``judged/`` -> its kept questions."""
     reasons: dict[str, int]
     """Why questions were discarded -> how many."""
+    factors: NDArray[np.float64]
+    """(Q,) by which the labels multiply the weights before they are normalized; mostly 1."""
 
     def split(self, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """(Q,) values of the kept questions by part."""
@@ -278,18 +297,24 @@ def read_judged(stages: Stages) -> Judged:
     """Signals and reasons of the questions that were judged for a training."""
     folder = stages / "judged"
 
-    def read(part: str) -> tuple[NDArray[np.float64], list[str]]:
-        table = folder.read(JUDGED, ["signal", "reason"], [part])
-        kept = table["signal"].filter(pc.is_null(table["reason"]))
-        return kept.to_numpy().astype(np.float64), table["reason"].drop_null().to_pylist()
+    def read(part: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+        table = folder.read(JUDGED, ["signal", "label", "reason"], [part])
+        kept = table.filter(pc.is_null(table["reason"]))
+        return kept["signal"].to_numpy().astype(np.float64), factors_of(kept), table["reason"].drop_null().to_pylist()
 
     parts = folder.parts()
     with ThreadPoolExecutor(16) as pool:  # a round on an object store has hundreds of parts
         found = list(pool.map(read, parts))
-    signals = np.concatenate([np.empty(0), *(kept for kept, _ in found)])
-    reasons = Counter(reason for _, dropped in found for reason in dropped)
-    num_kept = {part: len(kept) for part, (kept, _) in zip(parts, found, strict=True)}
-    return Judged(signals, num_kept, dict(sorted(reasons.items())))
+    signals, factors = (np.concatenate([np.empty(0), *(one[place] for one in found)]) for place in (0, 1))
+    reasons = Counter(reason for *_, dropped in found for reason in dropped)
+    num_kept = {part: len(kept) for part, (kept, *_) in zip(parts, found, strict=True)}
+    return Judged(signals, num_kept, dict(sorted(reasons.items())), factors)
+
+
+def factors_of(kept: pa.Table) -> NDArray[np.float64]:
+    """(Q,) of kept rows of records.JUDGED, the factor of each label; 1 without a label."""
+    factors = pc.fill_null(pc.struct_field(kept["label"], "factor"), 1.0)
+    return np.asarray(factors.to_numpy(), dtype=np.float64)
 
 
 def one_discarded(folder: Folder, reason: str) -> str:
@@ -297,8 +322,9 @@ def one_discarded(folder: Folder, reason: str) -> str:
     columns = ["question", "reference_answer", "num_responses", "clusters", "reason"]
     rows = (row for batch in folder.batches(columns, max_rows=1000) for row in batch.to_pylist())
     row = next(row for row in rows if row["reason"] == reason)
-    question, reference = (" ".join(str(row[name]).split()) for name in ("question", "reference_answer"))
-    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has the reference answer {reference!r}"
+    question, reference = (" ".join(str(row[name] or "").split()) for name in ("question", "reference_answer"))
+    given = f"the reference answer {reference!r}" if reference else "no reference answer"
+    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has {given}"
     if not row["clusters"]:
         return said
     most = row["clusters"][0]

@@ -23,7 +23,7 @@ def clusters(*questions: Sequence[int]) -> dict[str, NDArray[np.int64]]:
     return {f"q{place}": np.array(one) for place, one in enumerate(questions)}
 
 
-# ---------------------------------------------------------------------------------------------------------- by arithmetic
+# ------------------------------------------------------------------------------------------------------- by arithmetic
 
 
 def test_a_fall_is_from_the_best_earlier_model_and_names_it() -> None:
@@ -100,9 +100,7 @@ def test_the_spread_does_not_depend_on_the_order_of_questions_or_the_names_of_cl
 def alike(left: float) -> Spread:
     """The spread of 100 questions of which this share keeps its four answers, while the others have one from now on."""
     kept = round(100 * left)
-    return spread(
-        clusters(*[[0, 1, 2, 3]] * 100), clusters(*[[0, 1, 2, 3]] * kept, *[[0, 0, 0, 0]] * (100 - kept))
-    )
+    return spread(clusters(*[[0, 1, 2, 3]] * 100), clusters(*[[0, 1, 2, 3]] * kept, *[[0, 0, 0, 0]] * (100 - kept)))
 
 
 def test_a_loss_is_one_where_accuracy_has_not_risen() -> None:
@@ -126,7 +124,7 @@ def test_without_held_out_questions_a_greater_loss_is_a_warning() -> None:
     assert found.said.endswith("and no held-out questions tell whether they became right or only alike")
 
 
-# --------------------------------------------------------------------------------------------------------- by simulation
+# ------------------------------------------------------------------------------------------------------ by simulation
 
 
 def run(accuracies: Sequence[float], sharpness: Sequence[float], num_held_out: int, seed: int) -> list[Alarm]:

@@ -92,7 +92,7 @@ def test_the_terminal_shows_stages_tables_and_the_report(finished: "subprocess.C
 
 def test_a_run_directory_stands_for_its_configuration(run_dir: Path, tmp_path: Path) -> None:
     """Audit and report of a finished run, named by its directory; two runs on one page."""
-    audited = east_ray("audit", str(run_dir), "studies.min_share=0.4")
+    audited = east_ray("audit", str(run_dir), "labels.min_share=0.4")
     assert audited.returncode == 0, audited.stderr
     suspects = [json.loads(line) for line in (run_dir / "round_0" / "audit" / "audit.jsonl").read_text().splitlines()]
     said = f"of {NUM_QUESTIONS} reference answers are contradicted by at least 40 % of the responses"

@@ -25,6 +25,7 @@ FLOW = (
     "answers",
     "questions",
     "sampling",
+    "labels",
     "selection",
     "weighting",
     "training",
@@ -48,8 +49,8 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed")
 #: Modules, and packages with all that is in them, that import with none of these installed.
 PURE = (
     "records", "config", "doors", "last_words", "endings", "console", "storage", "reading", "answers", "questions",
-    "selection", "weighting", "evaluation", "report", "export", "plan", "library", "serving.settings", "serving.gate",
-    "serving.solving", "serving.application", "sampling.journal", "sampling.given", "training.dataset",
+    "labels", "selection", "weighting", "evaluation", "report", "export", "plan", "library", "serving.settings",
+    "serving.gate", "serving.solving", "serving.application", "sampling.journal", "sampling.given", "training.dataset",
     "training.batches", "training.dealing", "training.objectives", "training.compute", "training.reference",
     "training.stage",
 )  # fmt: skip

@@ -14,11 +14,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from east_ray.config.base import InputError, set_dotted, validated
+from east_ray.config.base import InputError, flatten, set_dotted, validated
 from east_ray.config.settings import Config
 
 #: The folder of the YAML file that was read last, where `doors` looks for a user's modules; empty: none was read.
 MODULE_FOLDERS: list[Path] = []
+
+
+#: Dotted keys of settings that older files and runs have -> their keys now.
+MOVED = {"studies.min_share": "labels.min_share"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,7 +58,18 @@ def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
 
 def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
     """A checked configuration from plain values and dotted overrides; raises InputError."""
-    return validated(Config, merge(values, overrides), source)
+    return validated(Config, _with_new_keys(merge(values, overrides)), source)
+
+
+def _with_new_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the keys that they have now. A new key that is given too has precedence."""
+    for old, new in MOVED.items():
+        section, _, name = old.rpartition(".")
+        if isinstance(inside := values.get(section), dict) and name in inside:
+            moved = inside.pop(name)
+            if new not in dict(flatten(values)):
+                set_dotted(values, new, moved)
+    return values
 
 
 def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -5,16 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from east_ray.config.base import ANY_TIME, Section
+from east_ray.config.base import ANY_TIME, MayChange, Section
 
 _Share = Annotated[float, Field(gt=0, le=1)]
+#: Which questions are asked depends on it.
+_UNTIL_WEIGHED = MayChange(until=("examples",), remakes=("questions", "sampling", "answers"))
 
 
 class LabelsConfig(Section):
     """Which answer to a question counts as right. A reference is contradicted if another answer has `min_share` of the
     responses, is commoner than every other outcome by `min_margin`, and meets `stable_rounds` and `max_slope`."""
 
-    source: Literal["reference", "majority"] = "reference"
+    source: Annotated[Literal["reference", "majority"], _UNTIL_WEIGHED] = "reference"
     """reference: the reference answer; majority: no reference is needed, and the commonest answer stands in where it
     has `min_share` of the responses and `min_margin`. Questions without such an answer are discarded."""
     policy: Literal["keep", "drop", "relabel", "downweight"] = "keep"
@@ -37,7 +39,6 @@ class LabelsConfig(Section):
     """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). These
     count in place of the given references, and no policy touches them. From 30 of them on, they choose `min_share` and
     `min_margin`, and say how many references are wrong."""
-
     collapse: Annotated[Literal["stop", "warn", "ignore"], ANY_TIME] = "stop"
     """Of several rounds with source: majority, when the answers grow alike without growing right, or fewer held-out
     questions are answered than before. stop: the run ends, and says which model was the best; warn: it says so and goes

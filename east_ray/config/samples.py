@@ -25,8 +25,9 @@ class SamplesConfig(Section):
     """Encoding of text files, e.g. cp1252. A file in another one is refused."""
     question_column: str = "question"
     """The question: a text, or messages, of which the user's last is the question."""
-    reference_answer_column: str = "reference_answer"
-    """The final answer, e.g. 72, or a worked solution that marks it: #### 72, \\boxed{72}, the answer is 72."""
+    reference_answer_column: str | None = "reference_answer"
+    """The final answer, e.g. 72, or a worked solution that marks it: #### 72, \\boxed{72}, the answer is 72. null:
+    there is none; see `labels.source`."""
     responses_column: str | Names = "responses"
     """The list of responses of a row that is a question: texts, messages, or objects that contain a text. A list of
     columns is one response a column, e.g. [solution_1, solution_2]."""

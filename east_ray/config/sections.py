@@ -38,8 +38,9 @@ class QuestionsConfig(Section):
     row; module:name: a function of your own."""
     question_column: str = "question"
     """With format columns: the column of the question: a text, or messages, whose last turn of the user it is."""
-    reference_answer_column: str = "reference_answer"
-    """With format columns: the column of the final answer, or of a worked solution that marks it, as in `samples`."""
+    reference_answer_column: str | None = "reference_answer"
+    """With format columns: the column of the final answer, or of a worked solution that marks it, as in `samples`.
+    null: there is none; see `labels.source`."""
     reference_solution_column: str | None = None
     """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
     id_column: str | None = None

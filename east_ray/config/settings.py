@@ -51,7 +51,8 @@ class GridConfig(Section):
     mappings: Annotated[list[sections.MappingName], Field(min_length=1)] = ["power"]
     """Mappings of every signal but uniform."""
     overrides: dict[str, Any] = {}
-    """Settings of selection, weighting, training and answers.responses for all of them, e.g. {training.beta: 0.1}."""
+    """Settings of labels, selection, weighting, training and answers.responses for all of them, e.g.
+    {training.beta: 0.1}."""
     suffix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+)?$")] = ""
     """Added to the names, e.g. -lr1, to tell apart grids that differ only in their overrides."""
 
@@ -77,6 +78,9 @@ class CompareConfig(Section):
     baseline: str | None = None
     """Name of the training that every other is compared with, e.g. sft-uniform. By default each is compared with the
     one with uniform weights, the same objective and the same overrides."""
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Further differences to test, each a training and the one that it is compared with, e.g.
+    [[sft-entropy-a1-drop, sft-entropy-a1]]. p-values are adjusted over them too."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trainings at the same time; by default as many as the CPUs and GPUs of the cluster allow at the start."""
     models_at_once: Annotated[int, Field(ge=1)] = 8
@@ -98,6 +102,11 @@ class CompareConfig(Section):
         if self.baseline is not None and self.baseline not in names:
             near = hint(self.baseline, list(names))
             yield f"baseline: no training is called {self.baseline}{near or '; known: ' + ', '.join(names)}"
+        if unknown := [name for pair in self.pairs for name in pair if name not in names]:
+            near = hint(unknown[0], list(names))
+            yield f"pairs: no training is called {unknown[0]}{near or '; known: ' + ', '.join(names)}"
+        if same := [one for one, other in self.pairs if one == other]:
+            yield f"pairs: {same[0]} cannot be compared with itself"
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Name -> overrides of everything that is compared."""
@@ -161,8 +170,8 @@ class Config(Section):
     training: Annotated[sections.TrainingConfig, _UNTIL_WEIGHED] = sections.TrainingConfig()
     """How the model is trained on the weighted examples."""
     variants: Annotated[dict[Name, dict[str, Any]], _UNTIL_WEIGHED] = {}
-    """Other ways to learn from the same responses, for comparison: name -> overrides of selection, weighting, training
-    and answers.responses, e.g. {uniform: {weighting.signal: uniform}}."""
+    """Other ways to learn from the same responses, for comparison: name -> overrides of labels, selection, weighting,
+    training and answers.responses, e.g. {uniform: {weighting.signal: uniform}}."""
     evaluation: Annotated[sections.EvaluationConfig, _UNTIL_MEASURED] = sections.EvaluationConfig()
     """How models are measured."""
     studies: Annotated[StudiesConfig, ANY_TIME] = StudiesConfig()
@@ -208,8 +217,23 @@ class Config(Section):
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
         self.in_evaluation()
+        yield from self._problems_of_references()
         yield from self._problems_of_models()
         yield from self._problems_of_endpoints()
+
+    def _problems_of_references(self) -> Iterator[str]:
+        sources: dict[str, SamplesConfig | sections.QuestionsConfig | None] = {
+            "evaluation.questions": self.evaluation.questions,
+            "early_stopping.questions": None if self.early_stopping is None else self.early_stopping.questions,
+        }
+        if self.labels.source == "reference":
+            sources |= {"questions": self.questions, "samples": self.samples}
+            sources["samples.questions"] = None if self.samples is None else self.samples.questions
+        for name, section in sources.items():
+            if section is not None and section.reference_answer_column is None:
+                is_learned = name in ("questions", "samples", "samples.questions")
+                why = "null needs labels.source: majority" if is_learned else "held-out questions need references"
+                yield f"{name}.reference_answer_column: {why}"
 
     def _problems_of_endpoints(self) -> Iterator[str]:
         is_sampled_there, endpoints = self.sampling.backend == "endpoint", self.evaluation.endpoints
@@ -303,9 +327,8 @@ class Config(Section):
         set_dotted(values, "evaluation.endpoints", {})  # they are the run's, whose models a variant does not know
         where = "compare" if self.compare else f"variants.{name}"
         for key, value in flatten(self.compare.trainings()[name] if self.compare else self.variants[name]):
-            if not re.match(r"(selection|weighting|training)(\.|$)|seed$|answers\.responses$", key):
-                raise InputError(
-                    f"{where}.{key}: only selection, weighting, training, seed and answers.responses may differ here"
-                )
+            if not re.match(r"(labels|selection|weighting|training)(\.|$)|seed$|answers\.responses$", key):
+                may = "labels, selection, weighting, training, seed and answers.responses"
+                raise InputError(f"{where}.{key}: only {may} may differ here")
             set_dotted(values, key, value)
         return validated(Config, values, f"{where}.")

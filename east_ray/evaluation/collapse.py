@@ -79,7 +79,7 @@ class Alarm:
     """The model with the greatest accuracy: 0 before training, k + 1 of round k. None: nothing was held out."""
 
 
-# ------------------------------------------------------------------------------------------------ how the answers spread
+# --------------------------------------------------------------------------------------------- how the answers spread
 
 
 def spread(
@@ -120,7 +120,7 @@ def _change(before: NDArray[np.float64], now: NDArray[np.float64], *, is_paired:
     return Change(float(before.mean()), float(now.mean()), math.sqrt(variance))
 
 
-# ------------------------------------------------------------------------------------------------------------- the rules
+# ---------------------------------------------------------------------------------------------------------- the rules
 
 
 def fall(models: Sequence[Correct]) -> Alarm | None:

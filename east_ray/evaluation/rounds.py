@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from east_ray import records
 from east_ray.config import BASE
 from east_ray.evaluation.collapse import Alarm, Change, Spread, fall, loss, named, spread
-from east_ray.records import ANSWERS, GREEDY_ANSWERS
+from east_ray.records import GREEDY_ANSWERS
 from east_ray.storage import Stages
 from east_ray.storage.rounds import Learner, Round
 
@@ -93,7 +93,7 @@ def look_for_collapse(learner: Learner, *, before_training: bool) -> Alarm | Non
 
 
 def correct_of_models(learner: Learner, num_rounds: int) -> list[dict[str, bool]]:
-    """Which held-out questions the model before training, and that of each round, answers; [] if nothing is held out."""
+    """Which held-out questions the model before training, and that of each round, answers; [] without any."""
     directory = learner.round.directory
     first = directory.round(0)
     base = correctness(first, BASE) or correctness(first.learner(BASE), BASE)  # of a run, or of a comparison

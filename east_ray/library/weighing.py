@@ -1,7 +1,7 @@
 """Responses in memory -> weights: what `east-ray weigh` does with files, in one process and without Ray."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.answers import graders
-from east_ray.answers.grading import Failures, Grader, reference_check
+from east_ray.answers.grading import Failures, Graded, Grader, reference_check
 from east_ray.answers.stage import grade_batch
 from east_ray.config import Config, InputError, PromptConfig
 from east_ray.config.base import hint, validated
 from east_ray.export.shapes import Form, Shape
+from east_ray.labels.stage import prepared
 from east_ray.library.rows import Rows, Samples, read_samples
-from east_ray.records import ANSWERS, JUDGED, SET_ASIDE
-from east_ray.selection import judge_batch, selection_rules
+from east_ray.records import ANSWERS, JUDGED, QUESTIONS, SET_ASIDE, Question
+from east_ray.selection import SelectionRules, Signal, factors_of, judge_batch, selection_rules
 from east_ray.storage.rounds import counts_by, listed
 from east_ray.training import objectives
 from east_ray.training.dataset import trained_responses
@@ -117,6 +118,7 @@ def weigh(
     *,
     samples: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
     weighting: Mapping[str, Any] | None = None,
     objective: str = "sft",
@@ -144,6 +146,8 @@ def weigh(
         rows: dictionaries, a pandas DataFrame, a datasets.Dataset, a pyarrow Table, or anything that Arrow can read.
         samples: settings of the section `samples` in place of their defaults, e.g. {"responses_column": "outputs"}.
         answers: settings of the section `answers`, e.g. {"last_number": True}.
+        labels: settings of the section `labels`, e.g. {"policy": "drop"}. Without references: {"source": "majority"},
+            and of `samples` {"reference_answer_column": None}.
         selection: settings of the section `selection`, e.g. {"require_boxed": False}.
         weighting: settings of the section `weighting`, e.g. {"exponent": 1.5}.
         objective: the setting `training.objective`; dpo and kto need a wrong answer.
@@ -155,11 +159,12 @@ def weigh(
     Raises InputError (a ValueError) if a setting is wrong, a name in it is in no row, no row can be used, two questions
     have one id, or no weights exist.
     """
-    sections = {"answers": answers, "selection": selection, "weighting": weighting}
+    sections = {"answers": answers, "labels": labels, "selection": selection, "weighting": weighting}
     settings = _settings(samples or {}, sections, objective, seed)
     assert settings.samples is not None
     grader, failures = graders.load(settings.answers), Failures()
-    read = read_samples(rows, settings.samples, name, reference_check(grader))
+    accepts = reference_check(grader) if settings.labels.source == "reference" else lambda _: True
+    read = read_samples(rows, settings.samples, name, accepts)
     weighed = _weighed(read, settings, grader, failures)
     _warn(weighed, read.counts, failures)
     return weighed
@@ -178,16 +183,17 @@ def _settings(samples: Any, sections: Mapping[str, Any], objective: str, seed: i
 
 def _weighed(read: Samples, settings: Config, grader: Grader, failures: Failures) -> Weighed:
     """The stages answers, selection and weighting. Raises InputError."""
-    needs_rejected = "rejected" in objectives.load(settings.training).required_responses
-    training = selection_rules(settings, needs_rejected=needs_rejected), load_signal(settings.weighting)
+    batches = [batch for table in read.tables for batch in table.to_batches(max_chunksize=_QUESTIONS_AT_ONCE)]
+    graded = [grade_batch(batch, grader, failures) for batch in batches]
+    training = _rules(settings, grader, batches, [one for some, _ in graded for one in some])
     parts = [(ANSWERS.empty_table(), JUDGED.empty_table())]
-    for batch in (batch for table in read.tables for batch in table.to_batches(max_chunksize=_QUESTIONS_AT_ONCE)):
-        graded, answers = grade_batch(batch, grader, failures)
-        parts.append((answers, *judge_batch(batch, graded, [training])))
+    for batch, (some, table) in zip(batches, graded, strict=True):
+        parts.append((table, *judge_batch(batch, some, [training])))
     answers, judged = (pa.concat_tables(tables) for tables in zip(*parts, strict=True))
-    signals = judged["signal"].filter(pc.is_null(judged["reason"])).to_numpy()
+    kept = judged.filter(pc.is_null(judged["reason"]))
+    signals = kept["signal"].to_numpy()
     try:
-        values = mapped(signals, settings.weighting) if signals.size else signals
+        values = mapped(signals, settings.weighting) * factors_of(kept) if signals.size else signals
         weights = values / normalizer(values) if signals.size else signals
     except ValueError as error:
         raise InputError(f"weighting: {error}") from error
@@ -206,6 +212,18 @@ def _weighed(read: Samples, settings: Config, grader: Grader, failures: Failures
         pa.Table.from_pylist(aside, SET_ASIDE),
         pa.Table.from_pylist(questions, _OUTCOME),
     )
+
+
+def _rules(
+    settings: Config, grader: Grader, batches: Sequence[pa.RecordBatch], graded: Sequence[Graded]
+) -> tuple[SelectionRules, Signal]:
+    """What judges the questions. Raises InputError."""
+    questions = [Question.of(row) for batch in batches for row in batch.select(QUESTIONS.names).to_pylist()]
+    by_id = dict(zip((one.question_id for one in questions), graded, strict=True))
+    found = prepared(settings, grader, questions, lambda ids: {name: by_id[name] for name in ids})
+    needs_rejected = "rejected" in objectives.load(settings.training).required_responses
+    rules = selection_rules(settings, needs_rejected=needs_rejected, labels=found.labels)
+    return rules, load_signal(settings.weighting)
 
 
 def _warn(weighed: Weighed, counts: Mapping[str, int], failures: Failures) -> None:

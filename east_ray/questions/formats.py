@@ -101,10 +101,10 @@ class Auto:
     def __call__(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
         """The question of a row. Raises InputError if no row before it and not this one has a known layout."""
         if self._read is None:
-            self._read = self._recognised(row)
+            self._read = self._recognised(row, settings)
         return self._read(row, settings)
 
-    def _recognised(self, row: Mapping[str, Any]) -> Format:
+    def _recognised(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Format:
         if "problem" in row and ("solution" in row or "answer" in row):
             return math
         if {"question", "answer"} <= row.keys():
@@ -112,11 +112,12 @@ class Auto:
                 return gsm8k
             if len((_read(row, "answer", reference_answer) or "").split()) <= _ANSWER_WORDS:
                 return _question_and_answer
-        if {"question", "reference_answer"} <= row.keys():
+        if {"question", "reference_answer"} <= row.keys() or settings.reference_answer_column is None:
             return columns
         raise InputError(
             f"the columns {sorted(map(str, row))} are neither GSM8K's (question, answer with ####) nor MATH's "
-            "(problem, solution or answer); set questions.format: columns and name them"
+            "(problem, solution or answer); set questions.format: columns and name them; where no question has a "
+            "reference answer, questions.reference_answer_column: null"
         )
 
 
@@ -143,10 +144,8 @@ def math(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]
 
 def columns(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
     """Any layout whose columns `questions.question_column` and its like name."""
-    column, reference = (
-        settings.reference_solution_column,
-        _read(row, settings.reference_answer_column, reference_answer),
-    )
+    column, of_answer = settings.reference_solution_column, settings.reference_answer_column
+    reference = None if of_answer is None else _read(row, of_answer, reference_answer)
     return _asked(row, settings.question_column, reference, (column and _read(row, column, response_text)) or "")
 
 

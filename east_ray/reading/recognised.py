@@ -293,8 +293,9 @@ class _Search:
 
     def _take_group(self) -> None:
         """If a question is in several rows: its text and reference tell which rows are of it, or a column of names."""
-        pair = [str(self.settings.get(name)) for name in ("question_column", "reference_answer_column")]
-        values = self.fields.get(pair[0], [])
+        named = [self.settings.get(name) for name in ("question_column", "reference_answer_column")]
+        pair = [str(name) for name in named if name is not None]
+        values = self.fields.get(str(named[0]), [])
         if not any(times > 1 for times in Counter(map(str, values)).values()):
             return
         if not all(isinstance(value, str) for value in values):  # messages name nothing

@@ -35,17 +35,28 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     their shares, shrunk towards 0 for few responses (Laplace's rule), so that 1 of 1 counts less than 120 of 128.
 
     `row` is of records.EXAMPLES or DISCARDED. At least `min_share` of all responses must give the commonest wrong
-    answer, which must also be commoner than the reference's answer and than having no answer.
+    answer, which must also be commoner than the reference's answer and than having no answer. The reference is the one
+    that was given, whatever the labels put in its place; one that the trusted set has checked is no suspect.
     """
-    if row.get("reason") == Reason.UNPARSABLE_REFERENCE or not row["clusters"]:
-        return None  # there is nothing to contradict, or nothing was sampled
-    clusters = row["clusters"]
+    if row.get("reason") in (Reason.UNPARSABLE_REFERENCE, Reason.NO_MAJORITY) or not row["clusters"]:
+        return None  # no reference counts, or nothing was sampled
+    if (label := row.get("label")) is not None and (label["action"] == "trusted" or label["agrees"] is None):
+        return None
+    clusters = _by_given_reference(row)
     wrong = max((c["num_responses"] for c in clusters if not c["is_correct"] and c["answer"] is not None), default=0)
     others = [c["num_responses"] for c in clusters if c["is_correct"] or c["answer"] is None]
     if wrong < min_share * row["num_responses"] or wrong <= max(others, default=0):
         return None
     correct = sum(c["num_responses"] for c in clusters if c["is_correct"])
     return float((wrong - correct) / (row["num_responses"] + 2))
+
+
+def _by_given_reference(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The clusters of a row, of which that of the given reference is the correct one."""
+    clusters, label = row["clusters"], row.get("label")
+    if label is None:
+        return list(clusters)
+    return [one | {"is_correct": place == label["reference_cluster"]} for place, one in enumerate(clusters)]
 
 
 # -------------------------------------------------------------------------------------------------------- one round
@@ -64,6 +75,7 @@ class Suspect:
     reference_share: float
     entropy: float
     num_responses: int
+    action: str | None = None  # what the section `labels` did: relabel, drop, downweight or majority
     dominant_response: str | None = None  # one that gives the dominant answer
     reference_response: str | None = None  # one that gives the reference answer; None if there is none
 
@@ -80,7 +92,7 @@ class Audit:
 
 _QUESTION = ["question_id", "question", "reference_answer"]
 #: Of examples/ and discarded/; only the latter has `reason`, and a column that is not there is not read.
-_COLUMNS = [*_QUESTION, "num_responses", "entropy", "rejected_rate", "clusters", "reason"]
+_COLUMNS = [*_QUESTION, "num_responses", "entropy", "rejected_rate", "clusters", "label", "reason"]
 _QUESTIONS_AT_ONCE = 1024
 
 
@@ -108,9 +120,12 @@ def audit(
         wrong, correct = wanted[row["question_id"]]
         dominant_response, reference_response = responses.get(row["question_id"], (None, None))
         shares = [one["num_responses"] / row["num_responses"] for one in row["clusters"]]
+        label = row.get("label") or {"original_reference": row["reference_answer"], "action": None}
         suspects.append(
             Suspect(
-                **{name: row[name] for name in (*_QUESTION, "entropy", "num_responses")},
+                **{name: row[name] for name in ("question_id", "question", "entropy", "num_responses")},
+                reference_answer=label["original_reference"],
+                action=label["action"],
                 dominant_answer=row["clusters"][wrong]["answer"],
                 score=score,
                 share=shares[wrong],
@@ -126,8 +141,11 @@ def _suspects(folder: Folder, min_share: float, counts: Counter[str]) -> Iterato
     """Suspects, each a score with its row."""
     for batch in folder.batches(_COLUMNS, max_rows=_QUESTIONS_AT_ONCE):
         counts["questions"] += batch.num_rows - batch["rejected_rate"].null_count
-        # The rate alone excludes most questions; it is null where nothing was sampled.
-        for row in batch.filter(pc.greater_equal(batch["rejected_rate"], min_share)).to_pylist():
+        # The rate alone excludes most questions; it is null where nothing was sampled. A label may have changed it.
+        is_common = pc.greater_equal(batch["rejected_rate"], min_share)
+        if "label" in batch.schema.names:  # older runs have none
+            is_common = pc.or_(is_common, pc.is_valid(batch["label"]))
+        for row in batch.filter(is_common).to_pylist():
             if (score := suspicion(row, min_share)) is not None:
                 counts["suspicious"] += 1
                 yield score, row
@@ -135,8 +153,9 @@ def _suspects(folder: Folder, min_share: float, counts: Counter[str]) -> Iterato
 
 def _places(row: Mapping[str, Any]) -> tuple[int, int | None]:
     """The places of the commonest wrong answer, which is the largest, and of the reference among the clusters."""
-    wrong = (p for p, one in enumerate(row["clusters"]) if not one["is_correct"] and one["answer"] is not None)
-    return next(wrong), next((p for p, one in enumerate(row["clusters"]) if one["is_correct"]), None)
+    clusters = _by_given_reference(row)
+    wrong = (p for p, one in enumerate(clusters) if not one["is_correct"] and one["answer"] is not None)
+    return next(wrong), next((p for p, one in enumerate(clusters) if one["is_correct"]), None)
 
 
 # --------------------------------------------------------------------------------------------- two files and a page
@@ -164,10 +183,17 @@ def audit_page(found: Audit) -> StudyPage:
     """The most suspicious reference answers, with responses for and against them."""
     shown = found.suspects[:_SHOWN]
     rows = [
-        [one.question_id, one.reference_answer, one.dominant_answer, _percent(one.share), _percent(one.reference_share)]
+        [
+            one.question_id,
+            one.reference_answer,
+            one.dominant_answer,
+            _percent(one.share),
+            _percent(one.reference_share),
+            one.action or "kept",
+        ]
         for one in shown
     ]
-    columns = ["question", "reference", "most responses say", "share, %", "reference's share, %"]
+    columns = ["question", "reference", "most responses say", "share, %", "reference's share, %", "policy"]
     caption = f"The {len(shown)} most suspicious"
     return {
         "title": "Reference answers that may be wrong",

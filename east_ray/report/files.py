@@ -16,9 +16,11 @@ from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
+from east_ray.report.labels import label_blocks
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
+from east_ray.report.rounds import diversity_blocks
 from east_ray.report.studies.adaptive import adaptive_page
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
@@ -32,9 +34,9 @@ from east_ray.storage.rounds import Learner, Round, is_done
 #: The file of a card, where the Hugging Face hub looks for it.
 _CARD = "README.md"
 #: Sections of the configuration that say how examples came about; no others belong in a data set's card.
-_OF_THE_DATA = ("prompt", "answers", "selection", "weighting")
+_OF_THE_DATA = ("prompt", "answers", "labels", "selection", "weighting")
 #: What gives the rules by which a training's examples were selected.
-RulesOf = Callable[[Config], SelectionRules]
+RulesOf = Callable[[Learner], SelectionRules]
 
 
 def write_report(directory: RunDirectory) -> str:
@@ -65,6 +67,7 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
         parts = _of_round(directory, summary, in_full=in_full)
         found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
     found["Over the rounds", "Accuracy and weights from round to round"] = sections.blocks_over_rounds(rounds)
+    found["Over the rounds", "How various the answers are from round to round"] = diversity_blocks(rounds)
     if in_full:
         found["Configuration", "Every setting"] = [Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)]
     return {section: blocks for section, parts in found.items() if (blocks := list(parts))}
@@ -74,6 +77,7 @@ def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) 
     parts = {
         "Questions asked and kept": sections.funnel_blocks(summary),
         **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
+        "Labels": label_blocks(summary),
         "Entropy and weights": sections.weight_blocks(summary),
         **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
         "Training": sections.step_blocks(summary),
@@ -284,7 +288,7 @@ def published(value: Any, key: str = "") -> Any:
         return value
     if "://" in value:
         return _ADDRESS.sub(r"\g<kind>\g<rest>", value)
-    is_path = key.rpartition(".")[2] in ("path", "run_dir") or _LOCAL_PATH.fullmatch(value)
+    is_path = key.rpartition(".")[2] in ("path", "run_dir", "trusted") or _LOCAL_PATH.fullmatch(value)
     return PurePosixPath(value).name if is_path else value
 
 
@@ -351,7 +355,7 @@ def _pages_of_samples(round_: Round, rules_of: RulesOf) -> Iterator[tuple[str, S
     write_audit(audited, round_.stages / "audit")
     yield "3_audit", audit_page(audited)
     if sizes := round_.config.studies.fewer_responses:
-        yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first.settings))
+        yield "4_fewer_responses", fewer_responses_page(samples, answers, sizes, rules_of(first))
     if numbers := round_.config.studies.adaptive:
         most, no_answer = round_.config.sampling.responses_per_question, first.settings.answers.no_answer
         folders = weighed / "examples", weighed / "discarded"

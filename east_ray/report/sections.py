@@ -315,6 +315,8 @@ def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
     yield _design(found)
     yield from verdicts(summary)
     yield arms_table(found)
+    if pairs := found.get("pairs"):
+        yield pairs_table(pairs, arm_labels(summary))
     yield "Effective: as many examples of equal weight would leave as much noise, (sum w)² / sum w²."
     yield from _figures(found)
     if sampling := found.get("sampling"):
@@ -342,6 +344,21 @@ def arms_table(found: records.ArmComparison) -> Table:
     return Table("Arms, with 95 % intervals; differences in points", columns, rows)
 
 
+def pairs_table(pairs: Sequence[records.ComparedPair], shown_as: Mapping[str, str]) -> Table:
+    """The further differences that were tested."""
+    columns = ["arm", "compared with", "difference", "p", "Holm p", "verdict"]
+    rows = [
+        [
+            *(shown_as[pair[name]] for name in ("name", "baseline")),
+            signed(pair),
+            *(number_words(pair[name], ".2g") for name in ("p_value", "p_adjusted")),
+            pair["verdict"],
+        ]
+        for pair in pairs
+    ]
+    return Table("Further differences in points, with 95 % intervals", columns, rows)
+
+
 def _row(arm: records.ComparedArm) -> list[str]:
     return [
         arm["label"],
@@ -350,7 +367,7 @@ def _row(arm: records.ComparedArm) -> list[str]:
         signed(difference_of(arm)),
         number_words(arm["p_value"], ".2g"),
         number_words(arm["p_adjusted"], ".2g"),
-        arm["verdict"],
+        arm["verdict"] + (", collapsing" if "collapse" in arm else ""),
         f"{arm['num_examples']:,}",
         f"{arm['effective_examples']:,.0f}",
         f"{arm['num_tokens']:,}",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from east_ray.answers.grading import Graded, measured
 from east_ray.answers.stage import paired
+from east_ray.labels.deciding import labelled
 from east_ray.records import StudyFigure, StudyPage
 from east_ray.report.studies.shares import Share, rank_correlation, share_of, share_words
 from east_ray.report.wording import number_words
@@ -47,9 +48,9 @@ def entropies_of_first(
     tokens = [np.nan if count is None else float(count) for count in num_tokens]
     prefixes = []
     for size in sizes:
-        first = graded.first(size)
+        first, label = labelled(question_id, None, graded, size, rules.labels)
         seen = measured(question_id, first.clusters, rules.no_answer)
-        is_kept = reason_to_discard(first, rules) is None
+        is_kept = reason_to_discard(first, label, rules) is None
         prefixes.append(
             Prefix(seen.entropy, corrected_entropy(seen.counted), seen.pass_rate, is_kept, sum(tokens[:size]))
         )

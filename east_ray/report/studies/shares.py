@@ -108,7 +108,7 @@ def kind_of_errors(clusters: Iterable[Mapping[str, Any]], min_wrong: int = 5) ->
 def errors_by_entropy(examples: Folder, discarded: Folder) -> tuple[dict[ErrorKind, int], ByEntropy]:
     """Numbers of questions by kind of error, and the share of stubborn ones among the stubborn and diverse.
 
-    Counted are all sampled questions, kept or discarded, whose reference answer is usable. At equal pass rates, entropy
+    Counted are all sampled questions, kept or discarded, of which a right answer is known. At equal pass rates, entropy
     tells stubborn and diverse errors apart.
     """
     kinds: dict[ErrorKind, int] = {"none": 0, "few": 0, "stubborn": 0, "diverse": 0}
@@ -117,7 +117,8 @@ def errors_by_entropy(examples: Folder, discarded: Folder) -> tuple[dict[ErrorKi
         # examples/ has no column `reason`; a column that is not there is not read
         for batch in folder.batches(["entropy", "clusters", "reason"], max_rows=_QUESTIONS_AT_ONCE):
             for row in batch.to_pylist():
-                if row["clusters"] is None or row.get("reason") == Reason.UNPARSABLE_REFERENCE:
+                no_right = (Reason.UNPARSABLE_REFERENCE, Reason.NO_MAJORITY)
+                if row["clusters"] is None or row.get("reason") in no_right:
                     continue
                 kind = kind_of_errors(row["clusters"])
                 kinds[kind] += 1

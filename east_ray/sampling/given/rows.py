@@ -53,7 +53,8 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
         try:
             value = field(row, name)
         except InputError as error:
-            elsewhere = "; if the references are in another file, name it by samples.questions"
+            elsewhere = "; if the references are in another file, name it by samples.questions; if there are none, "
+            elsewhere += "samples.reference_answer_column: null and labels.source: majority"
             problems.append(f"{of(name)}{error}{elsewhere if name == columns.reference_answer_column else ''}")
             return None
         try:
@@ -65,7 +66,8 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
     question = reference = None
     if columns.questions is None:
         question = read(columns.question_column, prompt_text)
-        reference = read(columns.reference_answer_column, reference_answer)
+        if columns.reference_answer_column is not None:
+            reference = read(columns.reference_answer_column, reference_answer)
     if columns.id_column is not None:
         question_id = read(columns.id_column, _name)
     kept = {name: read(name, lambda value: value) for name in columns.extra_columns}
@@ -109,7 +111,8 @@ def group_of(row: Row, sample: Row, columns: SamplesConfig) -> str:
 
 def needed_columns(columns: SamplesConfig) -> set[str]:
     """The columns that a row is read by; of a table, no others need to be read."""
-    names = [columns.question_column, columns.reference_answer_column] if columns.questions is None else []
+    names = [columns.question_column] if columns.questions is None else []
+    names += [columns.reference_answer_column] if columns.questions is None and columns.reference_answer_column else []
     for one in (columns.response_column or columns.responses_column, columns.finish_reasons_column, columns.group_by):
         names += [one] if isinstance(one, str) else one or []
     if columns.response_column is not None:

@@ -1,0 +1,119 @@
+"""The file of questions whose answers the user has checked, and which questions of a run they are."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from east_ray.answers.grading import Graded, Grader, GraderError, can_use, compared
+from east_ray.config import InputError
+from east_ray.config.base import hint
+from east_ray.labels.deciding import Checked
+from east_ray.questions.formats import reference_answer
+from east_ray.reading.fields import answer_text, is_missing, optional, prompt_text
+from east_ray.reading.files import find_files
+from east_ray.reading.rows import Row, rows_of_file
+from east_ray.records import Question
+
+
+@dataclass(frozen=True)
+class TrustedRow:
+    """A row of the file."""
+
+    where: str
+    """File and row, for messages."""
+    question_id: str | None
+    question: str | None
+    answer: str
+    is_drawn: bool
+    """It does not come from ``labels/changes.jsonl``, whose rows say in `action` what was changed."""
+
+
+def read_trusted(path: str) -> list[TrustedRow]:
+    """The rows of the file, folder or pattern in `labels.trusted`.
+
+    Raises InputError if there is no file, or a row has no answer or neither question nor question_id.
+    """
+    found = find_files(path, "labels.trusted")
+    rows = [
+        _row(f"labels.trusted: {file.path}, row {number}", row)
+        for file in found.files
+        for number, row in rows_of_file(found.filesystem, file)
+    ]
+    if not rows:
+        raise InputError(f"labels.trusted: {path} is empty; expected questions with their checked answers")
+    return rows
+
+
+def _row(where: str, row: Row | str) -> TrustedRow:
+    if isinstance(row, str):
+        raise InputError(f"{where}: {row}")
+
+    def read(name: str, value_of: Any) -> Any:
+        value = optional(row, name)
+        try:
+            return None if is_missing(value) else value_of(value)
+        except InputError as error:
+            raise InputError(f"{where}: {name}: {error}") from None
+
+    question_id, question = read("question_id", answer_text), read("question", prompt_text)
+    answer = read("reference_answer", reference_answer)
+    names = ("question_id", "question", "reference_answer")
+    if question_id is None and question is None:
+        near = next((said for one in names[:2] if (said := hint(one, list(row)))), "")
+        raise InputError(f"{where}: has neither question_id nor question{near}")
+    if answer is None:
+        raise InputError(f"{where}: has no reference_answer, the answer that you have checked")
+    is_drawn = is_missing(optional(row, "action"))
+    return TrustedRow(where, question_id, question and question.strip(), answer, is_drawn)
+
+
+def matched(rows: Sequence[TrustedRow], questions: Iterable[Question]) -> dict[str, tuple[TrustedRow, Question]]:
+    """question_id -> the row of the trusted file, of each question of a run that has one.
+
+    A row is found by its question_id or, without one, by its question. Raises InputError if two rows are of one
+    question, or if a row has the id of one question and the text of another.
+    """
+    by_id = {row.question_id: row for row in _once(rows, "question_id")}
+    by_text = {row.question: row for row in _once([row for row in rows if row.question_id is None], "question")}
+    found = {}
+    for question in questions:
+        text = question.question.strip()
+        row, other = by_id.get(question.question_id), by_text.get(text)
+        if row is not None and other is not None:
+            raise InputError(f"{other.where}: is of the same question as {row.where}; expected one row a question")
+        if row is not None and row.question not in (None, text):
+            raise InputError(f"{row.where}: in this run {row.question_id} is another question; leave out question_id")
+        if (chosen := row or other) is not None:
+            found[question.question_id] = (chosen, question)
+    return found
+
+
+def _once(rows: Sequence[TrustedRow], name: str) -> Iterator[TrustedRow]:
+    seen = dict[str, TrustedRow]()
+    for row in rows:
+        if (value := getattr(row, name)) is None:
+            continue
+        if (before := seen.setdefault(value, row)) is not row:
+            raise InputError(f"{row.where}: is of the same question as {before.where}; expected one row a question")
+        yield row
+
+
+def check(row: TrustedRow, question: Question, graded: Graded, grader: Grader) -> Checked:
+    """What the trusted answer makes of a question; `graded` is of all its responses.
+
+    Raises InputError if the grader cannot compare responses with the answer, or fails.
+    """
+    try:
+        if not can_use(grader, row.answer):
+            raise InputError(f"{row.where}: responses cannot be compared with the answer {row.answer!r}")
+        given = question.reference_answer if graded.can_use_reference else None
+        of_clusters = [one.answer for one in graded.clusters]
+        texts = list(dict.fromkeys(text for text in (row.answer, given, *of_clusters) if text is not None))
+        asked = replace(question, reference_answer=row.answer)
+        keys: Mapping[Any, Any] = dict(zip(texts, compared(grader, texts, asked), strict=True))
+    except GraderError as error:
+        raise InputError(f"{row.where}: the grader failed on this question: {error}") from error
+    right = keys[row.answer]
+    places = (place for place, text in enumerate(of_clusters) if text is not None and keys[text] == right)
+    agrees = None if given is None else keys[given] == right
+    return Checked(row.answer, agrees, next(places, None), row.is_drawn)

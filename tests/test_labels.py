@@ -1,0 +1,550 @@
+"""Labels: what contradicts a reference, what becomes of it, what a trusted set says, and labels without references."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rounds import MATH, graded, judged, sample, write_samples
+
+import east_ray
+from east_ray import pipeline, weighting
+from east_ray.config import Config, InputError, WeightingConfig
+from east_ray.config.files import resolve
+from east_ray.console import Progress
+from east_ray.labels.calibrating import Calibration, Outcome, applied, calibrated
+from east_ray.labels.deciding import (
+    Checked,
+    LabelRules,
+    Labels,
+    Lead,
+    Past,
+    change_of,
+    contradiction,
+    labelled,
+    lead_of,
+    slope_of,
+)
+from east_ray.labels.stage import prepare_labels
+from east_ray.labels.trusted import check, matched, read_trusted
+from east_ray.records import DISCARDED, EXAMPLES, JUDGED, Question
+from east_ray.report.audit import suspicion
+from east_ray.report.files import write_report
+from east_ray.selection import SelectionRules, factors_of
+from east_ray.storage import RunDirectory
+from east_ray.storage.rounds import Round
+
+#: Answers to a question whose reference is 4; None: no answer.
+ANSWERS = st.lists(st.sampled_from([4, 5, "10/2", 6, None]), min_size=1, max_size=12)
+POLICIES = ("keep", "drop", "relabel", "downweight")
+
+
+def rules_of(policy: str, **changes: Any) -> SelectionRules:
+    trusted, past, number = (changes.pop(name, default) for name, default in (("trusted", {}), ("past", {}), ("n", 0)))
+    return SelectionRules(labels=Labels(LabelRules(policy=policy, **changes), number, trusted, past))  # type: ignore[arg-type]
+
+
+def row_of(answers: Sequence[Any], rules: SelectionRules, reference: str = "4") -> dict[str, Any]:
+    return judged(sample("q", list(answers), reference), rules)
+
+
+# ----------------------------------------------------------------------------------------------------- one question
+
+
+@pytest.mark.parametrize(
+    ("answers", "lead"),
+    [
+        ([5] * 6 + [4] * 2, (0.75, 0.5)),
+        ([5] * 4 + [None] * 3 + [4], (0.5, 0.125)),
+        ([5, "10/2", "5.0", 4], (0.75, 0.5)),
+        ([5], (1.0, 1.0)),
+        ([5, 4], None),  # a tie has no majority
+        ([None] * 3 + [5], None),  # having no answer is none
+    ],
+)
+def test_the_majority_is_commoner_than_every_other_outcome(answers: list[Any], lead: Any) -> None:
+    found = lead_of(graded(sample("q", answers)))
+    assert (None if found is None else (found.share, found.margin)) == lead
+
+
+@pytest.mark.parametrize(
+    ("answers", "changes", "is_contradicted"),
+    [
+        ([5] * 3 + [4], {}, True),
+        ([4] * 3 + [5], {}, False),
+        ([5] * 4 + [4, 4, 6, 7], {"min_share": 0.5}, True),
+        ([5] * 4 + [4, 4, 6, 7], {"min_share": 0.51}, False),
+        ([5] * 4 + [4, 4, 6, 7], {"min_margin": 0.25}, True),
+        ([5] * 4 + [4, 4, 6, 7], {"min_margin": 0.26}, False),
+        ([5] * 3 + [4], {"stable_rounds": 2}, False),  # there has been one round
+        ([5] * 3 + [4], {"max_slope": 1.0}, False),  # one round has no slope
+    ],
+)
+def test_what_contradicts_a_reference(answers: list[Any], changes: dict[str, Any], is_contradicted: bool) -> None:
+    rules = LabelRules(policy="drop", **changes)
+    assert (contradiction(graded(sample("q", answers)), (), 0, rules) is not None) == is_contradicted
+
+
+def test_an_unusable_reference_is_not_contradicted() -> None:
+    assert contradiction(graded(sample("q", [5, 5, 5], "...")), (), 0, LabelRules(policy="drop")) is None
+
+
+@pytest.mark.parametrize(
+    ("majorities", "stable_rounds", "is_contradicted"),
+    [
+        (["5", "5"], 3, True),
+        (["4", "5"], 3, False),
+        (["4", "5"], 2, True),  # what was before the last two rounds does not count
+        ([None, "5"], 3, False),
+        ([], 3, True),  # it was not asked in the earlier rounds
+        (["5", "5"], 4, False),  # this is the third round
+    ],
+)
+def test_the_majority_must_have_been_so_in_the_last_rounds(
+    majorities: list[str | None], stable_rounds: int, is_contradicted: bool
+) -> None:
+    past = [Past(number, one, 0.0) for number, one in enumerate(majorities)]
+    rules = LabelRules(policy="relabel", stable_rounds=stable_rounds)
+    assert (contradiction(graded(sample("q", [5, 5, 4])), past, 2, rules) is not None) == is_contradicted
+
+
+def test_a_pass_rate_that_grows_speaks_for_the_reference() -> None:
+    now, past = graded(sample("q", [5] * 3 + [4])), [Past(0, "5", 0.05), Past(1, "5", 0.15)]
+    assert slope_of(now, past, 2) == pytest.approx(0.1)  # 0.05, 0.15, 0.25
+    assert contradiction(now, past, 2, LabelRules(policy="drop", max_slope=0.09)) is None
+    assert contradiction(now, past, 2, LabelRules(policy="drop", max_slope=0.11)) is not None
+    assert slope_of(now, [], 2) is None
+
+
+# ---------------------------------------------------------------------------------------------------------- policies
+
+
+def test_each_policy_does_what_it_says() -> None:
+    answers = [5] * 6 + [4, 6]
+    kept, dropped, relabelled, lighter = (row_of(answers, rules_of(policy, factor=0.25)) for policy in POLICIES)
+    assert (kept["reason"], kept["label"], kept["chosen"], kept["rejected"]) == (
+        None,
+        None,
+        r"So \boxed{4}",
+        r"So \boxed{5}",
+    )
+    assert dropped["reason"] == "contradicted_reference" and dropped["reference_answer"] == "4"
+    assert (relabelled["reference_answer"], relabelled["pass_rate"], relabelled["rejected_rate"]) == ("5", 0.75, 0.125)
+    assert (relabelled["chosen"], relabelled["reason"]) == (r"So \boxed{5}", None)
+    assert [one["is_correct"] for one in relabelled["clusters"]] == [True, False, False]
+    assert lighter | {"label": None} == kept
+    told = {"answer": "5", "original_reference": "4", "agrees": False, "reference_cluster": 1, "share": 0.75}
+    for row, action in ((dropped, "drop"), (relabelled, "relabel"), (lighter, "downweight")):
+        assert row["label"].items() >= (told | {"action": action, "margin": 0.625, "slope": None}).items()
+    assert [row["label"]["factor"] for row in (dropped, relabelled, lighter)] == [1, 1, 0.25]
+
+
+def test_a_question_that_nobody_answers_as_the_reference_says_is_trained_on_after_relabelling() -> None:
+    assert row_of([5] * 4, rules_of("keep"))["reason"] == "all_wrong"
+    assert row_of([5] * 4, rules_of("drop"))["reason"] == "contradicted_reference"
+    relabelled = row_of([5] * 4, rules_of("relabel"))
+    assert (relabelled["reason"], relabelled["pass_rate"], relabelled["label"]["reference_cluster"]) == (None, 1, None)
+
+
+@given(ANSWERS)
+def test_what_is_not_contradicted_is_as_without_a_policy(answers: list[Any]) -> None:
+    kept = row_of(answers, SelectionRules())
+    assert row_of(answers, rules_of("keep")) == kept
+    if contradiction(graded(sample("q", answers)), (), 0, LabelRules()) is None:
+        assert all(row_of(answers, rules_of(policy)) == kept for policy in POLICIES)
+
+
+@given(ANSWERS, st.sampled_from(POLICIES), st.randoms())
+def test_the_order_of_the_responses_does_not_matter(answers: list[Any], policy: str, random: Any) -> None:
+    def decided(some: list[Any]) -> Any:
+        row = row_of(["5" if one in (5, "10/2") else one for one in some], rules_of(policy))
+        place = row["label"] and row["label"]["reference_cluster"]
+        told = row["label"] and {**row["label"], "reference_cluster": place is None}
+        return row["reason"], row["pass_rate"], row["reference_answer"], told
+
+    assert decided(random.sample(answers, len(answers))) == decided(answers)
+
+
+@given(ANSWERS, st.sampled_from(["4", "5", "6", "7"]), st.sampled_from(POLICIES), st.sampled_from([None, 3]))
+def test_no_policy_touches_a_trusted_question(answers: list[Any], right: str, policy: str, first: int | None) -> None:
+    row = sample("q", answers)
+    checked = check(trusted_row("q", right), Question.of(row), graded(row), MATH)
+    rules = replace(rules_of(policy, trusted={"q": checked}), num_responses=first)
+    found, as_given = (
+        judged(row, rules),
+        judged(sample("q", answers, right), replace(SelectionRules(), num_responses=first)),
+    )
+    assert found | {"label": None} == as_given
+    assert (found["label"]["action"], found["label"]["agrees"]) == ("trusted", right == "4")
+
+
+@given(ANSWERS, st.sampled_from(["drop", "relabel", "downweight"]))
+def test_the_row_of_a_change_undoes_it(answers: list[Any], policy: str) -> None:
+    row, rules = sample("q", answers), rules_of(policy)
+    changed = judged(row, rules)
+    if (change := change_of(changed)) is None:
+        assert changed["label"] is None
+        return
+    assert (
+        change["action"] == policy
+        and change["new_answer"] in ("5", "10/2", "6")
+        and "the reference 4;" in change["why"]
+    )
+    undo = trusted_row(change["question_id"], change["reference_answer"])
+    checked = check(undo, Question.of(row), graded(row), MATH)
+    undone = judged(row, rules_of(policy, trusted={"q": checked}))
+    assert undone | {"label": None} == judged(row, SelectionRules())
+
+
+@given(st.lists(ANSWERS, min_size=1, max_size=6), st.floats(0.01, 0.99))
+def test_weights_have_mean_1_after_downweighting(questions: list[list[Any]], factor: float) -> None:
+    rules = rules_of("downweight", factor=factor)
+    rows = [judged(sample(f"q{i}", answers), rules) for i, answers in enumerate(questions)]
+    kept = pa.Table.from_pylist([row for row in rows if row["reason"] is None], JUDGED)
+    if not kept.num_rows:
+        return
+    factors = factors_of(kept)
+    mapped = weighting.mapped(np.ones(kept.num_rows), WeightingConfig(signal="uniform")) * factors
+    weights = mapped / weighting.normalizer(mapped)
+    assert weights.mean() == pytest.approx(1)
+    assert np.allclose(weights / factors, weights[0] / factors[0])
+    assert set(factors.tolist()) <= {1.0, factor}
+
+
+# ------------------------------------------------------------------------------------------------------ label-free
+
+
+def test_the_majority_stands_in_for_a_reference() -> None:
+    rules = SelectionRules(labels=Labels(LabelRules(source="majority", min_share=0.6)))
+    row = row_of([5, 5, 5, 4], rules, reference=None)  # type: ignore[arg-type]
+    assert (row["reason"], row["reference_answer"], row["pass_rate"], row["rejected_rate"]) == (None, "5", 0.75, 0.25)
+    assert (row["label"]["action"], row["label"]["agrees"], row["label"]["original_reference"]) == (
+        "majority",
+        None,
+        None,
+    )
+    for answers in ([5, 5, 4, 4], [5, 4, 6], [None] * 4):
+        assert row_of(answers, rules, reference=None)["reason"] == "no_majority"  # type: ignore[arg-type]
+
+
+@given(ANSWERS, st.sampled_from(["4", "5", "7", None, "..."]))
+def test_without_references_a_given_one_decides_nothing(answers: list[Any], reference: str | None) -> None:
+    rules = SelectionRules(labels=Labels(LabelRules(source="majority")))
+    with_one, without = row_of(answers, rules, reference), row_of(answers, rules, None)  # type: ignore[arg-type]
+    decided = [name for name in JUDGED.names if name not in ("label", "reference_answer")]
+    assert [with_one[name] for name in decided] == [without[name] for name in decided]
+    if with_one["reason"] == "no_majority":
+        assert with_one["reference_answer"] == reference
+    else:
+        assert with_one["reference_answer"] == without["reference_answer"]
+        said = {"4": "4", "5": "5", "6": "6", "10/2": "5"}[with_one["label"]["answer"]]
+        assert with_one["label"]["agrees"] == (None if reference in (None, "...") else reference == said)
+
+
+# ----------------------------------------------------------------------------------------------------- the audit
+
+
+def test_the_audit_asks_of_the_given_reference_whatever_the_policy() -> None:
+    answers = [5] * 6 + [4, 6]
+    score = suspicion(row_of(answers, SelectionRules()))
+    assert score == 5 / 10
+    assert [suspicion(row_of(answers, rules_of(policy))) for policy in POLICIES] == [score] * 4
+    trusted = {"q": Checked("5", agrees=False, cluster=0)}
+    assert suspicion(row_of(answers, rules_of("keep", trusted=trusted))) is None
+    free = SelectionRules(labels=Labels(LabelRules(source="majority")))
+    assert suspicion(row_of(answers, free)) == score
+    assert suspicion(row_of([5, 5, 4, 4], free), min_share=0.1) is None
+
+
+# --------------------------------------------------------------------------------------------------- the trusted set
+
+
+def trusted_row(question_id: str, answer: str) -> Any:
+    return read_rows([{"question_id": question_id, "reference_answer": answer}])[0]
+
+
+def read_rows(rows: list[dict[str, Any]], folder: Path | None = None) -> list[Any]:
+    import tempfile
+
+    path = Path(folder or tempfile.mkdtemp()) / "trusted.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_trusted(str(path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"question": "q?", "answer": "4"}], "row 1: has no reference_answer, the answer that you have checked"),
+        ([{"reference_answer": "4"}], "row 1: has neither question_id nor question"),
+        ([{"questions": "q?", "reference_answer": "4"}], "did you mean questions?"),
+        ([{"question": "q?", "reference_answer": ["4", "5"]}], "row 1: reference_answer: "),
+        ([], "trusted.jsonl is empty; expected questions with their checked answers"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_rows(rows, tmp_path)
+    assert str(error.value).startswith("labels.trusted: ") and message in str(error.value)
+
+
+def test_a_trusted_question_is_found_by_id_or_text(tmp_path: Path) -> None:
+    questions = [Question("a", "A?"), Question("b", " B?"), Question("b2", "B?"), Question("c", "C?")]
+    by_id = {"question_id": "a", "reference_answer": 1}
+    rows = read_rows([by_id, {"question": "B?", "reference_answer": "so #### 2", "action": "relabel"}], tmp_path)
+    found = matched(rows, questions)
+    assert {name: (row.answer, row.is_drawn) for name, (row, _) in found.items()} == {
+        "a": ("1", True), "b": ("2", False), "b2": ("2", False),
+    }  # fmt: skip
+    for wrong, message in (
+        ([by_id, by_id], "is of the same question as"),
+        ([by_id, {"question": "A?", "reference_answer": 1}], "is of the same question as"),
+        ([by_id | {"question": "B?"}], "in this run a is another question; leave out question_id"),
+    ):
+        with pytest.raises(InputError, match=message):
+            matched(read_rows(wrong, tmp_path), questions)
+
+
+def test_an_answer_that_the_grader_cannot_use_is_named() -> None:
+    row = sample("q", [4, 5])
+    with pytest.raises(InputError, match=r"row 1: responses cannot be compared with the answer '\.\.\.'"):
+        check(trusted_row("q", "..."), Question.of(row), graded(row), MATH)
+
+
+def drawn(share: float, margin: float, is_right_to_act: bool) -> tuple[Outcome, bool]:
+    """A question of a trusted set under relabelling: either the majority or the reference is right."""
+    return Outcome(Lead(0, share, margin), not is_right_to_act, is_right_to_act, is_right_to_act), is_right_to_act
+
+
+def test_thresholds_are_those_with_the_fewest_errors_and_the_largest_of_them() -> None:
+    found = [*[drawn(0.9, 0.8, True)] * 3, *[drawn(0.7, 0.5, True)] * 2, *[drawn(0.6, 0.3, False)] * 4]
+    quiet: list[tuple[Outcome | None, bool]] = [(None, False)] * 30
+    one = calibrated([*found, *quiet], LabelRules(policy="relabel"))
+    assert one == Calibration(39, True, 0.7, 0.5, 0, 4, 5, 5, 5)
+    assert applied(one, LabelRules(policy="relabel")).min_share == 0.7
+    # Where acting does harm at every threshold, it is best not to act.
+    never = calibrated([*[drawn(0.9, 0.8, False)] * 3, *quiet], LabelRules(policy="relabel"))
+    assert (never.min_share, never.num_errors, never.num_errors_as_set, never.num_acted) == (None, 0, 3, 0)
+    assert math.isinf(applied(never, LabelRules(policy="relabel")).min_share)
+    # With few questions, or with none that tells, the thresholds stay.
+    few = calibrated(found, LabelRules(policy="relabel"))
+    assert (few.is_applied, few.min_share, few.num_errors, few.num_acted, few.num_acted_rightly) == (
+        False,
+        0.5,
+        4,
+        9,
+        5,
+    )
+    assert calibrated(quiet, LabelRules(policy="drop", min_share=0.4)).min_share == 0.4
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": "fix"}, "labels.policy: 'fix' given, expected 'keep', 'drop', 'relabel' or 'downweight'"),
+        ({"source": "majority", "policy": "drop"}, "drop needs references; with source: majority it must be keep"),
+        ({"factor": 0.0}, "factor: 0 would give a question weight 0; use policy: drop"),
+        ({"min_share": 0.0}, "labels.min_share"),
+        ({"stable_rounds": 0}, "labels.stable_rounds"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        resolve({"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}, "labels": settings})
+    assert message in str(error.value)
+
+
+def test_references_may_be_missing_where_the_majority_labels_alone() -> None:
+    values = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl", "reference_answer_column": None}}
+    with pytest.raises(InputError, match=r"questions.reference_answer_column: null needs labels.source: majority"):
+        resolve(values)
+    free = values | {"labels": {"source": "majority"}}
+    assert resolve(free).questions is not None
+    with pytest.raises(InputError, match=r"evaluation.questions.reference_answer_column: held-out questions need ref"):
+        resolve(free | {"evaluation": {"questions": values["questions"]}})
+
+
+def test_the_least_share_of_older_files_is_read() -> None:
+    values: dict[str, Any] = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
+    assert resolve(values | {"studies": {"min_share": 0.7}}).labels.min_share == 0.7
+    assert resolve(values | {"studies": {"min_share": 0.7}}, ["labels.min_share=0.4"]).labels.min_share == 0.4
+
+
+# ------------------------------------------------------------------------------------------------------- one round
+
+
+#: question_id -> its answers; the reference of all is 4, and 5 is right for those called wrong.
+ROUND = {
+    **{f"right-{i}": [4] * (7 - i % 3) + [5] * (i % 3) + [6] for i in range(6)},
+    **{f"wrong-{i}": [5] * (6 - i) + [4] * (i + 1) + [6] for i in range(2)},
+    "stubborn": [7] * 6 + [4] * 2,  # the model is wrong
+}
+
+
+def round_of(folder: Path, number: int = 0, answers: Any = None, **settings: Any) -> Round:
+    """A round with samples and answers, not yet judged."""
+    config = resolve(
+        {"model": "m", "run_dir": str(folder / "run"), "questions": {"path": "q.jsonl"}, "rounds": 3, **settings}
+    )
+    round_ = Round(config, RunDirectory(config), number, "m", "m", Progress(Console(quiet=True)))
+    rows = [sample(name, list(one)) for name, one in (answers or ROUND).items()]
+    write_samples(round_.stages.folder, [rows[::2], rows[1::2]])
+    for stage in ("questions", "sampling", "answers"):
+        with round_.stages.recording(stage) as record:
+            record.counts = {"asked": len(rows), "set_aside": {}}
+    return round_
+
+
+def weigh(round_: Round) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    learners = round_.learners()
+    pipeline.judge_round(round_, learners)
+    for learner in learners:
+        pipeline.make_examples(learner)
+    folders = ((round_.stages / "examples", EXAMPLES), (round_.stages / "discarded", DISCARDED))
+    examples, discarded = (one.read(schema).sort_by("question_id").to_pylist() for one, schema in folders)
+    return examples, discarded
+
+
+def changes(round_: Round, name: str = "") -> list[dict[str, Any]]:
+    text = (round_.stages.learner(name or "trained") / "labels").read_text("changes.jsonl") or ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_without_a_policy_nothing_is_written(tmp_path: Path) -> None:
+    round_ = round_of(tmp_path)
+    examples, discarded = weigh(round_)
+    assert len(examples) == 9 and not discarded and not (round_.stages / "labels").exists
+    assert {row["label"] for row in examples} == {None}
+
+
+def test_every_policy_in_one_round_with_its_changes_and_the_report(tmp_path: Path) -> None:
+    variants = {policy: {"labels.policy": policy} for policy in POLICIES[1:]}
+    round_ = round_of(tmp_path, variants=variants, weighting={"signal": "uniform"})
+    examples, _ = weigh(round_)
+    assert [row["weight"] for row in examples] == [1.0] * 9
+    of_variant = {name: round_.stages.learner(name) for name in variants}
+    tables = {name: (stages / "examples").read(EXAMPLES).to_pylist() for name, stages in of_variant.items()}
+    assert [len(tables[name]) for name in variants] == [6, 9, 9]
+    for name in variants:
+        assert {row["question_id"] for row in changes(round_, name)} == {"wrong-0", "wrong-1", "stubborn"}
+    lighter = {row["question_id"]: row["weight"] for row in tables["downweight"]}
+    assert lighter["wrong-0"] == pytest.approx(0.5 * lighter["right-0"]) and sum(lighter.values()) == pytest.approx(9)
+    record = of_variant["drop"].record("examples")
+    assert record is not None
+    assert record.counts == {"kept": 6, "discarded": {"contradicted_reference": 3}, "labels": {"drop": 3}}
+    one = next(row for row in changes(round_, "relabel") if row["question_id"] == "wrong-0")
+    assert (one["reference_answer"], one["new_answer"], one["share"], one["reference_share"]) == ("4", "5", 0.75, 0.125)
+    assert one["why"] == "6 of 8 responses say 5, and 1 the reference 4; the majority's answer became the reference"
+    page = Path(write_report(round_.directory)).read_text()
+    assert "Labels of each training" in page and "6 of 8 responses say 5" in page
+
+
+def test_a_change_is_undone_by_its_row_in_the_trusted_file(tmp_path: Path) -> None:
+    first = round_of(tmp_path / "a", labels={"policy": "relabel"})
+    weigh(first)
+    wrong = next(row for row in changes(first) if row["question_id"] == "stubborn")
+    (tmp_path / "trusted.jsonl").write_text(json.dumps(wrong) + "\n")
+    second = round_of(tmp_path / "b", labels={"policy": "relabel", "trusted": str(tmp_path / "trusted.jsonl")})
+    examples, _ = weigh(second)
+    row = next(row for row in examples if row["question_id"] == "stubborn")
+    assert (row["reference_answer"], row["pass_rate"], row["label"]["action"]) == ("4", 0.25, "trusted")
+    assert {row["question_id"] for row in changes(second)} == {"wrong-0", "wrong-1"}
+    told = json.loads((second.stages / "labels").read_text("labels.json") or "")
+    assert told["trusted"] == {"num_rows": 1, "num_found": 1, "num_questions": 0, "num_wrong": 0}
+
+
+def test_a_trusted_set_sets_the_thresholds_and_estimates_wrong_references(tmp_path: Path) -> None:
+    # Majorities of 6 of 8 are right against the reference, those of 5 of 8 are wrong.
+    answers = {f"a{i}": [5] * 6 + [4, 6] for i in range(10)} | {f"b{i}": [7] * 5 + [4] * 3 for i in range(15)}
+    answers |= {f"c{i}": [4] * 8 for i in range(15)}
+    rows = [
+        {"question_id": name, "reference_answer": "5" if name < "b" else "4"} for name in answers if name[-1] != "0"
+    ]
+    (tmp_path / "trusted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {"policy": "relabel", "trusted": str(tmp_path / "trusted.jsonl")}
+    round_ = round_of(tmp_path, answers=answers, labels=labels)
+    found = prepare_labels(round_, round_.config, MATH)
+    assert found.calibration == Calibration(len(rows), True, 0.75, 0.625, 0, 13, 9, 9, 9)
+    examples, _ = weigh(round_)
+    by_id = {row["question_id"]: row for row in examples}
+    assert (by_id["a0"]["reference_answer"], by_id["b0"]["reference_answer"]) == ("5", "4")
+    assert by_id["a0"]["label"]["action"] == "relabel" and by_id["b0"]["label"] is None
+    told = json.loads((round_.stages / "labels").read_text("labels.json") or "")
+    assert told["trusted"] == {"num_rows": 35, "num_found": 35, "num_questions": 35, "num_wrong": 9}
+    assert told["rules"]["min_share"] == 0.75
+    page = Path(write_report(round_.directory)).read_text()
+    assert "Of 35 given references among them 25.7 (14.2 to 42.1) % are wrong" in page
+    assert "100.0 (70.1 to 100.0)" in page
+
+
+def test_later_rounds_ask_what_the_earlier_ones_gave(tmp_path: Path) -> None:
+    labels = {"policy": "drop", "stable_rounds": 2, "max_slope": 0.2}
+    answers = {"stable": [5] * 6 + [4, 6], "new": [5] * 6 + [4, 6], "growing": [5] * 5 + [4] * 3, "fresh": [5] * 4}
+    before = {"stable": ["10/2"] * 4, "new": [6] * 3 + [5], "growing": [5] * 4}
+    first = round_of(tmp_path, answers=before, labels=labels)
+    assert weigh(round_of(tmp_path, answers=before | {"right": [4, 4, 5]}, labels=labels))[1] != []  # all_wrong alone
+    assert not changes(first)
+    _, discarded = weigh(round_of(tmp_path, 1, answers | {"right": [4, 4, 5]}, labels=labels))
+    # The pass rate of "growing" has grown by 3/8; "fresh" was not asked before, so it has no slope.
+    reasons = {row["question_id"]: (row["reason"], row["label"] and row["label"]["slope"]) for row in discarded}
+    assert reasons == {"stable": ("contradicted_reference", 0.125), "fresh": ("all_wrong", None)}
+
+
+def test_the_rules_of_a_run_may_not_change_once_it_is_weighed(tmp_path: Path) -> None:
+    round_ = round_of(tmp_path)
+    weigh(round_)
+    changed: Config = round_.config.model_copy(update={"labels": resolve(
+        {"model": "m", "run_dir": "r", "questions": {"path": "q"}, "labels": {"policy": "drop"}}
+    ).labels})  # fmt: skip
+    with pytest.raises(InputError, match=r"labels\.policy: 'keep' there, 'drop' now"):
+        RunDirectory(changed)
+
+
+# ---------------------------------------------------------------------------------------------------------- library
+
+
+def given_rows(*answers: Sequence[Any], reference: str | None = "4") -> list[dict[str, Any]]:
+    found = [sample(f"q{i}", list(one)) for i, one in enumerate(answers)]
+    rows = [{"question": one["question"], "responses": [each["text"] for each in one["responses"]]} for one in found]
+    return rows if reference is None else [row | {"reference_answer": reference} for row in rows]
+
+
+def test_the_library_labels_as_the_stage_does(tmp_path: Path) -> None:
+    trusted = {"question": "stubborn?", "reference_answer": "4"}
+    (tmp_path / "trusted.jsonl").write_text(json.dumps(trusted) + "\n")
+    labels = {"policy": "downweight", "factor": 0.5, "trusted": str(tmp_path / "trusted.jsonl")}
+    rows = [sample(name, one) for name, one in ROUND.items()]
+    weighed = east_ray.weigh(rows, samples={"id_column": "question_id"}, labels=labels)
+    examples, _ = weigh(round_of(tmp_path, labels=labels))
+    assert weighed.examples.sort_by("question_id").to_pylist() == examples
+    assert {row["label"]["action"] for row in examples if row["label"]} == {"downweight", "trusted"}
+
+
+def test_the_library_weighs_rows_without_references() -> None:
+    rows = given_rows([5, 5, 4], [5, 4, 6], [7, 7, 7], reference=None)
+    with pytest.raises(InputError, match=r"reference_answer_column: null and labels\.source: majority"):
+        east_ray.weigh(rows)
+    weighed = east_ray.weigh(rows, samples={"reference_answer_column": None}, labels={"source": "majority"})
+    assert weighed.examples["reference_answer"].to_pylist() == ["5", "7"]
+    assert weighed.discarded["reason"].to_pylist() == ["no_majority"]
+    # With the column, rows without a value in it are taken too.
+    mixed = [*given_rows([5, 5, 4]), *(row | {"question": "other?", "reference_answer": None} for row in rows[:1])]
+    some = east_ray.weigh(mixed, labels={"source": "majority"}).examples["label"].to_pylist()
+    assert [one["agrees"] for one in some] == [False, None]
+
+
+def test_labels_do_not_see_responses_that_do_not_count() -> None:
+    row = sample("q", [4, 5, 5, 5])
+    labels = Labels(LabelRules(policy="relabel"))
+    assert labelled("q", "4", graded(row), 1, labels)[1] is None
+    assert labelled("q", "4", graded(row), None, labels)[1] is not None
