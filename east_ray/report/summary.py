@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.config import BASE, Config, TrainingConfig
-from east_ray.records import DISCARDED, EXAMPLES
+from east_ray.records import DISCARDED, EXAMPLES, Collapse
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages
 
 Numbers = NDArray[np.float64]
@@ -79,7 +79,7 @@ class RoundSummary:
     comparison: records.ArmComparison | None
     studies: list[records.StudyPage]
     records: dict[str, StageRecord]
-    collapse: records.Collapse | None
+    collapse: Collapse | None
     """The alarm of a run; those of a comparison are in `comparison`."""
 
     @property
