@@ -73,11 +73,14 @@ def test_a_grid_may_estimate_the_entropy_otherwise() -> None:
     [
         ({"grids": [{}, {"signals": ["uniform"]}]}, "two trainings are called sft-uniform; give one grid"),
         ({"seeds": [1, 1]}, "seeds: each may be given once"),
-        ({"grids": [{"overrides": {"sampling.max_tokens": 3}}]}, "compare.sampling.max_tokens: only selection"),
+        ({"grids": [{"overrides": {"sampling.max_tokens": 3}}]}, "compare.sampling.max_tokens: only labels, selection"),
         ({"grids": [{"overrides": {"training.epoch": 3}}]}, "did you mean epochs?"),
         ({"grids": []}, "compare.grids"),
         ({"grids": [{"signal": ["entropy"]}]}, "compare.grids.0.signal: unknown key; did you mean signals?"),
         ({"seeds": [-1]}, "compare.seeds.0"),
+        ({"pairs": [["sft-entropy-a1", "sft-uniforn"]]}, "pairs: no training is called sft-uniforn; did you mean"),
+        ({"pairs": [["sft-uniform", "sft-uniform"]]}, "pairs: sft-uniform cannot be compared with itself"),
+        ({"pairs": [["sft-uniform"]]}, "compare.pairs.0"),
         ({"grids": [{"overrides": {"weighting": {"exponent": 2.0}}}]}, "weighting.exponent is decided by the lists"),
     ],
 )

@@ -102,7 +102,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml() -> None:
             "training.deepspeed: offload_parameters needs",
         ),
         ("variants.a.sampling.top_p=1", "variants.a.sampling.top_p: only labels, selection, weighting, training, "),
-        ("variants.a.answers.last_number=true", "variants.a.answers.last_number: only selection, weighting, training,"),
+        ("variants.a.answers.last_number=true", "variants.a.answers.last_number: only labels, selection, weighting,"),
         ("variants.a.weighting.signal=none", "variants.a.weighting.signal: 'none' given, expected"),
         ("variants.a/b={}", "variants.a/b: a name consists of letters"),
         ("weighting.exponent", "'weighting.exponent' is not an override: expected key=value"),

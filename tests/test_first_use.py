@@ -84,8 +84,8 @@ def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tm
     assert str(refused.value) == (
         f"{file}: not everything is recognised; give samples.question_column=… for the question; "
         "samples.reference_answer_column=… for the reference answer (if it is in another file: "
-        "samples.questions.path=…, samples.questions.id_column=… and samples.id_column=…); "
-        "samples.responses_column=… for the list of "
+        "samples.questions.path=…, samples.questions.id_column=… and samples.id_column=…; if there is none: "
+        "labels.source=majority); samples.responses_column=… for the list of "
         "responses (if a row is one response: samples.response_column=…). Names in these rows: a, b, c"
     )
     assert not (tmp_path / "runs").exists()

@@ -286,7 +286,7 @@ def read_rows(rows: list[dict[str, Any]], folder: Path | None = None) -> list[An
         ([{"reference_answer": "4"}], "row 1: has neither question_id nor question"),
         ([{"questions": "q?", "reference_answer": "4"}], "did you mean questions?"),
         ([{"question": "q?", "reference_answer": ["4", "5"]}], "row 1: reference_answer: "),
-        ([], "trusted.jsonl is empty; expected questions with their checked answers"),
+        ([], "trusted.jsonl is empty; expected"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:

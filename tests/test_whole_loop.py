@@ -282,6 +282,59 @@ def test_arms_may_use_fewer_responses_and_any_arm_may_be_the_baseline(
     assert baselines == {"sft-entropy-a1-all": None, "sft-entropy-a1-4": "sft-entropy-a1-all"}
 
 
+def test_arms_may_treat_references_that_are_contradicted_in_their_own_ways(
+    tmp_path: Path, quickstart: Path, local_ray: None, untrained: list[int]
+) -> None:
+    grids = [
+        {"signals": ["uniform"], "overrides": {"labels.policy": policy}, "suffix": f"-{policy}"}
+        for policy in ("keep", "drop", "relabel", "downweight")
+    ]
+    grids.append({"signals": ["uniform"], "overrides": {"labels.source": "majority"}, "suffix": "-majority"})
+    pairs = [["sft-uniform-drop", "sft-uniform-keep"], ["sft-uniform-majority", "sft-uniform-keep"]]
+    comparison = {"seeds": [0, 1], "grids": grids, "pairs": pairs, "max_concurrent": 1}
+    values = configuration(tmp_path, quickstart / "model", compare=comparison)
+    table = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
+    table[3]["responses"] = [r"\boxed{7}"] * 3 + [r"\boxed{6}"]  # 6 is the reference
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    round_ = run(tmp_path, values).round(0)
+    found = {}
+    for name in ("keep", "drop", "relabel", "downweight", "majority"):
+        stages = round_.learner(f"sft-uniform-{name}-seed-1")
+        examples, discarded = ((stages / kind).read(schema).to_pylist() for kind, schema in KEPT_AND_DROPPED)
+        (row,) = (one for one in examples + discarded if one["question"] == "How much is 3 + 3?")
+        found[name] = (row["reference_answer"], row["pass_rate"], row.get("weight"), row.get("reason"))
+        assert (stages / "labels").exists == (name != "keep")
+    assert found == {
+        "keep": ("6", 0.25, 1.0, None),
+        "drop": ("6", 0.25, None, "contradicted_reference"),
+        "relabel": ("7", 0.75, 1.0, None),
+        "downweight": ("6", 0.25, pytest.approx(0.5 / (5.5 / 6)), None),
+        "majority": ("7", 0.75, pytest.approx(1), None),
+    }
+    written = checked(ArmComparison, round_.folder.read_text("comparison.json"))
+    assert [(pair["name"], pair["baseline"]) for pair in written["pairs"]] == [tuple(pair) for pair in pairs]
+    assert {pair["difference"] for pair in written["pairs"]} == {0.0} and written["num_comparisons"] == 2
+    assert "Further differences in points" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_without_any_reference_but_the_held_out_ones(
+    tmp_path: Path, quickstart: Path, local_ray: None, untrained: list[int]
+) -> None:
+    values = configuration(tmp_path, quickstart / "model", labels={"source": "majority", "min_share": 0.3})
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps({"question": one}) + "\n" for one in QUESTIONS_ASKED))
+    bare = {"path": str(tmp_path / "bare.jsonl")}
+    with pytest.raises(InputError, match=r"questions\.reference_answer_column: null"):
+        run(tmp_path, values | {"questions": bare})
+    directory = run(tmp_path, values | {"questions": bare | {"reference_answer_column": None}})
+    kept, dropped = (rows(directory, name, schema) for name, schema in KEPT_AND_DROPPED)
+    # Eight responses to question n are its answer and 0 to n - 1, in turn: from n = 1 on, most are a tie.
+    assert len(kept) + len(dropped) == 6 and {row["reason"] for row in dropped} == {"no_majority"}
+    assert all(row["label"]["action"] == "majority" and row["label"]["agrees"] is None for row in kept)
+    assert all(row["chosen"] == f"\\boxed{{{row['reference_answer']}}}" for row in kept) and kept
+    metrics = checked(EvaluationMetrics, (directory.round(0) / "evaluation").read_text("metrics.json"))
+    assert metrics["accuracy"]["trained"]["accuracy"] == 1.0
+
+
 @pytest.mark.parametrize(("max_concurrent", "groups"), [(1, [3]), (2, [1, 2])])
 def test_a_comparison_trains_as_many_at_once_as_it_may_and_keeps_models_if_it_is_told_to(
     tmp_path: Path, quickstart: Path, local_ray: None, untrained: list[int], max_concurrent: int, groups: list[int]

@@ -9,7 +9,7 @@ from east_ray.config import InputError
 from east_ray.config.base import hint
 from east_ray.labels.deciding import Checked
 from east_ray.questions.formats import reference_answer
-from east_ray.reading.fields import answer_text, is_missing, optional, prompt_text
+from east_ray.reading.fields import answer_text, is_missing, prompt_text
 from east_ray.reading.files import find_files
 from east_ray.reading.rows import Row, rows_of_file
 from east_ray.records import Question
@@ -49,7 +49,7 @@ def _row(where: str, row: Row | str) -> TrustedRow:
         raise InputError(f"{where}: {row}")
 
     def read(name: str, value_of: Any) -> Any:
-        value = optional(row, name)
+        value = row.get(name)
         try:
             return None if is_missing(value) else value_of(value)
         except InputError as error:
@@ -63,7 +63,7 @@ def _row(where: str, row: Row | str) -> TrustedRow:
         raise InputError(f"{where}: has neither question_id nor question{near}")
     if answer is None:
         raise InputError(f"{where}: has no reference_answer, the answer that you have checked")
-    is_drawn = is_missing(optional(row, "action"))
+    is_drawn = is_missing(row.get("action"))
     return TrustedRow(where, question_id, question and question.strip(), answer, is_drawn)
 
 

@@ -348,15 +348,14 @@ def pairs_table(pairs: Sequence[records.ComparedPair], shown_as: Mapping[str, st
     """The further differences that were tested."""
     columns = ["arm", "compared with", "difference", "p", "Holm p", "verdict"]
     rows = [
-        [
-            *(shown_as[pair[name]] for name in ("name", "baseline")),
-            signed(pair),
-            *(number_words(pair[name], ".2g") for name in ("p_value", "p_adjusted")),
-            pair["verdict"],
-        ]
-        for pair in pairs
+        [shown_as[one["name"]], shown_as[one["baseline"]], signed(one), *_p_values(one), one["verdict"]]
+        for one in pairs
     ]
     return Table("Further differences in points, with 95 % intervals", columns, rows)
+
+
+def _p_values(row: records.ComparedArm | records.ComparedPair) -> list[str]:
+    return [number_words(row["p_value"], ".2g"), number_words(row["p_adjusted"], ".2g")]
 
 
 def _row(arm: records.ComparedArm) -> list[str]:
@@ -365,8 +364,7 @@ def _row(arm: records.ComparedArm) -> list[str]:
         percent(arm["mean"]),
         interval(arm),
         signed(difference_of(arm)),
-        number_words(arm["p_value"], ".2g"),
-        number_words(arm["p_adjusted"], ".2g"),
+        *_p_values(arm),
         arm["verdict"] + (", collapsing" if "collapse" in arm else ""),
         f"{arm['num_examples']:,}",
         f"{arm['effective_examples']:,.0f}",
