@@ -48,7 +48,8 @@ class Planted(Backend):
         places = range(first, first + decoding.responses_per_question)
         answers = [1000 + place // 2 % others if place % 2 and others else answer for place in places]
         future = Future()
-        future.set_result([Response(f"\\\\boxed{{{one if decoding.temperature else answer}}}", "stop", 4) for one in answers])
+        given = answers if decoding.temperature else [answer]
+        future.set_result([Response(f"\\\\boxed{{{one}}}", "stop", 4) for one in given])
         return future
 '''
 
@@ -118,8 +119,8 @@ def test_a_run_whose_answers_become_wrong_stops_and_goes_on_if_it_is_told_to(
         run(tmp_path, values)
     sentence = str(error.value)
     assert sentence == (
-        "labels.collapse: the run is collapsing: accuracy on 50 held-out questions fell from 60.0 % (the model of round "
-        "0) to 0.0 % (the model of round 1), p = 2e-09; the best model is the model of round 0, in "
+        "labels.collapse: the run is collapsing: accuracy on 50 held-out questions fell from 60.0 % (the model of "
+        "round 0) to 0.0 % (the model of round 1), p = 2e-09; the best model is the model of round 0, in "
         f"{tmp_path}/run/round_0/model; raise labels.min_share (0.4 now), run fewer rounds (rounds: 1), or give "
         "references (labels.source: reference), in another run_dir; labels.collapse: warn goes on in this one"
     )
@@ -143,7 +144,7 @@ def test_a_run_with_nothing_left_to_learn_from_stops_before_it_trains(
     tmp_path: Path, quickstart: Path, local_ray: None
 ) -> None:
     values = configuration(tmp_path, quickstart / "model", [6, 6, 6, 6], [4, 0, 0, 0])
-    with pytest.raises(InputError, match="from round 0 to round 1 the entropy .* fell from 1.39 to 0.00 nats"):
+    with pytest.raises(InputError, match=r"from round 0 to round 1 the entropy .* fell from 1\.39 to 0\.00 nats"):
         run(tmp_path, values | {"weighting": {"signal": "entropy"}})
     round_ = RunDirectory(load(tmp_path / "run.yaml"), only_read=True).round(1)
     assert round_.record("answers") is not None and round_.record("examples") is None
