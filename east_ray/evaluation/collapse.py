@@ -17,9 +17,9 @@ trained. A loss to a tenth leaves nothing to learn from: it is judged before the
 Without held-out questions nothing tells a healthy loss from a collapse. Then a loss to a quarter is a warning alone.
 
 In a simulation (tests/test_collapse.py: three rounds of 200 questions with 16 responses, 500 held-out questions) an
-alarm was raised in 0.5 % of 200 healthy runs, whose entropy falls to a third while accuracy rises from 50 to 65 %, and
-in 1 % with 100 held-out questions; in 3 % of 200 runs that neither learn nor lose anything; in 100 % of 100 collapses to
-20 % accuracy, in 100 % of those to 45 %, and in 97 % of those in which answers grow alike at 50 % throughout.
+alarm was raised in 0.5 % of 200 healthy runs, whose entropy falls to a third while accuracy rises from 50 to 65 %; in
+1 % of them with 100 held-out questions; in 3 % of 200 runs that neither learn nor lose anything. It was raised in all
+of 100 collapses to 20 % accuracy and of 100 to 45 %, and in 97 % of those whose answers grow alike at 50 % throughout.
 
 Axes in shapes: Q questions, R responses.
 """
