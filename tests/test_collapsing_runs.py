@@ -33,7 +33,7 @@ from east_ray.sampling.backends import Backend, Response
 class Planted(Backend):
     """Of the model after k rounds, `right[k]` of ten questions have the right answer as the commonest, others 7.
 
-    Half of its sampled responses say that; the other half say `others[k]` further answers in turn. In a comparison,
+    Five of its eight sampled responses say that; the others say `others[k]` further answers in turn. In a comparison,
     only the arms whose names have "majority" in them do so after the first round.
     """
 
@@ -46,7 +46,7 @@ class Planted(Backend):
         number = int(prompt[-1]["content"].split("+ ")[1].rstrip("?"))
         answer = 2 * number if number % 10 < right else 7
         places = range(first, first + decoding.responses_per_question)
-        answers = [1000 + place // 2 % others if place % 2 and others else answer for place in places]
+        answers = [1000 + place // 2 % others if place % 8 in (3, 5, 7) and others else answer for place in places]
         future = Future()
         given = answers if decoding.temperature else [answer]
         future.set_result([Response(f"\\\\boxed{{{one}}}", "stop", 4) for one in given])
@@ -101,9 +101,9 @@ def _no_folders_of_others() -> None:
 def test_a_healthy_run_loses_entropy_and_goes_on(tmp_path: Path, quickstart: Path, local_ray: None) -> None:
     directory, said = run(tmp_path, configuration(tmp_path, quickstart / "model", [4, 6, 8, 9], [4, 1, 0, 0]))
     found = [checked(Diversity, directory.round(number).folder.read_text("diversity.json")) for number in range(3)]
-    # Eight responses: 4 alike and 4 that differ; 4 and 4; 8 alike.
-    assert [round(one["entropy"]["now"], 4) for one in found] == [1.3863, 0.6931, 0]
-    assert [one["num_answers"]["now"] for one in found] == [5, 2, 1]
+    # Of eight responses five are alike and three differ, from each other or not; then all are alike.
+    assert [round(one["entropy"]["now"], 4) for one in found] == [1.0736, 0.6616, 0]
+    assert [one["num_answers"]["now"] for one in found] == [4, 2, 1]
     assert all(one["num_questions"] == 20 and one["entropy"]["before"] == found[0]["entropy"]["now"] for one in found)
     assert not any(directory.round(number).folder.has("collapse.json") for number in range(3))
     assert not [line for line in said if "collapsing" in line]
@@ -144,7 +144,7 @@ def test_a_run_with_nothing_left_to_learn_from_stops_before_it_trains(
     tmp_path: Path, quickstart: Path, local_ray: None
 ) -> None:
     values = configuration(tmp_path, quickstart / "model", [6, 6, 6, 6], [4, 0, 0, 0])
-    with pytest.raises(InputError, match=r"from round 0 to round 1 the entropy .* fell from 1\.39 to 0\.00 nats"):
+    with pytest.raises(InputError, match=r"from round 0 to round 1 the entropy .* fell from 1\.07 to 0\.00 nats"):
         run(tmp_path, values | {"weighting": {"signal": "entropy"}})
     round_ = RunDirectory(load(tmp_path / "run.yaml"), only_read=True).round(1)
     assert round_.record("answers") is not None and round_.record("examples") is None
