@@ -102,7 +102,7 @@ def test_a_healthy_run_loses_entropy_and_goes_on(tmp_path: Path, quickstart: Pat
     directory, said = run(tmp_path, configuration(tmp_path, quickstart / "model", [4, 6, 8, 9], [4, 1, 0, 0]))
     found = [checked(Diversity, directory.round(number).folder.read_text("diversity.json")) for number in range(3)]
     # Of eight responses five are alike and three differ, from each other or not; then all are alike.
-    assert [round(one["entropy"]["now"], 4) for one in found] == [1.0736, 0.6616, 0]
+    assert [round(one["entropy"]["now"], 4) for one in found] == [1.0735, 0.6616, 0]
     assert [one["num_answers"]["now"] for one in found] == [4, 2, 1]
     assert all(one["num_questions"] == 20 and one["entropy"]["before"] == found[0]["entropy"]["now"] for one in found)
     assert not any(directory.round(number).folder.has("collapse.json") for number in range(3))
