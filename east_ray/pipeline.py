@@ -14,7 +14,7 @@ from east_ray import weighting
 from east_ray.answers import graders
 from east_ray.answers.grading import reference_check
 from east_ray.answers.stage import grade_responses
-from east_ray.config import TRAINED, Config, InputError, LabelsConfig
+from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.rounds import in_a_sentence, look_for_collapse, write_diversity
 from east_ray.evaluation.stage import evaluate, has_gained
@@ -147,7 +147,7 @@ def _why_none_is_kept(learner: Learner, reasons: Mapping[str, int]) -> str:
         commonest = max(reasons, key=lambda reason: reasons[reason])
         said += f"{one_discarded(learner.stages / 'discarded', commonest)}; "
     sections = ["answers", "selection"] if settings.samples is None else ["samples", "answers", "selection"]
-    sections += [] if settings.labels == LabelsConfig() else ["labels"]
+    sections += ["labels"] if settings.labels.decides else []
     kept = round_.directory.address(round_.stages / "samples")
     return f"{said}mend {', '.join(sections)}, and run the same command again; the responses are kept in {kept}"
 

@@ -56,6 +56,16 @@ def test_a_file_of_responses_gets_a_yaml_file_beside_its_run(file: str) -> None:
     assert "#   reference_answer_column: gold is the reference answer, e.g. 2\n" in text
 
 
+def test_no_reference_is_looked_for_where_the_majority_labels(file: str, tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare.jsonl", [row(1, gold=...), row(2, gold=...)])
+    with pytest.raises(InputError, match=r"if there is none: labels\.source=majority"):
+        begun(bare)
+    samples = load(begun(bare, "labels.source=majority")[0]).samples
+    assert samples is not None and (samples.question_column, samples.reference_answer_column) == ("problem", None)
+    samples = load(begun(file, "labels.source=majority")[0]).samples
+    assert samples is not None and samples.reference_answer_column == "gold"
+
+
 def test_what_is_a_run_is_left_as_it_is(file: str, tmp_path: Path) -> None:
     path, _ = begun(file)
     (tmp_path / "run").mkdir()

@@ -374,6 +374,12 @@ def test_references_may_be_missing_where_the_majority_labels_alone() -> None:
         resolve(free | {"evaluation": {"questions": values["questions"]}})
 
 
+def test_worked_solutions_have_no_labels() -> None:
+    values = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
+    with pytest.raises(InputError, match=r"labels: training\.examples: reference_solutions trains on"):
+        resolve(values, ["training.examples=reference_solutions", "labels.policy=drop"])
+
+
 def test_the_least_share_of_older_files_is_read() -> None:
     values: dict[str, Any] = {"model": "m", "run_dir": "r", "questions": {"path": "q.jsonl"}}
     assert resolve(values | {"studies": {"min_share": 0.7}}).labels.min_share == 0.7
@@ -510,6 +516,12 @@ def test_the_rules_of_a_run_may_not_change_once_it_is_weighed(tmp_path: Path) ->
         RunDirectory(changed)
 
 
+def test_questions_are_asked_anew_where_references_are_needed_no_more(tmp_path: Path) -> None:
+    round_ = round_of(tmp_path)
+    RunDirectory(resolve(round_.config.model_dump(), ["labels.source=majority"]))
+    assert [round_.stages.record(stage) for stage in ("questions", "sampling", "answers")] == [None] * 3
+
+
 # ---------------------------------------------------------------------------------------------------------- library
 
 
@@ -541,6 +553,21 @@ def test_the_library_weighs_rows_without_references() -> None:
     mixed = [*given_rows([5, 5, 4]), *(row | {"question": "other?", "reference_answer": None} for row in rows[:1])]
     some = east_ray.weigh(mixed, labels={"source": "majority"}).examples["label"].to_pylist()
     assert [one["agrees"] for one in some] == [False, None]
+
+
+def test_the_stages_weigh_a_file_without_references(tmp_path: Path) -> None:
+    rows = given_rows([5, 5, 4], [5, 4, 6], [7, 7, 7], reference=None)
+    (tmp_path / "out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {"run_dir": str(tmp_path / "run"), "labels": {"source": "majority"}}
+    values["samples"] = {"path": str(tmp_path / "out.jsonl"), "reference_answer_column": None}
+    config = resolve(values)
+    round_ = Round(config, RunDirectory(config), 0, "m", "m", Progress(Console(quiet=True)))
+    pipeline.prepare(round_)
+    pipeline.weigh(round_)
+    weighed = east_ray.weigh(rows, samples={"reference_answer_column": None}, labels={"source": "majority"}, name="out")
+    for found, schema in ((weighed.examples, EXAMPLES), (weighed.discarded, DISCARDED)):
+        name = "examples" if schema is EXAMPLES else "discarded"
+        assert (round_.stages / name).read(schema).to_pylist() == found.to_pylist() and found.num_rows
 
 
 def test_labels_do_not_see_responses_that_do_not_count() -> None:

@@ -36,13 +36,18 @@ class LabelsConfig(Section):
     factor: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Of the policy downweight: the weight of a contradicted question is multiplied by this before normalizing."""
     trusted: str | None = None
-    """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). These
-    count in place of the given references, and no policy touches them. From 30 of them on, they choose `min_share` and
-    `min_margin`, and say how many references are wrong."""
+    """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). Where
+    one of them is asked, this answer counts in place of the given reference, and no policy touches it. They say how
+    many references are wrong; from 30 of them on, they choose `min_share` and `min_margin`."""
     collapse: Annotated[Literal["stop", "warn", "ignore"], ANY_TIME] = "stop"
     """Of several rounds with source: majority, when the answers grow alike without growing right, or fewer held-out
     questions are answered than before. stop: the run ends, and says which model was the best; warn: it says so and goes
     on; ignore: it goes on. Give `evaluation.questions`: without any it can only warn."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether another answer than the given reference may count as right."""
+        return self.source == "majority" or self.policy != "keep" or self.trusted is not None
 
     def _problems(self) -> Iterator[str]:
         if self.source == "majority" and self.policy != "keep":

@@ -214,6 +214,8 @@ class Config(Section):
             yield "training.examples: reference_solutions needs questions, not samples"
         elif self.sampling.adaptive is not None:
             yield "sampling.adaptive: nothing is sampled where samples are given"
+        if self.training.examples == "reference_solutions" and self.labels.decides:
+            yield "labels: training.examples: reference_solutions trains on the solutions as they stand"
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
         self.in_evaluation()

@@ -88,6 +88,7 @@ def _trusted_blocks(told: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[B
         return
     columns = ["training", "trusted questions", "label errors", "as set", "without acting", "acted rightly, %"]
     yield Table("The rules on the trusted set: wrong labels kept or made, and right ones lost", columns, rows)
+    yield "Thresholds that were chosen on these questions do a little better on them than on others."
     if any(found["calibration"] and not found["calibration"]["is_applied"] for _, found in told):
         yield (
             f"Warning: with fewer than {MIN_QUESTIONS} trusted questions the thresholds are those of the settings, and "
