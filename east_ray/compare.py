@@ -24,9 +24,10 @@ from east_ray.config.files import dump, parse
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
 from east_ray.evaluation.estimators import accuracy, weight_spread
+from east_ray.evaluation.rounds import correctness, look_for_collapse
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
 from east_ray.pipeline import grade, judge_round, labelled_rules, make_examples, open_round, open_run, prepare
-from east_ray.records import EXAMPLES, GREEDY_ANSWERS, ArmComparison, ComparedArm, ComparedPair
+from east_ray.records import EXAMPLES, ArmComparison, ComparedArm, ComparedPair
 from east_ray.report.files import write_cards, write_findings, write_report
 from east_ray.report.summary import describe
 from east_ray.storage import Folder, StageRecord, Stages, resolve_model
@@ -226,8 +227,8 @@ def _answer(round_: Round, held_out: pa.Table, models: Mapping[str, str], places
 
 def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     """``comparison.json``: each arm's accuracy over its seeds and its difference to the uniform one, with intervals."""
-    tables = {one.name: _correctness(one.stages) for one in round_.learners()}
-    base = _correctness(round_.directory.round(0).learner(BASE))
+    tables = {one.name: correctness(one.stages, one.name) for one in round_.learners()}
+    base = correctness(round_.directory.round(0).learner(BASE), BASE)
     # A question that an engine refused or died of for any model counts for none.
     questions = sorted(set(base).intersection(*tables.values()))
     if len(questions) < 2:
@@ -277,11 +278,6 @@ def _pair(result: significance.ArmResult, name: str, baseline: str) -> ComparedP
     }
 
 
-def _correctness(stages: Stages) -> dict[str, bool]:
-    table = (stages / "evaluation/answers").read(GREEDY_ANSWERS, ["question_id", "is_correct"])
-    return dict(zip(table["question_id"].to_pylist(), table["is_correct"].to_pylist(), strict=True))
-
-
 def _arm(
     round_: Round, result: significance.ArmResult, baselines: Mapping[str, str | None], seeds: Sequence[int]
 ) -> ComparedArm:
@@ -293,7 +289,7 @@ def _arm(
     sampled = [learner.record("sampling") or StageRecord() for learner in learners]
     weights = (round_.stages.learner(names[0]) / "examples").read(EXAMPLES, ["weight"])["weight"].to_numpy()
     difference = result.difference
-    return {
+    row: ComparedArm = {
         "name": result.arm,
         "label": describe(settings),
         "baseline": baselines[result.arm],
@@ -321,3 +317,15 @@ def _arm(
         "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
         "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),
     }
+    if collapse := _collapse(round_, names):
+        row["collapse"] = collapse
+    return row
+
+
+def _collapse(round_: Round, names: Sequence[str]) -> str:
+    """Which trainings of an arm are collapsing, and how the first of them does; empty if none is."""
+    alarms = {one.name: look_for_collapse(one, before_training=False) for one in round_.learners() if one.name in names}
+    if found := {name: alarm for name, alarm in alarms.items() if alarm}:
+        name, alarm = next(iter(found.items()))
+        return f"{len(found)} of {len(names)} trainings collapsing; {name}: {alarm.said}"
+    return ""

@@ -16,6 +16,7 @@ from east_ray.answers.grading import reference_check
 from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
+from east_ray.evaluation.rounds import in_a_sentence, look_for_collapse, write_diversity
 from east_ray.evaluation.stage import evaluate, has_gained
 from east_ray.labels.deciding import Labels
 from east_ray.labels.stage import Prepared, prepare_labels, write_changes, write_labels
@@ -52,9 +53,12 @@ def run(config: Config, progress: Progress) -> str:
     for number in range(config.rounds):
         round_ = open_round(config, directory, number, progress)
         prepare(round_)
-        weigh(round_)
+        grade(round_)
+        beware_of_collapse(round_, before_training=True)
+        make_all_examples(round_)
         train(round_)
         measure(round_)
+        beware_of_collapse(round_, before_training=False)
         if number + 1 < config.rounds and not has_gained(round_):
             progress.say(f"stopped after round {number}: no significant gain on the validation questions")
             break
@@ -75,6 +79,11 @@ def prepare(round_: Round) -> None:
 def weigh(round_: Round) -> None:
     """``answers/``, then ``examples/`` with weights and ``discarded/`` with reasons, of each training of the round."""
     grade(round_)
+    make_all_examples(round_)
+
+
+def make_all_examples(round_: Round) -> None:
+    """``examples/`` and ``discarded/`` of each training of the round, from its answers."""
     todo = [one for one in round_.learners() if not is_done(round_, one.stages, "examples", label(one, "examples"))]
     judge_round(round_, todo)
     for learner in todo:
@@ -85,6 +94,7 @@ def grade(round_: Round) -> None:
     """``answers/``: the answer and the cluster of every response, for all trainings of the round."""
     if learns_from_responses(round_):
         grade_responses(round_)
+        write_diversity(round_)
 
 
 def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
@@ -153,6 +163,20 @@ def measure(round_: Round) -> None:
     evaluate(round_)
     write_cards(round_)
     write_findings(round_, labelled_rules)
+
+
+def beware_of_collapse(round_: Round, *, before_training: bool) -> None:
+    """Say if a run that learns from majority answers is collapsing. Raises InputError if it is to stop then."""
+    own = round_.learners()[0]
+    found = look_for_collapse(own, before_training=before_training)
+    if found is None:
+        return
+    said = in_a_sentence(own, found)
+    if own.settings.labels.collapse == "warn" or found.rule == "unchecked loss":
+        round_.progress.say(f"warning: {said}")
+        return
+    round_.progress.say(f"report: {write_report(round_.directory)}")
+    raise InputError(f"labels.collapse: {said}")
 
 
 def rules_of(settings: Config, labels: Labels) -> SelectionRules:

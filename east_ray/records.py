@@ -417,6 +417,37 @@ class EvaluationMetrics(TypedDict):
     """Held-out questions that no model was asked, or that an engine failed on."""
 
 
+class Change(TypedDict):
+    """The mean over questions of a quantity in round 0 (`before`) and in this round (`now`)."""
+
+    before: float
+    now: float
+    standard_error: float | None
+    """Of the difference, paired by question where both rounds asked the same ones; null for a single question."""
+
+
+class Diversity(TypedDict):
+    """``diversity.json``: how the answers to the questions of a round spread, beside those of round 0."""
+
+    num_questions: int
+    """Of this round; the numbers are over those that both rounds asked, if there are any."""
+    entropy: Change
+    """Nats."""
+    num_answers: Change
+    """Distinct answers to a question."""
+
+
+class Collapse(TypedDict):
+    """``collapse.json``: the alarm of a round that learns from majority answers; there is none where it is healthy."""
+
+    said: str
+    """What has happened, in a part of a sentence."""
+    rule: Literal["fall", "loss", "unchecked loss"]
+    """See evaluation/collapse.py; an unchecked loss is a warning."""
+    best: int | None
+    """The round whose model has the greatest accuracy so far, -1 for the model before training; null: unknown."""
+
+
 class ComparedArm(Interval):
     """An arm of a comparison. Its interval is over questions, and over seeds if there are several."""
 
@@ -460,6 +491,8 @@ class ComparedArm(Interval):
     """Of the steps of all its trainings."""
     num_sampled_tokens: NotRequired[int]
     """Sampled for this arm alone; 0 in the first round."""
+    collapse: NotRequired[str]
+    """Whose trainings are collapsing, and how; only with `labels.source: majority`."""
 
 
 class ComparedPair(Difference):

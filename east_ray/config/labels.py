@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from east_ray.config.base import MayChange, Section
+from east_ray.config.base import ANY_TIME, MayChange, Section
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 #: Which questions are asked depends on it.
@@ -39,6 +39,10 @@ class LabelsConfig(Section):
     """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). Where
     one of them is asked, this answer counts in place of the given reference, and no policy touches it. They say how
     many references are wrong; from 30 of them on, they choose `min_share` and `min_margin`."""
+    collapse: Annotated[Literal["stop", "warn", "ignore"], ANY_TIME] = "stop"
+    """Of several rounds with source: majority, when the answers grow alike without growing right, or fewer held-out
+    questions are answered than before. stop: the run ends, and says which model was the best; warn: it says so and goes
+    on; ignore: it goes on. Give `evaluation.questions`: without any it can only warn."""
 
     @property
     def decides(self) -> bool:

@@ -73,7 +73,7 @@ class LabelRules:
 
 def label_rules(settings: LabelsConfig) -> LabelRules:
     """The rules that a section `labels` gives."""
-    return LabelRules(**settings.model_dump(exclude={"trusted"}))
+    return LabelRules(**settings.model_dump(exclude={"trusted", "collapse"}))
 
 
 @dataclass(frozen=True)

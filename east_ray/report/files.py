@@ -20,6 +20,7 @@ from east_ray.report.labels import label_blocks
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
+from east_ray.report.rounds import diversity_blocks
 from east_ray.report.studies.adaptive import adaptive_page
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
@@ -67,6 +68,7 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
         parts = _of_round(directory, summary, in_full=in_full)
         found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
     found["Over the rounds", "Accuracy and weights from round to round"] = sections.blocks_over_rounds(rounds)
+    found["Over the rounds", "How various the answers are from round to round"] = diversity_blocks(rounds)
     if in_full:
         found["Configuration", "Every setting"] = [Fold("config.yaml", [("", dump(config))], max_chars=1 << 18)]
     return {section: blocks for section, parts in found.items() if (blocks := list(parts))}

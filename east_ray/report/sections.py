@@ -342,7 +342,7 @@ def _row(arm: records.ComparedArm) -> list[str]:
         interval(arm),
         signed(difference_of(arm)),
         *_p_values(arm),
-        arm["verdict"],
+        arm["verdict"] + (", collapsing" if "collapse" in arm else ""),
         percent(arm.get("detectable")),
         percent(arm.get("power_of_one_point")),
         f"{arm['num_examples']:,}",

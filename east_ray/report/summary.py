@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.config import BASE, Config, TrainingConfig
-from east_ray.records import DISCARDED, EXAMPLES
+from east_ray.records import DISCARDED, EXAMPLES, Collapse
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages
 
 Numbers = NDArray[np.float64]
@@ -55,6 +55,8 @@ class TrainingResults:
     steps: dict[str, Numbers]
     seconds: float | None
     record: StageRecord | None
+    diversity: records.Diversity | None
+    """Of the responses that it learned from; of runs of several rounds."""
 
     @property
     def num_tokens(self) -> int:
@@ -77,6 +79,8 @@ class RoundSummary:
     comparison: records.ArmComparison | None
     studies: list[records.StudyPage]
     records: dict[str, StageRecord]
+    collapse: Collapse | None
+    """The alarm of a run; those of a comparison are in `comparison`."""
 
     @property
     def arms(self) -> list[TrainingResults]:
@@ -119,6 +123,7 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
                 _json(stages.folder, "comparison.json"),
                 [_json(studies, name) for name in studies.names() if name.endswith(".json")],
                 done,
+                _json(stages.folder, "collapse.json"),
             )
         )
     return rounds
@@ -127,14 +132,20 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
 def _trainings(config: Config, stages: Stages, *, share: bool) -> list[TrainingResults]:
     """A round's trainings; with `share`, as in the first round, those of one arm have the same examples, read once."""
     found: dict[str, TrainingResults] = {}
+    diversity = _json(stages.folder, "diversity.json")
     for name, settings in config.learners().items():
         sibling = next((one for one in found.values() if share and one.arm == arm_of(name)), None)
-        found[name] = _results(name, settings, stages.learner(name), sibling)
+        found[name] = _results(name, settings, stages.learner(name), sibling, diversity)
     return list(found.values())
 
 
-def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults | None) -> TrainingResults:
-    """A training as its files tell; its examples are those of its `sibling`, if there is one of the same arm."""
+def _results(
+    name: str, config: Config, stages: Stages, sibling: TrainingResults | None, shared: records.Diversity | None
+) -> TrainingResults:
+    """A training as its files tell; its examples are those of its `sibling`, if there is one of the same arm.
+
+    `shared` is the diversity of the responses that all trainings of a round share.
+    """
     record, training = stages.record("examples"), stages.record("training")
     seconds = training.counts.get("seconds_in_steps", training.seconds) if training else None
     steps = _steps(stages.folder)
@@ -158,6 +169,7 @@ def _results(name: str, config: Config, stages: Stages, sibling: TrainingResults
         steps=steps,
         seconds=seconds,
         record=training,
+        diversity=_json(stages.folder, "diversity.json") or shared,
     )
 
 

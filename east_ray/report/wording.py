@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.config import BASE
+from east_ray.evaluation.collapse import named
 from east_ray.evaluation.estimators import effective_examples
 from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
 from east_ray.report.summary import RoundSummary, labels
@@ -104,22 +105,29 @@ def _from_to(shares: list[float], form: str) -> str:
 def verdicts(summary: RoundSummary) -> list[str]:
     """Sentences that say no more than the numbers do.
 
-    Of a comparison, every arm against its baseline; else every training against the run's own.
+    Of a comparison, every arm against its baseline; else every training against the run's own. Then what is collapsing.
     """
     if (found := summary.comparison) is not None:
         arms = {arm["name"]: arm for arm in found["arms"]}
         one_seed = "" if found["over_seeds"] else " (what another seed would change is not in the interval)"
         compared = [(arm, arms[arm["baseline"]]) for arm in arms.values() if arm["baseline"] is not None]
-        return [f"{_of_arms(arm, baseline)}{one_seed}." for arm, baseline in compared]
-    if summary.metrics is None:
-        return []
+        said = [f"{_of_arms(arm, baseline)}{one_seed}." for arm, baseline in compared]
+        return said + [f"{arm['label']}: {arm['collapse']}." for arm in arms.values() if "collapse" in arm]
     shown_as = labels(summary)
     # The run's own weighting comes first, its variants after it: say it from the run's point of view.
-    return [
+    said = [
         _of_models(shown_as[row["second"]], shown_as[row["first"]], row)
-        for row in summary.metrics["differences"]
+        for row in (summary.metrics["differences"] if summary.metrics else [])
         if BASE not in (row["first"], row["second"])
     ]
+    return said + ([_of_collapse(summary.collapse)] if summary.collapse else [])
+
+
+def _of_collapse(found: records.Collapse) -> str:
+    """The alarm of a run that learns from majority answers."""
+    if found["best"] is None:
+        return f"Is this run collapsing? {found['said'][:1].upper()}{found['said'][1:]}."
+    return f"The run is collapsing: {found['said']}; the best model is {named(found['best'] + 1)}."
 
 
 def _of_models(first: str, second: str, reverse: records.ModelDifference) -> str:
