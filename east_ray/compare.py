@@ -23,7 +23,7 @@ from east_ray.config.base import differences
 from east_ray.config.files import dump, parse
 from east_ray.console import Progress, StageLine
 from east_ray.evaluation import significance
-from east_ray.evaluation.estimators import accuracy, weight_spread
+from east_ray.evaluation.estimators import accuracy, effective_examples, top_share
 from east_ray.evaluation.rounds import correctness, look_for_collapse
 from east_ray.evaluation.stage import held_out_answers, held_out_questions
 from east_ray.pipeline import grade, judge_round, labelled_rules, make_examples, open_round, open_run, prepare
@@ -312,7 +312,9 @@ def _arm(
         "signal": settings.weighting.signal,
         "mapping": settings.weighting.mapping,
         "exponent": settings.weighting.exponent,
-        **weight_spread(weights),
+        "num_examples": weights.size,
+        "effective_examples": effective_examples(weights),
+        "top_share": top_share(weights),
         "num_tokens": sum(record.counts.get("num_tokens", 0) for record in records),
         "training_seconds": round(sum(record.counts.get("seconds_in_steps", 0.0) for record in records), 1),
         "num_sampled_tokens": sum(record.counts.get("num_tokens", 0) for record in sampled),
