@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import typer
 import yaml
 from rich.console import Console
 from settings_tables import settings_tables
+from typer.core import TyperOption
 
-from east_ray import pipeline, records
+from east_ray import cli, pipeline, records
 from east_ray.answers import equality, extraction
 from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
@@ -36,8 +38,8 @@ from east_ray.training import objectives
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "east_ray" / "README.md"
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "east_ray/README.md", "jobs/README.md"]
-DOCUMENTS += ["tests/benchmarks/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"{folder}/README.md" for folder in
+             ("jobs", "cluster_configs", "east_ray", "tests/benchmarks"))]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ generated parts
@@ -48,10 +50,21 @@ def generated() -> dict[str, str]:
     return {
         "extraction": as_text(extraction),
         "equality": as_text(equality),
+        "verbs": verbs_table(),
         "records": "\n".join(folder_table(*one) for one in documented_schemas()),
         "settings": settings_tables(),
         "serving": settings_tables(ServingConfig),
     }
+
+
+def verbs_table() -> str:
+    """Markdown: every verb with what `--help` says of it."""
+    group: Any = typer.main.get_command(cli.app)
+    rows = []
+    for name, command in group.commands.items():
+        options = ", ".join(f"`{one.opts[0]}`" for one in command.params if isinstance(one, TyperOption))
+        rows.append(f"| `{name}` | {' '.join(command.help.split())} | {options} |")
+    return "\n".join(["| verb | does | options |", "|---|---|---|", *rows])
 
 
 def as_text(module: ModuleType) -> str:
@@ -134,7 +147,7 @@ def test_the_examples_of_public_names_are_right() -> None:
 def test_every_room_is_described() -> None:
     text = REFERENCE.read_text(encoding="utf-8")
     rooms = {path.name + "/" * path.is_dir() for path in REFERENCE.parent.iterdir() if not path.name.startswith("__")}
-    described = set(re.findall(r"^\| `([\w./]+)` \|", text.partition("## Doors")[0], flags=re.MULTILINE))
+    described = set(re.findall(r"^\| `([\w./]+)` \|", text.partition("## Verbs")[0], flags=re.MULTILINE))
     assert described == {room for room in rooms if room.endswith((".py", "/"))}
 
 
@@ -191,7 +204,13 @@ def commands(document: str) -> list[tuple[str, str]]:
     return blocks
 
 
-@pytest.mark.parametrize(("command", "printed"), commands("README.md"))
+def test_the_readme_has_every_verb() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The verbs")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([a-z]+)`", re.sub(r"(?m)^(\|[^|]*\|).*$", r"\1", text))) >= set(group.commands)
+
+
+@pytest.mark.parametrize(("command", "printed"), [*commands("jobs/README.md"), *commands("east_ray/README.md")])
 def test_commands_print_what_is_said(command: str, printed: str) -> None:
     line = command.replace("east-ray ", f"{shlex.quote(sys.executable)} -m east_ray ")
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
