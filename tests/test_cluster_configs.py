@@ -143,7 +143,7 @@ def commands() -> list[str]:
 
 
 def test_an_image_stands_in_one_place_of_a_file_with_the_command_that_builds_it() -> None:
-    using = [path for path in FOLDER.iterdir() if "east-ray:" in path.read_text()]
+    using = [path for path in FOLDER.iterdir() if re.search(r"/east-ray:\d", path.read_text())]
     assert {path.stem for path in using} == {"Dockerfile", "aws", "gcp", *KUBERAY}
     for path in using:
         head, settings = (
@@ -266,7 +266,7 @@ def test_the_slurm_job_runs_on_a_node_and_goes_on(tmp_path: Path) -> None:
     command = [*unshare, "sh", "-c", f"ip link set lo up && exec bash {shlex.join(words)}"]
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as short:  # sockets in it have short names
         environment = slurm_node(tmp_path, nodes=1, srun=once) | {"RAY_TMPDIR": short}
-        for said in ("2 all_wrong: one of them, '2 + 1?'", "done before"):
+        for said in ("2 all_wrong: one of them, '0 + 1?', has the reference answer '1'", "done before"):
             done = subprocess.run(
                 command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
             )
