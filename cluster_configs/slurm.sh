@@ -8,9 +8,10 @@
 # from a clone, with the environment activated. Any verb of east-ray that works in a cluster may take the place of `run`.
 # When the job's time is over, or it is preempted, the same command goes on where it stopped.
 #
-# On every node Ray listens at the node's address, on port 6379 of the first and on ports that it chooses, to whoever has
-# the token: ~/.ray/auth_token, which is made here if there is none. The dashboard listens at loopback. Nodes are not
-# shared with other jobs, because `ray symmetric-run` ends all that its user has of Ray on a node.
+# On every node Ray listens at all of its addresses, on port 6379 of the first and on ports that it chooses; only the
+# dashboard is at loopback. Ray's services ask for the token in ~/.ray/auth_token, which is made here if there is none; see
+# that no other network reaches the nodes. They are not shared with other jobs (`--exclusive`), because `ray symmetric-run`
+# ends all that its user has of Ray on a node.
 #SBATCH --job-name=east-ray
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
