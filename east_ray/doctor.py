@@ -1,12 +1,15 @@
-"""Checks of an installation: versions that fit together, an engine, devices, a cluster."""
+"""Checks of an installation: versions that fit together, an engine, devices, Ray's token, a cluster."""
 
 import importlib.util
 import os
 import platform
+import shlex
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from east_ray.config import ClusterConfig, EnginePoolConfig, InputError
 from east_ray.config.devices import cpus
@@ -23,13 +26,14 @@ class Finding:
 
 
 def examine(address: str | None) -> Iterator[Finding]:
-    """The result of each check, in the order of an installation: Python, packages with an engine, devices, cluster."""
+    """The result of each check, in order: Python, packages with an engine, devices, Ray's token, cluster."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}", sys.version_info >= (3, 11))
     yield from _packages()
     for name in ("torchvision", "torchaudio", "torchcodec"):  # nothing here needs them
         if importlib.util.find_spec(name) and not _cuda():
             yield Finding(name, "is not needed and breaks `import transformers` on a CPU: pip uninstall it", ok=False)
     yield from _devices()
+    yield from _token()
     yield from _cluster(address)
 
 
@@ -88,6 +92,19 @@ def _devices() -> Iterator[Finding]:
         yield Finding(
             "attention", "in training, one packed sequence after the other: this GPU or torch lacks the kernel"
         )
+
+
+def _token() -> Iterator[Finding]:
+    """Whoever can read Ray's token can run programs as its owner; Ray writes the file as the umask has it, for all."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not path.is_file():
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        said = f"{path}: other users of this machine have access to Ray's token (mode {mode:04o})"
+        yield Finding("token", f"{said}: chmod 600 {shlex.quote(str(path))}", ok=False)
+    else:
+        yield Finding("token", f"{path}, for its owner alone")
 
 
 def _cluster(address: str | None) -> Iterator[Finding]:

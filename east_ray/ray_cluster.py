@@ -224,7 +224,8 @@ def require(
         if amount > found and is_cluster:
             say(f"waiting for nodes: {key} needs {amount:g} {resource}s in all, and the cluster has {found:g} now")
         elif amount > found:
-            raise InputError(f"{key}: {amount:g} {resource}s are needed in all, and this machine has {found:g}")
+            needed = f"{amount:g} {resource}s are needed in all, and this machine has {found:g}"
+            raise InputError(f"{key}: {needed}; lower it, or join a cluster that has more")
 
 
 def _check_memory(config: Config) -> None:

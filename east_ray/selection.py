@@ -8,7 +8,6 @@ the questions for all trainings of a round.
 import functools
 import itertools
 import random
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,8 @@ from east_ray.storage.tasks import part_groups, run_tasks
 
 #: The columns of a question that its example has too.
 _QUESTION = ["question_id", "question", "reference_answer"]
+#: Characters of a question or an answer that a sentence quotes.
+_MAX_QUOTED = 80
 #: What the weights of a training grow with; see weighting.py.
 Signal = Callable[[GradedQuestion], float]
 
@@ -322,13 +323,13 @@ def one_discarded(folder: Folder, reason: str) -> str:
     columns = ["question", "reference_answer", "num_responses", "clusters", "reason"]
     rows = (row for batch in folder.batches(columns, max_rows=1000) for row in batch.to_pylist())
     row = next(row for row in rows if row["reason"] == reason)
-    question, reference = (" ".join(str(row[name] or "").split()) for name in ("question", "reference_answer"))
-    given = f"the reference answer {reference!r}" if reference else "no reference answer"
-    said = f"one of them, {textwrap.shorten(question, 80, placeholder=' …')!r}, has {given}"
+    question, reference = _in_short(row["question"]), row["reference_answer"]
+    given = "no reference answer" if reference is None else f"the reference answer {_in_short(reference)}"
+    said = f"one of them, {question}, has {given}"
     if not row["clusters"]:
         return said
     most = row["clusters"][0]
-    answer = "none" if most["answer"] is None else repr(most["answer"])
+    answer = "none" if most["answer"] is None else _in_short(most["answer"])
     said += (
         f", and the commonest answer to it is {answer} ({most['num_responses']} of {row['num_responses']} responses)"
     )
@@ -337,6 +338,12 @@ def one_discarded(folder: Folder, reason: str) -> str:
     elif most["answer"] is None:
         said += ": `answers.last_number: true` takes the last number where no answer is announced"
     return said
+
+
+def _in_short(text: str | None) -> str:
+    """A text in quotes, on one line, its end left out where it is long; a word may be longer than a line, too."""
+    words = " ".join(str(text).split())
+    return repr(words if len(words) <= _MAX_QUOTED else f"{words[:_MAX_QUOTED].rstrip()} …")
 
 
 def take_solutions(round_: Round, stages: Stages) -> tuple[int, dict[str, int]]:

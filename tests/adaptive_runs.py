@@ -36,10 +36,11 @@ class Noted(Scripted):
     def ask(
         self, model: str, prompt: Prompt, decoding: Decoding, first: int = 0, alone: Alone | None = None
     ) -> "Future[list[Response]]":
-        asked = {"prompt": prompt[-1]["content"], "first": first, "number": decoding.responses_per_question}  # type: ignore[index]
+        question: str = prompt[-1]["content"]  # type: ignore[index]
+        asked = {"prompt": question, "first": first, "number": decoding.responses_per_question}
         with Path(self.args["table"]).with_name("asked.jsonl").open("a") as file:
             print(json.dumps(asked | {"seed": decoding.seed}), file=file)
-        if first and (failure := self._failure_of_further(asked["prompt"])):
+        if first and (failure := self._failure_of_further(question)):
             future = Future[list[Response]]()
             future.set_exception(failure)
             return future

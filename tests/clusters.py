@@ -20,7 +20,7 @@ PYTHON_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 #: Linux gives clients ports from 32768 on, and Ray gives its workers those up to 19999. So neither takes one of these
 #: between our asking for it and Ray's using it. Each process of pytest-xdist has a thousand of its own.
 _PORTS = range(first := 20000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), first + 1000)
-_UNTRIED = itertools.cycle([*_PORTS[os.getpid() % 1000 :], *_PORTS[: os.getpid() % 1000]])
+_UNTRIED: Iterator[int] = itertools.cycle([*_PORTS[os.getpid() % 1000 :], *_PORTS[: os.getpid() % 1000]])
 
 
 def free_port() -> int:

@@ -62,7 +62,7 @@ def installed(wheel: Path, folder: Path) -> Path:
     """A fresh environment with the wheel; returns the folder of its programs."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    pip: tuple[str | Path, ...] = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
     if uv := shutil.which("uv"):
         pip = (uv, "--quiet", "pip")
     at = ("--python", python) if uv else ()

@@ -57,7 +57,7 @@ def write_round(path: Path, samples: list[dict[str, Any]], num_parts: int = 3, r
     write_samples(folder, [samples[number::num_parts] for number in range(num_parts)])
     rows = [judged(row, rules) for row in samples]
     kept = [row for row in rows if row["reason"] is None]
-    weights = weighting.weights([row["signal"] for row in kept], 1) if kept else []
+    weights = weighting.weights([row["signal"] for row in kept], 1) if kept else ()
     weighted = [row | {"weight": weight} for row, weight in zip(kept, weights, strict=True)]
     (folder / "examples").write_part(pa.Table.from_pylist(weighted, EXAMPLES))
     dropped = pa.Table.from_pylist([row for row in rows if row["reason"] is not None], JUDGED)

@@ -50,7 +50,7 @@ class Characters:
 
 
 def solver(
-    engine: Any, grader: Grader | None = None, count: Callable[[Solution], None] = lambda solution: None, **limits: int
+    engine: Any, grader: Grader | None = None, count: Callable[[Solution], None] = lambda solution: None, **limits: Any
 ) -> Solver:
     settings = SETTINGS.model_copy(update={"limits": LimitsConfig(**limits)})
     return Solver(engine, Characters(), settings, grader or graders.load(AnswersConfig()), count)

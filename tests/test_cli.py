@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from east_ray import cli, endings
+from east_ray import __version__, cli, doctor, endings
 from east_ray.config import InputError
 from east_ray.config.files import load
 from east_ray.ray_cluster import check_resources
+from east_ray.serving.settings import HttpConfig
 from east_ray.storage.lease import owning
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +48,38 @@ VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "repo
 def test_every_verb_has_help(verb: str) -> None:
     result = east_ray(verb, "--help")
     assert result.returncode == 0 and "Usage:" in result.stdout
+
+
+def test_the_help_of_serve_says_where_it_listens() -> None:
+    said = " ".join(east_ray("serve", "--help").stdout.split())
+    http = HttpConfig()
+    assert f"It listens at http://{http.host}:{http.port}, or where http.host and http.port say" in said
+
+
+#: The command line where Ray, torch and vLLM cannot be imported.
+LIGHT = """
+import sys
+sys.modules |= dict.fromkeys(["ray", "torch", "vllm", "transformers"])
+sys.argv[0] = "east-ray"
+from east_ray import cli
+cli.main()
+"""
+
+
+def light(*arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-c", LIGHT, *arguments]
+    shell = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"} | environment
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT, env=shell)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_version_and_the_completion_of_a_shell_need_none_of_the_heavy_libraries() -> None:
+    assert light("--version") == f"{__version__}\n"
+    script = light("--show-completion", "bash")
+    assert "complete -o default -F _east_ray_completion east-ray" in script
+    completing = {"_EAST_RAY_COMPLETE": "complete_bash", "COMP_WORDS": "east-ray we", "COMP_CWORD": "1"}
+    assert light(**completing).split() == ["weigh"]
 
 
 def test_config_prints_every_setting_with_its_meaning() -> None:
@@ -105,7 +139,8 @@ def test_a_second_sigterm_does_not_disturb_the_first(monkeypatch: pytest.MonkeyP
     assert handlers == [signal.SIG_IGN]
 
 
-def test_doctor_finds_this_environment_well() -> None:
+def test_doctor_finds_this_environment_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))  # the one of this machine is its owner's affair
     result = east_ray("doctor")
     assert result.returncode == 0, result.stdout
     assert "vllm" in result.stdout and "torch" in result.stdout and "GPU" in result.stdout
@@ -113,6 +148,28 @@ def test_doctor_finds_this_environment_well() -> None:
     assert f"on the CPU, {max(1, cores - 1)} of {cores} cores" in " ".join(result.stdout.split())
     unreachable = east_ray("doctor", "--address", "127.0.0.1:1")
     assert unreachable.returncode == 1 and "cannot join the Ray cluster at 127.0.0.1:1" in unreachable.stdout
+
+
+def test_doctor_finds_a_token_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+
+    def found() -> list[doctor.Finding]:
+        return [finding for finding in doctor.examine(None) if finding.subject == "token"]
+
+    assert not found()
+    for path in (tmp_path / ".ray" / "auth_token", tmp_path / "another's token"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("secret")
+        for mode in (0o644, 0o640, 0o602):
+            path.chmod(mode)
+            (finding,) = found()
+            assert not finding.ok and f"(mode {mode:04o}): chmod 600 " in finding.detail
+            command = finding.detail.rpartition(": ")[2]
+        subprocess.run(shlex.split(command), check=True)  # what it says mends it
+        (finding,) = found()
+        assert finding.ok and str(path) in finding.detail
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "another's token"))
 
 
 @pytest.mark.parametrize(

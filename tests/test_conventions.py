@@ -2,12 +2,14 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "east_ray"
@@ -95,6 +97,15 @@ def test_tests_import_nothing_from_other_tests() -> None:
 
 def _module(node: ast.Import | ast.ImportFrom) -> str:
     return node.module or "" if isinstance(node, ast.ImportFrom) else ""
+
+
+def test_the_hooks_before_a_commit_are_what_make_lint_runs_and_load_nothing() -> None:
+    (repository,) = yaml.safe_load((TESTS.parent / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local" and {hook["language"] for hook in repository["hooks"]} == {"system"}
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (TESTS.parent / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    commands = recipe[1].replace("$(BIN)", ".venv/bin").split("\n\t")
+    assert [hook["entry"] for hook in repository["hooks"]] == [command.strip() for command in commands]
 
 
 def test_a_skip_in_ci_is_a_failure_unless_its_reason_is_allowed(tmp_path: Path) -> None:

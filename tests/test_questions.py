@@ -12,8 +12,8 @@ import pytest
 from east_ray.config import InputError, PromptConfig, QuestionsConfig
 from east_ray.questions.formats import reference_answer
 from east_ray.questions.prompts import end_of_turn, load_tokenizer, prompts_within, render_prompt, tokenize
-from east_ray.questions.stage import load_questions
-from east_ray.records import QUESTIONS
+from east_ray.questions.stage import load_questions, none_can_be_asked
+from east_ray.records import QUESTIONS, SET_ASIDE
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -362,6 +362,16 @@ def test_prompts_that_leave_no_room_are_set_aside_with_their_length() -> None:
     (row,) = aside.to_pylist()
     assert (row["question_id"], row["reason"]) == ("b", "prompt_too_long")
     assert row["detail"].endswith("prompt tokens, room for 60")
+
+
+def test_an_error_about_questions_that_cannot_be_asked_ends_with_what_to_mend() -> None:
+    one = {"question_id": "q1", "reason": "prompt_too_long", "detail": "12 prompt tokens, room for 8"}
+    aside = pa.Table.from_pylist([one, one, {"question_id": "q3", "reason": "empty_question"}], SET_ASIDE)
+    found = "no question can be asked: 1 empty_question, 2 prompt_too_long, e.g. q1: 12 prompt tokens, room for 8; "
+    mended = "mend evaluation.questions, prompt or evaluation.max_tokens"
+    assert str(none_can_be_asked(aside, "evaluation.questions", "evaluation.max_tokens")) == found + mended
+    found = "no question can be asked: 1 empty_question, e.g. q3; mend questions, prompt or sampling.max_tokens"
+    assert str(none_can_be_asked(aside[2:], "questions", "sampling.max_tokens")) == found
 
 
 @pytest.mark.parametrize("model", ["no/such-folder-or-model", str(Path(__file__).parent)])

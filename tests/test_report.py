@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,21 @@ def test_the_terminal_tables(directory: RunDirectory) -> None:
     assert re.search(r"pass@1 .* pass@4 .* pass@8 .* maj@1", text) and "\x1b[31m" not in text
 
 
+def test_the_terminal_names_one_question_that_no_response_answered(directory: RunDirectory, tmp_path: Path) -> None:
+    (line,) = [line for line in terminal(directory).splitlines() if line.startswith("10 all_wrong: ")]
+    assert line.startswith("10 all_wrong: one of them, 'Question 50: <script>window.pwned=1</script>")
+    assert line.endswith(
+        " …', has the reference answer '72', and the commonest answer to it is '72' (5 of 8 responses)"
+    )
+    pruned = write_run(tmp_path / "pruned")
+    shutil.rmtree(tmp_path / "pruned" / "round_0" / "discarded")
+    assert "discarded: all_wrong" in terminal(pruned) and "one of them" not in terminal(pruned)
+
+
 def test_the_terminal_shows_a_comparison_in_place_of_its_trainings(compared: RunDirectory) -> None:
     text = terminal(compared, width=80)
-    assert "seed-1" not in text and "against base " not in text and "…" not in text
+    assert "seed-1" not in text and "against base " not in text
+    assert "…" not in re.sub(r"\d+ all_wrong: one of them, .*", "", text)  # which quotes a long question
     assert re.search(r"sft-entropy-a2 .* 66.0 .* 64.0 to 68.0 .* \+6.0 \(\+4.0, \+8.0\) .* better ", text)
     assert (
         "sft-entropy-a2 minus sft-uniform: +6.0 points, 95 % interval +4.0 to +8.0, Holm-adjusted p = 0.04: "

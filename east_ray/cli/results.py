@@ -102,6 +102,7 @@ def serve(
 ) -> None:
     """Serve a model: OpenAI protocol, /v1/solve with answers and their entropy, and a page. In a cluster, and return.
 
+    It listens at http://127.0.0.1:8000, or where http.host and http.port say; for other machines it asks for a token.
     Without a cluster to join it serves until it is interrupted, and then finishes what has begun.
     """
     from east_ray.serving import settings as serve_config

@@ -14,10 +14,10 @@ from east_ray.answers.grading import Failures, reference_check
 from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
 from east_ray.evaluation.estimators import weight_spread
 from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
-from east_ray.questions.stage import askable_questions
+from east_ray.questions.stage import askable_questions, none_can_be_asked
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.stage import ask_models, max_evaluated_prompt_tokens
-from east_ray.storage import StageRecord, counts_by, resolve_model
+from east_ray.storage import StageRecord, resolve_model
 from east_ray.storage.rounds import Round, is_done, listed
 
 #: Questions with all their responses that are in memory as Python objects.
@@ -96,7 +96,7 @@ def held_out_questions(round_: Round, source: QuestionsConfig) -> tuple[pa.Table
     asking = _as_evaluated(round_)
     found = askable_questions(asking, source, round_.config.model, max_evaluated_prompt_tokens, can_use)
     if found.questions.num_rows == 0:
-        raise InputError(f"evaluation: no question can be asked: {listed(counts_by(found.aside, 'reason'))}")
+        raise none_can_be_asked(found.aside, "evaluation.questions", "evaluation.max_tokens")
     return found.questions, found.aside.num_rows
 
 

@@ -46,13 +46,20 @@ def ask_questions(
         (stages / "questions").replace(questions)
         (stages / "set_aside").replace(aside)
         if questions.num_rows == 0:
-            raise InputError(f"no question can be asked: {listed(counts_by(aside, 'reason'))}")
+            raise none_can_be_asked(aside, "questions", "sampling.max_tokens")
         record.counts = {"asked": questions.num_rows, "set_aside": counts_by(aside, "reason"), "prompt_style": style}
         notes = [f"{aside.num_rows:,} set aside"] if aside.num_rows else []
         notes += ["prompts of text"] if style == "text" else []
         unread = find_files(source.path, "questions.path").unread_said() if source.path else ""
         notes += [f"not read: {unread}"] if unread else []
         line.update(questions.num_rows, " · ".join(notes))
+
+
+def none_can_be_asked(aside: pa.Table, questions: str, max_tokens: str) -> InputError:
+    """The error where no question can be asked: why not (`aside` is as records.SET_ASIDE), and the settings to mend."""
+    first = ": ".join(filter(None, (aside["question_id"][0].as_py(), aside["detail"][0].as_py())))
+    said = f"no question can be asked: {listed(counts_by(aside, 'reason'))}, e.g. {first}"
+    return InputError(f"{said}; mend {questions}, prompt or {max_tokens}")
 
 
 class Askable(NamedTuple):

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from east_ray.config import Config, InputError
-from east_ray.records import SampledMetrics
+from east_ray.records import Reason, SampledMetrics
 from east_ray.report import files, page
 from east_ray.report.audit import write_audit
 from east_ray.report.html import printable
@@ -15,6 +15,7 @@ from east_ray.report.sections import arms_table, greedy_table, outcomes_table
 from east_ray.report.summary import RoundSummary, labels
 from east_ray.report.weights import WEIGHT_COLUMNS, waste_of, weights_table
 from east_ray.report.wording import percent, power_lines, verdicts
+from east_ray.selection import one_discarded
 from east_ray.storage import RunDirectory
 
 #: Models in the table of sampled responses; the report has all of them.
@@ -28,6 +29,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         console.print()
         if summary.trainings:
             console.print(_table(["questions", ""], _columns(outcomes_table(summary), 0, 1), title))
+            _print_one_all_wrong(summary, console)
         if any(training.entropies.size for training in summary.trainings):
             console.print(_table(["over the kept questions", *WEIGHT_COLUMNS], weights_table(summary).rows))
         if found := summary.comparison:
@@ -43,6 +45,15 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         told = power_lines(summary.comparison) if summary.comparison else []
         for line in [*verdicts(summary), *told, *waste_of(summary)]:
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_one_all_wrong(summary: RoundSummary, console: Console) -> None:
+    """What to look at where no response is correct: a hard question, a wrong reference, or answers misread."""
+    first = summary.trainings[0]
+    number, discarded = first.discarded.get(Reason.ALL_WRONG), first.stages / "discarded"
+    if number and discarded.parts():  # someone may have removed what a finished run needs no more
+        said = f"{number:,} {Reason.ALL_WRONG}: {one_discarded(discarded, Reason.ALL_WRONG)}"
+        console.print(printable(said), highlight=False, markup=False, soft_wrap=True)
 
 
 def _columns(table: page.Table, *places: int) -> list[list[str]]:
