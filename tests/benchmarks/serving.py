@@ -38,8 +38,9 @@ def ask(client: httpx.Client, question: str, arguments: argparse.Namespace, *, s
 
 
 def measure_serving(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    _, _, engine_args = settings(arguments)
-    del engine_args["disable_log_stats"]  # the service keeps statistics
+    _, _, engines = settings(arguments)
+    # The service keeps statistics.
+    engine_args = {name: value for name, value in engines.engine_args.items() if name != "disable_log_stats"}
     overrides = [f"http.port={PORT}", f"engine_args={json.dumps(engine_args)}", f"env={json.dumps(arguments.env)}"]
     command = [sys.executable, "-m", "east_ray", "serve", arguments.model, "address=local", *overrides]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"})
@@ -74,11 +75,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.q, arguments.n = (8, 8) if arguments.small else (40, 32)
     arguments.max_num_seqs, arguments.max_tokens = (64, 64) if arguments.small else (128, 256)
+    arguments.way, arguments.clock = "engine", "wall"
     arguments.env = {"VLLM_CPU_KVCACHE_SPACE": "2", "OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     if arguments.engine:
         os.environ.update(arguments.env)
         arguments.model = arguments.engine
-        print(json.dumps(measure_engine("limit", arguments)))
+        print(json.dumps(measure_engine(arguments, arguments.engine)))
         return
     runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
