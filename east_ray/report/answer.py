@@ -55,15 +55,12 @@ def _of_models(summary: RoundSummary, metrics: records.EvaluationMetrics) -> Ite
     """Accuracy before and after, the differences, and why a difference is not shown."""
     shown_as, accuracies, pairs = labels(summary), metrics["accuracy"], trained_pairs(summary)
     tiles = [
-        (
-            shown_as[name],
-            f"{percent(row['accuracy'])} %",
-            f"95 % interval {interval(row)}; {row['num_questions']:,} questions",
-        )
+        (shown_as[name], f"{percent(row['accuracy'])} %", interval(row))
         for name, row in list(accuracies.items())[:_MAX_MODELS]
     ]
     named = [(f"{shown_as[row['second']]} − {shown_as[row['first']]}", reversed_difference(row)) for row in pairs]
     tiles += [_difference_tile(name, row) for name, row in named[:1]]
+    yield _over(next(iter(accuracies.values()))["num_questions"])
     yield Highlights(tiles)
     yield from _listed(verdicts(summary))
     yield from reach_lines(summary)
@@ -80,19 +77,18 @@ def _of_comparison(summary: RoundSummary, found: records.ArmComparison) -> Itera
     """The verdict with the least p-value first, what this many seeds and questions can show, and all differences."""
     arms = {arm["name"]: arm for arm in found["arms"]}
     compared = [arm for arm in found["arms"] if arm["baseline"] is not None]
-    told = sorted(zip(compared, verdicts(summary), strict=True), key=lambda pair: pair[0]["p_adjusted"] or 0.0)
+    told = sorted(zip(compared, verdicts(summary), strict=True), key=lambda pair: _support(pair[0]))
     tiles = []
     if base := found.get("base"):
-        tiles.append((BASE_LABEL, f"{percent(base['accuracy'])} %", f"95 % interval {interval(base)}"))
+        tiles.append((BASE_LABEL, f"{percent(base['accuracy'])} %", interval(base)))
     if told:
         first = told[0][0]
         baseline, difference = arms[first["baseline"] or ""], difference_of(first)
         assert difference is not None
-        tiles += [
-            (arm["label"], f"{percent(arm['mean'])} %", f"95 % interval {interval(arm)}") for arm in (baseline, first)
-        ]
+        tiles += [(arm["label"], f"{percent(arm['mean'])} %", interval(arm)) for arm in (baseline, first)]
         tiles.append(_difference_tile(f"{first['label']} − {baseline['label']}", difference))
         counts = {verdict: sum(arm["verdict"] == verdict for arm in compared) for verdict in ("better", "worse")}
+    yield _over(found["num_questions"])
     yield Highlights(tiles)
     if told:
         yield (
@@ -102,6 +98,11 @@ def _of_comparison(summary: RoundSummary, found: records.ArmComparison) -> Itera
     yield from _listed([line for _, line in told])
     yield from power_lines(found)
     yield from differences_figure(found)
+
+
+def _support(arm: records.ComparedArm) -> tuple[bool, float]:
+    """Sorts arms by how well a difference is supported, the best first."""
+    return arm["verdict"] == "not shown", 1.0 if arm["p_adjusted"] is None else arm["p_adjusted"]
 
 
 def _of_weights(config: Config, summary: RoundSummary) -> Iterator[Block]:
@@ -125,7 +126,7 @@ def _next(config: Config, trainings: Sequence[TrainingResults]) -> str:
     if config.compare is not None:
         return "Nothing has been measured yet: `east-ray compare` goes on."
     if not any(one.record for one in trainings):
-        if config.model is None:
+        if not config.model:
             return (
                 "Next: `east-ray export` writes these examples with their weights for a trainer; "
                 "with a `model` in the configuration, `east-ray train` trains on them."
@@ -136,9 +137,12 @@ def _next(config: Config, trainings: Sequence[TrainingResults]) -> str:
     return "Nothing has been measured yet: `east-ray evaluate` asks the models the held-out questions."
 
 
+def _over(num_questions: int) -> str:
+    return f"Accuracy on {num_questions:,} held-out questions, decoded greedily, with 95 % intervals."
+
+
 def _difference_tile(name: str, row: records.Difference) -> tuple[str, str, str]:
-    bounds = f"{points(row['low'])} to {points(row['high'])}"
-    return name, f"{points(row['difference'])} points", f"95 % interval {bounds}"
+    return name, points(row["difference"]), f"{points(row['low'])} to {points(row['high'])} points"
 
 
 def _listed(lines: Sequence[str]) -> Iterator[str]:
@@ -170,14 +174,8 @@ def cost_line(config: Config, rounds: Sequence[RoundSummary]) -> str:
 
 def _records(config: Config, summary: RoundSummary) -> Iterator[tuple[str, StageRecord]]:
     """The stages of a round, with the training of every variant; later rounds of a comparison sample for each."""
-    for stage, record in summary.records.items():
-        if stage != "training":
-            yield stage, record
-    if config.compare is not None and summary.number > 0:
-        for one in summary.trainings:
-            for stage in ("sampling", "answers"):
-                if (record := one.stages.record(stage)) is not None:
-                    yield stage, record
+    yield from ((stage, record) for stage, record in summary.records.items() if stage != "training")
+    has_own_samples = config.compare is not None and summary.number > 0
     for one in summary.trainings:
-        if one.record is not None:
-            yield "training", one.record
+        own = {stage: one.stages.record(stage) for stage in ("sampling", "answers") if has_own_samples}
+        yield from ((stage, record) for stage, record in (own | {"training": one.record}).items() if record is not None)

@@ -120,8 +120,8 @@ def question_dots(name: str, questions: Sequence[ShownQuestion]) -> Figure:
         )
         dot = Dot(row["pass_rate"], row["entropy"], f"{name}-{index}", words)
         groups.setdefault("discarded" if row["reason"] else "kept", []).append(dot)
-    shown = {group: groups[group] for group in ("kept", "discarded") if group in groups}
-    return linked_dots("These questions", shown, "pass rate", "entropy (nats)")
+    ordered = dict(sorted(groups.items(), reverse=True))  # kept ones first
+    return linked_dots("These questions", ordered, "pass rate", "entropy (nats)")
 
 
 def _cut(text: str, max_chars: int) -> str:

@@ -4,9 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from east_ray import records
 from east_ray.config import BASE
 from east_ray.report import plots

@@ -12,7 +12,6 @@ from east_ray.report.page import Block
 from east_ray.report.plots import MAX_CURVES
 from east_ray.report.summary import RoundSummary, TrainingResults, arm_labels, labels
 
-
 #: Metrics after the losses, with title and unit.
 _METRICS = {
     "learning_rate": ("Learning rate", "learning rate"),
@@ -34,7 +33,9 @@ def step_blocks(summary: RoundSummary) -> Iterator[Block]:
 def _losses(summary: RoundSummary, trained: Sequence[TrainingResults]) -> Iterator[Block]:
     """The losses of all trainings of an objective in one figure: first without weights, then as it was minimized."""
     objectives = list(dict.fromkeys(one.objective for one in trained))
-    are_weighted = any(not np.array_equal(one.steps["loss"], one.steps.get("unweighted_loss")) for one in trained)
+    are_weighted = any(
+        not np.array_equal(one.steps["loss"], one.steps.get("unweighted_loss", np.empty(0))) for one in trained
+    )
     if len(trained) > 1 and are_weighted:
         yield (
             "The losses without weights are the same measure for every training, so these curves can be compared. The "

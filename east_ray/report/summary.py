@@ -37,8 +37,8 @@ class TrainingResults:
     """One training of a round: what it was given, what it counted and how its steps went.
 
     `entropies`, `weights` and `pass_rates` are (Q,); trainings of one `arm`, which differ in their seed alone, share
-    them. `is_uniform`: every question has the same weight. `steps` has an array (S,) for each metric of training.jsonl. Until it is done, `seconds`, of its steps, and
-    `record`, of the stage, are None.
+    them. `is_uniform`: every question has the same weight. `steps` has an array (S,) for each metric of training.jsonl.
+    Until it is done, `seconds`, of its steps, and `record`, of the stage, are None.
     """
 
     name: str
