@@ -53,13 +53,15 @@ class Fold:
 class Questions:
     """A table of questions that a reader can search and sort, and a figure whose dots lead to its rows.
 
-    The row of the question at `index` is named ``{name}-{index}``; `name` occurs once on a page.
+    The row of the question at `index` is named ``{name}-{index}``; `name` occurs once on a page. A response is cut to
+    `max_chars`.
     """
 
     name: str
     caption: str
     questions: Sequence[ShownQuestion]
     figure: Figure
+    max_chars: int = 1500
 
 
 @dataclass(frozen=True)

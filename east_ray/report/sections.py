@@ -28,6 +28,9 @@ from east_ray.storage.rounds import listed
 
 #: Most rows of a table that grows with the number of models.
 _MAX_ROWS = 40
+#: Most questions in a report, over all rounds, characters of their texts, and characters of a response. They keep the
+#: page under two megabytes, however many questions a run has.
+_MAX_QUESTIONS, _MAX_CHARS, _MAX_RESPONSE_CHARS = 150, 700_000, 1500
 #: Exponents of a weighting that make a curve.
 _MIN_EXPONENTS = 3
 
@@ -69,13 +72,18 @@ def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[
     how = config.learners()[first.name].answers
     is_mathematical = how.grader == how.equivalence == "math"
     folders = stages / "samples", stages / "answers"
-    if found := shown_questions(first, *folders, num_responses=how.responses, is_mathematical=is_mathematical):
-        name = f"q{summary.number}"
+    num = max(_MAX_QUESTIONS // config.rounds, 30)
+    found = shown_questions(
+        first, *folders, num_responses=how.responses, is_mathematical=is_mathematical, max_questions=num
+    )
+    if found:
+        name, num_texts = f"q{summary.number}", sum(1 + len(question["responses"]) for question in found)
         caption = (
             f"{len(found):,} of {summary.asked:,} questions: kept ones with the least and the greatest entropies and a "
             "spread between them, and discarded ones. Open a question, here or by its dot, to read its responses."
         )
-        yield Questions(name, caption, found, question_dots(name, found))
+        max_chars = min(_MAX_RESPONSE_CHARS, max(_MAX_CHARS // config.rounds // num_texts, 200))
+        yield Questions(name, caption, found, question_dots(name, found), max_chars)
 
 
 # --------------------------------------------------------------------------------------------- accuracies of the models
