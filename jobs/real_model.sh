@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does weighting help a language model that others made? From nothing to a table, on two CPU cores, in some 90 minutes.
+# Does weighting help a language model that others made? From nothing to a table, on two CPU cores, in an hour and a half.
 #
 #     jobs/real_model.sh runs/real_model
 #

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from rounds import sample, write_samples
 
 from east_ray.config.files import resolve
 from east_ray.records import (
+    ANSWERS,
     DISCARDED,
     EXAMPLES,
+    SAMPLES,
     Accuracy,
     ArmComparison,
     ComparedArm,
@@ -78,6 +81,49 @@ def write_run(path: Path, *, rounds: int = 1, num_seeds: int = 0, description: s
         arms = config.compare.arms() if config.compare else {}
         _write_round(run.round(number), list(config.learners()), number, list(arms), num_seeds)
     return run
+
+
+def write_large_run(path: Path, num_questions: int = 10_000) -> RunDirectory:
+    """A round of many questions, each with long texts, eight answers and four responses; weighed and trained on."""
+    config = resolve({"model": "m", "run_dir": str(path), "questions": {"path": "q.jsonl"}})
+    run = RunDirectory(config)
+    stages, rng = run.round(0), np.random.default_rng(0)
+    rows = []
+    for index in range(num_questions):
+        counts = sorted(rng.integers(1, 30, size=8).tolist(), reverse=True)
+        shares = np.array(counts) / sum(counts)
+        rows.append(
+            {"question_id": f"q{index:05d}", "question": "how many? " * 60, "reference_answer": "\\frac{1}{2}"}
+            | {"num_responses": sum(counts), "num_truncated": 1, "pass_rate": shares[0], "rejected_rate": shares[1]}
+            | {"entropy": -float(shares @ np.log(shares)) + index * 1e-6, "signal": 1.0, "weight": 0.5 + rng.random()}
+            | {"clusters": [_cluster(f"\\frac{{{place}}}{{{index + 2}}}", n, place) for place, n in enumerate(counts)]}
+            | {"chosen": f"{index} < " * 500, "chosen_finish_reason": "stop", "rejected": f"{index} > " * 500}
+            | {"reason": "all_wrong"}
+        )
+    responses = [
+        {"text": f"{place} < {place + 1}. " * 200, "num_tokens": 2000, "finish_reason": "stop"} for place in range(4)
+    ]
+    graded = [{"is_boxed": True, "cluster": place, "is_correct": place == 0} for place in range(4)]
+    for begin in range(0, num_questions, 1000):
+        part, name = rows[begin : begin + 1000], f"part-{begin}.parquet"
+        of_samples = [row | {"model": "base", "responses": responses} for row in part]
+        (stages / "samples").write_part(_table(of_samples, SAMPLES), name)
+        of_answers = [row | {"can_use_reference": True, "responses": graded} for row in part]
+        (stages / "answers").write_part(_table(of_answers, ANSWERS), name)
+    num_kept = 7 * num_questions // 10
+    (stages / "examples").replace(_table(rows[:num_kept], EXAMPLES))
+    (stages / "discarded").replace(_table(rows[num_kept:], DISCARDED))
+    with stages.recording("questions") as record:
+        record.counts = {"asked": num_questions, "set_aside": {}}
+    with stages.recording("examples") as record:
+        record.counts = {"kept": num_kept, "discarded": {"all_wrong": num_questions - num_kept}}
+    steps = [{"step": step, "loss": 1 / step, "unweighted_loss": 1.1 / step} for step in range(1, 2000)]
+    stages.folder.write_text("training.jsonl", "".join(json.dumps(step) + "\n" for step in steps))
+    return run
+
+
+def _cluster(answer: str, num_responses: int, place: int) -> dict[str, Any]:
+    return {"answer": answer, "num_responses": num_responses, "is_correct": place == 0}
 
 
 def _write_round(stages: Stages, names: list[str], number: int, arms: list[str], num_seeds: int) -> None:

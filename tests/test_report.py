@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from html import escape as html_escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from json_records import checked
 from pydantic import ValidationError
 from rich.console import Console
-from run_directories import HOSTILE, difference, write_run
+from run_directories import HOSTILE, difference, write_large_run, write_run
 
 from east_ray.config import InputError
 from east_ray.config.files import resolve
@@ -25,9 +26,9 @@ from east_ray.records import EXAMPLES, ArmComparison, EvaluationMetrics, StudyPa
 from east_ray.report.files import write_cards, write_report, write_side_by_side
 from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
-from east_ray.report.plots import Whisker, bars, curves, density, histogram, whiskers
+from east_ray.report.plots import Dot, Whisker, bars, curves, density, histogram, linked_dots, whiskers
 from east_ray.report.questions import positions_across, shown_questions
-from east_ray.report.sections import training_curves
+from east_ray.report.steps import training_curves
 from east_ray.report.summary import describe, summarize
 from east_ray.report.terminal import print_summary
 from east_ray.storage import RunDirectory
@@ -186,7 +187,7 @@ def test_the_page_of_a_comparison_names_arms_and_not_trainings(compared: RunDire
 
 def test_many_trainings_are_drawn_as_means_of_their_arms(compared: RunDirectory) -> None:
     (summary,) = summarize(compared)
-    series = {one["label"]: one for one in training_curves(summary, "tokens_per_s")}
+    series = {one["label"]: one for one in training_curves(summary, "tokens_per_s", summary.trainings)}
     assert len(summary.trainings) == 12 and len(series) == 4
     assert (
         series["sft-entropy-a2"]["y"] == [500.0 + len("sft-entropy-a2-seed-0")] * 20 == series["sft-entropy-a2"]["low"]
@@ -216,7 +217,7 @@ def test_hostile_text_stays_text(html: str) -> None:
     tags = [tag for tag, _ in _elements(html)]
     assert tags.count("script") == 1 and not {"img", "iframe", "link", "object"} & set(tags)
     assert not [name for _, attributes in _elements(html) for name in attributes if name.startswith("on")]
-    assert tags.count("svg") == html.count('role="img"') >= 10
+    assert tags.count("svg") == html.count('role="img"') + html.count('role="group"') >= 10
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", html)
     assert "{{7*7}}" in html and "&lt;script&gt;window.pwned=1" in html
     assert f"(cut: {len(HOSTILE * 400):,} characters in all)" in html
@@ -235,6 +236,12 @@ def test_every_name_that_is_referred_to_is_there_once(html: str) -> None:
     named = [name for name in ids if name.startswith("c")]
     assert len(named) == len(set(named))
     assert set(re.findall(r"""(?:href="|url\()#([^")]+)""", html)) <= set(ids)
+
+
+def test_a_report_of_ten_thousand_questions_is_a_small_file(tmp_path: Path) -> None:
+    html = Path(write_report(write_large_run(tmp_path))).read_bytes()
+    assert html.count(b'<td class="question">') == 150 and b"150 of 10,000 questions" in html
+    assert len(html) < 2_000_000
 
 
 def test_the_questions_that_are_shown(directory: RunDirectory) -> None:
@@ -300,6 +307,14 @@ def test_figures_say_in_words_what_they_show() -> None:
         assert label is not None and words in label[1]
         assert "currentColor" in svg and "var(--c0)" in svg and "<style" not in svg
         assert not re.search(r": #(?!fff)[0-9a-f]{6}", svg), "colours are the page's"
+
+
+def test_a_dot_is_a_link_that_says_its_question() -> None:
+    kept, discarded = Dot(0.5, 1.0, "q0-0", f"Why? {HOSTILE}"), Dot(0.0, 1.5, "q0-1", "Whither?")
+    svg = linked_dots("Dots", {"kept": [kept], "discarded": [discarded]}, "pass rate", "entropy (nats)").svg
+    links = re.findall(r'<a href="#([^"]+)"><title>(.*?)</title>\s*<use', svg, re.DOTALL)
+    assert links == [("q0-0", html_escape(printable(kept.words))), ("q0-1", "Whither?")]
+    assert 'role="group"' in svg and 'xlink:href="#q0' not in svg
 
 
 def test_columns_of_numbers_stand_to_the_right() -> None:

@@ -65,6 +65,8 @@ def test_a_script_that_is_not_ours_is_refused(opened: Opened) -> None:
 def test_every_section_is_there_and_the_contents_lead_to_it(opened: Opened) -> None:
     titles = opened.page.locator("h3").all_inner_texts()
     for title in (
+        "What came out",
+        "What it cost",
         "What was run",
         "Questions asked and kept",
         "Entropy and weights",
@@ -83,8 +85,9 @@ def test_every_section_is_there_and_the_contents_lead_to_it(opened: Opened) -> N
 
 
 def test_figures_are_drawn_and_described(opened: Opened) -> None:
-    figures = opened.page.get_by_role("img").all()
+    figures = opened.page.locator("svg").all()
     assert len(figures) >= 20
+    assert opened.page.locator("svg[role=group]").count() == 2, "the dots of each round are links"
     for figure in figures:
         box = figure.bounding_box()
         assert box is not None and box["width"] > 200 and box["height"] > 50
@@ -123,12 +126,57 @@ def test_a_question_opens_and_shows_its_responses(opened: Opened) -> None:
     assert "It is \\boxed{72}." in row.inner_text() and "characters in all)" in row.inner_text()
 
 
+def test_the_page_begins_with_the_answer(opened: Opened) -> None:
+    opened.page.set_viewport_size({"width": 390, "height": 844})
+    first = opened.page.locator("main h2").first
+    tile = opened.page.locator(".highlights strong").first.bounding_box()
+    assert first.inner_text() == "The answer" and tile is not None and tile["y"] < 500, "on a phone, without scrolling"
+    answer, contents = (opened.page.locator(one).first.bounding_box() for one in ("main section", "nav"))
+    assert answer is not None and contents is not None and contents["y"] >= answer["y"] + answer["height"]
+
+
+def test_a_dot_says_its_question_under_the_pointer_and_by_keyboard_and_leads_to_it(opened: Opened) -> None:
+    box = opened.page.locator(".questions").first
+    dots, told = box.locator("svg a"), box.locator(".told")
+    assert dots.count() == NUM_QUESTIONS
+    assert "Question 30: " in (dots.nth(30).locator("title").text_content() or "")
+    dots.nth(59).hover()
+    assert told.inner_text().startswith("Question 59: ")
+    dots.nth(0).focus()
+    assert told.inner_text().startswith("Question 0: ")
+    opened.page.keyboard.press("ArrowRight")
+    text = told.inner_text()
+    assert text.startswith("Question 1: ") and "reference answer: 72\ncommonest answer: 72 × 5, correct" in text
+    assert "entropy 2.36, pass rate 0.02" in text
+    assert dots.nth(0).get_attribute("tabindex") == "-1" and dots.nth(1).get_attribute("tabindex") == "0"
+    box.get_by_role("searchbox").fill("question 17: window")
+    assert box.locator("tbody tr:visible").count() == 1
+    dots.nth(1).focus()
+    opened.page.keyboard.press("Enter")
+    row = box.locator("tbody tr").nth(1)
+    sync_api.expect(row.locator("details").first).to_have_attribute("open", "")
+    assert row.locator(".bars").is_visible() and row.locator(".id").inner_text().startswith("q001")
+
+
+def test_the_clusters_of_a_question_are_bars_and_the_correct_one_is_marked_in_words_and_fill(opened: Opened) -> None:
+    row = opened.page.locator(".questions tbody tr").nth(1)
+    row.locator("summary").first.click()
+    assert row.locator(".bars b").all_inner_texts() == ["5 of 8 ✓ correct", "2 of 8", "1 of 8"]
+    boxes = [bar.bounding_box() for bar in row.locator(".bars i").all()]
+    widths = [box["width"] for box in boxes if box is not None]
+    assert widths[0] / widths[2] == pytest.approx(5, rel=0.1) and widths[1] / widths[2] == pytest.approx(2, rel=0.1)
+    fills = row.locator(".bars i").evaluate_all("bars => bars.map(bar => getComputedStyle(bar).backgroundColor)")
+    assert fills[0] != fills[1] == fills[2] == "rgba(0, 0, 0, 0)"
+
+
 def test_it_is_read_without_scripts(browser: "sync_api.Browser", file: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())
     assert page.locator(".questions").first.locator("tbody tr").count() == NUM_QUESTIONS
     assert not page.locator(".controls").first.is_visible()
+    page.locator(".questions").first.locator("svg a").nth(1).click()
+    assert page.locator(".questions tbody tr").nth(1).locator(".bars").is_visible()
     context.close()
 
 

@@ -145,6 +145,22 @@ def minimal_detectable_difference(
     return float(reach * standard_error)
 
 
+def detectable_by_one_pair(num_questions: int, num_apart: int) -> float:
+    """The true difference that two trainings, one of each arm, show with a power of 80 % on this many questions.
+
+    `num_apart` of the questions are answered correctly by one of the two alone. A difference cannot be larger than the
+    share of such questions, so of each difference that share is at least itself: where nothing was apart, about eight
+    questions, all in favour of one, would have shown something. Raises ValueError for fewer than two questions.
+
+    >>> round(detectable_by_one_pair(500, 60), 3), round(detectable_by_one_pair(500, 0), 3)
+    (0.043, 0.016)
+    """
+    if num_questions < 2:
+        raise ValueError(f"expected at least two questions, got {num_questions}")
+    reach = minimal_detectable_difference(1.0, num_questions - 1)
+    return min(1.0, max(reach * float(np.sqrt(num_apart)), reach**2) / num_questions)
+
+
 def power_of(
     difference: float, standard_error: float, degrees_of_freedom: float, level: float = SIGNIFICANCE_LEVEL
 ) -> float:

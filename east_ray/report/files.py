@@ -14,6 +14,7 @@ from east_ray.config import BASE, Config, InputError
 from east_ray.config.files import as_yaml, dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
+from east_ray.report.answer import answer_blocks, answered, cost_line
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
 from east_ray.report.labels import label_blocks
@@ -21,13 +22,14 @@ from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
 from east_ray.report.rounds import diversity_blocks
+from east_ray.report.steps import step_blocks
 from east_ray.report.studies.adaptive import adaptive_page
 from east_ray.report.studies.fewer_responses import fewer_responses_page
 from east_ray.report.studies.shares import errors_page, rounds_page, selective_page
 from east_ray.report.studies.weights import disagreements_page
 from east_ray.report.summary import RoundSummary, arm_labels, describe, summarize
 from east_ray.report.weights import weight_blocks
-from east_ray.report.wording import duration, interval, percent, verdicts
+from east_ray.report.wording import interval, percent
 from east_ray.selection import SelectionRules
 from east_ray.storage import Folder, RunDirectory, StageRecord, Stages, locate
 from east_ray.storage.rounds import Learner, Round, is_done
@@ -63,9 +65,14 @@ def write_side_by_side(directories: Sequence[RunDirectory], path: str) -> str:
 def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
     """The sections of a run, as far as it has got; not `in_full` leaves out its questions and its configuration."""
     config, rounds = directory.config, summarize(directory)
-    found: dict[tuple[str, str], Iterable[Block]] = {("The run", "What was run"): _what_was_run(config, rounds)}
+    answer = answered(rounds)
+    found: dict[tuple[str, str], Iterable[Block]] = {
+        ("The answer", "What came out"): answer_blocks(config, rounds),
+        ("The answer", "What it cost"): filter(None, [cost_line(config, rounds)]),
+        ("The run", "What was run"): _what_was_run(config, rounds),
+    }
     for summary in rounds:
-        parts = _of_round(directory, summary, in_full=in_full)
+        parts = _of_round(directory, summary, in_full=in_full, is_told=summary is answer)
         found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
     found["Over the rounds", "Accuracy and weights from round to round"] = sections.blocks_over_rounds(rounds)
     found["Over the rounds", "How various the answers are from round to round"] = diversity_blocks(rounds)
@@ -74,28 +81,30 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
     return {section: blocks for section, parts in found.items() if (blocks := list(parts))}
 
 
-def _of_round(directory: RunDirectory, summary: RoundSummary, *, in_full: bool) -> dict[str, Iterator[Block]]:
+def _of_round(
+    directory: RunDirectory, summary: RoundSummary, *, in_full: bool, is_told: bool
+) -> dict[str, Iterator[Block]]:
+    """The sections of a round; `is_told`: its verdicts are in the answer."""
     parts = {
         "Questions asked and kept": sections.funnel_blocks(summary),
         **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
         "Labels": label_blocks(summary),
         "Entropy and weights": weight_blocks(summary),
         **({"Questions to look at": sections.question_blocks(directory, summary)} if in_full else {}),
-        "Training": sections.step_blocks(summary),
-        "Accuracy on held-out questions": sections.accuracy_blocks(summary),
-        "Comparison": sections.comparison_blocks(summary),
+        "Training": step_blocks(summary),
+        "Accuracy on held-out questions": sections.accuracy_blocks(summary, is_told=is_told),
+        "Comparison": sections.comparison_blocks(summary, is_told=is_told),
         "Time and tokens": _cost(summary),
     }
     return parts | {shown(study["title"], 100): _study(study) for study in summary.studies}
 
 
 def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
-    """The description, a table of settings and the verdicts of the last round."""
+    """The description and a table of settings."""
     if config.description:
         yield config.description
     training, weighting = config.training, config.weighting
     source, held_out = config.questions or config.samples, config.evaluation.questions
-    seconds = sum(record.seconds for summary in rounds for record in summary.records.values())
     rows = [
         ["model", config.model or "none: the samples were weighed only"],
         ["questions", str(_address(source))],
@@ -115,11 +124,8 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
         ["held-out questions", _address(held_out) or "none"],
         ["rounds", f"{len(rounds)} of {config.rounds}"],
         ["seed", str(config.seed)],
-        ["time of the stages", duration(seconds)],
     ]
     yield Table("", ["setting", "value"], rows)
-    for summary in rounds[-1:]:
-        yield from verdicts(summary)
 
 
 def _responses(config: Config) -> str:

@@ -51,14 +51,28 @@ class Fold:
 
 @dataclass(frozen=True)
 class Questions:
-    """A table of questions that a reader can search and sort."""
+    """A table of questions that a reader can search and sort, and a figure whose dots lead to its rows.
 
+    The row of the question at `index` is named ``{name}-{index}``; `name` occurs once on a page. A response is cut to
+    `max_chars`.
+    """
+
+    name: str
     caption: str
     questions: Sequence[ShownQuestion]
+    figure: Figure
+    max_chars: int = 1500
+
+
+@dataclass(frozen=True)
+class Highlights:
+    """Numbers in large type, each as its label, the number, and a line on it."""
+
+    highlights: Sequence[tuple[str, str, str]]
 
 
 #: A text is a paragraph.
-Block = str | Table | Figure | Fold | Questions
+Block = str | Table | Figure | Fold | Questions | Highlights
 #: Chapter and title -> what is shown there, of one run.
 Sections = Mapping[tuple[str, str], Sequence[Block]]
 

@@ -53,6 +53,16 @@ class Whisker:
     dots: Sequence[float] = ()
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A point that leads to the element named `target` of the page, with the words that are shown at it."""
+
+    x: float
+    y: float
+    target: str
+    words: str
+
+
 def band(label: str, x: Sequence[float], rows: Sequence[Mapping[str, Any]], key: str) -> StudySeries:
     """Shares with their intervals as a curve, in percent."""
     y, low, high = ([100 * row[name] for row in rows] for name in (key, "low", "high"))
@@ -114,6 +124,27 @@ def density(title: str, x: NDArray[np.float64], y: NDArray[np.float64], x_label:
 
     words = f"{x.size:,} questions; a larger dot is more of them, {int(inside.max()):,} at most"
     return _figure(title, words, draw, x_label, y_label)
+
+
+def linked_dots(title: str, groups: Mapping[str, Sequence[Dot]], x_label: str, y_label: str) -> Figure:
+    """Dots, by the name of their group, each of them a link with a title; those of a later group lie on top."""
+
+    def draw(axes: Any) -> None:
+        for index, (label, dots) in enumerate(groups.items()):
+            style = {"color": _PALETTE[index % len(_PALETTE)], "marker": _MARKERS[index % len(_MARKERS)]}
+            x, y = ([getattr(dot, axis) for dot in dots] for axis in "xy")
+            drawn = axes.scatter(x, y, s=36, alpha=0.75, linewidths=0, label=_short(label), **style)
+            drawn.set_urls([f"#{dot.target}" for dot in dots])
+
+    counts = ", ".join(f"{len(dots):,} {label}" for label, dots in groups.items())
+    figure = _figure(title, f"{counts}; each dot leads to its question", draw, x_label, y_label, legend=len(groups))
+    words = {dot.target: dot.words for dots in groups.values() for dot in dots}
+
+    def link(match: re.Match[str]) -> str:
+        return f'<a href="#{match[1]}"><title>{escape(printable(words[match[1]]))}</title>'
+
+    svg = re.sub(r'<a xlink:href="#([^"]+)"[^>]*>', link, figure.svg)
+    return Figure(title, svg.replace('role="img"', 'role="group"', 1))  # the content of an image has no links
 
 
 def curves(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from east_ray.answers.explanation import readings
 from east_ray.records import DISCARDED, EXAMPLES, SAMPLES
+from east_ray.report.plots import Dot, Figure, linked_dots
 from east_ray.report.summary import TrainingResults
 from east_ray.storage import Folder
 
@@ -102,6 +103,29 @@ def positions_across(values: NDArray[np.float64], num: int) -> NDArray[np.intp]:
     between = np.linspace(at_each_end, order.size - at_each_end - 1, num - 2 * at_each_end).round().astype(np.intp)
     ends = np.arange(at_each_end)
     return np.unique(order[np.concatenate([ends, between, order.size - 1 - ends])])
+
+
+def question_dots(name: str, questions: Sequence[ShownQuestion]) -> Figure:
+    """Entropy against pass rate of these questions, as dots that lead to ``{name}-{index}``."""
+    groups: dict[str, list[Dot]] = {}
+    for index, row in enumerate(questions):
+        reference = "none" if row["reference_answer"] is None else row["reference_answer"]
+        words = "\n".join(
+            [
+                _cut(row["question"], 200),
+                f"reference answer: {_cut(reference, 60)}",
+                *(f"commonest answer: {_cut(cluster_words(cluster), 60)}" for cluster in (row["clusters"] or [])[:1]),
+                f"entropy {row['entropy']:.2f}, pass rate {row['pass_rate']:.2f}",
+            ]
+        )
+        dot = Dot(row["pass_rate"], row["entropy"], f"{name}-{index}", words)
+        groups.setdefault("discarded" if row["reason"] else "kept", []).append(dot)
+    ordered = dict(sorted(groups.items(), reverse=True))  # kept ones first
+    return linked_dots("These questions", ordered, "pass rate", "entropy (nats)")
+
+
+def _cut(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
 def _labelled(row: Mapping[str, Any], of_clusters: Sequence[str | None]) -> list[tuple[str, str]]:

@@ -1,18 +1,15 @@
-"""The sections of a round: its questions and training, the accuracies of its models, the arms compared."""
+"""The sections of a round: its questions, the accuracies of its models, the arms compared."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from east_ray import records
 from east_ray.config import BASE
 from east_ray.report import plots
 from east_ray.report.page import Block, Questions, Table
 from east_ray.report.plots import MAX_CURVES, Figure, band, whisker
-from east_ray.report.questions import shown_questions
+from east_ray.report.questions import question_dots, shown_questions
 from east_ray.report.summary import BASE_LABEL, QUANTILES, RoundSummary, arm_labels, labels, quantiles
 from east_ray.report.wording import (
     difference_of,
@@ -31,11 +28,14 @@ from east_ray.storage.rounds import listed
 
 #: Most rows of a table that grows with the number of models.
 _MAX_ROWS = 40
+#: Most questions in a report, over all rounds, characters of their texts, and characters of a response. They keep the
+#: page under two megabytes, however many questions a run has.
+_MAX_QUESTIONS, _MAX_CHARS, _MAX_RESPONSE_CHARS = 150, 700_000, 1500
 #: Exponents of a weighting that make a curve.
 _MIN_EXPONENTS = 3
 
 
-# ----------------------------------------------------------------------------------------------- questions and training
+# ---------------------------------------------------------------------------------------------------------- questions
 
 
 def funnel_blocks(summary: RoundSummary) -> Iterator[Block]:
@@ -72,75 +72,44 @@ def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[
     how = config.learners()[first.name].answers
     is_mathematical = how.grader == how.equivalence == "math"
     folders = stages / "samples", stages / "answers"
-    if found := shown_questions(first, *folders, num_responses=how.responses, is_mathematical=is_mathematical):
+    num = max(_MAX_QUESTIONS // config.rounds, 30)
+    found = shown_questions(
+        first, *folders, num_responses=how.responses, is_mathematical=is_mathematical, max_questions=num
+    )
+    if found:
+        name, num_texts = f"q{summary.number}", sum(1 + len(question["responses"]) for question in found)
         caption = (
             f"{len(found):,} of {summary.asked:,} questions: kept ones with the least and the greatest entropies and a "
-            "spread between them, and discarded ones. Open a question to read its responses."
+            "spread between them, and discarded ones. Open a question, here or by its dot, to read its responses."
         )
-        yield Questions(caption, found)
-
-
-def step_blocks(summary: RoundSummary) -> Iterator[Block]:
-    """Loss, learning rate, gradient norm and speed by step."""
-    trained = [one for one in summary.trainings if one.steps.get("loss") is not None]
-    if not trained:
-        return
-    metrics = {
-        "loss": ("Loss, weighted", "loss"),
-        "unweighted_loss": ("Loss, without weights", "loss"),
-        "learning_rate": ("Learning rate", "learning rate"),
-        "gradient_norm": ("Gradient norm", "norm before clipping"),
-        "tokens_per_s": ("Training speed", "tokens/s"),
-    }
-    if all(np.array_equal(one.steps["loss"], one.steps.get("unweighted_loss", np.empty(0))) for one in trained):
-        del metrics["unweighted_loss"]  # all weights are 1
-    for metric, (title, y_label) in metrics.items():
-        if curves := training_curves(summary, metric):
-            figure = plots.curves(title, curves, "step", y_label)
-            by_arm = f"{title}: mean of each arm, band from least to greatest"
-            yield figure if len(trained) <= MAX_CURVES else replace(figure, caption=by_arm)
-
-
-def training_curves(summary: RoundSummary, metric: str) -> list[records.StudySeries]:
-    """A metric of the steps of each training; of more than six, of each arm: the mean over its seeds and their range.
-
-    The curve of an arm that is still in training is as long as its shortest training.
-    """
-    trained = [one for one in summary.trainings if metric in one.steps]
-    by_arm = len(trained) > MAX_CURVES
-    steps: dict[str, list[NDArray[np.float64]]] = {}
-    for one in trained:
-        steps.setdefault(one.arm if by_arm else one.name, []).append(one.steps[metric])
-    shown_as = arm_labels(summary) if by_arm else labels(summary)
-    series = []
-    for name, arrays in steps.items():
-        length = min(len(array) for array in arrays)
-        stacked = np.stack([array[:length] for array in arrays])
-        curve: records.StudySeries = {"label": shown_as[name], "x": range(1, length + 1), "y": stacked.mean(0).tolist()}
-        if len(arrays) > 1:
-            curve |= {"low": stacked.min(0).tolist(), "high": stacked.max(0).tolist()}
-        series.append(curve)
-    return series
+        max_chars = min(_MAX_RESPONSE_CHARS, max(_MAX_CHARS // config.rounds // num_texts, 200))
+        yield Questions(name, caption, found, question_dots(name, found), max_chars)
 
 
 # --------------------------------------------------------------------------------------------- accuracies of the models
 
 
-def accuracy_blocks(summary: RoundSummary) -> Iterator[Block]:
-    """Everything that evaluation/metrics.json has."""
+def accuracy_blocks(summary: RoundSummary, *, is_told: bool = False) -> Iterator[Block]:
+    """Everything that evaluation/metrics.json has, but for figures and verdicts that the answer told (`is_told`)."""
     if summary.metrics is None:
         return
     metrics, shown_as = summary.metrics, labels(summary)
     yield greedy_table(metrics, shown_as)
     if summary.comparison is None:
-        points = [whisker(shown_as[name], row, "accuracy") for name, row in metrics["accuracy"].items()]
-        yield plots.whiskers("Accuracy with 95 % intervals", {"": points}, "accuracy (%)")
-        yield from verdicts(summary)
+        if not is_told:
+            yield accuracy_figure(metrics, shown_as)
+            yield from verdicts(summary)
         yield from _differences(metrics["differences"], shown_as)
     yield from _groups(metrics.get("groups", []), shown_as)
     if sampled := metrics.get("sampled"):
         yield from _sampled(sampled, shown_as)
         yield from _sampled_differences(metrics.get("sampled_differences", []), shown_as)
+
+
+def accuracy_figure(metrics: records.EvaluationMetrics, shown_as: Mapping[str, str]) -> Figure:
+    """Every model's accuracy at temperature 0 with its interval; `shown_as` has the label of each."""
+    points = [whisker(shown_as[name], row, "accuracy") for name, row in metrics["accuracy"].items()]
+    return plots.whiskers("Accuracy with 95 % intervals", {"": points}, "accuracy (%)")
 
 
 def greedy_table(metrics: records.EvaluationMetrics, shown_as: Mapping[str, str]) -> Table:
@@ -168,12 +137,9 @@ def greedy_table(metrics: records.EvaluationMetrics, shown_as: Mapping[str, str]
 def _differences(differences: Sequence[records.ModelDifference], shown_as: Mapping[str, str]) -> Iterator[Block]:
     if not differences:
         return
-    named = [(_pair(row, shown_as), row) for row in differences[:_MAX_ROWS]]
-    rows = [[name, signed(row), f"{row['p_value']:.2g}"] for name, row in named]
+    rows = [[_pair(row, shown_as), signed(row), f"{row['p_value']:.2g}"] for row in differences[:_MAX_ROWS]]
     caption = "Paired differences in points, with 95 % intervals and McNemar's exact test" + _left_out(differences)
     yield Table(caption, ["", "difference", "p"], rows)
-    if len(named) <= _MAX_ROWS // 4:
-        yield _forest("Paired differences with 95 % intervals", named)
 
 
 def _pair(row: records.ModelDifference | records.SampledDifference, shown_as: Mapping[str, str]) -> str:
@@ -253,7 +219,8 @@ def _curves(title: str, by_model: _ByModel, x_label: str, y_label: str, *, is_lo
     return plots.curves(title, series, x_label, y_label, x_ticks=x_ticks)
 
 
-def _forest(title: str, differences: Iterable[tuple[str, records.Difference]]) -> Figure:
+def forest(title: str, differences: Iterable[tuple[str, records.Difference]]) -> Figure:
+    """Differences, by name, with their intervals, beside a line at 0."""
     rows = [whisker(name, row, "difference") for name, row in differences]
     return plots.whiskers(title, {"": rows}, "difference (points)", reference=0)
 
@@ -284,17 +251,20 @@ def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
 # ---------------------------------------------------------------------------------------------------- the arms compared
 
 
-def comparison_blocks(summary: RoundSummary) -> Iterator[Block]:
-    """Everything that comparison.json has."""
+def comparison_blocks(summary: RoundSummary, *, is_told: bool = False) -> Iterator[Block]:
+    """Everything that comparison.json has, but for figures and verdicts that the answer told (`is_told`)."""
     if summary.comparison is None:
         return
     found = summary.comparison
     yield _design(found)
-    yield from verdicts(summary)
-    yield from power_lines(found)
+    if not is_told:
+        yield from verdicts(summary)
+        yield from power_lines(found)
     yield arms_table(found)
     if pairs := found.get("pairs"):
         yield pairs_table(pairs, arm_labels(summary))
+    if not is_told:
+        yield from differences_figure(found)
     yield from _figures(found)
     if sampling := found.get("sampling"):
         num_tokens, seconds = f"{sampling['num_tokens']:,}", duration(sampling["seconds"])
@@ -353,10 +323,14 @@ def _row(arm: records.ComparedArm) -> list[str]:
     ]
 
 
+def differences_figure(found: records.ArmComparison) -> Iterator[Figure]:
+    """Each arm's difference to its baseline, if an arm has one."""
+    if differences := [(arm["label"], row) for arm in found["arms"] if (row := difference_of(arm))]:
+        yield forest("Difference to the baseline with 95 % intervals", differences)
+
+
 def _figures(found: records.ArmComparison) -> Iterator[Figure]:
     arms, base = found["arms"], found.get("base")
-    if differences := [(arm["label"], row) for arm in arms if (row := difference_of(arm))]:
-        yield _forest("Difference to the baseline", differences)
     means = [whisker(arm["label"], arm, "mean", [100 * share for share in arm["accuracies"]]) for arm in arms]
     dashed = "; the dashed line is the model before training" if base else ""
     line = 100 * base["accuracy"] if base else None

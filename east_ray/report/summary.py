@@ -37,13 +37,15 @@ class TrainingResults:
     """One training of a round: what it was given, what it counted and how its steps went.
 
     `entropies`, `weights` and `pass_rates` are (Q,); trainings of one `arm`, which differ in their seed alone, share
-    them. `steps` has an array (S,) for each metric of training.jsonl. Until it is done, `seconds`, of its steps, and
-    `record`, of the stage, are None.
+    them. `is_uniform`: every question has the same weight. `steps` has an array (S,) for each metric of training.jsonl.
+    Until it is done, `seconds`, of its steps, and `record`, of the stage, are None.
     """
 
     name: str
     arm: str
     label: str
+    objective: str
+    is_uniform: bool
     stages: Stages
     kept: int
     discarded: dict[str, int]
@@ -159,6 +161,8 @@ def _results(
         name=name,
         arm=arm_of(name),
         label=describe(config),
+        objective=config.training.objective,
+        is_uniform=config.weighting.signal == "uniform" or config.training.examples == "reference_solutions",
         stages=stages,
         kept=examples.num_rows,
         discarded=record.counts["discarded"] if record else {},

@@ -14,7 +14,7 @@ from east_ray.report.html import printable
 from east_ray.report.sections import arms_table, greedy_table, outcomes_table
 from east_ray.report.summary import RoundSummary, labels
 from east_ray.report.weights import WEIGHT_COLUMNS, waste_of, weights_table
-from east_ray.report.wording import percent, power_lines, verdicts
+from east_ray.report.wording import percent, power_lines, reach_lines, verdicts
 from east_ray.selection import one_discarded
 from east_ray.storage import RunDirectory
 
@@ -43,7 +43,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         if summary.metrics and (sampled := summary.metrics.get("sampled")):
             console.print(_sampled_table(summary, sampled))
         told = power_lines(summary.comparison) if summary.comparison else []
-        for line in [*verdicts(summary), *told, *waste_of(summary)]:
+        for line in [*verdicts(summary), *reach_lines(summary), *told, *waste_of(summary)]:
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 

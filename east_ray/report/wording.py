@@ -10,7 +10,7 @@ from east_ray import records
 from east_ray.config import BASE
 from east_ray.evaluation.collapse import named
 from east_ray.evaluation.estimators import effective_examples
-from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL
+from east_ray.evaluation.significance import SIGNIFICANCE_LEVEL, detectable_by_one_pair
 from east_ray.report.summary import RoundSummary, labels
 
 #: Weights that leave a smaller share of the examples effective are warned of.
@@ -115,12 +115,17 @@ def verdicts(summary: RoundSummary) -> list[str]:
         return said + [f"{arm['label']}: {arm['collapse']}." for arm in arms.values() if "collapse" in arm]
     shown_as = labels(summary)
     # The run's own weighting comes first, its variants after it: say it from the run's point of view.
-    said = [
-        _of_models(shown_as[row["second"]], shown_as[row["first"]], row)
+    said = [_of_models(shown_as[row["second"]], shown_as[row["first"]], row) for row in trained_pairs(summary)]
+    return said + ([_of_collapse(summary.collapse)] if summary.collapse else [])
+
+
+def trained_pairs(summary: RoundSummary) -> list[records.ModelDifference]:
+    """The measured differences of two models of which none is the model before training, as the metrics have them."""
+    return [
+        row
         for row in (summary.metrics["differences"] if summary.metrics else [])
         if BASE not in (row["first"], row["second"])
     ]
-    return said + ([_of_collapse(summary.collapse)] if summary.collapse else [])
 
 
 def _of_collapse(found: records.Collapse) -> str:
@@ -130,16 +135,55 @@ def _of_collapse(found: records.Collapse) -> str:
     return f"The run is collapsing: {found['said']}; the best model is {named(found['best'] + 1)}."
 
 
+def reach_lines(summary: RoundSummary) -> list[str]:
+    """Why two models of a run are not told apart, in a sentence from its own numbers; none if all are, or none is.
+
+    A comparison over seeds has `power_lines` in its place.
+    """
+    metrics = summary.metrics
+    if metrics is None or summary.comparison is not None:
+        return []
+    open_pairs = [row for row in trained_pairs(summary) if not _is_decided(row)]
+    num_questions = {metrics["accuracy"][row["first"]]["num_questions"] for row in open_pairs}
+    if len(num_questions) != 1 or (num := num_questions.pop()) < 2:
+        return []
+    apart = [row["num_only_first"] + row["num_only_second"] for row in open_pairs]
+    detectable = _from_to([detectable_by_one_pair(num, one) for one in apart], ".1f")
+    if len(open_pairs) == 1:
+        (row,), shown_as = open_pairs, labels(summary)
+        said = f"{shown_as[row['second']]} and {shown_as[row['first']]} differ on {apart[0]:,} of {num:,} questions"
+        if apart[0]:
+            said += (
+                f": the first alone answers {row['num_only_second']:,} of them, the second {row['num_only_first']:,}"
+            )
+    else:
+        least, most = f"{min(apart):,}", f"{max(apart):,}"
+        count = least if least == most else f"{least} to {most}"
+        said = f"the models of each of these pairs differ on {count} of {num:,} questions"
+    return [
+        f"Why no difference is shown: {said}; so many questions, with one training of each, show in 80 % of cases a "
+        f"difference of about {detectable} points and seldom a smaller one. `east-ray compare` compares over seeds."
+    ]
+
+
+def _is_decided(row: records.ModelDifference) -> bool:
+    """Whether a winner is named: the interval is approximate where few answers differ, so the exact test must agree."""
+    return (row["low"] > 0 or row["high"] < 0) and row["p_value"] < SIGNIFICANCE_LEVEL
+
+
+def reversed_difference(row: records.Difference) -> records.Difference:
+    """The second minus the first, of the first minus the second."""
+    return {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
+
+
 def _of_models(first: str, second: str, reverse: records.ModelDifference) -> str:
     """One sentence on the first model minus the second; `reverse` is the second minus the first."""
-    difference, low, high = -reverse["difference"], -reverse["high"], -reverse["low"]
-    # The interval is approximate where few answers differ, so a verdict needs the exact test as well.
-    is_decided = (low > 0 or high < 0) and reverse["p_value"] < SIGNIFICANCE_LEVEL
-    better = first if difference > 0 else second
+    found = reversed_difference(reverse)
+    better = first if found["difference"] > 0 else second
     return (
-        f"{first} minus {second}: {points(difference)} points, paired 95 % interval {points(low)} to {points(high)}, "
-        f"exact p = {reverse['p_value']:.2g}: "
-        + (f"{better} answers more of these questions" if is_decided else "no difference is shown")
+        f"{first} minus {second}: {points(found['difference'])} points, paired 95 % interval {points(found['low'])} to "
+        f"{points(found['high'])}, exact p = {reverse['p_value']:.2g}: "
+        + (f"{better} answers more of these questions" if _is_decided(reverse) else "no difference is shown")
         + " (one training of each: what another seed would change is not in the interval)."
     )
 

@@ -1,0 +1,181 @@
+"""The answer of a run, with which its report begins: what was measured, or else weighed, and what it cost."""
+
+from collections.abc import Iterator, Sequence
+
+from east_ray import records
+from east_ray.config import BASE, Config
+from east_ray.evaluation.estimators import effective_examples
+from east_ray.report.page import Block, Highlights
+from east_ray.report.sections import accuracy_figure, differences_figure, forest
+from east_ray.report.summary import BASE_LABEL, RoundSummary, TrainingResults, arm_labels, labels
+from east_ray.report.wording import (
+    difference_of,
+    duration,
+    interval,
+    percent,
+    percent_of,
+    points,
+    power_lines,
+    reach_lines,
+    reversed_difference,
+    trained_pairs,
+    verdicts,
+)
+from east_ray.storage import StageRecord
+
+#: Most models in large type, most verdicts in words and most rows of the figure of differences; tables have all.
+_MAX_MODELS, _MAX_VERDICTS, _MAX_PAIRS = 6, 6, 10
+_NO_UNIFORM = (
+    "No training with uniform weights was measured, so nothing here tells what the weights did; "
+    "`variants: {uniform: {weighting.signal: uniform}}` trains one beside this run's own."
+)
+
+
+def answered(rounds: Sequence[RoundSummary]) -> RoundSummary | None:
+    """The round that the answer is about: the last one that was measured, else the last; None before the first."""
+    measured = [summary for summary in rounds if summary.comparison is not None or summary.metrics is not None]
+    return next(reversed(measured or rounds), None)
+
+
+def answer_blocks(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
+    """Accuracies and differences of the last round that was measured; of a run without any, what was weighed."""
+    if (summary := answered(rounds)) is None:
+        return
+    if config.rounds > 1:
+        yield f"This is round {summary.number} of rounds 0 to {config.rounds - 1}; the others are below."
+    if summary.comparison is not None:
+        yield from _of_comparison(summary, summary.comparison)
+    elif summary.metrics is not None:
+        yield from _of_models(summary, summary.metrics)
+    else:
+        yield from _of_weights(config, summary)
+
+
+def _of_models(summary: RoundSummary, metrics: records.EvaluationMetrics) -> Iterator[Block]:
+    """Accuracy before and after, the differences, and why a difference is not shown."""
+    shown_as, accuracies, pairs = labels(summary), metrics["accuracy"], trained_pairs(summary)
+    tiles = [
+        (shown_as[name], f"{percent(row['accuracy'])} %", interval(row))
+        for name, row in list(accuracies.items())[:_MAX_MODELS]
+    ]
+    named = [(f"{shown_as[row['second']]} − {shown_as[row['first']]}", reversed_difference(row)) for row in pairs]
+    tiles += [_difference_tile(name, row) for name, row in named[:1]]
+    yield _over(next(iter(accuracies.values()))["num_questions"])
+    yield Highlights(tiles)
+    yield from _listed(verdicts(summary))
+    yield from reach_lines(summary)
+    measured = [one for one in summary.trainings if one.name in accuracies and (one.kept or one.discarded)]
+    if measured and not any(one.is_uniform for one in measured):
+        yield _NO_UNIFORM
+    yield accuracy_figure(metrics, shown_as)
+    to_base = [(f"{shown_as[row['first']]} − {BASE}", row) for row in metrics["differences"] if row["second"] == BASE]
+    if 0 < len(differences := [*named, *to_base]) <= _MAX_PAIRS:
+        yield forest("Paired differences with 95 % intervals", differences)
+
+
+def _of_comparison(summary: RoundSummary, found: records.ArmComparison) -> Iterator[Block]:
+    """The verdict with the least p-value first, what this many seeds and questions can show, and all differences."""
+    arms = {arm["name"]: arm for arm in found["arms"]}
+    compared = [arm for arm in found["arms"] if arm["baseline"] is not None]
+    told = sorted(zip(compared, verdicts(summary), strict=True), key=lambda pair: _support(pair[0]))
+    tiles = []
+    if base := found.get("base"):
+        tiles.append((BASE_LABEL, f"{percent(base['accuracy'])} %", interval(base)))
+    if told:
+        first = told[0][0]
+        baseline, difference = arms[first["baseline"] or ""], difference_of(first)
+        assert difference is not None
+        tiles += [(arm["label"], f"{percent(arm['mean'])} %", interval(arm)) for arm in (baseline, first)]
+        tiles.append(_difference_tile(f"{first['label']} − {baseline['label']}", difference))
+        counts = {verdict: sum(arm["verdict"] == verdict for arm in compared) for verdict in ("better", "worse")}
+    yield _over(found["num_questions"])
+    yield Highlights(tiles)
+    if told:
+        yield (
+            f"Of {len(compared)} arm{'s' if len(compared) != 1 else ''} beside a baseline, {counts['better']} "
+            f"{'is' if counts['better'] == 1 else 'are'} shown to be better and {counts['worse']} to be worse."
+        )
+    yield from _listed([line for _, line in told])
+    yield from power_lines(found)
+    yield from differences_figure(found)
+
+
+def _support(arm: records.ComparedArm) -> tuple[bool, float]:
+    """Sorts arms by how well a difference is supported, the best first."""
+    return arm["verdict"] == "not shown", 1.0 if arm["p_adjusted"] is None else arm["p_adjusted"]
+
+
+def _of_weights(config: Config, summary: RoundSummary) -> Iterator[Block]:
+    """How many questions are kept, how much of them the weights use, and what to do next."""
+    if not any(one.kept or one.discarded for one in summary.trainings):
+        if summary.asked:
+            yield f"{summary.asked:,} questions were asked; none has been weighed yet."
+        return
+    first, shown_as = summary.trainings[0], arm_labels(summary)
+    of_all = f"{percent_of(first.kept, summary.asked)} % of {summary.asked:,} questions"
+    tiles = [("questions kept", f"{first.kept:,}", of_all)]
+    for one in [one for one in summary.arms if one.weights.size][:_MAX_MODELS]:
+        share = percent_of(effective_examples(one.weights), one.weights.size)
+        tiles.append((f"effective, {shown_as[one.arm]}", f"{share} %", "of the kept examples"))
+    yield Highlights(tiles)
+    yield _next(config, summary.trainings)
+
+
+def _next(config: Config, trainings: Sequence[TrainingResults]) -> str:
+    """What to do with a run that has weights and no accuracies."""
+    if config.compare is not None:
+        return "Nothing has been measured yet: `east-ray compare` goes on."
+    if not any(one.record for one in trainings):
+        if not config.model:
+            return (
+                "Next: `east-ray export` writes these examples with their weights for a trainer; "
+                "with a `model` in the configuration, `east-ray train` trains on them."
+            )
+        return "Next: `east-ray train` trains on these examples; `east-ray export` writes them for another trainer."
+    if config.evaluation.questions is None:
+        return "Nothing was measured: `evaluation.questions` names no held-out questions."
+    return "Nothing has been measured yet: `east-ray evaluate` asks the models the held-out questions."
+
+
+def _over(num_questions: int) -> str:
+    return f"Accuracy on {num_questions:,} held-out questions, decoded greedily, with 95 % intervals."
+
+
+def _difference_tile(name: str, row: records.Difference) -> tuple[str, str, str]:
+    return name, points(row["difference"]), f"{points(row['low'])} to {points(row['high'])} points"
+
+
+def _listed(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:_MAX_VERDICTS]
+    if len(lines) > _MAX_VERDICTS:
+        yield f"{len(lines) - _MAX_VERDICTS} more comparisons are in the tables below."
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+
+
+def cost_line(config: Config, rounds: Sequence[RoundSummary]) -> str:
+    """Tokens and seconds of all rounds, with the seconds of each stage; empty before the first stage is done."""
+    seconds: dict[str, float] = {}
+    num_sampled = num_trained = 0
+    for summary in rounds:
+        for stage, record in _records(config, summary):
+            seconds[stage] = seconds.get(stage, 0.0) + record.seconds
+            num_sampled += record.counts.get("num_tokens", 0) if stage == "sampling" else 0
+        num_trained += sum(one.num_tokens for one in summary.trainings)
+    tokens = {"sampled": num_sampled if config.samples is None else 0, "trained on": num_trained}
+    said = ", ".join(f"{count:,} tokens {what}" for what, count in tokens.items() if count)
+    if not seconds:
+        return said and f"{said}."
+    stages = ", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items() if spent >= 1)
+    total = f"{duration(sum(seconds.values()))} in all stages" + (f": {stages}" if stages else "")
+    return f"{said}; {total}." if said else f"{total[:1].upper()}{total[1:]}."
+
+
+def _records(config: Config, summary: RoundSummary) -> Iterator[tuple[str, StageRecord]]:
+    """The stages of a round, with the training of every variant; later rounds of a comparison sample for each."""
+    yield from ((stage, record) for stage, record in summary.records.items() if stage != "training")
+    has_own_samples = config.compare is not None and summary.number > 0
+    for one in summary.trainings:
+        own = {stage: one.stages.record(stage) for stage in ("sampling", "answers") if has_own_samples}
+        yield from ((stage, record) for stage, record in (own | {"training": one.record}).items() if record is not None)
