@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from east_ray.library.weighing import Weighed, weigh
     from east_ray.weighting import entropy, weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["InputError", "Run", "Weighed", "cluster", "entropy", "equivalent", "extract_answer", "read_run", "weigh"]
 __all__ += ["weights"]
 
