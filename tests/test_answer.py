@@ -96,7 +96,7 @@ def test_why_two_accuracies_are_equal_is_said_from_their_own_numbers(
     (said,) = reach_lines(equal)
     assert said == (
         "Why no difference is shown: EAST (entropy, a = 1) and uniform differ on 18 of 100 questions: the first alone "
-        "answers 9 of them, the second 9; so many questions, with one training of each, show in 80 % of cases a "
+        "is right on 9, the second on 9; so many questions, with one training of each, show in 80 % of cases a "
         f"difference of about {points:.1f} points and seldom a smaller one. `east-ray compare` compares over seeds."
     )
     assert said in texts(directory.config, equal)

@@ -153,9 +153,7 @@ def reach_lines(summary: RoundSummary) -> list[str]:
         (row,), shown_as = open_pairs, labels(summary)
         said = f"{shown_as[row['second']]} and {shown_as[row['first']]} differ on {apart[0]:,} of {num:,} questions"
         if apart[0]:
-            said += (
-                f": the first alone answers {row['num_only_second']:,} of them, the second {row['num_only_first']:,}"
-            )
+            said += f": the first alone is right on {row['num_only_second']:,}, the second on {row['num_only_first']:,}"
     else:
         least, most = f"{min(apart):,}", f"{max(apart):,}"
         count = least if least == most else f"{least} to {most}"
