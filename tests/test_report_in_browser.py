@@ -188,6 +188,13 @@ def test_the_page_never_scrolls_sideways(opened: Opened, width: int) -> None:
     assert opened.overflow <= 0
 
 
+def test_no_table_is_wider_than_a_sheet_of_paper(opened: Opened) -> None:
+    opened.page.set_viewport_size({"width": 700, "height": 1000})  # A4 with the browser's margins
+    opened.page.emulate_media(media="print")
+    ends = opened.page.locator("table").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert len(ends) > 10 and max(ends) <= 700
+
+
 CONTRAST = """selector => {
   const channels = color => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
   const luminance = color => channels(color).map(c => c / 255)
