@@ -396,6 +396,7 @@ def test_a_card_tells_strangers_no_secrets_and_no_more_columns_than_there_are(hu
         "samples": {"path": "s3://KEY:SECRET@bucket/folder/s.jsonl?endpoint_override=internal:9000"},
         "prompt": {"template": "/no_think {question}", "template_variables": {"tools": "https://u:p@x.org/t?key=k"}},
         "answers": {"grader": "choice"},
+        "labels": {"trusted": "/home/ann/checked.jsonl"},
     }
     run = RunDirectory(resolve(values))
     write_round(tmp_path / "run" / "round_0", [sample("a", ["4", "3"])])
@@ -409,7 +410,7 @@ def test_a_card_tells_strangers_no_secrets_and_no_more_columns_than_there_are(hu
     assert "responses of\n`mine` to s3://bucket/folder/s.jsonl, weighted" in card
     assert "`weight`" not in card and "`entropy`" not in card
     shown = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
-    assert shown.keys() == {"prompt", "answers", "selection", "weighting", "training"}
+    assert shown.keys() == {"prompt", "answers", "labels", "selection", "weighting", "training"}
     assert shown["prompt"]["template"] == "/no_think {question}" and shown["training"] == {"objective": "sft"}
     assert shown["prompt"]["template_variables"] == {"tools": "https://x.org/t"}
 

@@ -9,6 +9,7 @@ from east_ray.report.page import Block, Highlights
 from east_ray.report.sections import accuracy_figure, differences_figure, forest
 from east_ray.report.summary import BASE_LABEL, RoundSummary, TrainingResults, arm_labels, labels
 from east_ray.report.wording import (
+    collapse_lines,
     difference_of,
     duration,
     interval,
@@ -43,6 +44,8 @@ def answer_blocks(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
         return
     if config.rounds > 1:
         yield f"This is round {summary.number} of rounds 0 to {config.rounds - 1}; the others are below."
+    for one in rounds:
+        yield from collapse_lines(one)
     if summary.comparison is not None:
         yield from _of_comparison(summary, summary.comparison)
     elif summary.metrics is not None:

@@ -13,8 +13,8 @@ from east_ray.report.audit import write_audit
 from east_ray.report.html import printable
 from east_ray.report.sections import arms_table, greedy_table, outcomes_table
 from east_ray.report.summary import RoundSummary, labels
-from east_ray.report.weights import WEIGHT_COLUMNS, waste_of, weights_table
-from east_ray.report.wording import percent, power_lines, reach_lines, verdicts
+from east_ray.report.weights import waste_of, weights_table
+from east_ray.report.wording import collapse_lines, percent, power_lines, reach_lines, verdicts
 from east_ray.selection import one_discarded
 from east_ray.storage import RunDirectory
 
@@ -31,7 +31,8 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
             console.print(_table(["questions", ""], _columns(outcomes_table(summary), 0, 1), title))
             _print_one_all_wrong(summary, console)
         if any(training.entropies.size for training in summary.trainings):
-            console.print(_table(["over the kept questions", *WEIGHT_COLUMNS], weights_table(summary).rows))
+            columns = ["over the kept questions", "min", "50 %", "max", "effective %", "top 1 %"]  # 80 characters
+            console.print(_table(columns, _columns(weights_table(summary), 0, 1, 3, 5, 6, 7)))
         if found := summary.comparison:
             columns = [f"{len(found['seeds'])} seeds, {found['num_questions']:,} questions", "accuracy %"]
             columns += ["95 % interval", "against baseline", "verdict"]
@@ -43,7 +44,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         if summary.metrics and (sampled := summary.metrics.get("sampled")):
             console.print(_sampled_table(summary, sampled))
         told = power_lines(summary.comparison) if summary.comparison else []
-        for line in [*verdicts(summary), *reach_lines(summary), *told, *waste_of(summary)]:
+        for line in [*verdicts(summary), *collapse_lines(summary), *reach_lines(summary), *told, *waste_of(summary)]:
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 

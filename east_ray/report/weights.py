@@ -11,9 +11,6 @@ from east_ray.report.page import Block, Table
 from east_ray.report.summary import QUANTILES, Numbers, RoundSummary, arm_labels, quantiles
 from east_ray.report.wording import percent, waste
 
-#: Columns of `weights_table` after its first.
-WEIGHT_COLUMNS = (*QUANTILES, "effective %", "on top 1 %")
-
 
 def weight_blocks(summary: RoundSummary) -> Iterator[Block]:
     """Entropies and weights of the kept questions."""
@@ -45,7 +42,7 @@ def weights_table(summary: RoundSummary) -> Table:
             spread = weight_spread(one.weights)
             used = percent(spread["effective_examples"] / spread["num_examples"]), percent(spread["top_share"])
             rows.append([f"weight: {shown_as[one.arm]}", *_quantiles(one.weights), *used])
-    return Table("Over the kept questions", ["", *WEIGHT_COLUMNS], rows)
+    return Table("Over the kept questions", ["", *QUANTILES, "effective %", "on top 1 %"], rows)
 
 
 def _quantiles(values: Numbers) -> list[str]:

@@ -105,18 +105,23 @@ def _from_to(shares: list[float], form: str) -> str:
 def verdicts(summary: RoundSummary) -> list[str]:
     """Sentences that say no more than the numbers do.
 
-    Of a comparison, every arm against its baseline; else every training against the run's own. Then what is collapsing.
+    Of a comparison, every arm against its baseline, in the arms' order; else every training against the run's own.
     """
     if (found := summary.comparison) is not None:
         arms = {arm["name"]: arm for arm in found["arms"]}
         one_seed = "" if found["over_seeds"] else " (what another seed would change is not in the interval)"
         compared = [(arm, arms[arm["baseline"]]) for arm in arms.values() if arm["baseline"] is not None]
-        said = [f"{_of_arms(arm, baseline)}{one_seed}." for arm, baseline in compared]
-        return said + [f"{arm['label']}: {arm['collapse']}." for arm in arms.values() if "collapse" in arm]
+        return [f"{_of_arms(arm, baseline)}{one_seed}." for arm, baseline in compared]
     shown_as = labels(summary)
     # The run's own weighting comes first, its variants after it: say it from the run's point of view.
-    said = [_of_models(shown_as[row["second"]], shown_as[row["first"]], row) for row in trained_pairs(summary)]
-    return said + ([_of_collapse(summary.collapse)] if summary.collapse else [])
+    return [_of_models(shown_as[row["second"]], shown_as[row["first"]], row) for row in trained_pairs(summary)]
+
+
+def collapse_lines(summary: RoundSummary) -> list[str]:
+    """What is collapsing: the run, or arms of a comparison; mostly nothing."""
+    if (found := summary.comparison) is not None:
+        return [f"{arm['label']}: {arm['collapse']}." for arm in found["arms"] if "collapse" in arm]
+    return [_of_collapse(summary.collapse)] if summary.collapse else []
 
 
 def trained_pairs(summary: RoundSummary) -> list[records.ModelDifference]:
