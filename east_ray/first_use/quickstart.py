@@ -1,8 +1,6 @@
 """``east-ray quickstart``: the run that is shipped, with its model and its questions, from any folder."""
 
-import importlib.resources
 from collections.abc import Sequence
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from east_ray.config import InputError
@@ -16,9 +14,7 @@ def shipped() -> tuple[Path, Path]:
 
     An installed package holds both; in a clone they are where its jobs are. Raises InputError if they are missing.
     """
-    package = importlib.resources.files("east_ray")
-    if not isinstance(package, Path):
-        raise InputError(f"the quick start needs east-ray as a folder of files; it is {_kind(package)}")
+    package = Path(__file__).parent.parent
     installed, jobs = package / "quickstart", package.parent / "jobs"
     for file, folder in ((installed / "quickstart.yaml", installed), (jobs / "quickstart.yaml", jobs / "quickstart")):
         if file.is_file():
@@ -38,7 +34,3 @@ def run_of(overrides: Sequence[str]) -> tuple[str, list[str]]:
 def _near(path: Path) -> str:
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _kind(package: Traversable) -> str:
-    return f"a {type(package).__name__}"
