@@ -43,7 +43,8 @@ def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> 
     (by_arm,) = summary["wrong_steps"].values()
     assert set(by_arm) == {"sft-uniform", "sft-entropy-a1"}
     assert all(found["overall"]["num_questions"] > 10 for found in by_arm.values())
-    assert all(row["wrong_labels"] < 0.3 and row["detectable"] != 0 for row in summary["arms"])
+    assert all(row["wrong_labels"] < 0.3 for row in summary["arms"])
+    assert [row["detectable"] for row in summary["arms"]] == [None, pytest.approx(0.5, abs=0.4)]
     assert "<svg" in (tmp_path / "regimes.svg").read_text()
 
 

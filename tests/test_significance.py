@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from east_ray.evaluation.significance import (
     compare,
     crossed_mean,
+    detectable_by_one_pair,
     expected_precision,
     holm,
     measured_spread,
@@ -230,6 +231,22 @@ def test_a_difference_that_is_there_is_named() -> None:
     assert accuracy.minimal_detectable_difference > accuracy.difference.high - accuracy.difference.mean
     rows = [asdict(result) for result in results]
     assert json.loads(json.dumps(rows)) == rows
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_arms_that_agreed_everywhere_do_not_measure_without_any_error(num_seeds: int) -> None:
+    def shown(num_questions: int) -> tuple[float, float]:
+        arm = np.ones((num_seeds, num_questions), dtype=bool)
+        _, entropy = compare({"uniform": arm, "entropy": arm}, {"uniform": None, "entropy": "uniform"})
+        assert entropy.minimal_detectable_difference is not None and entropy.power_of_one_point is not None
+        return entropy.minimal_detectable_difference, entropy.power_of_one_point
+
+    (few, little), (many, much) = shown(20), shown(2000)
+    assert 1 >= few > 20 * many > 0
+    assert 0 < little < 0.5 < much < 1
+    assert shown(2)[0] == 1
+    if num_seeds == 1:
+        assert few == pytest.approx(detectable_by_one_pair(20, 0))
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -161,6 +161,17 @@ def detectable_by_one_pair(num_questions: int, num_apart: int) -> float:
     return min(1.0, max(reach * float(np.sqrt(num_apart)), reach**2) / num_questions)
 
 
+def _reach_of(difference: CrossedMean, num_pairs: int) -> tuple[float, float]:
+    """The smallest true difference that a comparison shows with a power of 80 %, and its power for 0.01.
+
+    `num_pairs`: seeds times questions. As in `detectable_by_one_pair`, a true difference sets at least its own share of
+    them apart: arms that agreed everywhere by chance do not measure without any error.
+    """
+    error, df = difference.standard_error, difference.degrees_of_freedom
+    detectable = max(minimal_detectable_difference(error, df), minimal_detectable_difference(1.0, df) ** 2 / num_pairs)
+    return min(1.0, detectable), power_of(0.01, max(error, float(np.sqrt(0.01 / num_pairs))), df)
+
+
 def power_of(
     difference: float, standard_error: float, degrees_of_freedom: float, level: float = SIGNIFICANCE_LEVEL
 ) -> float:
@@ -236,8 +247,7 @@ def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, st
             return ArmResult(arm, accuracy, per_seed, None, None, None, None, None, None)
         difference, baseline = differences[arm], baselines[arm]
         assert baseline is not None
-        precision = difference.standard_error, difference.degrees_of_freedom
-        detectable, power = minimal_detectable_difference(*precision), power_of(0.01, *precision)
+        detectable, power = _reach_of(difference, values[arm].size)
         spread = measured_spread(values[arm], values[baseline])
         verdict: Verdict = "not shown"
         if adjusted[arm] < SIGNIFICANCE_LEVEL:
