@@ -232,7 +232,8 @@ def _write_comparison(round_: Round, settings: CompareConfig) -> None:
     # A question that an engine refused or died of for any model counts for none.
     questions = sorted(set(base).intersection(*tables.values()))
     if len(questions) < 2:
-        raise InputError("evaluation.questions: fewer than two could be asked of every model; nothing can be compared")
+        said = "fewer than two could be asked of every model; give more (evaluation_set_aside/ says why)"
+        raise InputError(f"evaluation.questions: {said}")
     arms, baselines = settings.arms(), settings.baselines()
     correct = {
         arm: np.array([[tables[f"{arm}-seed-{seed}"][question] for question in questions] for seed in settings.seeds])

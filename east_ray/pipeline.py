@@ -254,7 +254,9 @@ def require_questions(config: Config) -> None:
 def require_model(config: Config) -> None:
     """Raises InputError if the configuration names no model. Only `weigh` on given samples works without one."""
     if not config.model:
-        raise InputError("model: missing; only `east-ray weigh` on given samples works without one")
+        raise InputError(
+            "model: missing; name a folder or a model on the hub; `east-ray weigh` on given samples needs none"
+        )
 
 
 def open_round(

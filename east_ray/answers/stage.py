@@ -140,7 +140,8 @@ def paired(
             yield batch, graded_rows(table.slice(begin, batch.num_rows))
             begin += batch.num_rows
         if begin != table.num_rows:
-            raise InputError(f"{answers}/{name} has {table.num_rows} rows and its samples have {begin}")
+            said = f"{answers}/{name} has {table.num_rows} rows and its samples have {begin}"
+            raise InputError(f"{said}; remove it and run `east-ray weigh` to read the responses again")
 
 
 def graded_rows(table: pa.Table) -> list[Graded]:

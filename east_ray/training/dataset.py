@@ -161,11 +161,13 @@ def _checked_parts(training: Training) -> _Parts:
     if len(groups) > 1 and num_in_group < 2:
         groups[-2:] = [groups[-2] + groups[-1]]
     if num_trained == 0:
-        raise InputError("training: there is no example to train on" + (" with a weight" if num_skipped else ""))
+        if num_skipped:
+            raise InputError("weighting: every example has the weight 0; choose another signal or mapping")
+        raise InputError("training: there is no example to train on; `east-ray report` says why questions are left out")
     if num_trained < objective.min_examples:
         pairs = ", to pair prompts with other responses" if "mismatched" in objective.required_responses else ""
         needs = f"{settings.objective} needs at least {objective.min_examples} examples{pairs}"
-        raise InputError(f"training.objective: {needs}")
+        raise InputError(f"training.objective: {needs}, found {num_trained}; give more questions, or set it to sft")
     return _Parts(num_trained, num_responses, num_skipped, groups)
 
 
@@ -176,7 +178,9 @@ def _checked_part(training: Training, part: str) -> pa.Table:
     weights = table["weight"].to_numpy()
     for row in np.flatnonzero(~np.isfinite(weights) | (weights < 0))[:1]:
         name = table["question_id"][int(row)].as_py()
-        raise InputError(f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0")
+        raise InputError(
+            f"examples: the weight of {name} is {weights[row]}; expected a finite number of at least 0; weigh again"
+        )
     if needs_rejected and table["rejected"].null_count:
         name = table["question_id"][pc.index(pc.is_null(table["rejected"]), True).as_py()]
         needs = f"{training.settings.objective} needs a rejected response, and {name} has none"
