@@ -14,11 +14,11 @@ quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, wit
 	$(BIN)/east-ray quickstart
 
 test: $(VENV)/.installed  ## the test suite (the goal is 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not drill" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not drill" --numprocesses 2 --dist loadfile --durations 25
 
 drills: $(VENV)/.installed  ## the long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m drill tests/test_autoscaling.py  # alone: it needs Ray's default port
-	$(BIN)/python -m pytest -m drill --ignore=tests/test_autoscaling.py --numprocesses 2 --dist loadfile || { test $$? = 1 && \
+	$(BIN)/python -m pytest -m drill --ignore=tests/test_autoscaling.py --numprocesses 2 --dist loadfile --durations 25 || { test $$? = 1 && \
 	  echo "a drill failed beside another one; what failed is tried once more, alone" && \
 	  $(BIN)/python -m pytest -m drill --last-failed --last-failed-no-failures none; }
 

@@ -119,6 +119,16 @@ def with_own_mistakes(samples: Path, pool: Path, path: Path, wrong_share: float)
     return path
 
 
+def checked_questions(pool: Path, num_checked: int) -> Path:
+    """Write a file for `labels.trusted`: so many questions of a pool, drawn at random, with their right answers."""
+    rows = [json.loads(line) for line in pool.read_text(encoding="utf-8").splitlines()]
+    drawn = random.Random(POOL_SEED).sample(rows, num_checked)
+    checked = [{"question": row["question"], "reference_answer": row["answer"].rpartition("#### ")[2]} for row in drawn]
+    path = pool.with_name(f"{pool.stem}_checked_{num_checked}.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in checked), encoding="utf-8")
+    return path
+
+
 def with_references(samples: Path, questions: Path, target: Path) -> Path:
     """Write the samples with the reference answers of another file of the same questions."""
     rows = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
@@ -256,6 +266,9 @@ def compare_point(root: Path, samples: Path, point: tuple[float, float, str], ar
             questions = generate(path, count, easy, wrong, "stubborn" if kind == "own" else kind)
         with_references(samples, questions, file)
     settings = [f"run_dir={root / name}", f"samples.path={file}", *arguments.overrides]
+    if arguments.checked:
+        pool = root / f"{pool_name(count, easy)}.jsonl"
+        settings.append(f"labels.trusted={checked_questions(pool, arguments.checked)}")
     east_ray("compare", str(arguments.arms), *settings)
     return name
 
@@ -345,7 +358,13 @@ def parsed_arguments() -> argparse.Namespace:
         default=["stubborn", "own", "diverse"],
         help="kinds of wrong references: from one misconception, from the model's own wrong answers, from slips",
     )
-    return parser.parse_intermixed_args()
+    parser.add_argument(
+        "--checked", type=int, default=0, help="number of questions, drawn at random, whose right answer is trusted"
+    )
+    arguments = parser.parse_intermixed_args()
+    if not 0 <= arguments.checked <= arguments.count:
+        parser.error(f"--checked {arguments.checked}: expected 0 to {arguments.count}, the questions of a pool")
+    return arguments
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def test_one_sampling_serves_every_share_of_wrong_references(tmp_path: Path) -> None:
     command = [
         sys.executable, "jobs/regimes.py", str(tmp_path), "--count", "20", "--easy-shares", "0.5", "--wrong-shares",
-        "0.2", "--kinds", "stubborn", "evaluation.questions.max_questions=20", "compare.seeds=[0]",
+        "0.2", "--kinds", "stubborn", "--checked", "5", "evaluation.questions.max_questions=20", "compare.seeds=[0]",
         "compare.grids=[{signals: [uniform, entropy]}]",
     ]  # fmt: skip
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
@@ -55,6 +55,18 @@ def regimes() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_checked_questions_are_of_the_pool_and_have_right_answers(regimes: ModuleType, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.jsonl"
+    rows = [{"question": f"{n} + {n}?", "answer": f"Add them.\n#### {2 * n}"} for n in range(40)]
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = regimes.checked_questions(pool, 10)
+    checked = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["question"] for row in checked}) == 10
+    assert all(int(row["reference_answer"]) == 2 * int(row["question"].split()[0]) for row in checked)
+    assert path.read_text() == regimes.checked_questions(pool, 10).read_text()  # so a study can be resumed
+    assert path.name == "pool_checked_10.jsonl"
 
 
 def cluster(answer: str | None, num_responses: int, is_correct: bool = False) -> dict[str, Any]:
