@@ -351,7 +351,7 @@ def parsed_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=600, help="number of questions in a pool")
     parser.add_argument("--easy-shares", type=_shares, default=[0.5, 0.75], help="e.g. 0.5,0.75")
-    parser.add_argument("--wrong-shares", type=_shares, default=[0.0, 0.05, 0.1, 0.2], help="e.g. 0,0.2")
+    parser.add_argument("--wrong-shares", type=_shares, default=[0.0, 0.1, 0.2], help="e.g. 0,0.2")
     parser.add_argument(
         "--kinds",
         type=lambda text: text.split(","),
