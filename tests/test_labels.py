@@ -469,6 +469,28 @@ def test_a_change_is_undone_by_its_row_in_the_trusted_file(tmp_path: Path) -> No
     assert told["trusted"] == {"num_rows": 1, "num_found": 1, "num_questions": 0, "num_wrong": 0}
 
 
+def test_how_many_trusted_questions_a_round_has_is_said_and_none_is_an_error_in_a_run_of_one_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trusted.jsonl"
+
+    def weighed(row: dict[str, Any], rounds: int) -> str:
+        rows = [row, {"question": "nobody's?", "reference_answer": 1}]
+        path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+        labels = {"policy": "drop", "trusted": str(path)}
+        round_ = round_of(tmp_path / f"{rounds}", rounds=rounds, labels=labels)
+        weigh(replace(round_, progress=Progress(Console(soft_wrap=True))))
+        return capsys.readouterr().out
+
+    mine, other = ({"question_id": name, "reference_answer": "4"} for name in ("stubborn", "STUBBORN"))
+    assert f"labels.trusted: 1 of 2 questions of {path} are in this round" in weighed(mine, 1)
+    assert f"labels.trusted: 0 of 2 questions of {path} are in this round" in weighed(other, 3)
+    with pytest.raises(InputError, match=r"trusted\.jsonl: none of its 2 questions is in this round; expected rows with"):
+        weighed(other, 1)
+    with pytest.raises(InputError, match=r"with the question's text as in samples\.path"):
+        east_ray.weigh(given_rows([4, 5, 5]), labels={"policy": "drop", "trusted": str(path)})
+
+
 def test_a_trusted_set_sets_the_thresholds_and_estimates_wrong_references(tmp_path: Path) -> None:
     # Majorities of 6 of 8 are right against the reference, those of 5 of 8 are wrong.
     answers = {f"a{i}": [5] * 6 + [4, 6] for i in range(10)} | {f"b{i}": [7] * 5 + [4] * 3 for i in range(15)}
