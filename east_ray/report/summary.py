@@ -74,6 +74,9 @@ class RoundSummary:
     """
 
     number: int
+    stages: Stages
+    set_aside_at: str
+    """Address of ``set_aside/``, which any machine can open."""
     asked: int
     set_aside: dict[str, int]
     trainings: list[TrainingResults]
@@ -118,6 +121,8 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
         rounds.append(
             RoundSummary(
                 number,
+                stages,
+                directory.address(stages / "set_aside"),
                 questions.counts["asked"] if questions else 0,
                 (questions.counts["set_aside"] if questions else {}) | sampling.counts.get("set_aside", {}),
                 _trainings(directory.config, stages, share=number == 0) if questions else [],

@@ -29,6 +29,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         console.print()
         if summary.trainings:
             console.print(_table(["questions", ""], _columns(outcomes_table(summary), 0, 1), title))
+            _print_set_aside(summary, console)
             _print_one_all_wrong(summary, console)
         if any(training.entropies.size for training in summary.trainings):
             columns = ["over the kept questions", "min", "50 %", "max", "effective %", "top 1 %"]  # 80 characters
@@ -46,6 +47,19 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         told = power_lines(summary.comparison) if summary.comparison else []
         for line in [*verdicts(summary), *collapse_lines(summary), *reach_lines(summary), *told, *waste_of(summary)]:
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_set_aside(summary: RoundSummary, console: Console) -> None:
+    """For each reason, what is wrong with one of the rows that are set aside, and where all of them are."""
+    firsts: dict[str, str] = {}
+    for batch in (summary.stages / "set_aside").batches(["question_id", "reason", "detail"], max_rows=1000):
+        for row in batch.to_pylist():
+            firsts.setdefault(row["reason"], ": ".join(filter(None, (row["question_id"], row["detail"]))))
+        if len(firsts) == len(summary.set_aside):
+            break
+    for reason, first in firsts.items():
+        said = f"{summary.set_aside.get(reason, 0):,} {reason}: {first}; all of them: {summary.set_aside_at}"
+        console.print(printable(said), highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_one_all_wrong(summary: RoundSummary, console: Console) -> None:
