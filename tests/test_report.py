@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from json_records import checked
 from pydantic import ValidationError
 from rich.console import Console
-from run_directories import HOSTILE, difference, write_large_run, write_run
+from run_directories import HOSTILE, difference, write_large_run, write_run, write_weighed
 
 from east_ray.config import InputError
 from east_ray.config.files import resolve
@@ -215,6 +215,18 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
     html = Path(write_report(directory)).read_text()
     assert ["asked", "4", "100.0"] in rows(html, "Every question")
     assert "Accuracy" not in html and "Questions to look at" not in html
+
+
+def test_given_questions_are_usable_or_set_aside_and_none_was_asked(tmp_path: Path) -> None:
+    directory = write_weighed(tmp_path)
+    html = Path(write_report(directory)).read_text()
+    assert rows(html, "Every question") == [
+        ["set aside: malformed_row", "1", ""],
+        ["usable questions", "6", "100.0"],
+        ["kept as examples", "5", "83.3"],
+        ["discarded: all_wrong", "1", "16.7"],
+    ]
+    assert "asked" not in terminal(directory)
 
 
 def _elements(html: str) -> list[tuple[str, dict[str, str | None]]]:

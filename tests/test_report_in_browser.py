@@ -68,7 +68,7 @@ def test_every_section_is_there_and_the_contents_lead_to_it(opened: Opened) -> N
         "What came out",
         "What it cost",
         "What was run",
-        "Questions asked and kept",
+        "Questions kept and discarded",
         "Entropy and weights",
         "Questions to look at",
         "Training",

@@ -86,7 +86,7 @@ def _of_round(
 ) -> dict[str, Iterator[Block]]:
     """The sections of a round; `is_told`: its verdicts are in the answer."""
     parts = {
-        "Questions asked and kept": sections.funnel_blocks(summary),
+        "Questions kept and discarded": sections.funnel_blocks(summary),
         **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
         "Labels": label_blocks(summary),
         "Entropy and weights": weight_blocks(summary),
