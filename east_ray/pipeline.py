@@ -148,7 +148,7 @@ def _why_none_is_kept(learner: Learner, reasons: Mapping[str, int]) -> str:
     said += f"{listed(reasons)}; "
     if reasons:
         commonest = max(reasons, key=lambda reason: reasons[reason])
-        said += f"{one_discarded(learner.stages / 'discarded', commonest)}; "
+        said += f"{one_discarded(learner.stages, commonest, reasons[commonest])}; "
     sections = ["answers", "selection"] if settings.samples is None else ["samples", "answers", "selection"]
     sections += ["labels"] if settings.labels.decides else []
     kept = round_.directory.address(round_.stages / "samples")

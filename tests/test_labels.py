@@ -485,7 +485,9 @@ def test_how_many_trusted_questions_a_round_has_is_said_and_none_is_an_error_in_
     mine, other = ({"question_id": name, "reference_answer": "4"} for name in ("stubborn", "STUBBORN"))
     assert f"labels.trusted: 1 of 2 questions of {path} are in this round" in weighed(mine, 1)
     assert f"labels.trusted: 0 of 2 questions of {path} are in this round" in weighed(other, 3)
-    with pytest.raises(InputError, match=r"trusted\.jsonl: none of its 2 questions is in this round; expected rows with"):
+    with pytest.raises(
+        InputError, match=r"trusted\.jsonl: none of its 2 questions is in this round; expected rows with"
+    ):
         weighed(other, 1)
     with pytest.raises(InputError, match=r"with the question's text as in samples\.path"):
         east_ray.weigh(given_rows([4, 5, 5]), labels={"policy": "drop", "trusted": str(path)})

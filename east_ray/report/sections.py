@@ -93,7 +93,7 @@ def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[
 
 
 def accuracy_blocks(summary: RoundSummary, *, is_told: bool = False) -> Iterator[Block]:
-    """Everything that evaluation/metrics.json has, but for figures and verdicts that the answer told (`is_told`)."""
+    """Everything that evaluation/metrics.json has, but for figures and verdicts that the result told (`is_told`)."""
     if summary.metrics is None:
         return
     metrics, shown_as = summary.metrics, labels(summary)
@@ -255,7 +255,7 @@ def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
 
 
 def comparison_blocks(summary: RoundSummary, *, is_told: bool = False) -> Iterator[Block]:
-    """Everything that comparison.json has, but for figures and verdicts that the answer told (`is_told`)."""
+    """Everything that comparison.json has, but for figures and verdicts that the result told (`is_told`)."""
     if summary.comparison is None:
         return
     found = summary.comparison

@@ -65,9 +65,9 @@ def _print_set_aside(summary: RoundSummary, console: Console) -> None:
 def _print_one_all_wrong(summary: RoundSummary, console: Console) -> None:
     """What to look at where no response is correct: a hard question, a wrong reference, or answers misread."""
     first = summary.trainings[0]
-    number, discarded = first.discarded.get(Reason.ALL_WRONG), first.stages / "discarded"
-    if number and discarded.parts():  # someone may have removed what a finished run needs no more
-        said = f"{number:,} {Reason.ALL_WRONG}: {one_discarded(discarded, Reason.ALL_WRONG)}"
+    number = first.discarded.get(Reason.ALL_WRONG)
+    if number and (first.stages / "discarded").parts():  # someone may have removed what a finished run needs no more
+        said = f"{number:,} {Reason.ALL_WRONG}: {one_discarded(first.stages, Reason.ALL_WRONG, number)}"
         console.print(printable(said), highlight=False, markup=False, soft_wrap=True)
 
 
