@@ -137,6 +137,14 @@ def test_generated_documentation_is_current() -> None:
     )
 
 
+def test_a_field_of_one_object_is_told_from_those_of_a_list() -> None:
+    inner = pa.struct([pa.field("x", pa.int32(), nullable=False)])
+    fields = [pa.field("one", inner), pa.field("many", pa.list_(inner), nullable=False)]
+    assert [(path, kind) for path, kind, _ in columns(fields, {})] == [
+        ("one", "object or null"), ("one.x", "int32"), ("many", "list"), ("many[].x", "int32"),
+    ]  # fmt: skip
+
+
 def test_the_examples_of_public_names_are_right() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
