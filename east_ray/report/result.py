@@ -125,7 +125,8 @@ def _of_weights(config: Config, summary: RoundSummary) -> Iterator[Block]:
     """How many questions are kept and why others are not, how much of them the weights use, and what to do next."""
     if not any(one.kept or one.discarded for one in summary.trainings):
         if summary.asked:
-            yield f"{summary.asked:,} questions were asked; none has been weighed yet."
+            said = "are there with responses" if summary.is_given else "were asked"
+            yield f"{summary.asked:,} questions {said}; none has been weighed yet."
         return
     first, shown_as = summary.trainings[0], arm_labels(summary)
     yield f"{first.kept:,} of {summary.asked:,} questions have weights."
