@@ -105,6 +105,9 @@ def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
     for learner in chosen:
         if (key := (learner.settings.labels, learner.settings.answers.responses)) not in found:
             found[key] = prepare_labels(round_, learner.settings, graders.load(round_.config.answers))
+            if num := found[key].num_trusted:
+                told = f"{found[key].num_found:,} of {num:,} questions of {learner.settings.labels.trusted}"
+                round_.progress.say(f"labels.trusted: {told} are in this round")
         write_labels(learner.stages, found[key])
     labels = [found[one.settings.labels, one.settings.answers.responses].labels for one in chosen]
     rules = [rules_of(learner.settings, one) for learner, one in zip(chosen, labels, strict=True)]
@@ -145,7 +148,7 @@ def _why_none_is_kept(learner: Learner, reasons: Mapping[str, int]) -> str:
     said += f"{listed(reasons)}; "
     if reasons:
         commonest = max(reasons, key=lambda reason: reasons[reason])
-        said += f"{one_discarded(learner.stages / 'discarded', commonest)}; "
+        said += f"{one_discarded(learner.stages, commonest, reasons[commonest])}; "
     sections = ["answers", "selection"] if settings.samples is None else ["samples", "answers", "selection"]
     sections += ["labels"] if settings.labels.decides else []
     kept = round_.directory.address(round_.stages / "samples")

@@ -7,6 +7,7 @@ the questions for all trainings of a round.
 
 import functools
 import itertools
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -318,26 +319,49 @@ def factors_of(kept: pa.Table) -> NDArray[np.float64]:
     return np.asarray(factors.to_numpy(), dtype=np.float64)
 
 
-def one_discarded(folder: Folder, reason: str) -> str:
-    """A question of ``discarded/`` with this reason, its reference and its commonest answer, in a sentence."""
+def one_discarded(stages: Stages, reason: str, num: int) -> str:
+    """A question of ``discarded/``, one of `num` with this reason, and what to know of it, in a sentence."""
     columns = ["question", "reference_answer", "num_responses", "clusters", "reason"]
-    rows = (row for batch in folder.batches(columns, max_rows=1000) for row in batch.to_pylist())
+    rows = (row for batch in (stages / "discarded").batches(columns, max_rows=1000) for row in batch.to_pylist())
     row = next(row for row in rows if row["reason"] == reason)
     question, reference = _in_short(row["question"]), row["reference_answer"]
-    given = "no reference answer" if reference is None else f"the reference answer {_in_short(reference)}"
-    said = f"one of them, {question}, has {given}"
+    said = f"one of them, {question}," if num > 1 else question
+    if reason == Reason.NO_MAJORITY:
+        return f"{said} has no majority: {_why_no_majority(row, stages)}"
+    said += f" has {'no reference answer' if reference is None else f'the reference answer {_in_short(reference)}'}"
     if not row["clusters"]:
         return said
     most = row["clusters"][0]
-    answer = "none" if most["answer"] is None else _in_short(most["answer"])
-    said += (
-        f", and the commonest answer to it is {answer} ({most['num_responses']} of {row['num_responses']} responses)"
-    )
+    said += f", and the commonest answer to it is {_answer_of(most)} {_share_of(most, row)}"
     if reason == Reason.NO_BOXED_CORRECT:
         said += ": `selection.require_boxed: false` keeps answers without a box"
     elif most["answer"] is None:
         said += ": `answers.last_number: true` takes the last number where no answer is announced"
     return said
+
+
+def _why_no_majority(row: Mapping[str, Any], stages: Stages) -> str:
+    """The commonest answers to a question, and how common one must be."""
+    most, *others = row["clusters"]
+    said = f"its commonest answer is {_answer_of(most)} {_share_of(most, row)}"
+    said += f", the next {_answer_of(others[0])} ({others[0]['num_responses']})" if others else ""
+    if (told := (stages / "labels").read_text("labels.json")) is None:  # removed since
+        return said
+    rules = json.loads(told)["rules"]
+    if rules["min_share"] is None:
+        return f"{said}, and on the questions of labels.trusted no share was found to be enough"
+    return (
+        f"{said}, and a majority is an answer that is commoner than every other, with at least labels.min_share "
+        f"({rules['min_share']:g}) of the responses and a lead of at least labels.min_margin ({rules['min_margin']:g})"
+    )
+
+
+def _answer_of(cluster: Mapping[str, Any]) -> str:
+    return "none" if cluster["answer"] is None else _in_short(cluster["answer"])
+
+
+def _share_of(cluster: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    return f"({cluster['num_responses']} of {row['num_responses']} responses)"
 
 
 def _in_short(text: str | None) -> str:

@@ -122,6 +122,27 @@ def write_large_run(path: Path, num_questions: int = 10_000) -> RunDirectory:
     return run
 
 
+def write_weighed(path: Path) -> RunDirectory:
+    """Given responses to six questions, which were weighed alone: five are kept, and one row was set aside."""
+    run = RunDirectory(resolve({"run_dir": str(path), "samples": {"path": "s.jsonl"}}))
+    stages, rows = run.round(0), []
+    for index in range(6):
+        clusters = [_cluster("2.5", 3, 0 if index < 5 else 1), _cluster("7", 1, 1)]
+        rows.append(
+            {"question_id": f"q{index}", "question": f"Question {index}?", "reference_answer": "25"}
+            | {"num_responses": 4, "num_truncated": 0, "entropy": 0.5, "pass_rate": 0.75, "rejected_rate": 0.25}
+            | {"clusters": clusters, "signal": 0.5, "weight": float(index), "reason": "all_wrong"}
+            | {"chosen": "So 2.5.", "chosen_finish_reason": "stop"}
+        )
+    (stages / "examples").replace(_table(rows[:5], EXAMPLES))
+    (stages / "discarded").replace(_table(rows[5:], DISCARDED))
+    with stages.recording("questions") as record:
+        record.counts = {"asked": 6, "set_aside": {"malformed_row": 1}}
+    with stages.recording("examples") as record:
+        record.counts = {"kept": 5, "discarded": {"all_wrong": 1}}
+    return run
+
+
 def _cluster(answer: str, num_responses: int, place: int) -> dict[str, Any]:
     return {"answer": answer, "num_responses": num_responses, "is_correct": place == 0}
 

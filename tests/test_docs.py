@@ -87,16 +87,20 @@ def folder_table(folder: str, description: str, schema: pa.Schema) -> str:
 
 
 def columns(fields: Sequence[pa.Field], said: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(path, type, meaning) of each column and of each field of a list's rows, e.g. ``responses[].text``."""
+    """(path, type, meaning) of each column, and of each field of an object or of a list's objects.
+
+    They are called e.g. ``label.action`` and ``responses[].text``.
+    """
     for column in fields:
-        inner = column.type.value_type if pa.types.is_list(column.type) else column.type
-        kind = "list" if pa.types.is_list(column.type) else str(column.type)
+        is_list = pa.types.is_list(column.type)
+        inner = column.type.value_type if is_list else column.type
+        kind = "list" if is_list else "object" if pa.types.is_struct(inner) else str(inner)
         path = prefix + column.name
         yield path, kind + (" or null" if column.nullable else ""), said.get(column.name, "")
         if pa.types.is_struct(inner):
             named = next((one for one in vars(records).values() if one == inner), None)
             own = said if named is None else comments(named)
-            yield from columns(list(inner), own, f"{path}[].")
+            yield from columns(list(inner), own, f"{path}[]." if is_list else f"{path}.")
 
 
 def comments(owner: object) -> dict[str, str]:
@@ -131,6 +135,14 @@ def test_generated_documentation_is_current() -> None:
     assert with_generated(text) == text, (
         "east_ray/README.md is out of date: run `python tests/test_docs.py` to renew it"
     )
+
+
+def test_a_field_of_one_object_is_told_from_those_of_a_list() -> None:
+    inner = pa.struct([pa.field("x", pa.int32(), nullable=False)])
+    fields = [pa.field("one", inner), pa.field("many", pa.list_(inner), nullable=False)]
+    assert [(path, kind) for path, kind, _ in columns(fields, {})] == [
+        ("one", "object or null"), ("one.x", "int32"), ("many", "list"), ("many[].x", "int32"),
+    ]  # fmt: skip
 
 
 def test_the_examples_of_public_names_are_right() -> None:

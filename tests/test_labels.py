@@ -469,6 +469,30 @@ def test_a_change_is_undone_by_its_row_in_the_trusted_file(tmp_path: Path) -> No
     assert told["trusted"] == {"num_rows": 1, "num_found": 1, "num_questions": 0, "num_wrong": 0}
 
 
+def test_how_many_trusted_questions_a_round_has_is_said_and_none_is_an_error_in_a_run_of_one_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trusted.jsonl"
+
+    def weighed(row: dict[str, Any], rounds: int) -> str:
+        rows = [row, {"question": "nobody's?", "reference_answer": 1}]
+        path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+        labels = {"policy": "drop", "trusted": str(path)}
+        round_ = round_of(tmp_path / f"{rounds}", rounds=rounds, labels=labels)
+        weigh(replace(round_, progress=Progress(Console(soft_wrap=True))))
+        return capsys.readouterr().out
+
+    mine, other = ({"question_id": name, "reference_answer": "4"} for name in ("stubborn", "STUBBORN"))
+    assert f"labels.trusted: 1 of 2 questions of {path} are in this round" in weighed(mine, 1)
+    assert f"labels.trusted: 0 of 2 questions of {path} are in this round" in weighed(other, 3)
+    with pytest.raises(
+        InputError, match=r"trusted\.jsonl: none of its 2 questions is in this round; expected rows with"
+    ):
+        weighed(other, 1)
+    with pytest.raises(InputError, match=r"with the question's text as in samples\.path"):
+        east_ray.weigh(given_rows([4, 5, 5]), labels={"policy": "drop", "trusted": str(path)})
+
+
 def test_a_trusted_set_sets_the_thresholds_and_estimates_wrong_references(tmp_path: Path) -> None:
     # Majorities of 6 of 8 are right against the reference, those of 5 of 8 are wrong.
     answers = {f"a{i}": [5] * 6 + [4, 6] for i in range(10)} | {f"b{i}": [7] * 5 + [4] * 3 for i in range(15)}
@@ -489,8 +513,22 @@ def test_a_trusted_set_sets_the_thresholds_and_estimates_wrong_references(tmp_pa
     assert told["trusted"] == {"num_rows": 35, "num_found": 35, "num_questions": 35, "num_wrong": 9}
     assert told["rules"]["min_share"] == 0.75
     page = Path(write_report(round_.directory)).read_text()
+    assert "Thresholds that were chosen on these questions do a little better" in page and "Warning" not in page
     assert "Of 35 given references among them 25.7 (14.2 to 42.1) % are wrong" in page
     assert "100.0 (70.1 to 100.0)" in page
+
+
+@pytest.mark.parametrize("trusted", ["right-0", "nobody"])
+def test_few_trusted_questions_set_no_thresholds_and_none_has_no_table(tmp_path: Path, trusted: str) -> None:
+    (tmp_path / "trusted.jsonl").write_text(json.dumps({"question_id": trusted, "reference_answer": "4"}) + "\n")
+    round_ = round_of(tmp_path, labels={"policy": "drop", "trusted": str(tmp_path / "trusted.jsonl")})
+    weigh(round_)
+    page = Path(write_report(round_.directory)).read_text()
+    is_there = trusted == "right-0"
+    assert f"Trusted: {int(is_there)} of the 1 questions in the file are in this round." in page
+    assert "do a little better" not in page
+    assert ("The rules on the trusted set" in page) == ("with fewer than 30 trusted questions" in page) == is_there
+    assert ("without acting: if the rules acted on no question" in page) == is_there
 
 
 def test_later_rounds_ask_what_the_earlier_ones_gave(tmp_path: Path) -> None:
@@ -520,6 +558,19 @@ def test_questions_are_asked_anew_where_references_are_needed_no_more(tmp_path: 
     round_ = round_of(tmp_path)
     RunDirectory(resolve(round_.config.model_dump(), ["labels.source=majority"]))
     assert [round_.stages.record(stage) for stage in ("questions", "sampling", "answers")] == [None] * 3
+
+
+def test_why_no_question_has_a_majority_is_said_with_the_thresholds_that_hold(tmp_path: Path) -> None:
+    answers = {"q0": [4] * 2 + [5] + [6], "q1": [4, 5]}
+    labels = {"source": "majority", "min_share": 0.6, "min_margin": 0.1}
+    with pytest.raises(InputError) as error:
+        weigh(round_of(tmp_path, answers=answers, labels=labels))
+    assert (
+        "2 no_majority; one of them, 'q0?', has no majority: its commonest answer is '4' (2 of 4 responses), the next "
+        "'5' (1), and a majority is an answer that is commoner than every other, with at least labels.min_share (0.6) "
+        "of the responses and a lead of at least labels.min_margin (0.1); mend answers, selection, labels"
+    ) in str(error.value)
+    assert "reference answer" not in str(error.value)
 
 
 # ---------------------------------------------------------------------------------------------------------- library

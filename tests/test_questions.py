@@ -106,11 +106,19 @@ def test_rows_without_a_usable_reference_are_set_aside_and_counted(tmp_path: Pat
         {"question": "null?", "reference_answer": None},
         {"question": "empty?", "reference_answer": "  "},
         {"question": "", "reference_answer": "3"},
+        {"question": "dots?", "reference_answer": "..."},
     )
     questions, aside = load_questions(QuestionsConfig(path=path))
     assert questions["question_id"].to_pylist() == ["q-000001"]
-    assert aside["reason"].to_pylist() == ["unparsable_reference", "unparsable_reference", "empty_question"]
-    assert aside["question_id"].to_pylist() == ["q-000002", "q-000003", "q-000004"]
+    unparsable = "unparsable_reference"
+    assert aside["reason"].to_pylist() == [unparsable, unparsable, "empty_question", unparsable]
+    assert aside["question_id"].to_pylist() == ["q-000002", "q-000003", "q-000004", "q-000005"]
+    assert [detail.removeprefix(path) for detail in aside["detail"].to_pylist()] == [
+        ", row 2: the reference answer is null or missing",
+        ", row 3: the reference answer '' is no answer",
+        ", row 4",
+        ", row 5: the reference answer '...' is no answer",
+    ]
 
 
 GOOD = {"question": "a?", "answer": "#### 1"}

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from json_records import checked
 from pydantic import ValidationError
 from rich.console import Console
-from run_directories import HOSTILE, difference, write_large_run, write_run
+from run_directories import HOSTILE, difference, write_large_run, write_run, write_weighed
 
 from east_ray.config import InputError
 from east_ray.config.files import resolve
 from east_ray.console import Progress
-from east_ray.records import EXAMPLES, ArmComparison, EvaluationMetrics, StudyPage, StudySeries
+from east_ray.records import EXAMPLES, SET_ASIDE, ArmComparison, EvaluationMetrics, StudyPage, StudySeries
 from east_ray.report.files import write_cards, write_report, write_side_by_side
 from east_ray.report.html import printable, shown
 from east_ray.report.page import Table, render
@@ -82,6 +82,19 @@ def test_the_terminal_names_one_question_that_no_response_answered(directory: Ru
     pruned = write_run(tmp_path / "pruned")
     shutil.rmtree(tmp_path / "pruned" / "round_0" / "discarded")
     assert "discarded: all_wrong" in terminal(pruned) and "one of them" not in terminal(pruned)
+
+
+def test_the_terminal_names_one_row_of_each_reason_to_set_it_aside(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run")
+    rows = [
+        {"question_id": "q-2", "reason": HOSTILE, "detail": f"row 2: not valid JSON ({HOSTILE})"},
+        {"question_id": "q-3", "reason": HOSTILE, "detail": "row 3"},
+    ]
+    (directory.round(0) / "set_aside").replace(pa.Table.from_pylist(rows, SET_ASIDE))
+    (line,) = [line for line in terminal(directory).splitlines() if "q-2" in line]
+    assert line.startswith("2 <script>") and ": q-2: row 2: not valid JSON (<script>" in line
+    assert line.endswith(f"; all of them: {tmp_path}/run/round_0/set_aside")
+    assert "q-3" not in terminal(directory)
 
 
 def test_the_terminal_shows_a_comparison_in_place_of_its_trainings(compared: RunDirectory) -> None:
@@ -202,6 +215,18 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
     html = Path(write_report(directory)).read_text()
     assert ["asked", "4", "100.0"] in rows(html, "Every question")
     assert "Accuracy" not in html and "Questions to look at" not in html
+
+
+def test_given_questions_are_usable_or_set_aside_and_none_was_asked(tmp_path: Path) -> None:
+    directory = write_weighed(tmp_path)
+    html = Path(write_report(directory)).read_text()
+    assert rows(html, "Every question") == [
+        ["set aside: malformed_row", "1", ""],
+        ["usable questions", "6", "100.0"],
+        ["kept as examples", "5", "83.3"],
+        ["discarded: all_wrong", "1", "16.7"],
+    ]
+    assert "asked" not in terminal(directory)
 
 
 def _elements(html: str) -> list[tuple[str, dict[str, str | None]]]:

@@ -68,7 +68,7 @@ def test_every_section_is_there_and_the_contents_lead_to_it(opened: Opened) -> N
         "What came out",
         "What it cost",
         "What was run",
-        "Questions asked and kept",
+        "Questions kept and discarded",
         "Entropy and weights",
         "Questions to look at",
         "Training",
@@ -126,13 +126,13 @@ def test_a_question_opens_and_shows_its_responses(opened: Opened) -> None:
     assert "It is \\boxed{72}." in row.inner_text() and "characters in all)" in row.inner_text()
 
 
-def test_the_page_begins_with_the_answer(opened: Opened) -> None:
+def test_the_page_begins_with_the_result(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 390, "height": 844})
     first = opened.page.locator("main h2").first
     tile = opened.page.locator(".highlights strong").first.bounding_box()
-    assert first.inner_text() == "The answer" and tile is not None and tile["y"] < 500, "on a phone, without scrolling"
-    answer, contents = (opened.page.locator(one).first.bounding_box() for one in ("main section", "nav"))
-    assert answer is not None and contents is not None and contents["y"] >= answer["y"] + answer["height"]
+    assert first.inner_text() == "The result" and tile is not None and tile["y"] < 500, "on a phone, without scrolling"
+    result, contents = (opened.page.locator(one).first.bounding_box() for one in ("main section", "nav"))
+    assert result is not None and contents is not None and contents["y"] >= result["y"] + result["height"]
 
 
 def test_a_dot_says_its_question_under_the_pointer_and_by_keyboard_and_leads_to_it(opened: Opened) -> None:

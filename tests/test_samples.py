@@ -301,6 +301,7 @@ def test_bad_rows_are_set_aside_with_their_reason_and_the_rest_is_taken(tmp_path
         ("s-000009", malformed), ("s-000011", malformed),
     ]  # fmt: skip
     assert aside[1]["detail"] == "row 4: expected a JSON object, found list"
+    assert aside[2]["detail"] == "row 5" and aside[3]["detail"] == "row 6: the reference answer is null or missing"
     assert (sums["num_questions"], sums["num_responses"], sums["num_truncated"], sums["malformed_row"]) == (2, 3, 1, 6)
 
 
@@ -395,6 +396,11 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(
     result = weigh_alone(tmp_path / "run", tmp_path / "s.jsonl")
     assert result.returncode == 0, result.stderr
     assert "kept as examples" in result.stdout and "set aside: no_responses" in result.stdout
+    assert f"1 no_responses: s-000005: row 5; all of them: {tmp_path}/run/round_0/set_aside" in result.stdout
+    *_, where, following = result.stdout.splitlines()
+    assert where == f"examples: {tmp_path}/run/round_0/examples"
+    assert following.startswith(f"Next: `east-ray export {tmp_path}/run` writes these examples with their weights")
+    assert f"`east-ray report {tmp_path}/run` shows the questions, and `east-ray audit {tmp_path}/run`" in following
     examples = {one["question_id"]: one for one in read(tmp_path / "run", "examples", EXAMPLES)}
     assert sorted(examples) == ["s-000001", "s-000002", "s-000003"]
     assert sum(one["weight"] for one in examples.values()) == pytest.approx(3)
@@ -404,7 +410,7 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(
     assert not (tmp_path / "run" / "round_0" / "judged").exists()
     weigh(tmp_path / "run", tmp_path / "s.jsonl")
     assert capsys.readouterr().out.count("done before, in") == 3
-    for verb, message in (("train", "model: missing; only"), ("sample", "nothing to sample; run `east-ray weigh`")):
+    for verb, message in (("train", "model: missing; name"), ("sample", "nothing to sample; run `east-ray weigh`")):
         with pytest.raises(InputError, match=message):
             cli.app([verb, str(tmp_path / "run.yaml")], standalone_mode=False)
 

@@ -60,14 +60,21 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for another command tha
 CONSOLE = Console(highlight=False)
 
 
-def show(directory: RunDirectory, last_line: str = "") -> None:
-    """Show the tables of a run, and then a line."""
+def show(directory: RunDirectory, last_line: str = "", *, say_next: bool = False) -> None:
+    """Show the tables of a run, then a line, and with `say_next` what to do with its weights."""
+    from east_ray.report.result import next_step
     from east_ray.report.summary import summarize
     from east_ray.report.terminal import print_summary
 
-    print_summary(summarize(directory), CONSOLE)
+    rounds = summarize(directory)
+    print_summary(rounds, CONSOLE)
     if last_line:
         CONSOLE.print(f"\n{last_line}", soft_wrap=True)
+    if say_next:
+        run = directory.config.run_dir
+        said = f"{next_step(directory.config, rounds[-1])} `east-ray report {run}` shows the questions, and "
+        said += f"`east-ray audit {run}` the reference answers that look wrong."
+        CONSOLE.print(said, markup=False, soft_wrap=True)
 
 
 def runs(files_and_overrides: Sequence[str]) -> Iterator[Config]:

@@ -75,7 +75,7 @@ def weigh(
             pipeline.prepare(round_)
         pipeline.require(round_, "sampling", "sample")
         pipeline.weigh(round_)
-        show(round_.directory, f"examples: {round_.directory.address(round_.stages / 'examples')}")
+        show(round_.directory, f"examples: {round_.directory.address(round_.stages / 'examples')}", say_next=True)
 
 
 @app.command()

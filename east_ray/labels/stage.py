@@ -41,15 +41,17 @@ class Prepared:
     labels: Labels
     num_trusted: int = 0
     """Rows of the trusted file."""
+    num_found: int = 0
+    """Those of them whose question is in the round."""
     calibration: Calibration | None = None
     """None: there is no trusted set, or nothing that thresholds would decide."""
 
     def as_json(self) -> dict[str, Any]:
         """``labels/labels.json``."""
-        rules, trusted = asdict(self.labels.rules), self.labels.trusted
+        rules = asdict(self.labels.rules)
         if self.calibration is not None:
             rules["min_share"] = self.calibration.min_share  # null where no answer is common enough
-        found = {"num_rows": self.num_trusted, "num_found": len(trusted), **estimate(trusted)}
+        found = {"num_rows": self.num_trusted, "num_found": self.num_found, **estimate(self.labels.trusted)}
         calibration = None if self.calibration is None else asdict(self.calibration)
         return {"rules": rules, "trusted": found if self.num_trusted else None, "calibration": calibration}
 
@@ -64,7 +66,8 @@ def prepared(
 ) -> Prepared:
     """What the labels of a training in round `number` depend on; `questions` are all of the round.
 
-    Raises InputError as `read_trusted`, `matched` and `check`.
+    Raises InputError as `read_trusted`, `matched` and `check`, and if a run of one round has no trusted question: of
+    several rounds one may rightly have none.
     """
     rules = label_rules(settings.labels)
     path = settings.labels.trusted
@@ -72,10 +75,17 @@ def prepared(
         return Prepared(Labels(rules, number, past=past_of(rules, None) if rules.needs_past else {}))
     rows = read_trusted(path)
     found = matched(rows, questions)
+    num_found = len({row.where for row, _ in found.values()})
+    if not num_found and settings.rounds == 1:
+        asked = "questions.path" if settings.samples is None else "samples.path"
+        raise InputError(
+            f"labels.trusted: {path}: none of its {len(rows):,} questions is in this round; expected rows with the "
+            f"question_id of this run, or without one and with the question's text as in {asked}"
+        )
     graded = graded_of(found)
     labels = Labels(rules, number, {name: check(*found[name], one, grader) for name, one in graded.items()})
     if labels.rules.policy == "keep" and labels.rules.source == "reference":
-        return Prepared(labels, len(rows))
+        return Prepared(labels, len(rows), num_found)
     past = past_of(replace(rules, min_share=0.0, min_margin=0.0), graded.keys()) if rules.needs_past else {}
     calibration = calibrated(
         [
@@ -87,7 +97,7 @@ def prepared(
     )
     rules = applied(calibration, rules)
     past = past_of(rules, None) if rules.needs_past else {}
-    return Prepared(replace(labels, rules=rules, past=past), len(rows), calibration)
+    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, calibration)
 
 
 def prepare_labels(round_: Round, settings: Config, grader: Grader) -> Prepared:

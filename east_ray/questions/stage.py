@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -122,7 +123,8 @@ def _questions(config: QuestionsConfig, can_use: CanUse) -> Iterator[dict[str, A
         if question_id in seen:
             raise InputError(f"{where}: question_id {question_id!r} occurs already in {seen[question_id]}")
         seen[question_id] = where
-        yield question | {"reason": set_aside_reason(question, can_use)}
+        reason = set_aside_reason(question, can_use)
+        yield question | {"reason": reason, "detail": None if reason is None else f"{where}{problem(question, reason)}"}
     if not num_rows:
         raise InputError(f"{config.path or config.hub}: the file is empty; expected at least one question")
     if first_problem is not None and not num_read:
@@ -150,6 +152,16 @@ def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside |
     if not (question["question"] or "").strip():
         return SetAside.EMPTY_QUESTION
     return None if can_use(question["reference_answer"]) else SetAside.UNPARSABLE_REFERENCE
+
+
+def problem(question: Mapping[str, Any], reason: SetAside) -> str:
+    """What is wrong with the reference answer of a question that is set aside for it, as the end of a sentence."""
+    if reason != SetAside.UNPARSABLE_REFERENCE:
+        return ""
+    reference = question["reference_answer"]
+    if reference is None:
+        return ": the reference answer is null or missing"
+    return f": the reference answer {textwrap.shorten(repr(reference), 80, placeholder=' …')} is no answer"
 
 
 def _file_rows(config: QuestionsConfig) -> Iterator[tuple[str, str, Mapping[str, Any] | str]]:

@@ -14,13 +14,13 @@ from east_ray.config import BASE, Config, InputError
 from east_ray.config.files import as_yaml, dump
 from east_ray.records import SAMPLED_ANSWERS, EvaluationMetrics, StudyPage
 from east_ray.report import sections
-from east_ray.report.answer import answer_blocks, answered, cost_line
 from east_ray.report.audit import Audit, audit, audit_page, write_audit
 from east_ray.report.html import shown
 from east_ray.report.labels import label_blocks
 from east_ray.report.page import Block, Fold, Sections, Table, render
 from east_ray.report.plots import curves
 from east_ray.report.responses import adaptive_blocks, number_of_responses, sampling_of
+from east_ray.report.result import cost_line, result_blocks, result_round
 from east_ray.report.rounds import diversity_blocks
 from east_ray.report.steps import step_blocks
 from east_ray.report.studies.adaptive import adaptive_page
@@ -65,14 +65,14 @@ def write_side_by_side(directories: Sequence[RunDirectory], path: str) -> str:
 def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
     """The sections of a run, as far as it has got; not `in_full` leaves out its questions and its configuration."""
     config, rounds = directory.config, summarize(directory)
-    answer = answered(rounds)
+    result = result_round(rounds)
     found: dict[tuple[str, str], Iterable[Block]] = {
-        ("The answer", "What came out"): answer_blocks(config, rounds),
-        ("The answer", "What it cost"): filter(None, [cost_line(config, rounds)]),
+        ("The result", "What came out"): result_blocks(config, rounds),
+        ("The result", "What it cost"): filter(None, [cost_line(config, rounds)]),
         ("The run", "What was run"): _what_was_run(config, rounds),
     }
     for summary in rounds:
-        parts = _of_round(directory, summary, in_full=in_full, is_told=summary is answer)
+        parts = _of_round(directory, summary, in_full=in_full, is_told=summary is result)
         found |= {(f"Round {summary.number}", title): blocks for title, blocks in parts.items()}
     found["Over the rounds", "Accuracy and weights from round to round"] = sections.blocks_over_rounds(rounds)
     found["Over the rounds", "How various the answers are from round to round"] = diversity_blocks(rounds)
@@ -84,9 +84,9 @@ def _sections(directory: RunDirectory, *, in_full: bool = True) -> Sections:
 def _of_round(
     directory: RunDirectory, summary: RoundSummary, *, in_full: bool, is_told: bool
 ) -> dict[str, Iterator[Block]]:
-    """The sections of a round; `is_told`: its verdicts are in the answer."""
+    """The sections of a round; `is_told`: its verdicts are in the result."""
     parts = {
-        "Questions asked and kept": sections.funnel_blocks(summary),
+        "Questions kept and discarded": sections.funnel_blocks(summary),
         **({"Responses to a question": adaptive_blocks(found)} if (found := sampling_of(summary)) else {}),
         "Labels": label_blocks(summary),
         "Entropy and weights": weight_blocks(summary),
@@ -105,6 +105,15 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
         yield config.description
     training, weighting = config.training, config.weighting
     source, held_out = config.questions or config.samples, config.evaluation.questions
+    was_trained = any(one.record for summary in rounds for one in summary.trainings)
+    trained = [
+        [
+            "training",
+            f"{training.objective.upper()}, epochs: {training.epochs}, {training.examples_per_step} examples a step, "
+            f"learning rate {training.learning_rate:g}" + (", adapters" if training.lora else ""),
+        ],
+        ["trainings in a round", f"{len(config.learners()) if source else 0:,}"],
+    ]
     rows = [
         ["model", config.model or "none: the samples were weighed only"],
         ["questions", str(_address(source))],
@@ -115,12 +124,7 @@ def _what_was_run(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Bl
             f"{weighting.signal}, {weighting.mapping}, a = {weighting.exponent:g}"
             + (f", entropy by {weighting.entropy_estimator}" if weighting.signal == "entropy" else ""),
         ],
-        [
-            "training",
-            f"{training.objective.upper()}, epochs: {training.epochs}, {training.examples_per_step} examples a step, "
-            f"learning rate {training.learning_rate:g}" + (", adapters" if training.lora else ""),
-        ],
-        ["trainings in a round", f"{len(config.learners()) if source else 0:,}"],
+        *(trained if was_trained else []),
         ["held-out questions", _address(held_out) or "none"],
         ["rounds", f"{len(rounds)} of {config.rounds}"],
         ["seed", str(config.seed)],

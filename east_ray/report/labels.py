@@ -78,18 +78,24 @@ def _trusted_blocks(told: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[B
         said += f" Of {trusted['num_questions']:,} given references among them {share} % are wrong (95 % interval)."
         said += " That holds for all questions if the trusted ones were drawn at random."
     yield said
-    rows = []
-    for label, found in told:
-        if (one := found["calibration"]) is not None:
-            precision = _share_words(one["num_acted_rightly"], one["num_acted"])
-            errors = [one[name] for name in ("num_errors", "num_errors_as_set", "num_errors_untouched")]
-            rows.append([label, *(f"{number:,}" for number in (one["num_questions"], *errors)), precision])
-    if not rows:
+    known = [(label, one) for label, found in told if (one := found["calibration"]) and one["num_questions"]]
+    if not known:
         return
+    rows = []
+    for label, one in known:
+        precision = _share_words(one["num_acted_rightly"], one["num_acted"])
+        errors = [one[name] for name in ("num_errors", "num_errors_as_set", "num_errors_untouched")]
+        rows.append([label, *(f"{number:,}" for number in (one["num_questions"], *errors)), precision])
     columns = ["training", "trusted questions", "label errors", "as set", "without acting", "acted rightly, %"]
     yield Table("The rules on the trusted set: wrong labels kept or made, and right ones lost", columns, rows)
-    yield "Thresholds that were chosen on these questions do a little better on them than on others."
-    if any(found["calibration"] and not found["calibration"]["is_applied"] for _, found in told):
+    yield (
+        "Label errors: with the thresholds that hold. The same, as set: with the thresholds of the settings; without "
+        "acting: if the rules acted on no question. Acted rightly: of the trusted questions that the rules act on, "
+        "those where it is right to."
+    )
+    if any(one["is_applied"] for _, one in known):
+        yield "Thresholds that were chosen on these questions do a little better on them than on others."
+    if not all(one["is_applied"] for _, one in known):
         yield (
             f"Warning: with fewer than {MIN_QUESTIONS} trusted questions the thresholds are those of the settings, and "
             "these numbers say little."

@@ -39,13 +39,13 @@ _MIN_EXPONENTS = 3
 
 
 def funnel_blocks(summary: RoundSummary) -> Iterator[Block]:
-    """What became of the questions that were asked."""
+    """What became of the questions that were asked or given."""
     if not summary.trainings:
         return
     first = summary.trainings[0]
     yield outcomes_table(summary)
-    bars = plots.bars("Questions asked, set aside, kept and discarded", summary.outcomes)
-    yield replace(bars, caption="From asked to kept")
+    bars = plots.bars("Questions set aside, kept and discarded", summary.outcomes)
+    yield replace(bars, caption=f"From {'usable' if summary.is_given else 'asked'} to kept")
     if first.num_responses:
         share = percent_of(first.num_truncated, first.num_responses)
         yield f"Responses: {first.num_responses:,}, of which {first.num_truncated:,} ({share} %) were truncated."
@@ -56,9 +56,12 @@ def funnel_blocks(summary: RoundSummary) -> Iterator[Block]:
 
 
 def outcomes_table(summary: RoundSummary) -> Table:
-    """How many questions had which outcome."""
+    """How many questions had which outcome. Given ones that are set aside are no part of the usable ones."""
     rows = [[name, f"{count:,}", percent_of(count, summary.asked)] for name, count in summary.outcomes.items()]
-    return Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
+    if not summary.is_given:
+        return Table("Every question by its outcome", ["", "questions", "% of asked"], rows)
+    rows = [[name, count, "" if name.startswith("set aside: ") else share] for name, count, share in rows]
+    return Table("Every question by its outcome", ["", "questions", "% of usable"], rows)
 
 
 def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[Block]:
@@ -90,7 +93,7 @@ def question_blocks(directory: RunDirectory, summary: RoundSummary) -> Iterator[
 
 
 def accuracy_blocks(summary: RoundSummary, *, is_told: bool = False) -> Iterator[Block]:
-    """Everything that evaluation/metrics.json has, but for figures and verdicts that the answer told (`is_told`)."""
+    """Everything that evaluation/metrics.json has, but for figures and verdicts that the result told (`is_told`)."""
     if summary.metrics is None:
         return
     metrics, shown_as = summary.metrics, labels(summary)
@@ -252,7 +255,7 @@ def blocks_over_rounds(rounds: Sequence[RoundSummary]) -> Iterator[Block]:
 
 
 def comparison_blocks(summary: RoundSummary, *, is_told: bool = False) -> Iterator[Block]:
-    """Everything that comparison.json has, but for figures and verdicts that the answer told (`is_told`)."""
+    """Everything that comparison.json has, but for figures and verdicts that the result told (`is_told`)."""
     if summary.comparison is None:
         return
     found = summary.comparison

@@ -74,7 +74,13 @@ class RoundSummary:
     """
 
     number: int
+    stages: Stages
+    set_aside_at: str
+    """Address of ``set_aside/``, which any machine can open."""
+    is_given: bool
+    """Nothing was asked: the responses are another sampler's."""
     asked: int
+    """Questions that were asked, or are given with responses; without those that could not be."""
     set_aside: dict[str, int]
     trainings: list[TrainingResults]
     metrics: records.EvaluationMetrics | None
@@ -94,11 +100,12 @@ class RoundSummary:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many questions were asked, set aside, kept by the first training and discarded by it."""
+        """How many questions were set aside, asked (of given ones: usable), kept by the first training or discarded."""
         first = self.trainings[0]
+        whole = {"usable questions" if self.is_given else "asked": self.asked}
+        aside = {f"set aside: {reason}": count for reason, count in self.set_aside.items()}
         return (
-            {"asked": self.asked}
-            | {f"set aside: {reason}": count for reason, count in self.set_aside.items()}
+            (aside | whole if self.is_given else whole | aside)
             | {"kept as examples": first.kept}
             | {f"discarded: {reason}": count for reason, count in first.discarded.items()}
         )
@@ -118,6 +125,9 @@ def summarize(directory: RunDirectory) -> list[RoundSummary]:
         rounds.append(
             RoundSummary(
                 number,
+                stages,
+                directory.address(stages / "set_aside"),
+                directory.config.samples is not None,
                 questions.counts["asked"] if questions else 0,
                 (questions.counts["set_aside"] if questions else {}) | sampling.counts.get("set_aside", {}),
                 _trainings(directory.config, stages, share=number == 0) if questions else [],

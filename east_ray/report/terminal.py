@@ -29,6 +29,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         console.print()
         if summary.trainings:
             console.print(_table(["questions", ""], _columns(outcomes_table(summary), 0, 1), title))
+            _print_set_aside(summary, console)
             _print_one_all_wrong(summary, console)
         if any(training.entropies.size for training in summary.trainings):
             columns = ["over the kept questions", "min", "50 %", "max", "effective %", "top 1 %"]  # 80 characters
@@ -48,12 +49,25 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
+def _print_set_aside(summary: RoundSummary, console: Console) -> None:
+    """For each reason, what is wrong with one of the rows that are set aside, and where all of them are."""
+    firsts: dict[str, str] = {}
+    for batch in (summary.stages / "set_aside").batches(["question_id", "reason", "detail"], max_rows=1000):
+        for row in batch.to_pylist():
+            firsts.setdefault(row["reason"], ": ".join(filter(None, (row["question_id"], row["detail"]))))
+        if len(firsts) == len(summary.set_aside):
+            break
+    for reason, first in firsts.items():
+        said = f"{summary.set_aside.get(reason, 0):,} {reason}: {first}; all of them: {summary.set_aside_at}"
+        console.print(printable(said), highlight=False, markup=False, soft_wrap=True)
+
+
 def _print_one_all_wrong(summary: RoundSummary, console: Console) -> None:
     """What to look at where no response is correct: a hard question, a wrong reference, or answers misread."""
     first = summary.trainings[0]
-    number, discarded = first.discarded.get(Reason.ALL_WRONG), first.stages / "discarded"
-    if number and discarded.parts():  # someone may have removed what a finished run needs no more
-        said = f"{number:,} {Reason.ALL_WRONG}: {one_discarded(discarded, Reason.ALL_WRONG)}"
+    number = first.discarded.get(Reason.ALL_WRONG)
+    if number and (first.stages / "discarded").parts():  # someone may have removed what a finished run needs no more
+        said = f"{number:,} {Reason.ALL_WRONG}: {one_discarded(first.stages, Reason.ALL_WRONG, number)}"
         console.print(printable(said), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -270,6 +270,8 @@ def _judged(rules: Rules, sample: Counts, where: str) -> Counts:
     if reason == SetAside.UNKNOWN_QUESTION:
         asked = rules.asked["question_id"][:1].to_pylist() if rules.asked is not None else []
         where = f"{where}: {sample['question_id']!r}; the questions have names such as {''.join(map(repr, asked))}"
+    elif reason is not None:
+        where += questions.problem(sample, reason)
     return sample if reason is None else {"detail": where, **sample, "reason": reason}
 
 

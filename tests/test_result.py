@@ -1,6 +1,7 @@
-"""The answer with which a report begins: the numbers of the run, no more said than they show, and what it cost."""
+"""The result with which a report begins: the numbers of the run, no more said than they show, and what it cost."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_directories import difference, share, write_run
+from run_directories import difference, share, write_run, write_weighed
 from scipy.stats import binom
 
 from east_ray.config import Config
 from east_ray.evaluation.significance import detectable_by_one_pair
-from east_ray.report.answer import answer_blocks, answered, cost_line
+from east_ray.report.files import write_report
 from east_ray.report.page import Highlights
 from east_ray.report.plots import Figure
+from east_ray.report.result import cost_line, result_blocks, result_round
 from east_ray.report.steps import step_blocks
 from east_ray.report.summary import RoundSummary, summarize
 from east_ray.report.wording import reach_lines
@@ -38,15 +40,15 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 def tiles(config: Config, *rounds: RoundSummary) -> list[tuple[str, str, str]]:
-    return [one for block in answer_blocks(config, rounds) if isinstance(block, Highlights) for one in block.highlights]
+    return [one for block in result_blocks(config, rounds) if isinstance(block, Highlights) for one in block.highlights]
 
 
 def texts(config: Config, *rounds: RoundSummary) -> list[str]:
-    return [block for block in answer_blocks(config, rounds) if isinstance(block, str)]
+    return [block for block in result_blocks(config, rounds) if isinstance(block, str)]
 
 
 def captions(config: Config, *rounds: RoundSummary) -> list[str]:
-    return [block.caption for block in answer_blocks(config, rounds) if isinstance(block, Figure)]
+    return [block.caption for block in result_blocks(config, rounds) if isinstance(block, Figure)]
 
 
 def measured(summary: RoundSummary, accuracies: Mapping[str, float], *rows: Mapping[str, Any]) -> RoundSummary:
@@ -144,12 +146,12 @@ def test_the_difference_that_is_named_is_shown_by_the_exact_test_in_about_four_o
     assert 0.68 < np.mean(p_values < 0.05) < 0.92
 
 
-def test_the_answer_is_about_the_last_round_that_was_measured(directory: RunDirectory, summary: RoundSummary) -> None:
+def test_the_result_is_about_the_last_round_that_was_measured(directory: RunDirectory, summary: RoundSummary) -> None:
     config = directory.config.model_copy(update={"rounds": 3})
     later = replace(summary, number=1, metrics=None)
-    assert answered([summary, later]) is summary and answered([later]) is later and answered([]) is None
+    assert result_round([summary, later]) is summary and result_round([later]) is later and result_round([]) is None
     assert texts(config, summary, later)[0] == "This is round 0 of rounds 0 to 2; the others are below."
-    assert list(answer_blocks(config, [])) == []
+    assert list(result_blocks(config, [])) == []
 
 
 # ------------------------------------------------------------------------------------- of a comparison, and of weights
@@ -180,7 +182,7 @@ def test_a_comparison_without_baselines_has_accuracies_alone(compared: RunDirect
     assert len(texts(compared.config, summary)) == 1
 
 
-def test_of_weights_alone_the_answer_is_what_is_kept_and_used_and_what_to_do(
+def test_of_weights_alone_the_result_is_what_is_kept_and_used_and_what_to_do(
     directory: RunDirectory, summary: RoundSummary
 ) -> None:
     config, first = directory.config, summary.trainings[0]
@@ -190,15 +192,35 @@ def test_of_weights_alone_the_answer_is_what_is_kept_and_used_and_what_to_do(
         ("questions kept", "50", "83.3 % of 60 questions"),
         ("effective, EAST (entropy, a = 1)", f"{effective:.1f} %", "of the kept examples"),
     ]
-    (said,) = texts(config, weighed)
-    assert said.startswith("Next: `east-ray train`")
-    assert "with a `model` in the configuration" in texts(config.model_copy(update={"model": ""}), weighed)[0]
+    assert texts(config, weighed)[-1].startswith(f"Next: `east-ray train {config.run_dir}` trains")
+    assert "with a `model` in the configuration" in texts(config.model_copy(update={"model": ""}), weighed)[-1]
     trained = replace(summary, metrics=None)
-    assert texts(config, trained) == [
-        "Nothing has been measured yet: `east-ray evaluate` asks the models the held-out questions."
-    ]
+    assert texts(config, trained)[-1] == (
+        f"Nothing has been measured yet: `east-ray evaluate {config.run_dir}` asks the models the held-out questions."
+    )
     without = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"questions": None})})
-    assert "`evaluation.questions` names no held-out questions" in texts(without, trained)[0]
+    assert "`evaluation.questions` names no held-out questions" in texts(without, trained)[-1]
+
+
+def test_a_run_that_only_weighed_begins_with_sentences_that_a_stranger_understands(tmp_path: Path) -> None:
+    directory = write_weighed(tmp_path / "run")
+    said = texts(directory.config, *summarize(directory))
+    effective = (0 + 1 + 2 + 3 + 4) ** 2 / (0 + 1 + 4 + 9 + 16)
+    assert said[:-1] == [
+        "5 of 6 questions have weights.",
+        "1 has none, because no response is correct (all_wrong): 'Question 5?' has the reference answer '25', and the "
+        "commonest answer to it is '2.5' (3 of 4 responses).",
+        "With the weights of EAST (entropy, a = 1), the 5 examples tell as much as "
+        f"{effective:.1f} examples of equal weight would: {20 * effective:.1f} % of them are effective.",
+    ]
+    assert said[-1].startswith(f"Next: `east-ray export {directory.config.run_dir}` writes these examples")
+    page = Path(write_report(directory)).read_text()
+    assert page.index("The result") < page.index("What was run") and "What it cost" not in page
+    assert "learning rate" not in page.split("Configuration")[0] and "trainings in a round" not in page
+    shutil.rmtree(tmp_path / "run" / "round_0" / "discarded")
+    assert (
+        texts(directory.config, *summarize(directory))[1] == "1 has none, because no response is correct (all_wrong)."
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- cost, and losses

@@ -1,10 +1,11 @@
-"""The answer of a run, with which its report begins: what was measured, or else weighed, and what it cost."""
+"""The result of a run, with which its report begins: what was measured, or else weighed, and what it cost."""
 
 from collections.abc import Iterator, Sequence
 
 from east_ray import records
 from east_ray.config import BASE, Config
 from east_ray.evaluation.estimators import effective_examples
+from east_ray.records import Reason
 from east_ray.report.page import Block, Highlights
 from east_ray.report.sections import accuracy_figure, differences_figure, forest
 from east_ray.report.summary import BASE_LABEL, RoundSummary, TrainingResults, arm_labels, labels
@@ -22,25 +23,37 @@ from east_ray.report.wording import (
     trained_pairs,
     verdicts,
 )
+from east_ray.selection import one_discarded
 from east_ray.storage import StageRecord
 
 #: Most models in large type, most verdicts in words and most rows of the figure of differences; tables have all.
 _MAX_MODELS, _MAX_VERDICTS, _MAX_PAIRS = 6, 6, 10
+#: Why a question has no weight, in words.
+_WHY = {
+    Reason.ALL_WRONG: "no response is correct",
+    Reason.NO_BOXED_CORRECT: "no correct response puts its answer in a box",
+    Reason.UNPARSABLE_REFERENCE: "responses cannot be compared with the reference answer",
+    Reason.NO_WRONG_ANSWER: "no response has a wrong answer, which the objective needs",
+    Reason.ALL_CORRECT: "every response is correct",
+    Reason.CONTRADICTED_REFERENCE: "the responses contradict the reference answer",
+    Reason.NO_MAJORITY: "no answer is common enough",
+    Reason.NO_REFERENCE_SOLUTION: "the source has no worked solution",
+}
 _NO_UNIFORM = (
     "No training with uniform weights was measured, so nothing here tells what the weights did; "
     "`variants: {uniform: {weighting.signal: uniform}}` trains one beside this run's own."
 )
 
 
-def answered(rounds: Sequence[RoundSummary]) -> RoundSummary | None:
-    """The round that the answer is about: the last one that was measured, else the last; None before the first."""
+def result_round(rounds: Sequence[RoundSummary]) -> RoundSummary | None:
+    """The round that the result is about: the last one that was measured, else the last; None before the first."""
     measured = [summary for summary in rounds if summary.comparison is not None or summary.metrics is not None]
     return next(reversed(measured or rounds), None)
 
 
-def answer_blocks(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
+def result_blocks(config: Config, rounds: Sequence[RoundSummary]) -> Iterator[Block]:
     """Accuracies and differences of the last round that was measured; of a run without any, what was weighed."""
-    if (summary := answered(rounds)) is None:
+    if (summary := result_round(rounds)) is None:
         return
     if config.rounds > 1:
         yield f"This is round {summary.number} of rounds 0 to {config.rounds - 1}; the others are below."
@@ -109,35 +122,58 @@ def _support(arm: records.ComparedArm) -> tuple[bool, float]:
 
 
 def _of_weights(config: Config, summary: RoundSummary) -> Iterator[Block]:
-    """How many questions are kept, how much of them the weights use, and what to do next."""
+    """How many questions are kept and why others are not, how much of them the weights use, and what to do next."""
     if not any(one.kept or one.discarded for one in summary.trainings):
         if summary.asked:
-            yield f"{summary.asked:,} questions were asked; none has been weighed yet."
+            said = "are there with responses" if summary.is_given else "were asked"
+            yield f"{summary.asked:,} questions {said}; none has been weighed yet."
         return
     first, shown_as = summary.trainings[0], arm_labels(summary)
+    yield f"{first.kept:,} of {summary.asked:,} questions have weights."
+    yield from _discarded(first)
+    weighed = [one for one in summary.arms if one.weights.size][:_MAX_MODELS]
+    used = {one.arm: effective_examples(one.weights) for one in weighed}
+    for one in [one for one in weighed if not one.is_uniform][:1]:
+        share = percent_of(used[one.arm], one.weights.size)
+        yield (
+            f"With the weights of {shown_as[one.arm]}, the {one.weights.size:,} examples tell as much as "
+            f"{used[one.arm]:,.1f} examples of equal weight would: {share} % of them are effective."
+        )
     of_all = f"{percent_of(first.kept, summary.asked)} % of {summary.asked:,} questions"
     tiles = [("questions kept", f"{first.kept:,}", of_all)]
-    for one in [one for one in summary.arms if one.weights.size][:_MAX_MODELS]:
-        share = percent_of(effective_examples(one.weights), one.weights.size)
+    for one in weighed:
+        share = percent_of(used[one.arm], one.weights.size)
         tiles.append((f"effective, {shown_as[one.arm]}", f"{share} %", "of the kept examples"))
     yield Highlights(tiles)
-    yield _next(config, summary.trainings)
+    yield next_step(config, summary)
 
 
-def _next(config: Config, trainings: Sequence[TrainingResults]) -> str:
+def _discarded(training: TrainingResults) -> Iterator[str]:
+    """Why questions have no weights, with an example of each reason while ``discarded/`` is there."""
+    has_examples = bool((training.stages / "discarded").parts())
+    for reason, num in training.discarded.items():
+        example = f": {one_discarded(training.stages, reason, num)}" if has_examples else ""
+        yield f"{num:,} {'has' if num == 1 else 'have'} none, because {_WHY[Reason(reason)]} ({reason}){example}."
+
+
+def next_step(config: Config, summary: RoundSummary) -> str:
     """What to do with a run that has weights and no accuracies."""
+    run = config.run_dir
     if config.compare is not None:
         return "Nothing has been measured yet: `east-ray compare` goes on."
-    if not any(one.record for one in trainings):
+    if not any(one.record for one in summary.trainings):
         if not config.model:
             return (
-                "Next: `east-ray export` writes these examples with their weights for a trainer; "
-                "with a `model` in the configuration, `east-ray train` trains on them."
+                f"Next: `east-ray export {run}` writes these examples with their weights for a trainer; "
+                f"with a `model` in the configuration, `east-ray train {run}` trains on them."
             )
-        return "Next: `east-ray train` trains on these examples; `east-ray export` writes them for another trainer."
+        return (
+            f"Next: `east-ray train {run}` trains on these examples; `east-ray export {run}` writes them for another "
+            "trainer."
+        )
     if config.evaluation.questions is None:
         return "Nothing was measured: `evaluation.questions` names no held-out questions."
-    return "Nothing has been measured yet: `east-ray evaluate` asks the models the held-out questions."
+    return f"Nothing has been measured yet: `east-ray evaluate {run}` asks the models the held-out questions."
 
 
 def _over(num_questions: int) -> str:
@@ -158,7 +194,8 @@ def _listed(lines: Sequence[str]) -> Iterator[str]:
 
 
 def cost_line(config: Config, rounds: Sequence[RoundSummary]) -> str:
-    """Tokens and seconds of all rounds, with the seconds of each stage; empty before the first stage is done."""
+    """Tokens and seconds of all rounds, with the seconds of each stage; empty before the first stage
+    is done, and where it took less than a second."""
     seconds: dict[str, float] = {}
     num_sampled = num_trained = 0
     for summary in rounds:
@@ -171,6 +208,8 @@ def cost_line(config: Config, rounds: Sequence[RoundSummary]) -> str:
     if not seconds:
         return said and f"{said}."
     stages = ", ".join(f"{stage} {duration(spent)}" for stage, spent in seconds.items() if spent >= 1)
+    if not said and sum(seconds.values()) < 1:
+        return ""
     total = f"{duration(sum(seconds.values()))} in all stages" + (f": {stages}" if stages else "")
     return f"{said}; {total}." if said else f"{total[:1].upper()}{total[1:]}."
 
