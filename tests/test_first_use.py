@@ -120,7 +120,7 @@ def test_what_is_not_recognised_is_asked_for_on_a_terminal(file: str) -> None:
     assert samples is not None
     assert (samples.reference_answer_column, samples.response_column) == ("keys", "said")
     assert asked[0] == "Which is the reference answer? Names in these rows: question, keys, said"
-    assert asked[1].startswith("'key' is not in these rows; did you mean keys?. Which is the reference answer?")
+    assert asked[1].startswith("'key' is not in these rows; did you mean keys? Which is the reference answer?")
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,16 @@ def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     """A copy of plain values with dotted overrides applied, not checked. Raises InputError if one is not key=value."""
     merged = copy.deepcopy(dict(values))
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
-        set_dotted(merged, key, _parse_yaml(text, override))
+        set_dotted(merged, *key_and_value(override))
     return merged
+
+
+def key_and_value(override: str) -> tuple[str, Any]:
+    """The dotted key of an override and its value, read as YAML. Raises InputError if it is not key=value."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
+    return key, _parse_yaml(text, override)
 
 
 def dump(config: Config) -> str:
