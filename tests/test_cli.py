@@ -175,7 +175,7 @@ def test_doctor_finds_a_token_that_others_may_read(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["jobs/none.yaml"], "jobs/none.yaml: cannot read the configuration"),
+        (["jobs/none.yaml"], "jobs/none.yaml does not exist; expected a run directory or the YAML file"),
         (["jobs/quickstart.yaml", "sampling.n=3"], "sampling.n: unknown key"),
         (["jobs/quickstart.yaml", "--round", "7"], "--round 7: the run has rounds 0 to 0"),
     ],

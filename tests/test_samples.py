@@ -404,7 +404,10 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(
     assert not (tmp_path / "run" / "round_0" / "judged").exists()
     weigh(tmp_path / "run", tmp_path / "s.jsonl")
     assert capsys.readouterr().out.count("done before, in") == 3
-    for verb, message in (("train", "model: missing; only"), ("sample", "nothing to sample; run `east-ray weigh`")):
+    for verb, message in (
+        ("train", "model: missing; name a folder"),
+        ("sample", "nothing to sample; run `east-ray weigh`"),
+    ):
         with pytest.raises(InputError, match=message):
             cli.app([verb, str(tmp_path / "run.yaml")], standalone_mode=False)
 

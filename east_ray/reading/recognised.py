@@ -190,7 +190,7 @@ def rows_inside(rows: Sequence[Row]) -> tuple[str, int] | None:
 
 
 def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
-    """Dotted name -> the values of it in the rows that are not null; the columns first, then what is nested in them."""
+    """Dotted name -> its values in the rows, without nulls and empty lists; the columns first, then what is in them."""
     found: dict[str, list[Any]] = {}
     level: list[tuple[str, Any]] = [("", row) for row in rows]
     for _ in range(max_depth):
@@ -201,7 +201,7 @@ def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
             for name, value in values.items()
         ]
         for path, value in level:
-            found.setdefault(path, []).extend([] if value is None else [value])
+            found.setdefault(path, []).extend([] if value is None or value == [] else [value])
     return found
 
 
