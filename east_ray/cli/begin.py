@@ -75,6 +75,7 @@ def plan(
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})  # -5 is an answer
 def explain(
+    ctx: typer.Context,
     answers: Annotated[
         list[str] | None,
         typer.Argument(
@@ -90,6 +91,9 @@ def explain(
     """Say how an answer or a response is read, and why answers are equal or not. This is what to paste in a report."""
     from east_ray.answers import story
 
+    if answers == ["-h"] and reference is None and response is None:  # -h is no option: it would take -h/2 as well
+        print(ctx.get_help())
+        return
     for line in story.from_command_line(answers or [], response=response, reference=reference, run=run):
         CONSOLE.print(line, markup=False, soft_wrap=True)
 
