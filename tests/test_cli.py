@@ -59,6 +59,13 @@ def test_explain_takes_h_alone_as_help_and_else_as_an_answer(capsys: pytest.Capt
         assert "Usage:" not in (said := capsys.readouterr().out) and "read as" in said
 
 
+def test_no_part_of_a_text_becomes_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    endings.say_error("hub:openai/gsm8k:main:train:x")
+    assert capsys.readouterr().err == "error: hub:openai/gsm8k:main:train:x\n"
+    here("explain", "1:x:2")
+    assert "answer: 1:x:2" in capsys.readouterr().out
+
+
 def test_init_takes_one_file_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO())

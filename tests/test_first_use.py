@@ -83,9 +83,9 @@ def test_the_second_time_the_yaml_file_stands(file: str, tmp_path: Path) -> None
     assert (again, Path(path).read_text(encoding="utf-8")) == (path, mended)
     assert said == "runs/out.yaml says what is what in out.v2.jsonl; change it there"
     _, (_, said) = begun(file, "labels.source=majority")
-    command = "east-ray weigh runs/out.yaml labels.source=majority run_dir=runs/out-other"
+    command = "east-ray weigh runs/out.yaml labels.source=majority run_dir=runs/other"
     assert said == f"if its run is done, other settings need another run: `{command}`"
-    assert load(path, command.split()[3:]).run_dir == "runs/out-other"
+    assert load(path, command.split()[3:]).run_dir == "runs/other"
     other = write(tmp_path / "other" / "out.jsonl", [row()])
     with pytest.raises(InputError, match=r"runs/out.yaml is of a run on .*out.v2.jsonl; choose another run_dir for"):
         begun(other)

@@ -57,7 +57,7 @@ FilesAndOverrides = Annotated[
 RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another command that works in the run directory.")]
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(highlight=False, emoji=False)  # main:train:1 has no train in it
 
 
 def show(directory: RunDirectory, last_line: str = "") -> None:

@@ -47,7 +47,7 @@ def init(
     from east_ray.first_use import init as first_file
 
     def ask(question: str) -> str:
-        return str(typer.prompt(question, default="", show_default=False))
+        return str(typer.prompt(question, default="", show_default=False, prompt_suffix="\n> "))
 
     files, overrides = told_apart(file_and_overrides or [])
     if len(files) > 1:

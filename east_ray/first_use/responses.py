@@ -73,8 +73,9 @@ def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
     if path.exists():
         _check_same_source(path, source)
         say(f"{path} says what is what in {source}; change it there")
-        if overrides:
-            say(f"if its run is done, other settings need another run: `{_in_another_run(path, overrides, run_dir)}`")
+        if settings := [one for one in overrides if not one.startswith("run_dir=")]:
+            command = shlex.join(["east-ray", "weigh", str(path), *settings, "run_dir=runs/other"])
+            say(f"if its run is done, other settings need another run: `{command}`")
         return str(path)
     text = written(source, given, say, ask)
     try:
@@ -103,11 +104,6 @@ def _name_of(source: str) -> str:
     parts = PurePosixPath(source.partition("?")[0] if "://" in source else locate(source)[1]).parts
     plain = next((part for part in reversed(parts) if not _PATTERN.search(part)), "")
     return re.sub(r"[^A-Za-z0-9_-]+", "-", plain.partition(".")[0]).strip("-") or "weighed"
-
-
-def _in_another_run(path: Path, overrides: Sequence[str], run_dir: Any) -> str:
-    settings = [one for one in overrides if not one.startswith("run_dir=")]
-    return shlex.join(["east-ray", "weigh", str(path), *settings, f"run_dir={run_dir}-other"])
 
 
 def _check_same_source(path: Path, source: str) -> None:
