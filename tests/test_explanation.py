@@ -152,7 +152,7 @@ def test_answers_are_compared_with_the_first(capsys: pytest.CaptureFixture[str])
     ]
 
 
-@pytest.mark.parametrize("answer", [r"-\frac{h}{2}", "--5", "-h", "-5"])
+@pytest.mark.parametrize("answer", [r"-\frac{h}{2}", "--5", "-h/2", "-5"])
 def test_a_sign_makes_no_option(answer: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(capsys, answer)[0] == f"answer: {answer}"
 
