@@ -77,4 +77,6 @@ def _fail(message: str) -> None:
 
 def say_error(message: str) -> None:
     """Print an error in red, on standard error."""
-    Console(stderr=True, highlight=False).print(f"error: {message}", markup=False, soft_wrap=True, style="red")
+    Console(stderr=True, highlight=False, emoji=False).print(
+        f"error: {message}", markup=False, soft_wrap=True, style="red"
+    )

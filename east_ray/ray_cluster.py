@@ -28,6 +28,9 @@ _RAYLET_CHECK_S = 0.3
 #: other processes that have died, each of which is told to those who wait for it as well.
 _ENDED, _DIED = r"killed by `ray\.kill`", r"Raylet is terminated|has been marked dead|infinite retries"
 
+#: What Ray says of a node that has not started in time.
+_TIMED_OUT = "node timed out during startup"
+
 
 @contextmanager
 def _sigterm_handler_kept() -> Iterator[None]:
@@ -44,7 +47,7 @@ def _sigterm_handler_kept() -> Iterator[None]:
 def connect(cluster: ClusterConfig) -> None:
     """Join the configured cluster, or that of RAY_ADDRESS, or start a local Ray that ends with this process.
 
-    Raises InputError if the cluster cannot be joined. Ray's own messages go to its log files.
+    Raises InputError if the cluster cannot be joined, or Ray does not start in time. Its own messages go to log files.
     """
     import ray
     import ray.data
@@ -57,7 +60,14 @@ def connect(cluster: ClusterConfig) -> None:
         # This machine is not taken away with a notice, and the process that would watch for one takes seconds to start.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Not "auto": Ray would trust the address file of a cluster that has died.
-        ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", num_cpus=cluster.num_cpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray has no type of its own for it
+            if _TIMED_OUT not in str(error):
+                raise
+            raise InputError(
+                "Ray did not start in time: the machine is probably busy or out of memory; the same command tries again"
+            ) from error
         _watch_raylet()
     else:
         try:

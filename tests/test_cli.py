@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, one sentence for bad input, an exit code, never a traceback."""
 
+import io
 import os
 import re
 import shlex
@@ -14,9 +15,9 @@ from typing import Any
 import pytest
 
 from east_ray import __version__, cli, doctor, endings
-from east_ray.config import InputError
+from east_ray.config import ClusterConfig, InputError
 from east_ray.config.files import load
-from east_ray.ray_cluster import check_resources
+from east_ray.ray_cluster import check_resources, connect
 from east_ray.serving.settings import HttpConfig
 from east_ray.storage.lease import owning
 
@@ -48,6 +49,32 @@ VERBS = ["run", "sample", "weigh", "train", "evaluate", "compare", "plan", "repo
 def test_every_verb_has_help(verb: str) -> None:
     result = east_ray(verb, "--help")
     assert result.returncode == 0 and "Usage:" in result.stdout
+
+
+def test_explain_takes_h_alone_as_help_and_else_as_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    here("explain", "-h")
+    assert "Usage:" in capsys.readouterr().out
+    for answers in (["-h/2"], ["-h", "-1h"]):
+        here("explain", *answers)
+        assert "Usage:" not in (said := capsys.readouterr().out) and "read as" in said
+
+
+def test_no_part_of_a_text_becomes_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    endings.say_error("hub:openai/gsm8k:main:train:x")
+    assert capsys.readouterr().err == "error: hub:openai/gsm8k:main:train:x\n"
+    here("explain", "1:x:2")
+    assert "answer: 1:x:2" in capsys.readouterr().out
+
+
+def test_init_takes_one_file_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    given = ["--model", "m", "--questions", "hub:openai/gsm8k:main"]
+    here("init", "seed=7", *given)
+    here("init", "mine.yaml", "seed=8", *given)
+    assert (load("run.yaml").seed, load("mine.yaml").seed) == (7, 8)
+    with pytest.raises(InputError, match=r"b\.yaml: expected one file to write"):
+        here("init", "a.yaml", "b.yaml", *given)
 
 
 def test_the_help_of_serve_says_where_it_listens() -> None:
@@ -175,7 +202,7 @@ def test_doctor_finds_a_token_that_others_may_read(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["jobs/none.yaml"], "jobs/none.yaml: cannot read the configuration"),
+        (["jobs/none.yaml"], "jobs/none.yaml does not exist; expected a run directory or the YAML file"),
         (["jobs/quickstart.yaml", "sampling.n=3"], "sampling.n: unknown key"),
         (["jobs/quickstart.yaml", "--round", "7"], "--round 7: the run has rounds 0 to 0"),
     ],
@@ -204,6 +231,26 @@ def test_a_cluster_that_does_not_answer_is_said(tmp_path: Path) -> None:
     override = "cluster.address=127.0.0.1:1"
     said = refused("run", "jobs/quickstart.yaml", f"run_dir={tmp_path / 'run'}", override)
     assert "cluster.address: cannot join the Ray cluster at 127.0.0.1:1" in said
+
+
+def test_a_ray_that_does_not_start_in_time_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def late(**given: object) -> None:
+        raise Exception(
+            "The current node timed out during startup. This could happen because some of the raylet failed"
+        )
+
+    def other(**given: object) -> None:
+        raise Exception("something else")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(InputError, match="Ray did not start in time: the machine is probably busy or out of memory"):
+        connect(ClusterConfig(address="local"))
+    monkeypatch.setattr(ray, "init", other)
+    with pytest.raises(Exception, match="something else"):
+        connect(ClusterConfig(address="local"))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_missing_keys_are_named() -> None:
     [
         (b"model: [\n", "not valid YAML in line 2"),
         (b"- 1\n", "expected keys with values (model: …, run_dir: …), found list"),
-        (b"", "found NoneType"),
+        (b"# nothing yet\n", "the file is empty; expected keys with values (model: …, run_dir: …)"),
         (b"\xff\xfe\x00", "not UTF-8 text"),
     ],
 )
@@ -142,7 +142,20 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, content: bytes, message: 
         load(file)
     assert str(file) in str(error.value) and message in str(error.value)
     with pytest.raises(InputError, match="cannot read the configuration"):
+        load(tmp_path)
+    with pytest.raises(
+        InputError, match=r"none\.yaml does not exist; expected a run directory or the YAML file of a run"
+    ):
         load(tmp_path / "none.yaml")
+
+
+def test_what_is_wrong_is_said_of_the_file_or_of_the_command_line() -> None:
+    text = "{model: m, run_dir: r, questions: {path: q}, sampling: {top_pp: 1}}"
+    with pytest.raises(InputError) as error:
+        config_file.parse(text, "run.yaml", ["weighting.expnent=2", "plan={gpuu: x}"])
+    assert str(error.value).startswith("run.yaml: sampling.top_pp: unknown key; did you mean top_p? command line: ")
+    assert "? command line: weighting.expnent: unknown key; did you mean exponent?" in str(error.value)
+    assert "command line: plan.gpuu: unknown key" in str(error.value) and "?;" not in str(error.value)
 
 
 @pytest.mark.parametrize("job", sorted(JOBS.glob("*.yaml")), ids=lambda job: job.name)

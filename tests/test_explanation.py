@@ -152,7 +152,7 @@ def test_answers_are_compared_with_the_first(capsys: pytest.CaptureFixture[str])
     ]
 
 
-@pytest.mark.parametrize("answer", [r"-\frac{h}{2}", "--5", "-h", "-5"])
+@pytest.mark.parametrize("answer", [r"-\frac{h}{2}", "--5", "-h/2", "-5"])
 def test_a_sign_makes_no_option(answer: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(capsys, answer)[0] == f"answer: {answer}"
 
@@ -245,7 +245,10 @@ def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture
         (["5", "answers.last_number=maybe"], "answers.last_number: 'maybe' given, expected boolean"),
         (["5", "answers.last_numbr=true"], "answers.last_numbr: unknown key; did you mean last_number?"),
         (["--response", "nowhere.txt"], "nowhere.txt: cannot read the response (No such file or directory)"),
-        (["5", "--run", "nowhere.yaml"], "nowhere.yaml: cannot read the configuration (No such file or directory)"),
+        (
+            ["5", "--run", "nowhere.yaml"],
+            "nowhere.yaml does not exist; expected a run directory or the YAML file of a run",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,10 @@ def test_the_second_time_the_yaml_file_stands(file: str, tmp_path: Path) -> None
     again, (said,) = begun("out.v2.jsonl")  # the same file by another name
     assert (again, Path(path).read_text(encoding="utf-8")) == (path, mended)
     assert said == "runs/out.yaml says what is what in out.v2.jsonl; change it there"
+    _, (_, said) = begun(file, "labels.source=majority")
+    command = "east-ray weigh runs/out.yaml labels.source=majority run_dir=runs/other"
+    assert said == f"if its run is done, other settings need another run: `{command}`"
+    assert load(path, command.split()[3:]).run_dir == "runs/other"
     other = write(tmp_path / "other" / "out.jsonl", [row()])
     with pytest.raises(InputError, match=r"runs/out.yaml is of a run on .*out.v2.jsonl; choose another run_dir for"):
         begun(other)
@@ -120,7 +124,7 @@ def test_what_is_not_recognised_is_asked_for_on_a_terminal(file: str) -> None:
     assert samples is not None
     assert (samples.reference_answer_column, samples.response_column) == ("keys", "said")
     assert asked[0] == "Which is the reference answer? Names in these rows: question, keys, said"
-    assert asked[1].startswith("'key' is not in these rows; did you mean keys?. Which is the reference answer?")
+    assert asked[1].startswith("'key' is not in these rows; did you mean keys? Which is the reference answer?")
 
 
 @pytest.mark.parametrize(

@@ -426,7 +426,7 @@ def test_values_that_cannot_be_used_are_refused_in_a_sentence(call: Callable[[],
 def test_where_no_run_has_begun_nothing_is_made(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps({"run_dir": str(tmp_path / "run"), "model": "m", "questions": {"path": "q.jsonl"}}))
-    for place, message in ((path, "no run has begun there"), (tmp_path / "none", "cannot read the configuration")):
+    for place, message in ((path, "no run has begun there"), (tmp_path / "none", "none does not exist")):
         with pytest.raises(InputError, match=message):
             east_ray.read_run(str(place))
     assert [one.name for one in tmp_path.iterdir()] == ["run.yaml"]

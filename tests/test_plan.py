@@ -417,8 +417,8 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["plan.gpu=H100-80"], "plan.gpu: there is no card 'H100-80'; did you mean H100-80GB?"),
-        (["plan.gpu=quantum"], "plan.gpu: there is no card 'quantum'; known: A10G-24GB, L4-24GB"),
+        (["plan.gpu=H100-80"], "no card 'H100-80' is known; plan.cards takes one in full; did you mean H100-80GB?"),
+        (["plan.gpu=quantum"], "no card 'quantum' is known; plan.cards takes one in full; known: A10G-24GB, L4-24GB"),
         (["model=jobs/none"], "model: 'jobs/none' is neither a folder nor a hub model that can be reached"),
         (["model=jobs/sizes"], "model: jobs/sizes has no config.json; expected a model in Hugging Face format"),
         (["plan={price_per_gpu_hour: 2}"], "plan: price_per_gpu_hour needs gpu or gpus"),
@@ -516,7 +516,7 @@ def test_the_verb_needs_no_heavy_library_and_prints_json() -> None:
 def test_the_verb_ends_in_one_sentence_for_bad_input() -> None:
     result = east_ray(*COMMAND, "--gpu", "H1000")
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("error: plan.gpu: there is no card 'H1000'; did you mean")
+    assert result.stderr.startswith("error: plan.gpu: no card 'H1000' is known; ")
 
 
 def test_a_model_of_the_hub_is_read_from_the_local_cache(tmp_path: Path) -> None:

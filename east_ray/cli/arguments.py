@@ -57,7 +57,7 @@ FilesAndOverrides = Annotated[
 RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The round, counted from 0.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another command that works in the run directory.")]
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(highlight=False, emoji=False)  # main:train:1 has no train in it
 
 
 def show(directory: RunDirectory, last_line: str = "", *, say_next: bool = False) -> None:
@@ -77,14 +77,19 @@ def show(directory: RunDirectory, last_line: str = "", *, say_next: bool = False
         CONSOLE.print(said, markup=False, soft_wrap=True)
 
 
+def told_apart(files_and_overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files and the settings (``key=value``) of a command line that has both."""
+    # An address may have a "=" too: s3://bucket/run?endpoint_override=…
+    overrides = [argument for argument in files_and_overrides if re.match(r"[A-Za-z_][\w.-]*=", argument)]
+    return [argument for argument in files_and_overrides if argument not in overrides], overrides
+
+
 def runs(files_and_overrides: Sequence[str]) -> Iterator[Config]:
     """The configurations that a command line names, each with all of its overrides; all are checked before the first.
 
     Each is read again when its turn comes, because a user's modules are looked for beside the file that was read last.
     """
-    # An address may have a "=" too: s3://bucket/run?endpoint_override=…
-    overrides = [argument for argument in files_and_overrides if re.match(r"[A-Za-z_][\w.-]*=", argument)]
-    files = [argument for argument in files_and_overrides if argument not in overrides]
+    files, overrides = told_apart(files_and_overrides)
     if not files:
         raise InputError("name at least one YAML file of a run, e.g. jobs/quickstart.yaml, or a run directory")
     for file in files:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from east_ray.cli.arguments import CONSOLE, ConfigFile, Overrides, Wait, app
+from east_ray.cli.arguments import CONSOLE, ConfigFile, Overrides, Wait, app, told_apart
 from east_ray.cli.stages import run as run_all
+from east_ray.config import InputError
 from east_ray.config.files import dump_documented
 from east_ray.console import Progress
 from east_ray.storage import load_run
@@ -28,7 +29,12 @@ def quickstart(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="The YAML file to write.")] = Path("run.yaml"),
+    file_and_overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE] [KEY=VALUE]...", help="The YAML file to write (run.yaml); settings to write into it."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model: a folder or a hub name.")] = None,
     questions: Annotated[
         str | None, typer.Option(help="The questions: a file, a folder, or hub:NAME[:CONFIGURATION[:SPLIT]].")
@@ -41,10 +47,14 @@ def init(
     from east_ray.first_use import init as first_file
 
     def ask(question: str) -> str:
-        return str(typer.prompt(question, default="", show_default=False))
+        return str(typer.prompt(question, default="", show_default=False, prompt_suffix="\n> "))
 
+    files, overrides = told_apart(file_and_overrides or [])
+    if len(files) > 1:
+        raise InputError(f"{files[1]}: expected one file to write, and settings as KEY=VALUE")
     given = first_file.Answers(model, questions, held_out, gpus, objective)
-    first_file.write(path, given, Progress(CONSOLE).say, ask if sys.stdin.isatty() else None)
+    path = Path(files[0] if files else "run.yaml")
+    first_file.write(path, given, Progress(CONSOLE).say, ask if sys.stdin.isatty() else None, overrides)
 
 
 @app.command()
@@ -65,6 +75,7 @@ def plan(
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})  # -5 is an answer
 def explain(
+    ctx: typer.Context,
     answers: Annotated[
         list[str] | None,
         typer.Argument(
@@ -80,6 +91,9 @@ def explain(
     """Say how an answer or a response is read, and why answers are equal or not. This is what to paste in a report."""
     from east_ray.answers import story
 
+    if answers == ["-h"] and reference is None and response is None:  # -h is no option: it would take -h/2 as well
+        print(ctx.get_help())
+        return
     for line in story.from_command_line(answers or [], response=response, reference=reference, run=run):
         CONSOLE.print(line, markup=False, soft_wrap=True)
 

@@ -7,7 +7,7 @@ have none of their own. `storage.rounds` asks `differences` whether a stored run
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar, get_args
 
@@ -225,12 +225,18 @@ def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def validated(root: type[_Model], values: Any, source: str = "") -> _Model:
-    """The checked values. Raises InputError, each sentence with `source` before it."""
+def together(said: Iterable[str]) -> str:
+    """Sentences in one: a semicolon is between them, except after a question mark."""
+    return "; ".join(said).replace("?; ", "? ")
+
+
+def validated(root: type[_Model], values: Any, source: str | Callable[[str], str] = "") -> _Model:
+    """The checked values. Raises InputError, with `source`, or what it makes of a sentence, before each."""
     try:
         return root.model_validate(values)
     except ValidationError as error:
-        raise InputError("; ".join(source + said for said in sentences(error, root))) from None
+        before = source if callable(source) else lambda said: source
+        raise InputError(together(before(said) + said for said in sentences(error, root))) from None
 
 
 def _sentence(details: ErrorDetails, root: type[BaseModel]) -> str:

@@ -40,6 +40,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file with overrides (``key.path=value``, the value as YAML). Raises InputError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; expected a run directory or the YAML file of a run") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read the configuration ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -51,14 +53,26 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
     """The configuration in the text of a YAML file; messages call the file `source`."""
     values = _parse_yaml(text, source)
+    if values is None:
+        raise InputError(f"{source}: the file is empty; expected keys with values (model: …, run_dir: …)")
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected keys with values (model: …, run_dir: …), found {type(values).__name__}")
     return resolve(values, overrides, source=f"{source}: ")
 
 
 def resolve(values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "") -> Config:
-    """A checked configuration from plain values and dotted overrides; raises InputError."""
-    return validated(Config, _with_new_keys(merge(values, overrides)), source)
+    """A checked configuration from plain values and dotted overrides; raises InputError.
+
+    Its message calls the values `source`, and the overrides the command line.
+    """
+    given = [MOVED.get(key, key) for key, _ in map(key_and_value, overrides)]
+
+    def before(said: str) -> str:
+        key = said.partition(":")[0]
+        is_override = any(f"{key}.".startswith(f"{one}.") for one in given)
+        return "command line: " if source and is_override else source
+
+    return validated(Config, _with_new_keys(merge(values, overrides)), before)
 
 
 def _with_new_keys(values: dict[str, Any]) -> dict[str, Any]:
@@ -76,11 +90,16 @@ def merge(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     """A copy of plain values with dotted overrides applied, not checked. Raises InputError if one is not key=value."""
     merged = copy.deepcopy(dict(values))
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
-        set_dotted(merged, key, _parse_yaml(text, override))
+        set_dotted(merged, *key_and_value(override))
     return merged
+
+
+def key_and_value(override: str) -> tuple[str, Any]:
+    """The dotted key of an override and its value, read as YAML. Raises InputError if it is not key=value."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r} is not an override: expected key=value, e.g. weighting.exponent=1.5")
+    return key, _parse_yaml(text, override)
 
 
 def dump(config: Config) -> str:

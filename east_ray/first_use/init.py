@@ -3,17 +3,24 @@
 The questions' file is looked into first, so that what cannot be read is said before anything is written.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from east_ray.config import InputError, QuestionsConfig
+from east_ray.answers import graders
+from east_ray.answers.grading import reference_check
+from east_ray.config import AnswersConfig, InputError, QuestionsConfig
 from east_ray.config import files as config_file
-from east_ray.config.base import validated
-from east_ray.first_use.responses import Ask, Say
+from east_ray.config.base import flatten, validated
+from east_ray.first_use.commented import in_line, with_setting
+from east_ray.first_use.responses import Ask, Say, completed, first_rows, said_of, without_reference
+from east_ray.questions.formats import layout
 from east_ray.questions.stage import load_questions
+from east_ray.reading.files import find_files
+from east_ray.reading.recognised import Row
 
 #: Questions of a file that are looked at.
 _LOOKED_AT = 20
@@ -22,6 +29,8 @@ _EXAMPLE = 100
 #: The paper's words (EAST, arXiv 2503.23913, appendix), which the default grader's boxes come from.
 _SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 _OBJECTIVES = ("sft", "dpo", "kto")
+#: Settings of questions that are recognised where no format is known.
+_COLUMNS = ("question_column", "reference_answer_column")
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,18 @@ class Answers:
     objective: str | None = None
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What the answers mean."""
+
+    model: str
+    questions: dict[str, Any]
+    held_out: dict[str, Any]
+    """Empty: none."""
+    gpus: int
+    objective: str
+
+
 #: What is asked for, and the answer of who gives none. Without a default, the user must say it.
 _ASKED: dict[str, tuple[str, str | None]] = {
     "model": ("Which model is trained: a folder, or a name on the Hugging Face hub", None),
@@ -52,16 +73,26 @@ _ASKED: dict[str, tuple[str, str | None]] = {
 }
 
 
-def write(path: Path, given: Answers, say: Say, ask: Ask) -> None:
+def write(path: Path, given: Answers, say: Say, ask: Ask, overrides: Sequence[str] = ()) -> None:
     """Write the YAML file of a run. What is not given is asked for, or, where `ask` is None, takes its default.
 
-    Raises InputError if the file exists, something without a default is missing, or the questions cannot be read.
+    `overrides` (``key.path=value``) are written into its sections. Raises InputError if the file exists, something
+    without a default is missing, or the questions cannot be read. What is answered to `ask` is asked for again instead.
     """
     if path.exists():
         raise InputError(f"{path} exists; name another file, or remove it")
-    answers = _complete(given, ask)
-    text = written(path.stem, answers, say)
-    config_file.parse(text, str(path))  # what the command line could not know, such as both a path and a hub
+    settings = config_file.merge({}, overrides)
+    read: dict[str, Callable[[str], Any]] = {
+        "model": str,
+        "questions": _Questions("questions", settings, say, ask).read,
+        "held_out": _Questions("evaluation.questions", settings, say, ask).read,
+        "gpus": _number_of_gpus,
+        "objective": _objective,
+    }
+    text = written(path.stem, _Run(**_complete(given, read, say, ask)))
+    config_file.parse(text, str(path), overrides)  # what the command line could not know, such as both a path and a hub
+    for override in overrides:
+        text = with_setting(text, *config_file.key_and_value(override))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -70,46 +101,54 @@ def write(path: Path, given: Answers, say: Say, ask: Ask) -> None:
     say(f"written to {path}; `east-ray plan {path}` says whether it fits, `east-ray run {path}` runs it")
 
 
-def _complete(given: Answers, ask: Ask) -> Answers:
-    found: dict[str, str | int | None] = {one.name: getattr(given, one.name) for one in fields(given)}
+def _complete(given: Answers, read: Mapping[str, Callable[[str], Any]], say: Say, ask: Ask) -> dict[str, Any]:
+    """What each answer means. Those that are given are read before anything is asked."""
+    spelled = {name: str(value) for name, value in vars(given).items() if value is not None}
     for name, (question, default) in _ASKED.items():
-        if found[name] is not None:
-            continue
-        if ask is None:
+        if name not in spelled and ask is None:
             if default is None:
                 raise InputError(f"--{name.replace('_', '-')} is missing: {question[0].lower()}{question[1:]}")
-            found[name] = default
-        else:
-            found[name] = _asked(question, default, ask)
-    gpus, objective = str(found["gpus"]), str(found["objective"])
-    if not gpus.isdecimal():
-        raise InputError(f"--gpus {gpus}: expected a number of GPUs, e.g. 8, or 0 for the CPU")
-    if objective not in _OBJECTIVES:
-        raise InputError(f"--objective {objective}: expected one of {', '.join(_OBJECTIVES)}")
-    texts = {name: str(found[name] or "") for name in ("model", "questions", "held_out")}
-    return Answers(**texts, gpus=int(gpus), objective=objective)
+            spelled[name] = default
+    found = {name: read[name](answer) for name, answer in spelled.items()}
+    for name, (question, default) in _ASKED.items():
+        if name not in found and ask is not None:
+            found[name] = _asked(question, default, read[name], say, ask)
+    return found
 
 
-def _asked(question: str, default: str | None, ask: Callable[[str], str]) -> str:
+def _asked(question: str, default: str | None, read: Callable[[str], Any], say: Say, ask: Callable[[str], str]) -> Any:
+    """What the user's answer means; one that cannot be used is told why, and asked for again."""
     while True:
-        answer = ask(f"{question} [{default}]" if default else question).strip()
-        if answer or default is not None:
-            return answer or default or ""
+        answer = ask(f"{question} [{default}]" if default else question).strip() or default
+        if answer is None:
+            continue
+        try:
+            return read(answer)
+        except InputError as error:
+            say(str(error))
 
 
-def written(name: str, answers: Answers, say: Say) -> str:
-    """The text of the file; says what the questions' files hold. Raises InputError if they cannot be read."""
-    questions, held_out = answers.questions or "", answers.held_out or ""
-    _look(questions, "questions", say)
-    if held_out:
-        _look(held_out, "evaluation.questions", say)
+def _number_of_gpus(spelled: str) -> int:
+    if not spelled.isdecimal():
+        raise InputError(f"--gpus {spelled}: expected a number of GPUs, e.g. 8, or 0 for the CPU")
+    return int(spelled)
+
+
+def _objective(spelled: str) -> str:
+    if spelled not in _OBJECTIVES:
+        raise InputError(f"--objective {spelled}: expected one of {', '.join(_OBJECTIVES)}")
+    return spelled
+
+
+def written(name: str, run: _Run) -> str:
+    """The text of the file."""
     evaluation = (
         f"""
 evaluation:
-  questions: {_source(held_out)}
+  questions: {in_line(run.held_out)}
   max_tokens: 1024
 """
-        if held_out
+        if run.held_out
         else """
 # evaluation:                      # without held-out questions nothing is measured
 #   questions: {path: test.jsonl}
@@ -117,26 +156,26 @@ evaluation:
     )
     return f"""# A run of east-ray. `east-ray config FILE` shows every setting with what it means.
 run_dir: runs/{name}
-model: {_quoted(answers.model or "")}
+model: {in_line(run.model)}
 seed: 0
 rounds: 1                          # more: each round samples from the model that the last one trained
 
-questions: {_source(questions)}
+questions: {in_line(run.questions)}
 
 prompt:                            # a base model without a chat template: see prompt.style, and no system message
-  system: {_quoted(_SYSTEM)}
+  system: {in_line(_SYSTEM)}
 
 sampling:
   responses_per_question: 32       # the paper's number is 128
   temperature: 1.0
   max_tokens: 1024
 
-{_devices(answers.gpus or 0)}
+{_devices(run.gpus)}
 weighting:
   signal: entropy                  # uniform: without EAST
   exponent: 1.0                    # > 1 sharpens, < 1 flattens
 
-{_training(answers.objective or "sft", answers.gpus or 0)}
+{_training(run.objective, run.gpus)}
 variants:                          # trained from the same responses, to compare with
   uniform: {{weighting.signal: uniform}}
 {evaluation}"""
@@ -173,31 +212,66 @@ def _training(objective: str, gpus: int) -> str:
 {workers}"""
 
 
-def _look(spelled: str, setting: str, say: Say) -> None:
-    """Read the first questions of a file and say one. What is on the hub is not fetched for it."""
-    if spelled.startswith("hub:"):
-        return
-    settings = validated(QuestionsConfig, {"path": spelled, "max_questions": _LOOKED_AT}, f"{setting}.")
-    try:
-        found, aside = load_questions(settings)
-    except InputError as error:
-        raise InputError(f"{setting}: {error}") from None
-    if not found.num_rows:
-        raise InputError(f"{setting}: none of the first {aside.num_rows} questions can be used: {aside['detail'][0]}")
-    row = found.slice(0, 1).to_pylist()[0]
-    text = " ".join(row["question"].split())
-    shown = text if len(text) <= _EXAMPLE else f"{text[:_EXAMPLE]}…"
-    say(f"{spelled}: {shown}  reference answer: {row['reference_answer']}")
+class _Questions:
+    """Reads a source of questions: with the settings that are given, and columns as the first rows seem to have."""
+
+    def __init__(self, section: str, settings: Mapping[str, Any], say: Say, ask: Ask) -> None:
+        """Raises InputError if the settings of the section, or those of the grader, cannot be used."""
+        self._section, self._say, self._ask = section, say, ask
+        flat = dict(flatten(settings))
+        self._given = {key.removeprefix(f"{section}."): flat[key] for key in flat if key.startswith(f"{section}.")}
+        self._config({"path": "", **self._given})
+        self._majority_labels = section == "questions" and flat.get("labels.source") == "majority"
+        self._grader = graders.load(validated(AnswersConfig, settings.get("answers", {}), "answers."))
+
+    def _config(self, values: Mapping[str, Any]) -> QuestionsConfig:
+        return validated(QuestionsConfig, values, f"{self._section}.")
+
+    def read(self, spelled: str) -> dict[str, Any]:
+        """The settings of the section; of an empty text none. Says the first question of a file.
+
+        What is on the hub is not fetched for it. Raises InputError if no question of the file can be used.
+        """
+        if not spelled or spelled.startswith("hub:"):
+            return _on_the_hub(spelled) | self._given if spelled else {}
+        values = {"path": spelled} | self._given
+        values |= self._columns(self._config(values), spelled)
+        can_use = (lambda _: True) if self._majority_labels else reference_check(self._grader)
+        found, aside = load_questions(self._config(values | {"max_questions": _LOOKED_AT}), can_use)
+        if not found.num_rows:
+            none = f"none of the first {aside.num_rows} questions can be used: {aside['detail'][0]}"
+            raise InputError(f"{self._section}: {none}")
+        row = found.slice(0, 1).to_pylist()[0]
+        text = " ".join(row["question"].split())
+        shown = text if len(text) <= _EXAMPLE else f"{text[:_EXAMPLE]}…"
+        self._say(f"{spelled}: {shown}  reference answer: {row['reference_answer'] or 'none'}")
+        return values
+
+    def _columns(self, config: QuestionsConfig, spelled: str) -> Mapping[str, Any]:
+        """The columns where no format is known: those given, else as `east-ray weigh` recognises them, and says so."""
+        key = f"{self._section}.path"
+        rows = first_rows(find_files(spelled, key), config.encoding, key)
+        given: Mapping[str, Any] = {name: self._given[name] for name in _COLUMNS if name in self._given}
+        if "format" in self._given or (not given and any(_is_known(row, config) for row in rows)):
+            return {}
+        if self._majority_labels:
+            given = without_reference(rows, given, self._section)
+        named = completed(rows, given, spelled, self._ask, self._section)
+        for taken in named.taken:
+            self._say(said_of(taken))
+        return {"format": "columns", **named.settings}
 
 
-def _source(spelled: str) -> str:
-    """The settings of `questions`, as YAML in one line."""
-    if not spelled.startswith("hub:"):
-        return f"{{path: {_quoted(spelled)}}}"
-    named = zip(("hub", "hub_config", "split"), spelled.removeprefix("hub:").split(":", 2), strict=False)
-    return f"{{{', '.join(f'{key}: {_quoted(value)}' for key, value in named)}}}"
+def _is_known(row: Row, settings: QuestionsConfig) -> bool:
+    """Whether the format auto would read the row."""
+    with suppress(InputError):
+        return layout(row, settings) is not None
+    return False
 
 
-def _quoted(text: str) -> str:
-    """A text as YAML, quoted where it must be inside { }."""
-    return yaml.safe_dump([text], default_flow_style=True, width=10_000, allow_unicode=True).strip()[1:-1]
+def _on_the_hub(spelled: str) -> dict[str, Any]:
+    # A split may be a slice, which has a colon in brackets: train[:100].
+    found = re.fullmatch(r"hub:([^:]+)(?::([^:]*))?(?::((?:[^:\[]|\[[^\]]*\])*))?", spelled)
+    if found is None:
+        raise InputError(f"{spelled}: expected hub:NAME[:CONFIGURATION[:SPLIT]], e.g. hub:openai/gsm8k:main:train")
+    return {key: value for key, value in zip(("hub", "hub_config", "split"), found.groups(), strict=True) if value}

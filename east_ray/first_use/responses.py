@@ -7,6 +7,7 @@ file. What no column seems to be is asked for on a terminal; elsewhere the comma
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +19,15 @@ from east_ray.config import Config, InputError, SamplesConfig
 from east_ray.config import files as config_file
 from east_ray.config.base import flatten, hint, set_dotted, validated
 from east_ray.reading.files import Found, find_files
-from east_ray.reading.recognised import Recognised, Row, recognised, rows_inside, with_responses
+from east_ray.reading.recognised import (
+    Recognised,
+    Row,
+    Taken,
+    recognised,
+    recognised_question,
+    rows_inside,
+    with_responses,
+)
 from east_ray.reading.rows import pieces_of, rows_of
 from east_ray.sampling.given import given_sample, group_of, is_wanted
 from east_ray.storage import Folder, locate
@@ -34,10 +43,11 @@ _EXAMPLE, _NAMES = 60, 40
 _NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field")
 #: What else may hold what is missing.
 _OR_ELSE = {
-    "reference_answer_column": " (if it is in another file: samples.questions.path=…, samples.questions.id_column=… "
-    "and samples.id_column=…; if there is none: labels.source=majority)",
-    "questions.path": ", and samples.questions.id_column=… for the column that has their names",
-    "responses_column": " (if a row is one response: samples.response_column=…)",
+    "samples.reference_answer_column": " (if it is in another file: samples.questions.path=…, "
+    "samples.questions.id_column=… and samples.id_column=…; if there is none: labels.source=majority)",
+    "samples.questions.path": ", and samples.questions.id_column=… for the column that has their names",
+    "samples.responses_column": " (if a row is one response: samples.response_column=…)",
+    "questions.reference_answer_column": " (if there is none: labels.source=majority)",
 }
 
 Say = Callable[[str], None]
@@ -63,6 +73,9 @@ def config_of(source: str, overrides: Sequence[str], say: Say, ask: Ask) -> str:
     if path.exists():
         _check_same_source(path, source)
         say(f"{path} says what is what in {source}; change it there")
+        if settings := [one for one in overrides if not one.startswith("run_dir=")]:
+            command = shlex.join(["east-ray", "weigh", str(path), *settings, "run_dir=runs/other"])
+            say(f"if its run is done, other settings need another run: `{command}`")
         return str(path)
     text = written(source, given, say, ask)
     try:
@@ -104,17 +117,17 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     """The text of the YAML file for a file of responses. `given` are the settings of the command line."""
     samples = given.get("samples", {})
     found = find_files(source, "samples.path")
-    rows = first_rows(found, str(samples.get("encoding", "utf-8")))
+    rows = first_rows(found, str(samples.get("encoding", "utf-8")), "samples.path")
     if dict(flatten(given)).get("labels.source") == "majority":
-        samples = _without_reference(rows, samples)
-    named = _completed(rows, samples, source, ask)
+        samples = without_reference(rows, samples)
+    named = completed(rows, samples, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
     texts = _texts(rows, settings)
     config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
     adapted = _adapted(config, texts)
     validated(Config, config)
     told = [f"{source}, by its first {len(rows)} rows{_shape(named)}"]
-    told += [f"  {one.setting}: {_short(one.name)} is {one.what}{_example(one.example)}" for one in named.taken]
+    told += map(said_of, named.taken)
     told += [f"  {line}" for line in adapted]
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
     for line in told:
@@ -123,14 +136,27 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     return comments + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _without_reference(rows: Sequence[Row], given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of `samples` where no reference is needed: null for its column, unless the rows have one."""
-    is_missing = "reference_answer_column" in recognised(rows, given).missing
+def said_of(taken: Taken) -> str:
+    """A line that says what is taken for what."""
+    return f"  {taken.setting}: {_short(taken.name)} is {taken.what}{_example(taken.example)}"
+
+
+def _look(section: str) -> Callable[[Sequence[Row], Mapping[str, Any]], Recognised]:
+    """What looks at the rows of a section: `samples`, or one of questions alone."""
+    return recognised if section == "samples" else recognised_question
+
+
+def without_reference(rows: Sequence[Row], given: Mapping[str, Any], section: str = "samples") -> Mapping[str, Any]:
+    """The settings of a section where no reference is needed: null for its column, unless the rows have one."""
+    is_missing = "reference_answer_column" in _look(section)(rows, given).missing
     return {**given, "reference_answer_column": None} if is_missing else given
 
 
-def first_rows(found: Found, encoding: str) -> list[Row]:
-    """The first rows of the first files, without those that cannot be read. Raises InputError if there is none."""
+def first_rows(found: Found, encoding: str, setting: str) -> list[Row]:
+    """The first rows of the first files, without those that cannot be read.
+
+    Raises InputError, with the name of the setting of the path, if there is none.
+    """
     rows, unread, room = list[Row](), list[str](), MAX_CHARS
     for file in found.files[:_FILES]:
         try:
@@ -144,9 +170,9 @@ def first_rows(found: Found, encoding: str) -> list[Row]:
                 if (room := room - _num_chars(row)) <= 0:
                     return rows
         except InputError as error:
-            raise InputError(f"samples.path: {error}") from None
+            raise InputError(f"{setting}: {error}") from None
     if not rows:
-        raise InputError(f"samples.path: {unread[0] if unread else f'{found.files[0].path} has no row'}")
+        raise InputError(f"{setting}: {unread[0] if unread else f'{found.files[0].path} has no row'}")
     return rows
 
 
@@ -157,13 +183,20 @@ def _num_chars(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes) else 0
 
 
-def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: Ask) -> Recognised:
-    """What the rows are, with the user's word for what they do not say. Raises InputError if nobody can be asked."""
-    named = recognised(rows, given)
+def completed(
+    rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: Ask, section: str = "samples"
+) -> Recognised:
+    """What the rows are, with the user's word for what they do not say. Raises InputError if nobody can be asked.
+
+    `given` are the settings of the section that the user has named; a section of questions has no responses.
+    """
+    look = _look(section)
+    named = look(rows, given)
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
         wanted = "; ".join(
-            f"samples.{setting}=… for {what}{_OR_ELSE.get(setting, '')}" for setting, what in named.missing.items()
+            f"{section}.{setting}=… for {what}{_OR_ELSE.get(f'{section}.{setting}', '')}"
+            for setting, what in named.missing.items()
         )
         inside = rows_inside(rows) if {"question_column", "reference_answer_column"} <= named.missing.keys() else None
         said = f"; {inside[0]} is a list of {inside[1]:,} objects: write them to a file of their own" if inside else ""
@@ -175,10 +208,10 @@ def _completed(rows: Sequence[Row], given: Mapping[str, Any], source: str, ask: 
         setting, what = next(iter(named.missing.items()))
         name = ask(f"{note}Which is {what}? Names in these rows: {columns}").strip()
         if setting not in _NOT_IN_ROWS and name not in named.columns:
-            note = f"{name!r} is not in these rows{hint(name, named.columns)}. "
+            note = f"{name!r} is not in these rows{hint(name, named.columns) or '.'} "
             continue
         note, given = "", dict(given) | _meant(rows, setting, name, given)
-        named = recognised(rows, given)
+        named = look(rows, given)
     return named
 
 

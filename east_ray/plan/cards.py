@@ -74,7 +74,7 @@ def card(plan: PlanConfig) -> Device | None:
         return None
     if name not in known:
         near = hint(name.upper(), list(known)) or f"; known: {', '.join(known)}"
-        raise InputError(f"plan.gpu: there is no card {name!r}{near}; another one can be given in full as plan.cards")
+        raise InputError(f"plan.gpu: no card {name!r} is known; plan.cards takes one in full{near}")
     one = known[name]
     return Device(name, one.memory_gib * 2**30, one.bf16_tflops * 1e12, one.bandwidth_gb_s * 1e9, is_gpu=True)
 

@@ -101,24 +101,28 @@ class Auto:
     def __call__(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:
         """The question of a row. Raises InputError if no row before it and not this one has a known layout."""
         if self._read is None:
-            self._read = self._recognised(row, settings)
+            self._read = layout(row, settings)
+        if self._read is None:
+            raise InputError(
+                f"the columns {sorted(map(str, row))} are neither GSM8K's (question, answer with ####) nor MATH's "
+                "(problem, solution or answer); set questions.format: columns and name them; where no question has a "
+                "reference answer, questions.reference_answer_column: null"
+            )
         return self._read(row, settings)
 
-    def _recognised(self, row: Mapping[str, Any], settings: QuestionsConfig) -> Format:
-        if "problem" in row and ("solution" in row or "answer" in row):
-            return math
-        if {"question", "answer"} <= row.keys():
-            if "####" in str(row["answer"]):
-                return gsm8k
-            if len((_read(row, "answer", reference_answer) or "").split()) <= _ANSWER_WORDS:
-                return _question_and_answer
-        if {"question", "reference_answer"} <= row.keys() or settings.reference_answer_column is None:
-            return columns
-        raise InputError(
-            f"the columns {sorted(map(str, row))} are neither GSM8K's (question, answer with ####) nor MATH's "
-            "(problem, solution or answer); set questions.format: columns and name them; where no question has a "
-            "reference answer, questions.reference_answer_column: null"
-        )
+
+def layout(row: Mapping[str, Any], settings: QuestionsConfig) -> Format | None:
+    """The format that the columns of a row say; None: no known one. Raises InputError for an answer that is none."""
+    if "problem" in row and ("solution" in row or "answer" in row):
+        return math
+    if {"question", "answer"} <= row.keys():
+        if "####" in str(row["answer"]):
+            return gsm8k
+        if len((_read(row, "answer", reference_answer) or "").split()) <= _ANSWER_WORDS:
+            return _question_and_answer
+    if {"question", "reference_answer"} <= row.keys() or settings.reference_answer_column is None:
+        return columns
+    return None
 
 
 def gsm8k(row: Mapping[str, Any], settings: QuestionsConfig) -> Mapping[str, Any]:

@@ -112,11 +112,17 @@ def recognised(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType(
         search.take("id_column", "the question's name in the file of questions", _NAME, is_reference)
         search.check_questions()
     else:
-        search.take("question_column", "the question", _QUESTION, is_prompt)
-        search.take("reference_answer_column", "the reference answer", _REFERENCE, is_reference)
+        search.take_question()
     search.take_responses()
     search.take_elsewhere()
     search.take_rules()
+    return search.result()
+
+
+def recognised_question(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType({})) -> Recognised:
+    """The same of rows without responses, of which only the question and the reference answer are looked for."""
+    search = _Search(rows, given)
+    search.take_question()
     return search.result()
 
 
@@ -184,7 +190,7 @@ def rows_inside(rows: Sequence[Row]) -> tuple[str, int] | None:
 
 
 def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
-    """Dotted name -> the values of it in the rows that are not null; the columns first, then what is nested in them."""
+    """Dotted name -> its values in the rows, without nulls and empty lists; the columns first, then what is in them."""
     found: dict[str, list[Any]] = {}
     level: list[tuple[str, Any]] = [("", row) for row in rows]
     for _ in range(max_depth):
@@ -195,7 +201,7 @@ def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
             for name, value in values.items()
         ]
         for path, value in level:
-            found.setdefault(path, []).extend([] if value is None else [value])
+            found.setdefault(path, []).extend([] if value is None or value == [] else [value])
     return found
 
 
@@ -218,6 +224,11 @@ class _Search:
             self.missing[setting] = f"{what} ({name} holds {kind(self.fields[name][0])})"
         else:
             self.missing[setting] = what
+
+    def take_question(self) -> None:
+        """The question and its reference answer."""
+        self.take("question_column", "the question", _QUESTION, is_prompt)
+        self.take("reference_answer_column", "the reference answer", _REFERENCE, is_reference)
 
     def take_responses(self) -> None:
         """The responses: a list in each row, or one in each row, or several columns that are numbered."""

@@ -119,7 +119,7 @@ class RunDirectory:
         if differing := differences(before, config, is_done):
             raise InputError(
                 f"run_dir: {self.uri} holds a run of another configuration ({'; '.join(differing)}); "
-                "choose another run_dir, or remove that one"
+                "choose another run_dir, e.g. run_dir=runs/other, or remove that one"
             )
         edited = [key for key, then in self._stored_sources().items() if self._sources.get(key, then) != then]
         if fixed := [key for key in edited if not may_change(mark_of(Config, key), key, is_done)]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
+from east_ray.config.base import together
 from east_ray.questions import stage as questions
 from east_ray.questions.formats import level_and_subject, reference_answer
 from east_ray.reading.fields import (
@@ -76,7 +77,7 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
     except InputError as error:
         problems.append(str(error))
     if problems:
-        raise InputError("; ".join(problems))
+        raise InputError(together(problems))
     asked = {"question_id": question_id, "question": (question or "").strip(), "reference_answer": reference}
     asked |= level_and_subject(row)
     texts = [*asked.values(), *(response[name] for response in found.responses for name in ("text", "finish_reason"))]
