@@ -61,7 +61,7 @@ CONSOLE = Console(highlight=False, emoji=False)  # main:train:1 has no train in 
 
 
 def show(directory: RunDirectory, last_line: str = "", *, say_next: bool = False) -> None:
-    """Show the tables of a run, then a line, and with `say_next` what to do with its weights."""
+    """Show the tables of a run, then a line, and with `say_next` what to do with weights if nothing is measured yet."""
     from east_ray.report.result import next_step
     from east_ray.report.summary import summarize
     from east_ray.report.terminal import print_summary
@@ -70,7 +70,7 @@ def show(directory: RunDirectory, last_line: str = "", *, say_next: bool = False
     print_summary(rounds, CONSOLE)
     if last_line:
         CONSOLE.print(f"\n{last_line}", soft_wrap=True)
-    if say_next:
+    if say_next and rounds[-1].metrics is None and rounds[-1].comparison is None:
         run = directory.config.run_dir
         said = f"{next_step(directory.config, rounds[-1])} `east-ray report {run}` shows the questions, and "
         said += f"`east-ray audit {run}` the reference answers that look wrong."

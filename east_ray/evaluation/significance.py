@@ -157,8 +157,13 @@ def detectable_by_one_pair(num_questions: int, num_apart: int) -> float:
     """
     if num_questions < 2:
         raise ValueError(f"expected at least two questions, got {num_questions}")
-    reach = minimal_detectable_difference(1.0, num_questions - 1)
-    return min(1.0, max(reach * float(np.sqrt(num_apart)), reach**2) / num_questions)
+    return _detectable(float(np.sqrt(num_apart)) / num_questions, num_questions - 1, num_questions)
+
+
+def _detectable(standard_error: float, degrees_of_freedom: float, num_pairs: int) -> float:
+    """`minimal_detectable_difference`, but no smaller than what the pairs that it would set apart let one see."""
+    reach = minimal_detectable_difference(1.0, degrees_of_freedom)
+    return min(1.0, max(reach * standard_error, reach**2 / num_pairs))
 
 
 def _reach_of(difference: CrossedMean, num_pairs: int) -> tuple[float, float]:
@@ -168,8 +173,8 @@ def _reach_of(difference: CrossedMean, num_pairs: int) -> tuple[float, float]:
     them apart: arms that agreed everywhere by chance do not measure without any error.
     """
     error, df = difference.standard_error, difference.degrees_of_freedom
-    detectable = max(minimal_detectable_difference(error, df), minimal_detectable_difference(1.0, df) ** 2 / num_pairs)
-    return min(1.0, detectable), power_of(0.01, max(error, float(np.sqrt(0.01 / num_pairs))), df)
+    power = power_of(0.01, max(error, float(np.sqrt(0.01 / num_pairs))), df)
+    return _detectable(error, df, num_pairs), power
 
 
 def power_of(
