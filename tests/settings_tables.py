@@ -47,7 +47,7 @@ def _type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if part := next((mark for mark in metadata if isinstance(mark, Part)), None):
         return ", ".join(f"`{name}`" for name in part.names) + " or `module:name`"
     bounds = " and ".join(
-        f"{sign} {getattr(mark, name):g}"
+        f"{sign} {bound:,}" if isinstance(bound := getattr(mark, name), int) else f"{sign} {bound:g}"
         for mark in metadata
         if isinstance(mark, annotated_types.BaseMetadata)
         for name, sign in _BOUNDS.items()

@@ -33,6 +33,7 @@ from east_ray.config.files import MODULE_FOLDERS
 from east_ray.console import Progress
 from east_ray.records import EXAMPLES
 from east_ray.serving.settings import ServingConfig
+from east_ray.serving.solving import SolveRequest
 from east_ray.storage import RunDirectory, load_run
 from east_ray.training import objectives
 
@@ -54,6 +55,7 @@ def generated() -> dict[str, str]:
         "records": "\n".join(folder_table(*one) for one in documented_schemas()),
         "settings": settings_tables(),
         "serving": settings_tables(ServingConfig),
+        "request": settings_tables(SolveRequest).replace("| setting |", "| field |", 1),
     }
 
 

@@ -118,7 +118,7 @@ def test_how_much_of_the_data_the_weights_use_is_always_shown(directory: RunDire
     effective = 100 * weights.sum() ** 2 / (weights**2).sum() / 50
     top = 100 * weights[-1] / 2 / weights.sum()  # half of an example is one percent of 50
     for text in (terminal(directory), terminal(compared, width=80)):
-        assert "effective %" in text and "top 1 %" in text and "warning" not in text
+        assert "effective %: " in text and "top 1 %: " in text and "warning" not in text
         assert re.search(rf" {effective:.1f} .* {top:.1f} ", text)
     html = Path(write_report(directory)).read_text()
     assert rows(html, "Over the kept")[1][-2:] == [f"{effective:.1f}", f"{top:.1f}"]

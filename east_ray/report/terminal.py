@@ -21,6 +21,10 @@ from east_ray.storage import RunDirectory
 #: Models in the table of sampled responses; the report has all of them.
 _MAX_SAMPLED = 12
 
+_EFFECTIVE = """\
+effective %: equal weights on this part of the questions would leave as much noise.
+top 1 %: this part of all weight lies on the 1 % of the questions with the largest."""
+
 
 def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
     """Print the tables at the end of a run: questions kept and discarded, entropies and weights, accuracies."""
@@ -34,6 +38,7 @@ def print_summary(rounds: Sequence[RoundSummary], console: Console) -> None:
         if any(training.entropies.size for training in summary.trainings):
             columns = ["over the kept questions", "min", "50 %", "max", "effective %", "top 1 %"]  # 80 characters
             console.print(_table(columns, _columns(weights_table(summary), 0, 1, 3, 5, 6, 7)))
+            console.print(_EFFECTIVE, highlight=False)
         if found := summary.comparison:
             columns = [f"{len(found['seeds'])} seeds, {found['num_questions']:,} questions", "accuracy %"]
             columns += ["95 % interval", "against baseline", "verdict"]
