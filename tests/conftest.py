@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from east_ray.storage import Folder
+    from east_ray.storage.rounds import Learner
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +78,28 @@ def local_ray() -> Iterator[None]:
     connect(ClusterConfig(address="local", num_cpus=4))
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Trainings without the training: each leaves a model, and a backend answers for it. Gives the groups' sizes."""
+    from east_ray import compare, pipeline
+
+    sizes = list[int]()
+
+    def train(
+        learners: "Sequence[Learner]", checkpoints: "Folder", ended: Callable[[str], None] = lambda name: None
+    ) -> None:
+        sizes.append(len(learners))
+        for one in learners:
+            (one.stages / "model").write_text("config.json", "{}")
+            with one.stages.recording("training"):
+                pass
+            ended(one.name)
+
+    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(pipeline, "train_models", train)
+    return sizes
 
 
 @pytest.fixture(scope="module")

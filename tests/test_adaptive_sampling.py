@@ -1,9 +1,10 @@
 """Adaptive sampling through the durable machinery, on the scripted backend; test_adaptive_drills.py has engines."""
 
+import functools
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,25 @@ def expected(rule: str) -> dict[str, tuple[int, str]]:
     return found
 
 
+Whole = Callable[[str], tuple[Path, dict[str, dict[str, Any]], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Whole:
+    """Name of a rule, or all -> folder, rows and counts of a run that nothing interrupts."""
+
+    @functools.cache
+    def run(rule: str) -> tuple[Path, dict[str, dict[str, Any]], dict[str, Any]]:
+        folder = tmp_path_factory.mktemp(rule)
+        return folder, *sampled(config(folder, table(COUNT, MOST), MOST, RULES.get(rule)), questions(COUNT))
+
+    return run
+
+
 @pytest.mark.parametrize("rule", RULES)
-def test_every_question_gets_the_beginning_of_what_a_full_run_gives_it(
-    tmp_path: Path, local_ray: None, rule: str
-) -> None:
-    full, _ = sampled(config(tmp_path / "full", table(COUNT, MOST), MOST, None), questions(COUNT))
-    rows, counts = sampled(config(tmp_path / "some", table(COUNT, MOST), MOST, RULES[rule]), questions(COUNT))
+def test_every_question_gets_the_beginning_of_what_a_full_run_gives_it(whole_run: Whole, rule: str) -> None:
+    _, full, _ = whole_run("all")
+    folder, rows, counts = whole_run(rule)
     assert all((row["stopped_because"], row["num_responses"]) == ("all", MOST) for row in full.values())
     assert all(said(row) == said(full[name])[: row["num_responses"]] for name, row in rows.items())
     found = {name: (row["num_responses"], row["stopped_because"]) for name, row in rows.items()}
@@ -73,9 +87,9 @@ def test_every_question_gets_the_beginning_of_what_a_full_run_gives_it(
     numbers = [(row["num_responses"], row["num_questions"]) for row in counts["numbers"]]
     assert sum(n * q for n, q in numbers) == counts["num_responses"] == sum(n for n, _ in found.values())
     assert counts["most_responses"] == MOST and counts["num_questions"] == COUNT
-    assert sum(one["number"] for one in asked(tmp_path / "some")) == counts["num_responses"], "nothing is asked twice"
-    sampled(config(tmp_path / "some", table(COUNT, MOST), MOST, RULES[rule]), questions(COUNT))
-    assert sum(one["number"] for one in asked(tmp_path / "some")) == counts["num_responses"], "nor when it is done"
+    assert sum(one["number"] for one in asked(folder)) == counts["num_responses"], "nothing is asked twice"
+    sampled(config(folder, table(COUNT, MOST), MOST, RULES[rule]), questions(COUNT))
+    assert sum(one["number"] for one in asked(folder)) == counts["num_responses"], "nor when it is done"
 
 
 def killed_after(
@@ -97,9 +111,9 @@ def killed_after(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_run_that_was_killed_goes_on_with_what_is_durable(tmp_path: Path, local_ray: None, rule: str) -> None:
+def test_a_run_that_was_killed_goes_on_with_what_is_durable(tmp_path: Path, whole_run: Whole, rule: str) -> None:
     """Of some questions all is there, of some the beginning, of some nothing."""
-    whole, counts = sampled(config(tmp_path / "whole", table(COUNT, MOST), MOST, RULES[rule]), questions(COUNT))
+    _, whole, counts = whole_run(rule)
     first = 4 if rule == "budget" else 8
     begun = {f"q{i}": first if rule == "budget" or i % 2 else whole[f"q{i}"]["num_responses"] for i in range(12)}
     killed_after(tmp_path, whole, begun, in_flight=rule != "budget")
@@ -111,10 +125,10 @@ def test_a_run_that_was_killed_goes_on_with_what_is_durable(tmp_path: Path, loca
     assert newly == counts["num_responses"] - sum(begun.values()), "what was durable was not asked again"
 
 
-def test_a_budget_that_is_killed_in_a_wave_keeps_to_the_plan_of_the_wave(tmp_path: Path, local_ray: None) -> None:
+def test_a_budget_that_is_killed_in_a_wave_keeps_to_the_plan_of_the_wave(tmp_path: Path, whole_run: Whole) -> None:
     rule, rows = RULES["budget"], table(COUNT, MOST)
-    whole, _ = sampled(config(tmp_path / "whole", rows, MOST, rule), questions(COUNT))
-    waves = Folder(*locate(str(tmp_path / "whole" / "run" / "round_0" / "waves")))
+    folder, whole, _ = whole_run("budget")
+    waves = Folder(*locate(str(folder / "run" / "round_0" / "waves")))
     assert len(waves.parts()) > 2 and waves.read(PLAN, parts=waves.parts()[-1:]).num_rows == 0
     keys = {row["key"]: name for name, row in whole.items()}
     last = wanted_numbers(waves, pa.chunked_array([list(keys)]), BudgetConfig.model_validate(rule["budget"]))
@@ -174,14 +188,13 @@ def test_a_further_request_that_is_refused_leaves_the_responses_before(
 
 @pytest.mark.parametrize("dies", ["engine", "process"])
 @pytest.mark.parametrize("rule", RULES)
-def test_an_engine_that_dies_changes_nothing(tmp_path: Path, local_ray: None, rule: str, dies: str) -> None:
+def test_an_engine_that_dies_changes_nothing(tmp_path: Path, whole_run: Whole, rule: str, dies: str) -> None:
     """It dies of the second request in flight, and its actor begins again with what is durable."""
-    rows = table(COUNT, MOST)
-    whole, _ = sampled(config(tmp_path / "whole", rows, MOST, RULES[rule]), questions(COUNT))
-    (tmp_path / "dies" / "script").mkdir(parents=True)
-    (tmp_path / "dies" / "script" / "dies.txt").write_text(dies)
-    again, counts = sampled(config(tmp_path / "dies", rows, MOST, RULES[rule]), questions(COUNT))
-    assert not (tmp_path / "dies" / "script" / "dies.txt").exists(), "it has died"
+    _, whole, _ = whole_run(rule)
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "dies.txt").write_text(dies)
+    again, counts = sampled(config(tmp_path, table(COUNT, MOST), MOST, RULES[rule]), questions(COUNT))
+    assert not (tmp_path / "script" / "dies.txt").exists(), "it has died"
     assert {name: said(row) for name, row in again.items()} == {name: said(row) for name, row in whole.items()}
     assert counts["set_aside"] == {}
 

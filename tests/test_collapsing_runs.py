@@ -1,11 +1,9 @@
 """Runs that learn from majority answers, with planted answers of their models: what collapses stops, and nothing else.
 
-Training is real and small; a backend says what each model answers, by how many rounds it has learned.
+A backend says what each model answers, by how many rounds it has learned. So the trainings leave models untrained.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from east_ray.console import Progress
 from east_ray.records import ArmComparison, Collapse, Diversity
 from east_ray.storage import RunDirectory
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("untrained")
 
 PLANTED = '''
 """What the models of a run answer."""
@@ -128,11 +126,11 @@ def test_a_run_whose_answers_become_wrong_stops_and_goes_on_if_it_is_told_to(
     assert "The run is collapsing: accuracy on 50 held-out questions fell" in report.read_text()
     stages = RunDirectory(load(tmp_path / "run.yaml"), only_read=True).round(1)
     assert checked(Collapse, stages.folder.read_text("collapse.json"))["best"] == 0
-    assert (stages / "model").has("model.safetensors") and (stages / "evaluation").has("metrics.json")
+    assert (stages / "model").has("config.json") and (stages / "evaluation").has("metrics.json")
 
-    command = [sys.executable, "-m", "east_ray", "run", str(tmp_path / "run.yaml")]
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
-    assert (again.returncode, again.stderr) == (1, f"error: {sentence}\n")
+    with pytest.raises(InputError) as again:
+        run(tmp_path, values)
+    assert str(again.value) == sentence
     assert not (tmp_path / "run" / "round_2").exists()
 
     directory, said = run(tmp_path, values, "labels.collapse=warn")

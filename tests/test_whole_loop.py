@@ -5,7 +5,7 @@ Training is real and small; nothing is sampled by a model, so a run takes second
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,7 @@ from east_ray.records import (
     ArmComparison,
     EvaluationMetrics,
 )
-from east_ray.storage import Folder, RunDirectory
-from east_ray.storage.rounds import Learner
+from east_ray.storage import RunDirectory
 
 #: Six questions; responses are the reference answer and others, in given numbers.
 QUESTIONS_ASKED = {f"How much is {number} + {number}?": str(2 * number) for number in range(6)}
@@ -188,26 +187,6 @@ def test_the_loop_runs_on_a_table_and_a_second_round_asks_fresh_questions_of_the
     before = rows(directory, "examples", EXAMPLES)
     again = run(tmp_path, values)  # everything is there already
     assert rows(again, "examples", EXAMPLES) == before
-
-
-@pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Trainings without the training: each leaves a model, and the table answers for it. Gives the groups' sizes."""
-    sizes = list[int]()
-
-    def train(
-        learners: Sequence[Learner], checkpoints: Folder, ended: Callable[[str], None] = lambda name: None
-    ) -> None:
-        sizes.append(len(learners))
-        for one in learners:
-            (one.stages / "model").write_text("config.json", "{}")
-            with one.stages.recording("training"):
-                pass
-            ended(one.name)
-
-    monkeypatch.setattr(compare, "train", train)
-    monkeypatch.setattr(pipeline, "train_models", train)
-    return sizes
 
 
 def test_rounds_end_when_nothing_is_gained(
