@@ -8,17 +8,20 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 UV     := $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP) install)
 
+# A file's tests share what they start; tests/conftest.py puts long files first.
+TWO    := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: quickstart test drills test-all lint format release-check clean
 
 quickstart: $(VENV)/.installed  ## self-train a tiny model on two CPU cores, with every real part
 	$(BIN)/east-ray quickstart
 
 test: $(VENV)/.installed  ## the test suite (the goal is 12 minutes on two cores)
-	$(BIN)/python -m pytest -m "not drill" --numprocesses 2 --dist loadfile --durations 25
+	$(BIN)/python -m pytest -m "not drill" $(TWO) --durations 25
 
 drills: $(VENV)/.installed  ## the long tests that `make test` leaves out
 	$(BIN)/python -m pytest -m drill tests/test_autoscaling.py  # alone: it needs Ray's default port
-	$(BIN)/python -m pytest -m drill --ignore=tests/test_autoscaling.py --numprocesses 2 --dist loadfile --durations 25 || { test $$? = 1 && \
+	$(BIN)/python -m pytest -m drill --ignore=tests/test_autoscaling.py $(TWO) --durations 25 || { test $$? = 1 && \
 	  echo "a drill failed beside another one; what failed is tried once more, alone" && \
 	  $(BIN)/python -m pytest -m drill --last-failed --last-failed-no-failures none; }
 

@@ -37,6 +37,24 @@ if not (ROOT.parent / "shared" / "data").is_dir():
     )
 
 
+#: Files that take minutes. They come first, so that no process is left alone with one of them at the end.
+LONG_FILES = (
+    "test_serving.py",
+    "test_whole_loop.py",
+    "test_training.py",
+    "test_adaptive_sampling.py",
+    "test_end_to_end.py",
+    "test_faults.py",
+    "test_sampling.py",
+    "test_collapsing_runs.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the others as they are."""
+    items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
+
+
 def _without_skip(report: Any) -> Any:
     """The report of a test or of a module; in CI a skip for another reason than the allowed ones is a failure."""
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
