@@ -37,17 +37,16 @@ if not (ROOT.parent / "shared" / "data").is_dir():
     )
 
 
-#: Files that take minutes. They come first, so that no process is left alone with one of them at the end.
-LONG_FILES = (
-    "test_serving.py",
-    "test_whole_loop.py",
-    "test_training.py",
-    "test_adaptive_sampling.py",
-    "test_end_to_end.py",
-    "test_faults.py",
-    "test_sampling.py",
-    "test_collapsing_runs.py",
-)
+#: Files that take minutes in `make test` or `make drills`. They come first, so that no process is left alone with one
+#: of them at the end.
+LONG_FILES = tuple(
+    f"test_{name}.py"
+    for name in (
+        "serving", "training", "faults", "whole_loop", "adaptive_sampling", "end_to_end", "adaptive_drills", "smollm2",
+        "serving_cluster", "endpoint_servers", "sampling", "collapsing_runs", "endpoint_runs", "ray_job", "resume",
+        "hosts", "training_on_hosts", "regimes", "comparing", "plan",
+    )
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
