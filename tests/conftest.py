@@ -1,4 +1,4 @@
-"""What several tests share: the shipped model and questions, and one local Ray; and which skips CI allows."""
+"""What several tests share, as one local Ray; which skips CI allows; and which files come first."""
 
 import os
 import shutil
