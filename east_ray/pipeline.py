@@ -231,7 +231,9 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
     graders.load(config.answers)
     evaluated = config.in_evaluation()
     for settings in (config, evaluated, *([evaluated.on_engines()] if config.evaluates_on_engines else [])):
-        if backends.load(settings.sampling).prompt_form == "messages":
+        backend = backends.load(settings.sampling)
+        backend.check_engines(settings.engines)
+        if backend.prompt_form == "messages":
             messages("?", settings.prompt)  # raises for a prompt of text
     for section in (config.evaluation, config.early_stopping):
         if section is not None and section.questions is not None:

@@ -1,5 +1,6 @@
 """Prompts of any model: text and chat, worked questions, one beginning, what ends a response, and sampling.params."""
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from east_ray.records import QUESTIONS
 from east_ray.sampling import backends
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.backends.scripted import Scripted
-from east_ray.sampling.backends.vllm import sampling_params
+from east_ray.sampling.backends.vllm import check_engine_args, sampling_params
 from east_ray.sampling.pool import PoolSettings, requests
 from east_ray.serving.settings import from_command_line
 from east_ray.serving.settings import resolve as resolve_serving
@@ -347,8 +348,9 @@ def test_further_arguments_and_stop_strings_reach_vllm() -> None:
 
 
 def test_every_argument_of_vllm_is_known_from_its_source_alone() -> None:
-    from vllm import SamplingParams
+    from vllm import AsyncEngineArgs, SamplingParams
 
+    check_engine_args("engine_args", {field.name: None for field in dataclasses.fields(AsyncEngineArgs)})
     taken = resolve({"model": "m", "run_dir": "r", "questions": {"path": "q"}}).sampling
     refused = []
     for name in inspect.signature(SamplingParams).parameters:
@@ -379,6 +381,16 @@ def test_an_unknown_parameter_is_one_sentence_before_anything_is_asked(
         config = run(tmp_path, questions=questions, **{section: {"params": params}})
         pipeline.check_inputs(config, RunDirectory(config))
     assert "\n" not in str(error.value)
+
+
+def test_an_unknown_argument_of_the_engine_is_one_sentence_before_an_engine_starts(tmp_path: Path) -> None:
+    questions = {"path": write(tmp_path / "q.jsonl", {"question": "1?", "reference_answer": "1"})}
+    said = r"engine_args: vLLM's engine has no argument 'max_model_length'; did you mean max_model_len\?$"
+    config = run(tmp_path, questions=questions, engines={"engine_args": {"max_model_length": 64}})
+    with pytest.raises(InputError, match=rf"^engines\.{said}"):
+        pipeline.check_inputs(config, RunDirectory(config))
+    with pytest.raises(InputError, match=f"^{said}"):
+        resolve_serving(from_command_line(MODEL, ["engine_args.max_model_length=64"]))
 
 
 def test_the_engines_that_evaluate_are_asked_for_their_parameters_before_an_endpoint_samples(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from east_ray.config.base import Section, validated
 from east_ray.config.files import merge
 from east_ray.config.prompting import StopString
 from east_ray.config.sections import num_shards
+from east_ray.sampling.backends.vllm import check_engine_args
 from east_ray.storage import RunDirectory, load_run, resolve_model
 from east_ray.storage.few_shot import prompt_with_examples
 
@@ -158,6 +159,7 @@ def resolve(settings: ServingConfig) -> ServingConfig:
     model = _trained_model(run, settings.round) if run else resolve_model(settings.model)
     engines = run.engines if run else EnginePoolConfig()
     engine_args = engines.engine_args | settings.engine_args
+    check_engine_args("engine_args", engine_args)
     gpus, cpus = engines.num_gpus_per_engine if run else None, engines.num_cpus_per_engine
     cpus = 1 if cpus is None else cpus
     resources: dict[str, Any] = {"num_gpus": gpus, "num_cpus": cpus, "resources": engines.resources}

@@ -177,6 +177,10 @@ class Backend(ABC):
         """`sampling.params`, as this backend takes them. Called where the command runs; raises InputError."""
         return params
 
+    @classmethod  # noqa: B027 - most have nothing to check
+    def check_engines(cls, settings: EnginePoolConfig) -> None:
+        """Raises InputError if the section `engines` does not fit. Called where the command runs, as `check` is."""
+
     @classmethod
     def environment(cls, settings: EnginePoolConfig) -> Mapping[str, str]:
         """Environment variables of the actor's process, beneath those of `engines.env`."""

@@ -213,11 +213,16 @@ class VLLM(Backend):
     @classmethod
     def checked_params(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same. Raises InputError if one is no argument of SamplingParams; an engine checks the values."""
-        known = _known_params() if params else []
+        known = _fields("sampling_params.py", "SamplingParams") if params else []
         for name in params if known else ():
             if name not in known:
                 raise InputError(f"sampling.params: vLLM's SamplingParams has no argument {name!r}{hint(name, known)}")
         return params
+
+    @classmethod
+    def check_engines(cls, settings: EnginePoolConfig) -> None:
+        """Raises InputError if one of `engine_args` is no argument of vLLM's engine."""
+        check_engine_args("engines.engine_args", settings.engine_args)
 
     @classmethod
     def identity(cls, model: str, args: Mapping[str, Any]) -> str:
@@ -310,18 +315,29 @@ def _made(kind: Any, given: Mapping[str, Any], **own: Any) -> Any:
         raise InputError(f"sampling.params: vLLM refuses the decoding ({str(error).splitlines()[0]})") from error
 
 
-def _known_params() -> list[str]:
-    """The arguments of the SamplingParams of the vLLM that is installed here; none if there is no vLLM.
+def check_engine_args(key: str, args: Mapping[str, Any]) -> None:
+    """Raises InputError if one is no argument of vLLM's engine. `key` is the setting that they are from.
 
-    They are read from its source: importing it would take seconds of every command that only checks its settings.
+    An engine checks the values; a wrong name should not wait until one starts.
+    """
+    known = _fields("engine/arg_utils.py", "EngineArgs", "AsyncEngineArgs") if args else []
+    for name in args if known else ():
+        if name not in known:
+            raise InputError(f"{key}: vLLM's engine has no argument {name!r}{hint(name, known)}")
+
+
+def _fields(file: str, *classes: str) -> list[str]:
+    """The fields of dataclasses in a file of the vLLM that is installed here; none if there is no vLLM.
+
+    They are read from the source: importing it would take seconds of every command that only checks its settings.
     """
     found = importlib.util.find_spec("vllm")
     if found is None or not found.submodule_search_locations:
         return []
-    source = Path(found.submodule_search_locations[0], "sampling_params.py").read_text(encoding="utf-8")
-    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    (fields,) = (one.body for one in classes if one.name == "SamplingParams")
-    return [one.target.id for one in fields if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+    source = Path(found.submodule_search_locations[0], file).read_text(encoding="utf-8")
+    bodies = [node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name in classes]
+    fields = [one for body in bodies for one in body if isinstance(one, ast.AnnAssign)]
+    return [one.target.id for one in fields if isinstance(one.target, ast.Name)]
 
 
 def _end_with_this_process(cores: Sequence[BaseProcess]) -> "subprocess.Popen[bytes] | None":
