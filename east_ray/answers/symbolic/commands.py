@@ -13,12 +13,12 @@ def value_of_each_name(groups: str) -> dict[str, str]:
 
 MARKS = value_of_each_name(
     r"""
-    * cdot times ast;  / div;  ± pm;  ∓ mp;  ≤ le leq leqslant leqq;  ≥ ge geq geqslant geqq;  < lt;  > gt;
+    * cdot times ast;  / div;  ± pm;  - minus;  ∓ mp;  ≤ le leq leqslant leqq;  ≥ ge geq geqslant geqq;  < lt;  > gt;
     ≠ ne neq;  ≈ approx simeq;  = equiv;  ∈ in;  ∪ cup bigcup;  ∩ cap bigcap;  \\ cr \;  ∖ setminus backslash;
     ⦃ { lbrace;  ⦄ } rbrace;  ⟨ langle;  ⟩ rangle;  ⌊ lfloor;  ⌋ rfloor;  ⌈ lceil;  ⌉ rceil;  [ lbrack;  ] rbrack;
     | lvert rvert vert mid | lVert rVert;  : colon;  , quad qquad or;  and and;  % %;  ° degree;
-    ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;  choose choose;
-    over over;  & &;  ∧ land wedge;  ∨ lor vee;  \not not;
+    ' prime;  √ sqrt;  frac frac dfrac tfrac cfrac sfrac nicefrac;  binom binom dbinom tbinom;  ∑ sum;  ∏ prod;
+    choose choose;  over over;  & &;  ∧ land wedge;  ∨ lor vee;  \not not;
     → to rightarrow Rightarrow implies longrightarrow Longrightarrow;  ← gets leftarrow Leftarrow impliedby;
     ↔ iff leftrightarrow Leftrightarrow Longleftrightarrow;  ↦ mapsto longmapsto;
     ⊂ subset;  ⊃ supset;  ⊆ subseteq;  ⊇ supseteq;  ⊊ subsetneq subsetneqq;  ⊋ supsetneq supsetneqq;  ≺ prec;  ≻ succ;
@@ -95,6 +95,7 @@ PLAIN_WORDS = frozenset(_PLAIN_WORD_NAMES.split())
 _UNIT_NAMES = """
     Hz USD bag box boy bus can car cat cc cm cow cu cup dL day deg dm dog egg ft gal gm hat hen hr hrs in jar kg
     kid km kph lb lbs mL man men mg mi min mins ml mm mph ms nm oz pct pen per pie pig rad sec secs sq ton toy
-    usd way yd kWh mol kPa rpm MHz GHz kHz kJ kW kV mA dB
+    usd way yd kWh mol kPa rpm MHz GHz kHz kJ kW kV mA dB yr yrs pt pts atm eV keV MeV EUR GBP CAD AUD INR RMB ppm psi
+    fps
 """
 SHORT_UNITS = frozenset(_UNIT_NAMES.split())

@@ -50,6 +50,7 @@ from east_ray.answers.symbolic.tree import (
     substitute,
     variables,
 )
+from east_ray.answers.symbolic.units import is_unit
 from east_ray.answers.symbolic.values import (
     CONSTANT,
     LOCK,
@@ -239,7 +240,9 @@ def _list_key(node: Apply) -> Key:
     alone = _key if _differ_in_case(items) else _choice_key
     keys = [alone(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
-        return _joined(keys)  # x < -1 or x > 3
+        common = _common(keys)
+        is_everything = _joined(keys) == intervals.ALL_REALS and common != _EMPTY
+        return common if is_everything else _joined(keys)  # x > 1, x < 3, but x < -1 or x > 3
     if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
         return _joined(keys)  # (-oo, -1) or (2, oo)
     return _set_key(keys)
@@ -385,7 +388,8 @@ def _key(node: Node) -> Key:
     if isinstance(node, Apply) and node.operator in ("list", "set"):
         return _list_key(node)
     if len(variants := _variants(node)) > 1:
-        return _set_key(map(_key, variants))
+        is_excluded = isinstance(node, Relation) and node.signs == ("≠",)  # x ≠ ±1
+        return _all_key(Apply("all", tuple(variants))) if is_excluded else _set_key(map(_key, variants))
     if isinstance(node, Relation):
         return _relation_key(node)
     if isinstance(node, Apply):
@@ -408,6 +412,7 @@ def _symbol_key(symbol: Symbol) -> Key:
     return ("text", symbol.name) if is_literal(symbol) else _scalar_key(symbol)
 
 
+_CHOICES = frozenset(map(Symbol, "ABCDEFGH"))
 _ROMAN_DIGITS = frozenset(map(Symbol, "IVX"))
 
 
@@ -419,6 +424,8 @@ def _choice_key(node: Node) -> Key:
         return ("text", node.name.casefold())
     if isinstance(node, Apply) and node.operator == "*" and all(map(_ROMAN_DIGITS.__contains__, node.arguments)):
         return ("text", "".join(digit.name for digit in node.arguments if isinstance(digit, Symbol)))  # IV
+    if isinstance(node, Apply) and node.operator == "*" and all(map(_CHOICES.__contains__, node.arguments)):
+        return _set_key(map(_choice_key, node.arguments))  # BD
     return _key(node)
 
 
@@ -449,9 +456,23 @@ def _relation_key(relation: Relation) -> Key:
         return _key(rest[0])
     if "∈" in rest_signs:  # x^2 in [1, 2]
         return _kept_relation_key(Relation(rest_signs, rest, named[first:]))
-    if first or all(is_constant(side) for side in rest[len(rest) > 2 :]):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
+    constants = rest[len(rest) > 2 :]
+    goes_on = any(variables(side) & variables(name) for side in rest[:-1] for name in sides[:first])
+    if goes_on or (all(map(is_constant, constants)) and _are_far_apart(constants)):  # x = 2 (some word) x = 3
+        raise UndefinedError("a chain of different values")
+    if first or all(map(is_constant, constants)):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
         return _key(rest[-1])
     return _equation_key(rest[0], rest[-1])
+
+
+def _are_far_apart(constants: Sequence[Node]) -> bool:
+    """Whether two numbers of a chain differ by more than rounding and percent signs can explain."""
+    keys = [_key(one) for one in constants]
+    if len(keys) < 2 or not all(isinstance(key, tuple) and key[0] == "number" for key in keys):
+        return False
+    values = [numeric(key) for key in keys]
+    scaled = [value / values[-1] if values[-1] else value for value in values]
+    return any(all(abs(value - near) > Fraction(1, 10) for near in (1, 100, Fraction(1, 100))) for value in scaled)
 
 
 def _kept_relation_key(relation: Relation) -> Key:
@@ -597,6 +618,14 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
 _PLAIN_NUMBER = re.compile(r"(?:\\?\$)?(\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?:\.(\d{1,7}))?\.?", re.ASCII)
 
 
+#: sqrt 2 (1.414), six (6), 1/2 (50%), 6 (cm)
+_SAID_AGAIN = re.compile(
+    r"(?P<before>\S.{0,300}?)(?:[\s~]|\\[ ,;:]|\\q?quad|\\(?:text\w*|mathrm)\s*\{\s*)+"
+    r"(?P<bracket>[(\[])(?P<inside>[^()\[\]]{1,40})[)\]]\s*\}?\s*",
+    re.DOTALL,
+)
+
+
 @lru_cache(maxsize=1 << 15)
 def key(answer: str) -> Key:
     r"""The canonical key of an answer: hashable, the same for equal answers and in every process.
@@ -609,6 +638,8 @@ def key(answer: str) -> Key:
     if plain := _PLAIN_NUMBER.fullmatch(answer):  # most answers to word problems
         whole, decimals = plain[1].replace(",", ""), plain[2] or ""
         return ("number", Fraction(int(whole + decimals), 10 ** len(decimals)))
+    if answer.rstrip().endswith((")", "]", "}")) and (value := _without_value_in_brackets(answer)) is not None:
+        return value
     node = parse(answer)
     try:
         if cost(node) > MAX_COST:
@@ -619,6 +650,22 @@ def key(answer: str) -> Key:
         return ("written", repr(node))
     except RecursionError:  # deep nesting and a deep caller
         return _key(as_written(tokenize(clean(answer))))
+
+
+def _without_value_in_brackets(answer: str) -> Key | None:
+    """The key of what stands before a bracket that says it again, rounded, in words or in percent, or has its unit."""
+    said = _SAID_AGAIN.fullmatch(answer)
+    if said is None:
+        return None
+    inside = said["inside"]
+    if is_unit(inside):
+        return key(said["before"])
+    value, again = key(said["before"]), key(inside)
+    if said["bracket"] == "[" or not all(isinstance(one, tuple) and one[0] == "number" for one in (value, again)):
+        return None
+    difference = abs(numeric(value) - numeric(again) / (100 if "%" in inside else 1))
+    decimals = re.fullmatch(r"[-+\d,]*\.(\d+)\s*(?:\\?%)?", inside.strip())
+    return value if difference == 0 or (decimals and difference < Fraction(1, 10 ** len(decimals[1]))) else None
 
 
 def symbol_key(name: str) -> Key:

@@ -15,8 +15,26 @@ CLOCK = re.compile(
 )
 HOUR = re.compile(rf"(?P<hour>\d{{1,2}}){_SPACE}{_TEXT_OPENS}(?P<half>[ap])\.?[\s~]*m\.?{_TEXT_CLOSES}", re.IGNORECASE)
 DATE = re.compile(r"\d{4}-(?:0\d|1[0-2])-[0-3]\d(?!\d)")
+_MONTH_NAMES = "january february march april may june july august september october november december"
+_MONTHS = _MONTH_NAMES.split()
+_MONTH = rf"(?P<month>{'|'.join(rf'{name[:3]}(?:{name[3:]})?' for name in _MONTHS)})\.?"
+_DAY = r"(?P<day>[0-3]?\d)(?:\^?\{?(?:st|nd|rd|th)\}?)?"
+_YEAR = r"(?:,?\s*(?P<year>\d{4}))?"
+_DATE_IN_WORDS = (
+    re.compile(rf"{_MONTH}\s*{_DAY}{_YEAR}", re.IGNORECASE),
+    re.compile(rf"(?:the )?{_DAY}\s*(?:of )?{_MONTH}{_YEAR}", re.IGNORECASE),
+)
 PREFIXED = re.compile(r"0(?:[xX]([0-9A-Fa-f]+)|[bB]([01]+)|[oO]([0-7]+))(?![A-Za-z0-9])")
 BROKEN_PREFIX = re.compile(r"0[xXbBoO]\d")
+
+
+def date_in_words(text: str) -> str | None:
+    """The date of a text such as March 5th, 2020 or 5 March: month, day and year. None: it is no date alone."""
+    for pattern in _DATE_IN_WORDS:
+        if (match := pattern.fullmatch(text)) and 1 <= int(match["day"]) <= 31:
+            month = next(name for name in _MONTHS if name.startswith(match["month"][:3].lower()))
+            return " ".join(filter(None, (month, str(int(match["day"])), match["year"])))
+    return None
 
 
 def in_base(digits: str, base: str | int) -> str:

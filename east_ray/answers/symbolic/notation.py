@@ -12,7 +12,7 @@ _NUMBER_OF_BASE = {name: value for value, name in enumerate(_BASE_NAMES.split(),
 
 #: Space and labels, which have an argument.
 _INVISIBLE = re.compile(
-    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|qed|qedsymbol)(?![A-Za-z])"
+    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|qed|qedsymbol)(?![A-Za-z])|(?<=[\s}])\\(?:square|Box)\s*$"
     r"|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
 )
 _TRANSPOSE = re.compile(
@@ -21,7 +21,13 @@ _TRANSPOSE = re.compile(
 )
 _DECIMAL_COMMA = re.compile(r"(?<![\d,}])(\d+) ?\{ ?, ?\} ?(\d+)(?![\d{]| ?\{ ?,)")
 _APOSTROPHE_GROUPS = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
-_POINT_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
+_POINT_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.,])")
+_POINTS_AND_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d.,])")
+_LOW_LINE_GROUPS = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)")
+#: A group that begins with 0 is no member of a list: 1,00,000 and 10, 000.
+_UNUSUAL_GROUPS = re.compile(
+    r"(?<![\d.,])(?=[\d, ]*, ?0\d)(?:\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:, \d{3})+)(?![\d,]|\.\d)"
+)
 
 _ELLIPSIS = r"\s*(?:\.\.\.+|…|\\[lc]?dots\b)"
 _REPEATED_DIGITS = re.compile(rf"(?<![\d.])(\d*)\.(\d{{3,200}}){_ELLIPSIS}(?!\s*[\d,+])")
@@ -29,6 +35,22 @@ _AFTER_PERIOD = re.compile(rf"(\\(?:overline|bar)\s*\{{\d+\}}){_ELLIPSIS}")
 _DOTTED_PERIOD = re.compile(r"\\dot\s*(?:\{(\d)\}|(\d))(\d*)\\dot\s*(?:\{(\d)\}|(\d))")
 _MARKED_PERIOD = re.compile("(?:\\d[\u0304\u0305])+|\\d\u0307(?:\\d*\\d\u0307)?")
 _BRACKETED_PERIOD = re.compile(r"(?<![\d.])(\d*\.)\((\d+)\)(?![\d(^])|^(-?\d*\.\d+)\((\d+)\)$")
+
+_SIGN_AS_TEXT = re.compile(r"\\(?:text\w*|mathrm|mbox|operatorname)\s*\{[\s~]*([-+])[\s~]*\}")
+_SIGN_IN_WORDS = re.compile(
+    r"^((?:\\(?:text\w*|mathrm|mbox)\s*\{\s*)?)(?:negative|minus)[\s~]*(\}?)[\s~$]*(?=[\d.\\])", re.IGNORECASE
+)
+_PLUS_OR_MINUS = re.compile(r"\+\s*/\s*-")
+_NUMBER_AS_TEXT = re.compile(r"(?<=\{)\\text\{\s*(\d+(?:\.\d+)?)\s*\}(?=\})")
+_AMPERSAND = re.compile(r"(?<=[\d\w}) ])\s*(?:\\&|(?<=\s)&(?=\s))\s*(?=[-+\d\w\\$])")
+_RATIO_IN_WORDS = re.compile(
+    r"\s*(?:\\text\w*\s*\{\s*)?(\d+)[\s~]*(?:\\text\w*\s*\{[\s~]*)?to\b[\s~]*\}?[\s~]*(\d+)\s*\}?\s*"
+)
+_AND_SO_ON = re.compile(r"(?<=,)\s*(?:\.\.\.+|…)")
+_FLAT_POWER = re.compile(r"(?<=\d)(\s*(?:[ckmd]m|ft|yd)|\s+m)([23])(?!\w)")
+_ROOT_OF = re.compile(r"\\root\s*(?:\{([^{}]{1,20})\}|(\w))\s*\\of(?![A-Za-z])")
+_DEGREES = re.compile(r"(?<=\d)\s*\^\s*(?:o(?![A-Za-z])|\{\s*(?:\\(?:text\w*|mathrm)\s*\{\s*o\s*\}|o)\s*\})")
+_WITHOUT_POINTS = re.compile(r"(?:(?:\\mathbb\s*\{\s*R\s*\}|\\mathbb\s*R|ℝ|^R)\s*)\\(?= ?\{) ?\{([^{}\\]+)\}$")
 
 _INDEX = r"(?:\{\s*([^{}]{1,12}?)\s*\}|(\w))"
 _CHOSEN = r"(?:\\(?:mathrm|text)\s*\{\s*([CP])\s*\}|([CP]))"
@@ -96,9 +118,7 @@ def rewritten(text: str) -> str:
     """
     if len(text) > _MAX_CHARS:
         return text
-    if "\\" in text:
-        text = _TRANSPOSE.sub("^{T}", text)
-        text = _INVISIBLE.sub(" ", text)
+    text = without_part_labels(_with_plain_signs(text))
     if "{" in text:
         text = _DECIMAL_COMMA.sub(_with_decimal_point, text)
     if "'" in text:
@@ -111,6 +131,7 @@ def rewritten(text: str) -> str:
     if "C" in text or "P" in text or "A" in text:
         text = _RIGHT_CHOICE.sub(_choice_after, _LEFT_CHOICE.sub(_choice_between, text))
     if "_" in text:
+        text = _LOW_LINE_GROUPS.sub(lambda match: match[0].replace("_", ""), text)
         text = _BASE_INDEX.sub(lambda match: f"_{{{_base(next(filter(None, match.groups())))}}}", text)
     if "base" in text:
         text = _BASE_IN_WORDS.sub(lambda match: f"{match[1]}_{{{_base(match[2])}}}", text)
@@ -119,6 +140,59 @@ def rewritten(text: str) -> str:
     if r"\in" in text or "∈" in text:
         text = _with_domains(text)
     return _lines(text) if "\n" in text and r"\begin" not in text else text
+
+
+_ORDINALS = (*zip("abcdefgh", range(1, 9), strict=True), *zip("12345678", range(1, 9), strict=True),
+             *zip(("i", "ii", "iii", "iv", "v", "vi"), range(1, 7), strict=True))  # fmt: skip
+_PART_LABEL = re.compile(
+    r"(?P<before>^|[,;，；]\s*(?:and\s+)?|\n\s*|\\q?quad\s*|\\\\\s*|\s+(?=\(?[a-h]\)))"
+    r"(?:\\text\w*\s*\{\s*)?\(?(?P<label>[a-h1-8]|i{1,3}|iv|vi?)\)\s*(?P<closing>\}?)\s*"
+)
+_OPERATION = re.compile(r"^[-+*/^=]\s|[-+*/^=({]$|^$")
+
+
+def without_part_labels(text: str) -> str:
+    """The answers to the parts of a question without (a), (b), or 1), 2), before them, as a list.
+
+    >>> without_part_labels("(a) 5, (b) 6"), without_part_labels("(1) + (2)")
+    ('5, 6', '(1) + (2)')
+    """
+    if ")" not in text[:40]:
+        return text
+    labels = list(_PART_LABEL.finditer(text))
+    numbers = [{(label["label"], number) for number in range(1, 9)} & set(_ORDINALS) for label in labels]
+    if (
+        len(labels) < 2
+        or labels[0].start()
+        or [n for one in numbers for _, n in one] != list(range(1, len(labels) + 1))
+    ):
+        return text
+    ends = [*(label.start() for label in labels[1:]), len(text)]
+    parts = [text[label.end() : end].strip(" ,;") for label, end in zip(labels, ends, strict=True)]
+    return text if any(map(_OPERATION.search, parts)) else ", ".join(parts)
+
+
+def _with_plain_signs(text: str) -> str:
+    """The answer with signs in place of their names and of commands around them, and without unusual digit grouping."""
+    if "gativ" in text or "inus" in text:
+        text = _SIGN_IN_WORDS.sub(r"\1\2-", text)
+    if "\\" in text:
+        text = _INVISIBLE.sub(" ", _TRANSPOSE.sub("^{T}", text))
+        text = _NUMBER_AS_TEXT.sub(r"\1", text)
+        text = _SIGN_AS_TEXT.sub(r"\1", _ROOT_OF.sub(lambda match: rf"\sqrt[{match[1] or match[2]}]", text))
+        text = _WITHOUT_POINTS.sub(r"\\mathbb{R}\\setminus\\{\1\\}", text)
+    if "^" in text:
+        text = _DEGREES.sub(r"^\\circ", text)
+    if "/" in text:
+        text = _PLUS_OR_MINUS.sub(r"\\pm ", text)
+    if "&" in text and r"\begin" not in text:
+        text = _AMPERSAND.sub(" and ", text)
+    if "to" in text:
+        text = _RATIO_IN_WORDS.sub(r"\1/\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
+    text = _FLAT_POWER.sub(r"\\text{\1}^\2", _AND_SO_ON.sub(r"\\ldots ", text.replace("{:}", ":")))
+    return (
+        _UNUSUAL_GROUPS.sub(lambda match: re.sub("[, ]", "", match[0]), text) if ",0" in text or ", 0" in text else text
+    )
 
 
 def _with_decimal_point(match: re.Match[str]) -> str:
@@ -137,6 +211,7 @@ def _base(name: str) -> str:
 def _with_period(text: str) -> str:
     """Every way of writing a period becomes a line over it."""
     text = _POINT_GROUPS.sub(lambda match: match[0].replace(".", ""), text)
+    text = _POINTS_AND_COMMA.sub(lambda match: f"{match[1].replace('.', '')}.{match[2]}", text)
     if "..." in text or "…" in text or "dots" in text:
         text = _REPEATED_DIGITS.sub(_with_found_period, _AFTER_PERIOD.sub(r"\1", text))
     if r"\dot" in text:
@@ -216,6 +291,7 @@ def _part_of_reals(match: re.Match[str]) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- lines
 
+_BULLETS = ("- ", "* ", "• ")
 _STARTS_ITEM = re.compile(r"[-+]?[\w\\(\[{√|.]")
 _HAS_VALUE = re.compile(r"\d|[=<>≤≥]|^\\?[A-Za-z]+$|√|π|\\(?:frac|sqrt|pi|infty)")
 _UNFINISHED = re.compile(r"(?:[-+*/=<>^_(\[{&]|\\(?:cdot|times|pm|leq?|geq?|neq?|text|and|or))$")
@@ -225,6 +301,8 @@ _WORDS_LINE = re.compile(r"[A-Za-z]{2,}$")
 def _lines(text: str) -> str:
     """Lines that are each a value are a list; other line breaks are only spaces."""
     lines = [line.strip().rstrip(",;") for line in text.split("\n") if line.strip()]
+    if len(lines) > 1 and all(line.startswith(_BULLETS) for line in lines):
+        lines = [line[2:].strip() for line in lines]
     return r" \\ ".join(lines) if len(lines) > 1 and all(map(_is_item, lines)) else text
 
 

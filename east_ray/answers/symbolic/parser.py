@@ -28,9 +28,17 @@ from east_ray.answers.symbolic.cleaning import clean
 from east_ray.answers.symbolic.commands import FIGURES, KEPT_OPERATORS, KEPT_RELATIONS
 from east_ray.answers.symbolic.literals import derivative_name, in_base
 from east_ray.answers.symbolic.names import is_function, is_plain_name, names_a_quantity
-from east_ray.answers.symbolic.prose import SCALES, as_written, choice, is_prose, prose, quantity_of_several_units
+from east_ray.answers.symbolic.prose import (
+    SCALES,
+    as_written,
+    choice,
+    date_or_division,
+    is_prose,
+    prose,
+    quantity_of_several_units,
+)
 from east_ray.answers.symbolic.quantities import without_quantity
-from east_ray.answers.symbolic.remarks import set_in_words, values_said, without_label, without_remarks
+from east_ray.answers.symbolic.remarks import plain, set_in_words, values_said, without_label, without_remarks
 from east_ray.answers.symbolic.tokenizing import tokenize
 from east_ray.answers.symbolic.tokens import (
     AND,
@@ -300,6 +308,8 @@ class _Parser:
         factors = [self.power()]
         num_divisions = 0
         while True:
+            if self.mark() == "/" and self.unit_end(_product_of(factors)) is not None:
+                return _product_of(factors)
             if self.take("*"):
                 factors.append(self.signed_power())
             elif self.take("/"):
@@ -784,8 +794,8 @@ def _read(text: str, is_said: bool = False) -> Node:
     """The tree of a cleaned answer. `is_said`: it is what a sentence says, so that it is no sentence itself."""
     text = set_in_words(without_remarks(text))
     text = without_quantity(text) if "=" in text else text
-    if (letter := choice(text)) is not None:
-        return letter
+    if (whole := choice(text) or date_or_division(plain(text))) is not None:
+        return whole
     try:
         tokens = tokenize(text)
     except NotMathematicsError:

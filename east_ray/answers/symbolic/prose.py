@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from east_ray.answers.symbolic.commands import IGNORED, TEXT_COMMANDS, value_of_each_name
+from east_ray.answers.symbolic.literals import date_in_words
 from east_ray.answers.symbolic.tokens import AND, Token
 from east_ray.answers.symbolic.tree import Apply, Node, Number, Symbol, Text
 
@@ -25,6 +26,10 @@ _PUNCTUATION = frozenset((*",;'.?!-()\"", AND))
 _CHOICE = re.compile(r"\(?([A-Ea-e])\)")
 _TEXT_OPENING = r"(?:\\(?:text\w*|mathrm|mathbf|mbox)\s*\{\s*)?"
 _END_OF_LABEL = r"(?:\s|~|\\[ ,;:]|\\q?quad\b|\}|(?=\\text))\s*"
+_SEVERAL_CHOICES = re.compile(r"(?:\\text\w*\s*\{\s*)?([A-H]{3,6})\s*\}?")  # AB may be a segment
+_WITH_REMAINDER = re.compile(
+    r"(\d{1,18}),? ?(?:r|rem\.?|(?:with )?(?:an? )?remainder(?: of)?:?) ?(\d{1,18})", re.IGNORECASE
+)
 _CHOICE_WITH_TEXT = re.compile(
     rf"{_TEXT_OPENING}(?:[Oo]ption |[Cc]hoice )?"
     rf"(?:\(([A-J])\)[:.]?{_END_OF_LABEL}|([A-J])\)\.?{_END_OF_LABEL}|([A-E])[.:]{_END_OF_LABEL})+"
@@ -32,9 +37,22 @@ _CHOICE_WITH_TEXT = re.compile(
     re.DOTALL,
 )
 _ANOTHER_LABEL = re.compile(r"(?<![A-Za-z])\(?[A-J]\)|(?<![A-Za-z0-9])[A-J][.:]\s")
+_NEGATIVE = re.compile(r"(?:negative|minus) (.+)")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=\w{2})")
+#: A "second" is an ordinal or a unit.
+_UP_TO_TENTH = "half third fourth fifth sixth seventh eighth ninth tenth"
+_DENOMINATORS = {name: value for value, name in enumerate(_UP_TO_TENTH.split(), start=2)} | {
+    "quarter": 4,
+    "twelfth": 12,
+    "twentieth": 20,
+    "hundredth": 100,
+    "thousandth": 1000,
+}
 _HEDGES = re.compile(r"(?:approximately|about|around|nearly|exactly|roughly|answer|total|option|choice) (?=\S+$)")
 _BETWEEN_ITEMS = re.compile(r"[,;]|\b(?:and|or)\b")
-_SAID_OTHERWISE = {"dne": "does not exist"}
+_SAID_OTHERWISE = {"dne": "does not exist"} | dict.fromkeys(
+    ("infinitely many solutions", "infinite solutions", "infinite number of solutions"), "infinitely many"
+)
 _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are|exists?) |(?:it )?(?:has|have) )?no (?:real |valid )?(?:solution|root)s?(?: exists?)?"
     r"|(?:the )?empty set|(?:real )?solutions? (?:does|do) not exist"
@@ -55,7 +73,7 @@ _UNIT_SERIES = (
 )
 _UNIT_OF_NAME = value_of_each_name(
     """
-    hour hr hrs;  minute min mins;  second sec secs;  foot feet ft;  inch inches in;  pound lb lbs;  ounce oz;
+    hour hr hrs h;  minute min mins;  second sec secs;  foot feet ft;  inch inches in;  pound lb lbs;  ounce oz;
     yard yd;  kilometer km;  centimeter cm;  millimeter mm;  kilogram kg;  cent pennies
     """
 )
@@ -108,18 +126,47 @@ def _phrase(text: str) -> Node:
         return Symbol("ℝ")
     if re.fullmatch(r"[0-9]{1,18}", words):
         return Number(Fraction(words))
+    words = _ARTICLE.sub("", words)
     words = _SAID_OTHERWISE.get(words, words)
-    value = number_in_words(words.replace("-", " "))
-    return Text(words) if value is None else Number(Fraction(value))
+    sign, said = (-1, match[1]) if (match := _NEGATIVE.match(words)) else (1, words)
+    value = _fraction_in_words(said.replace("-", " "))
+    return Text(words) if value is None else Number(sign * value)
+
+
+def _fraction_in_words(words: str) -> Fraction | None:
+    """Two thirds, one half, two and a half, or a whole number. None: not one number, as twenty fifth."""
+    if (whole := number_in_words(words)) is not None:
+        return Fraction(whole)
+    before, _, part = words.rpartition(" and ")
+    numerator, _, denominator = part.rpartition(" ")
+    is_one = numerator in ("a", "an", "one")
+    below = _DENOMINATORS.get(
+        denominator if is_one else {"halves": "half"}.get(denominator, denominator.removesuffix("s"))
+    )
+    above = 1 if is_one else number_in_words(numerator)
+    if below is None or above is None or (not is_one and not denominator.endswith("s")):
+        return None
+    whole = number_in_words(before) if before else 0
+    return None if whole is None else whole + Fraction(above, below)
 
 
 def choice(text: str) -> Node | None:
-    """The letter of the choice in (A), A) or "C. x = 42", else None."""
+    """The letter of the choice in (A), A) or "C. x = 42", the letters of several in ACD, else None."""
+    if (several := _SEVERAL_CHOICES.fullmatch(text)) and list(several[1]) == sorted(set(several[1])):
+        return Apply("list", tuple(map(Symbol, several[1])))
     if match := _CHOICE.fullmatch(text):
         return Text(match[1].casefold())
     if match := _choice_with_text(text):
         return Text(next(letter for letter in match.groups() if letter).casefold())
     return None
+
+
+def date_or_division(text: str) -> Text | None:
+    """A date in words, or a whole quotient with its remainder, in one spelling: 5 March, 17 R 3."""
+    if division := _WITH_REMAINDER.fullmatch(text):
+        return Text(f"{division[1]} remainder {division[2]}")
+    date = date_in_words(text)
+    return None if date is None else Text(date)
 
 
 def text_of_choice(text: str) -> str | None:
@@ -167,7 +214,7 @@ def quantity_of_several_units(tokens: Sequence[Token]) -> Text | None:
     for token in tokens:
         if token.kind == "number" and not number and _PLAIN_NUMBER.fullmatch(token.text):
             number = token.text
-        elif token.kind in ("word", "text") and number:
+        elif number and (token.kind in ("word", "text") or token == ("letter", "h")):
             unit = token.text.casefold().removesuffix(" and").strip(" .,")
             parts.append((number, _UNIT_OF_NAME.get(unit) or unit.removesuffix("s")))
             number = ""

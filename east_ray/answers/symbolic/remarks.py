@@ -12,22 +12,24 @@ _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|emph|mbox|hbox|mathrm)\s*\{|\\[,;:! ]|\\q?quad\b|[{}~$]"
 )
 _TEXT_OR_SPACE = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|emph|mbox|hbox)\s*\{|\\[,;:! ]|\\q?quad\b|[~$]")
-_OPENS_TEXT = re.compile(r"(?:\\(?:text\w*|emph|mbox|hbox|mathrm|left|q?quad)|\\[,;: ])$")
+_OPENS_TEXT = re.compile(r"(?:\\(?:text\w*|emph|mbox|hbox|mathrm|left|q?quad)|\\[,;: ]?)$")
 _GLUE = " \t\n,;:(~{"
 
 _SPOKEN = re.compile(
     r"\b(?:for|where|wherever|with|when|whenever|if|since|because|provided|such that|as|in total|in all|altogether|"
-    r"overall|respectively|that is|which|approx|rounded|exactly|nearest|i\.e|integers?|constants?|arbitrary|real|mod)\b"
-    r"|\\forall|∀",
+    r"overall|respectively|that is|which|approx\w*|about|roughly|rounded|exactly|nearest|i\.e|integers?|"
+    r"constants?|arbitrary|real|mod)\b"
+    r"|\\forall|∀|≈|\\approx|\(\s*or\b",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
     r"\b(?:since|because|as (?:required|desired|needed|claimed|expected|wanted|stated|given)|in total|in all|"
     r"altogether|overall|respectively|that is|i\.e|which (?:is|are|means|gives|equals))\b|\\because\b"
-    r"|(?<=\()\s*(?:approx|rounded|exactly|nearest|to the nearest)",
+    r"|\bor (?:about|approximately|roughly|nearly)\b"
+    r"|(?<=\()\s*(?:approx|about|roughly|rounded|exactly|nearest|to the nearest|or\b|≈|\\approx\b)",
     re.IGNORECASE,
 )
-_MODULUS = re.compile(r"\(\s*(?:\\text\w*\s*\{\s*)?\\?mod\b\s*\}?\s*\{?\w+\}?\s*\)\s*\}?$")
+_MODULUS = re.compile(r"\(\s*(?:\\text\w*\s*\{\s*)?\\?mod\b\s*\}?\s*\{?\w+\}?\s*\)\s*\}?")
 _CONDITION = re.compile(
     r"\b(?:for|where|wherever|with|when|whenever|if|provided(?: that)?|such that|assuming(?: that)?)\b|\\forall\b|∀",
     re.IGNORECASE,
@@ -89,8 +91,7 @@ def without_remarks(text: str) -> str:
         return text
     if (remark := _REMARK.search(text)) and not _goes_on(text, remark.start()):
         text = _head(text[: remark.start()]) or text
-    if modulus := _MODULUS.search(text):
-        text = _head(text[: modulus.start()]) or text
+    text = _head(_MODULUS.sub(" ", text)) or text
     condition = _CONDITION.search(text)
     if condition is None:
         condition = _UNSAID_CONDITION.search(text)

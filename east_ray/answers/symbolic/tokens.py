@@ -63,6 +63,7 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d)
 _MIXED = re.compile(r"(\d+) +(\d+)/(\d+)(?![\d.])")
 _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?\.?")
 _INDEX = re.compile(r"\d+(?!\.\d)(?![0-9A-Z]*_)")
+_BASE_OF_LOGARITHM = re.compile(r"\d{1,2}(?=\()")
 _DERIVATIVE = re.compile(r"d([A-Za-z])/d([A-Za-z])(?![A-Za-z])")
 _COMMAND = re.compile(r"\\(q?quad|[A-Za-z]+|.)", re.DOTALL)  # \quadx is \quad x
 _BEGIN = re.compile(r"\{([a-zA-Z]+)\*?\}(?:\s*\{[lcr|\s]*\})?")
@@ -83,6 +84,7 @@ _LETTERS_OR_NUMBER = re.compile(
 )
 _UNITS_TOO = frozenset(("min", "sec", "max"))
 _ARGUMENT = re.compile(r"\s*[A-Za-z0-9(\\{^]")  # of a function: 40 min, 12 sec, but 2 sec x
+_MODULUS = re.compile(r"\s*\d+")
 _BLANKS = re.compile(r"[\s~]+")
 
 
@@ -191,7 +193,10 @@ class Tokenizer:
             if not self.tokens:
                 raise NotMathematicsError("modulus")
             self._add("text", "mod")
-            self.position = len(self.text)
+            if modulus := _MODULUS.match(self.text, self.position):
+                self.position = modulus.end()
+            else:
+                self._group()
         elif name in FUNCTIONS:
             self._add("function", name)
         elif name in MARKS:
@@ -278,6 +283,10 @@ class Tokenizer:
         is_time = lower in ("min", "sec") and follows_number and not _ARGUMENT.match(self.text, self.position)
         if lower in FUNCTIONS and not is_time:
             self._add("function", lower)
+            if lower == "log" and (base := _BASE_OF_LOGARITHM.match(self.text, self.position)):  # log2(8), as in code
+                self._add("mark", "_")
+                self._add("number", base[0])
+                self.position = base.end()
         elif lower in PLAIN_WORDS:
             if lower in MARKS:
                 self._mark(MARKS[lower], 0)

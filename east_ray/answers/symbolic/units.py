@@ -5,8 +5,15 @@ import unicodedata
 from collections.abc import Sequence
 
 from east_ray.answers.symbolic.commands import KEPT_RELATIONS, SHORT_UNITS
-from east_ray.answers.symbolic.tokens import Token
+from east_ray.answers.symbolic.tokenizing import tokenize
+from east_ray.answers.symbolic.tokens import NotMathematicsError, Token
 
+_UNIT_NAMES_IN_BRACKETS = """
+    m g s h l L N J W V K A cent cents dollar dollars degree degrees unit units square cubic meter meters metre metres
+    foot feet inch inches mile miles hour hours minute minutes second seconds day days week weeks month months year
+    years people percent
+"""
+_UNITS_IN_BRACKETS = frozenset(_UNIT_NAMES_IN_BRACKETS.split())
 _UNIT_MARKS = frozenset("./-'\"()")
 _AFTER_UNIT = KEPT_RELATIONS.union(("and", "\\\\"), "=≈∈<≤>≥≠,;∧∨)]⦄}⟩&:")
 #: Words after a number that are no unit: anywhere, as the first word, or as any word but the last.
@@ -32,6 +39,7 @@ _POWER_OF_VARIABLE = re.compile(r"[iknxyz]\s*\^.*")
 _SCRIPT_NAMES = "LATIN GREEK MATHEMATICAL DOUBLE-STRUCK SCRIPT BLACK-LETTER ALEF COMBINING"
 _SCRIPTS_OF_MATHEMATICS = frozenset(_SCRIPT_NAMES.split())
 _MICRO = frozenset("μµ")
+_AFTER_MICRO = frozenset("sFLAWV")  # but 2 mu g may be a product
 
 
 def is_of_another_script(text: str) -> bool:
@@ -71,6 +79,16 @@ def end_of_unit(tokens: Sequence[Token], start: int) -> int | None:
     return None if _NO_UNITS_BEFORE_MORE.intersection(words[:-1]) else position
 
 
+def is_unit(text: str) -> bool:
+    """Whether a text is a unit alone, in short or in words: cm, \\text{square metres}."""
+    try:
+        tokens = tokenize(text.strip())
+    except NotMathematicsError:
+        return False
+    are_words = bool(tokens) and all(token.kind in ("word", "text") for token in tokens)
+    return are_words and tokens[0].text in SHORT_UNITS | _UNITS_IN_BRACKETS and end_of_unit(tokens, 0) == len(tokens)
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", _POWER_OR_SPACE.sub(" ", text).casefold())
 
@@ -81,12 +99,23 @@ def _start(tokens: Sequence[Token], start: int) -> int | None:
         return None
     kind, text = tokens[start]
     if kind == "word":
-        return start if text in SHORT_UNITS or len(text) > 3 or not text.isascii() else None
+        return start if _is_word_of_unit(tokens, start) else None
     if kind == "text":
         return start
+    if text == "/" and start + 1 < len(tokens) and tokens[start + 1].kind in ("word", "text"):  # 70 / hour
+        return start if tokens[start + 1].kind == "text" or _is_word_of_unit(tokens, start + 1) else None
     if kind == "letter":
         return start if _is_letter_of_unit(tokens, start) else None
     return _end_of_fraction(tokens, start) if text == "frac" else None
+
+
+def _is_word_of_unit(tokens: Sequence[Token], start: int) -> bool:
+    """Whether a word begins a unit. One of three letters may be a product: 2abc, but 10 red marbles."""
+    text = tokens[start].text
+    if text in SHORT_UNITS or len(text) > 3 or not text.isascii():
+        return True
+    is_followed = start + 1 < len(tokens) and tokens[start + 1].kind == "word" and len(tokens[start + 1].text) > 3
+    return is_followed and text.islower() and not set("aeiou").isdisjoint(text)
 
 
 def _is_letter_of_unit(tokens: Sequence[Token], start: int) -> bool:
@@ -96,7 +125,8 @@ def _is_letter_of_unit(tokens: Sequence[Token], start: int) -> bool:
         return True
     after = [token.text for token in tokens[start + 1 : start + 3]]
     if text in _MICRO:
-        return bool(after) and tokens[start + 1].kind in ("text", "word")
+        is_last = start + 2 == len(tokens) and after[0] in _AFTER_MICRO
+        return bool(after) and (tokens[start + 1].kind in ("text", "word") or is_last)
     if text == "Ω":
         return start + 1 == len(tokens)
     return text in "mgsNJWL" and after[:1] == ["/"] and (after[1:] == ["s"] or after[-1] in SHORT_UNITS)
@@ -105,11 +135,12 @@ def _is_letter_of_unit(tokens: Sequence[Token], start: int) -> bool:
 def _end_of_fraction(tokens: Sequence[Token], start: int) -> int | None:
     r"""The end of ``\frac{\text{m}}{\text{s}^2}``: two groups of words and powers."""
     position = start + 1
-    for _ in range(2):
+    for letters in ("mNJ", "s"):  # m/s^2 also as letters
         if position >= len(tokens) or tokens[position].text != "{":
             return None
         position += 1
-        if position >= len(tokens) or tokens[position].kind not in ("text", "word"):
+        is_letter = position < len(tokens) and tokens[position].text in letters
+        if position >= len(tokens) or not (tokens[position].kind in ("text", "word") or is_letter):
             return None
         while position < len(tokens) and tokens[position].text != "}":
             kind, text = tokens[position]
