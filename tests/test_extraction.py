@@ -346,6 +346,28 @@ HEADINGS: Rows = [
     ("**Answer:** Janet makes $18 every day.", "18"),
 ]
 
+FIELDS: Rows = [
+    ('{"answer": 5, "confidence": 0.9}', "5"),
+    ('{"answer": "42", "explanation": "6*7"}', "42"),
+    ('{"explanation":"6*7","answer":"C","score":1}', "C"),
+    ('{"answer":"Paris","b":2}', "Paris"),
+    ("{'answer': '5', 'unit': 'cm'}", "5"),
+    (r'{"answer": "\\frac{3}{4}", "x": 1}', "3/4"),
+    (r'{"answer": "\frac{3}{4}", "x": 1}', "3/4"),
+    (r'{"answer": "3\u03c0", "n": 2}', r"3\pi"),
+    ('{"answer": [1, 2], "x": 3}', "[1,2]"),
+    ('{"answer": true, "x": 1}', "true"),
+    ('{\n "final_answer" : "x = 5",\n "n": 3\n}', "5"),
+    ('{"answer": {"value": 5}, "n": 1}', "5"),
+    ('{"答案": "42", "置信度": 0.9}', "42"),
+    ('{"answer": "The total is 5 apples.", "n": 1}', "5"),
+    ('{"answer": "B) 12", "n": 1}', "B"),
+    ('{"answer": 1/2, "n": 1}', "1/2"),
+    ('{"answer": "", "n": 1}', None),
+    ('{"answer": null, "n": 1}', None),
+    ('{"answer": "42', "42"),
+]
+
 REMARKS: Rows = [
     ("The answer is 72, in total.", "72"),
     ("The answer is 5; not 6.", "5"),
@@ -675,7 +697,7 @@ STATEMENTS: Rows = [
 
 @pytest.mark.parametrize(
     ("response", "expected"),
-    [*BOXES, *THINKING, *HEADINGS, *REMARKS, *CHAINS, *HASHES, *LANGUAGES, *STATEMENTS],
+    [*BOXES, *THINKING, *HEADINGS, *FIELDS, *REMARKS, *CHAINS, *HASHES, *LANGUAGES, *STATEMENTS],
 )
 def test_answers_of_each_kind(response: str, expected: str | None) -> None:
     found = extract_answer(response)
@@ -783,7 +805,7 @@ LONG_RESPONSES = [
     "<answer>" * 25_000, "<answer>x" * 22_000, ("word " * 50 + "<answer>") * 800, "answer" + "*" * 50_000,
     "The answer is " * 15_000, "The answer is " + "1 apple and " * 300, "answer to the " * 5000, "<<1=1" * 20_000,
     r"\boxed{1}" + " " * 5000 + r"z\boxed{2}", r"\boxed{1}" + r"\ $" * 5000 + r"(z\boxed{2}",
-    "#### \\ " + "." * 50_000 + "=z",
+    "#### \\ " + "." * 50_000 + "=z", '"answer": "' + "\\n" * 9000,
 ]  # fmt: skip
 
 
@@ -799,7 +821,7 @@ FRAGMENTS = [
     r"\boxed{", r"\boxed ", r"\boxed{1} and ", r"\boxed{1}. The other root is ", "(a) ", "#### ", "┌─┐\n│",
     "<think>", "</think>", "[THINK]", "<|channel|>final", "assistantfinal", r"\(", r"\[", r"\frac{1}", r"\text{",
     r"\approx ", "<b>", "<answer>", "</answer>", "twelve (12) ", " of the ", ", in total", "Question: ",
-    "is the answer ", "answer, a, ", "answer (", "<<1",
+    "is the answer ", "answer, a, ", "answer (", "<<1", '"answer": "', '"answer": [', "\\\"", "', ",
 ]  # fmt: skip
 
 

@@ -307,6 +307,10 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
         if after_box and not place.opens_line and not text[: place.start].rstrip().lower().endswith("final"):
             continue
         tail = text[place.end : place.end + MAX_TAIL_CHARS]
+        if (field := _field(text[place.start : place.end], tail)) is not None:
+            if is_placeholder(field):
+                continue
+            return _explicit(announced(field) or field, "words", text, place.start, place.end)
         if after_box and not begins_with_value(tail):
             continue
         if place.end + MAX_TAIL_CHARS >= len(text) and is_unfinished(tail):
@@ -322,6 +326,27 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
     for match in list(_CHOICE_IS_RIGHT.finditer(text))[-1:]:
         return _explicit(match[1], "option", text, *match.span())
     return None
+
+
+_NAME_OF_FIELD = re.compile(r"\w{1,40}[\"']\s?[:：]")
+_FIELD = re.compile(
+    r"\s*(?:\{\s*[\"']\w{1,20}[\"']\s*:\s*)?(?:\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'|(\[[^\[\]{}]*\])"
+    r"|(?:null|None)\b|([-+]?[\w.][\w.+/-]*))(?=\s*(?:[,}\]]|\n|$))"
+)
+_ESCAPED = re.compile(r"\\(?:([\\\"'/])|u([0-9a-fA-F]{4}))")
+
+
+def _field(announcement: str, tail: str) -> str | None:
+    r"""The value of a field of JSON or of a Python dictionary, 5 of {"answer": "5", "unit": "cm"}. None: it is no field."""
+    field = _FIELD.match(tail) if _NAME_OF_FIELD.fullmatch(announcement) else None
+    if not field:
+        return None
+    double, single, listed, bare = field.groups("")
+    return (
+        _ESCAPED.sub(lambda escape: escape[1] or chr(int(escape[2], 16)), double or single)
+        or re.sub(r"[\"']", "", listed)
+        or bare
+    )
 
 
 def _last_value(response: str) -> Extraction:
