@@ -595,6 +595,27 @@ LANGUAGES: Rows = [
     ("अंतिम उत्तर: 18", "18"),
     ("చివరి సమాధానం: 18", "18"),
     ("চূড়ান্ত উত্তর: 18", "18"),
+    ("**Antwort:** $x=2$ oder $x=3$", "2,3"),
+    ("Antwort: 3, 4 und 5", "3,4,5"),
+    ("Réponse : $x=2$ ou $x=3$", "2,3"),
+    ("Réponse : $3$, $4$ et $5$", "3,4,5"),
+    ("Réponse : $y$ et $e$", "y,e"),
+    ("Respuesta: x = 2 o x = 3", "x=2,x=3"),
+    ("Respuesta: $2$ y $-3$", "2,-3"),
+    ("Respuesta: A y B", "A,B"),
+    ("答案：x=2或x=3", "2,3"),
+    ("答案：$3$，$4$", "3,4"),
+    ("答案：1，234", "1234"),
+    ("答え：3と4", "3,4"),
+    ("답: x=2 또는 x=3", "2,3"),
+    ("Ответ: x = 3 или x = 4", "3,4"),
+    ("उत्तर: 3 और 4", "3,4"),
+    ("Cevap: 3 ve 4", "3,4"),
+    ("Đáp án: 3 hoặc 4", "3,4"),
+    ("คำตอบ: 3 หรือ 4", "3,4"),
+    ("الجواب: 3 أو 4", "3,4"),
+    ("The answer is $y$ or $e$", "y,e"),
+    ("The answer is 3 i + 4", "3i+4"),
 ]
 
 STATEMENTS: Rows = [
@@ -760,6 +781,8 @@ def test_every_announcement_of_the_table_is_heard() -> None:
                 assert extract_answer(response) == "18", (name, form)
             for verb in filter(None, language.verbs.split("|")):
                 assert extract_answer(f"… {name} {verb} 18.") == "18", (name, verb)
+        for join in filter(None, language.joins.split("|")):
+            assert equivalent(extract_answer(f"{language.names.split('|')[0]}: 18 {join} 20") or "", "18, 20"), join
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ A sentence that cannot be an answer has no value: "actually very simple", "found
 
 import re
 
+from east_ray.answers.announcements import JOINS
+
 _CALCULATOR = re.compile(
     r"\$?\\boxed\{\s*\}\$?|(?<=\d)\s<<[^<>\n=]{0,60}=([\d.,]{1,30})>>\1(?!\d|\.\d)|<<[^<>\n]{0,100}>>"
 )
@@ -35,6 +37,11 @@ _MATH_SPAN = re.compile(
     re.DOTALL,
 )
 _BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
+_JOINS = re.compile(
+    rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
+    r"(?=[-−]?[£€¥₹]?\.?\d|\$|\\|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
+)
+"""What joins two values in any language."""
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?\s?[$£€]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![\w.)])[-−])?\d+(?:[.,]\d+)?(?:/\d+)?|(?<!\d)\.\d+"
 )
@@ -133,7 +140,7 @@ def is_placeholder(text: str) -> bool:
 
 def announced(tail: str) -> str | None:
     """The value at the start of the text, or the last value of its first sentence. None: it has none."""
-    tail = _CALCULATOR.sub("", _MARKUP_TAG.sub("", tail))
+    tail = _JOINS.sub(_in_english, _CALCULATOR.sub("", _MARKUP_TAG.sub("", tail)))
     if items := _items(tail.lstrip("*_`: \n")) or _items(tail.lstrip("_`: \n")):
         return items
     if hedge := _HEDGE.match(tail):
@@ -153,6 +160,10 @@ def announced(tail: str) -> str | None:
     end = _SENTENCE_END.search(tail)
     sentence = (tail[: end.start()] if end else tail).strip().strip("*_`\"'“”").rstrip("{}" if "{" not in tail else "")
     return None if _NO_LETTER.fullmatch(sentence) else _stated(_without_lone_bracket(sentence))
+
+
+def _in_english(join: re.Match[str]) -> str:
+    return join[0] if join["word"] in ("and", "or") else " and " if join["word"] else ", "
 
 
 def begins_with_value(tail: str) -> bool:
