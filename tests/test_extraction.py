@@ -426,6 +426,40 @@ REMARKS: Rows = [
     (r"The answer is 5. Check: $\frac{1", "5"),
 ]
 
+CLAUSES: Rows = [
+    (r"Final Answer: The largest possible value is $\frac94$, attained at $x=\frac12$.", "9/4"),
+    (r"Final Answer: The maximum value is \(5\), which occurs when \(x=2\).", "5"),
+    ("Answer: The maximum is $5$ at $x=2$", "5"),
+    ("Answer: The minimum is 4 when x = 1 and y = 2.", "4"),
+    ("Answer: The speed is 20 m/s when t = 3.", "20"),
+    ("The answer is that the maximum is 5 at x=2.", "5"),
+    ("Antwort: Das Maximum ist $5$, erreicht bei $x=2$.", "5"),
+    ("Réponse : Le maximum est $5$, atteint en $x=2$.", "5"),
+    ("答案：最大值是5，当x=2时取得。", "5"),
+    ("Answer: The solutions are $3$ and $-3$.", "3,-3"),
+    ("Answer: The roots are $x=1$, $x=2$ and $x=3$", "1,2,3"),
+    ("Answer: The roots are 2, 3, and -5.", "2,3,-5"),
+    ("Answer: The solution is x=3 and y=4.", "x=3,y=4"),
+    ("Réponse : Les solutions sont $3$ et $-3$.", "3,-3"),
+    ("Respuesta: Las soluciones son 3 y -3.", "3,-3"),
+    (r"Answer: The probability that $x$ is $3$ is $\frac14$.", "1/4"),
+    ("Answer: The number of ways when $n$ is 3 is $12$.", "12"),
+    ("Answer: The value of $f(2)$ is $3 + 4 = 7$.", "7"),
+    ("Answer: The sum of 3 and 4 is 7.", "7"),
+    ("Answer: y is 3, so x = 2.", "2"),
+    ("Answer: There are $12$ such integers from $1$ to $100$.", "12"),
+    ("The answer is that Josh made $70,000.", "70000"),
+    ("Answer: Josh has 5 apples left.", "5"),
+    ("Answer: Josh has 5.", "5"),
+    ("Answer: Evelyn is the oldest.", "Evelyn"),
+    ("Answer: Room 5", "Room 5"),
+    ("答：小明还剩42个苹果。", "42"),
+    ("答え：太郎は42個持っている。", "42"),
+    ("답: 철수는 사과 42개가 남았다.", "42"),
+    ("答：小明有3万元。", "小明有3万元"),
+    ("答案：第3天", "第3天"),
+]
+
 CHAINS: Rows = [
     ("Answer: 3*4 = 10+2 = 12", "12"),
     ("The answer is p+q = 5+7 = 12.", "12"),
@@ -718,7 +752,7 @@ STATEMENTS: Rows = [
 
 @pytest.mark.parametrize(
     ("response", "expected"),
-    [*BOXES, *THINKING, *HEADINGS, *FIELDS, *REMARKS, *CHAINS, *HASHES, *LANGUAGES, *STATEMENTS],
+    [*BOXES, *THINKING, *HEADINGS, *FIELDS, *REMARKS, *CLAUSES, *CHAINS, *HASHES, *LANGUAGES, *STATEMENTS],
 )
 def test_answers_of_each_kind(response: str, expected: str | None) -> None:
     found = extract_answer(response)

@@ -64,7 +64,7 @@ ANNOUNCEMENTS = {
         "jawaban|jawabannya|jawapan|jawapannya|hasil akhir", "adalah|ialah", True, joins="dan|atau"
     ),
     "Italian": Language("risposta|risultato", "è|é|sono", True, joins="e|o|oppure"),
-    "Japanese": Language("答え|答|解答|回答|最終結果", "は|が", joins="と|または|及び|か"),
+    "Japanese": Language("答え|答|解答|回答|正解|最終結果", "は|が", joins="と|または|及び|か"),
     "Kannada": Language("ಉತ್ತರ", joins="ಮತ್ತು|ಅಥವಾ"),
     "Kazakh, Kyrgyz": Language("жауап|жауабы|жооп", "", True, joins="және|немесе|жана|же"),
     "Khmer": Language("ចម្លើយ", "គឺ", joins="និង|ឬ"),
@@ -94,17 +94,27 @@ ANNOUNCEMENTS = {
 }
 """Every built-in announcement. English has a grammar of its own below."""
 
-_JOINS = {word for language in ANNOUNCEMENTS.values() for word in language.joins.split("|")} - {""}
-JOINS = "|".join(  # other scripts write words together
-    re.escape(word) if ord(word[0]) > 0x0E00 else rf"(?<=\s){re.escape(word)}(?=\s)"
-    for word in sorted(_JOINS, key=len, reverse=True)
-)
+
+def _pattern(lists: Iterator[str], shortest: int) -> str:
+    """A pattern of words between spaces. Scripts from Thai on write words together."""
+    words = sorted({word for several in lists for word in several.split("|") if word}, key=len, reverse=True)
+    spaced = [re.escape(word) for word in words if ord(word[0]) < _FIRST_UNSPACED_SCRIPT and len(word) >= shortest]
+    joined = [re.escape(word) for word in words if ord(word[0]) >= _FIRST_UNSPACED_SCRIPT]
+    return rf"(?<=\s)(?:{'|'.join(spaced)})(?=\s)|{'|'.join(joined)}"
+
+
+_FIRST_UNSPACED_SCRIPT = 0x0E00
+JOINS = _pattern((language.joins for language in ANNOUNCEMENTS.values()), 1)
 """A pattern of the words for "and" and "or" in every language."""
+VERBS = _pattern((language.verbs for language in ANNOUNCEMENTS.values()), 2)
+"""A pattern of the verbs of every language, but of those of one letter, which join values elsewhere."""
 
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
-_SEPARATOR = r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|[:：∶ঃ—])[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+_SEPARATOR = (
+    r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))(?:[-–—](?=\s))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+)
 _VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _VERB = (
@@ -120,7 +130,7 @@ _ENGLISH = {
 }
 _ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
 _AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,12} ){0,2}$")
-_AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*\n|(?={_VALUE}))", re.IGNORECASE)
+_AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*(?=\n)|(?={_VALUE}))", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
 _LINE_A = re.compile(r"^[ \t]*A:", re.MULTILINE)
 """The answer in few-shot form: "Q: … A: 26"."""
