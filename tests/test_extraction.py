@@ -346,6 +346,28 @@ HEADINGS: Rows = [
     ("**Answer:** Janet makes $18 every day.", "18"),
 ]
 
+FIELDS: Rows = [
+    ('{"answer": 5, "confidence": 0.9}', "5"),
+    ('{"answer": "42", "explanation": "6*7"}', "42"),
+    ('{"explanation":"6*7","answer":"C","score":1}', "C"),
+    ('{"answer":"Paris","b":2}', "Paris"),
+    ("{'answer': '5', 'unit': 'cm'}", "5"),
+    (r'{"answer": "\\frac{3}{4}", "x": 1}', "3/4"),
+    (r'{"answer": "\frac{3}{4}", "x": 1}', "3/4"),
+    (r'{"answer": "3\u03c0", "n": 2}', r"3\pi"),
+    ('{"answer": [1, 2], "x": 3}', "[1,2]"),
+    ('{"answer": true, "x": 1}', "true"),
+    ('{\n "final_answer" : "x = 5",\n "n": 3\n}', "5"),
+    ('{"answer": {"value": 5}, "n": 1}', "5"),
+    ('{"答案": "42", "置信度": 0.9}', "42"),
+    ('{"answer": "The total is 5 apples.", "n": 1}', "5"),
+    ('{"answer": "B) 12", "n": 1}', "B"),
+    ('{"answer": 1/2, "n": 1}', "1/2"),
+    ('{"answer": "", "n": 1}', None),
+    ('{"answer": null, "n": 1}', None),
+    ('{"answer": "42', "42"),
+]
+
 REMARKS: Rows = [
     ("The answer is 72, in total.", "72"),
     ("The answer is 5; not 6.", "5"),
@@ -402,6 +424,40 @@ REMARKS: Rows = [
     ("The answer is 5 but I am not sure", "5"),
     ("The answer is 12, because 3*4=12.", "12"),
     (r"The answer is 5. Check: $\frac{1", "5"),
+]
+
+CLAUSES: Rows = [
+    (r"Final Answer: The largest possible value is $\frac94$, attained at $x=\frac12$.", "9/4"),
+    (r"Final Answer: The maximum value is \(5\), which occurs when \(x=2\).", "5"),
+    ("Answer: The maximum is $5$ at $x=2$", "5"),
+    ("Answer: The minimum is 4 when x = 1 and y = 2.", "4"),
+    ("Answer: The speed is 20 m/s when t = 3.", "20"),
+    ("The answer is that the maximum is 5 at x=2.", "5"),
+    ("Antwort: Das Maximum ist $5$, erreicht bei $x=2$.", "5"),
+    ("Réponse : Le maximum est $5$, atteint en $x=2$.", "5"),
+    ("答案：最大值是5，当x=2时取得。", "5"),
+    ("Answer: The solutions are $3$ and $-3$.", "3,-3"),
+    ("Answer: The roots are $x=1$, $x=2$ and $x=3$", "1,2,3"),
+    ("Answer: The roots are 2, 3, and -5.", "2,3,-5"),
+    ("Answer: The solution is x=3 and y=4.", "x=3,y=4"),
+    ("Réponse : Les solutions sont $3$ et $-3$.", "3,-3"),
+    ("Respuesta: Las soluciones son 3 y -3.", "3,-3"),
+    (r"Answer: The probability that $x$ is $3$ is $\frac14$.", "1/4"),
+    ("Answer: The number of ways when $n$ is 3 is $12$.", "12"),
+    ("Answer: The value of $f(2)$ is $3 + 4 = 7$.", "7"),
+    ("Answer: The sum of 3 and 4 is 7.", "7"),
+    ("Answer: y is 3, so x = 2.", "2"),
+    ("Answer: There are $12$ such integers from $1$ to $100$.", "12"),
+    ("The answer is that Josh made $70,000.", "70000"),
+    ("Answer: Josh has 5 apples left.", "5"),
+    ("Answer: Josh has 5.", "5"),
+    ("Answer: Evelyn is the oldest.", "Evelyn"),
+    ("Answer: Room 5", "Room 5"),
+    ("答：小明还剩42个苹果。", "42"),
+    ("答え：太郎は42個持っている。", "42"),
+    ("답: 철수는 사과 42개가 남았다.", "42"),
+    ("答：小明有3万元。", "小明有3万元"),
+    ("答案：第3天", "第3天"),
 ]
 
 CHAINS: Rows = [
@@ -573,6 +629,27 @@ LANGUAGES: Rows = [
     ("अंतिम उत्तर: 18", "18"),
     ("చివరి సమాధానం: 18", "18"),
     ("চূড়ান্ত উত্তর: 18", "18"),
+    ("**Antwort:** $x=2$ oder $x=3$", "2,3"),
+    ("Antwort: 3, 4 und 5", "3,4,5"),
+    ("Réponse : $x=2$ ou $x=3$", "2,3"),
+    ("Réponse : $3$, $4$ et $5$", "3,4,5"),
+    ("Réponse : $y$ et $e$", "y,e"),
+    ("Respuesta: x = 2 o x = 3", "x=2,x=3"),
+    ("Respuesta: $2$ y $-3$", "2,-3"),
+    ("Respuesta: A y B", "A,B"),
+    ("答案：x=2或x=3", "2,3"),
+    ("答案：$3$，$4$", "3,4"),
+    ("答案：1，234", "1234"),
+    ("答え：3と4", "3,4"),
+    ("답: x=2 또는 x=3", "2,3"),
+    ("Ответ: x = 3 или x = 4", "3,4"),
+    ("उत्तर: 3 और 4", "3,4"),
+    ("Cevap: 3 ve 4", "3,4"),
+    ("Đáp án: 3 hoặc 4", "3,4"),
+    ("คำตอบ: 3 หรือ 4", "3,4"),
+    ("الجواب: 3 أو 4", "3,4"),
+    ("The answer is $y$ or $e$", "y,e"),
+    ("The answer is 3 i + 4", "3i+4"),
 ]
 
 STATEMENTS: Rows = [
@@ -675,7 +752,7 @@ STATEMENTS: Rows = [
 
 @pytest.mark.parametrize(
     ("response", "expected"),
-    [*BOXES, *THINKING, *HEADINGS, *REMARKS, *CHAINS, *HASHES, *LANGUAGES, *STATEMENTS],
+    [*BOXES, *THINKING, *HEADINGS, *FIELDS, *REMARKS, *CLAUSES, *CHAINS, *HASHES, *LANGUAGES, *STATEMENTS],
 )
 def test_answers_of_each_kind(response: str, expected: str | None) -> None:
     found = extract_answer(response)
@@ -738,6 +815,8 @@ def test_every_announcement_of_the_table_is_heard() -> None:
                 assert extract_answer(response) == "18", (name, form)
             for verb in filter(None, language.verbs.split("|")):
                 assert extract_answer(f"… {name} {verb} 18.") == "18", (name, verb)
+        for join in filter(None, language.joins.split("|")):
+            assert equivalent(extract_answer(f"{language.names.split('|')[0]}: 18 {join} 20") or "", "18, 20"), join
 
 
 @pytest.mark.parametrize(
@@ -783,7 +862,7 @@ LONG_RESPONSES = [
     "<answer>" * 25_000, "<answer>x" * 22_000, ("word " * 50 + "<answer>") * 800, "answer" + "*" * 50_000,
     "The answer is " * 15_000, "The answer is " + "1 apple and " * 300, "answer to the " * 5000, "<<1=1" * 20_000,
     r"\boxed{1}" + " " * 5000 + r"z\boxed{2}", r"\boxed{1}" + r"\ $" * 5000 + r"(z\boxed{2}",
-    "#### \\ " + "." * 50_000 + "=z",
+    "#### \\ " + "." * 50_000 + "=z", '"answer": "' + "\\n" * 9000,
 ]  # fmt: skip
 
 
@@ -799,7 +878,7 @@ FRAGMENTS = [
     r"\boxed{", r"\boxed ", r"\boxed{1} and ", r"\boxed{1}. The other root is ", "(a) ", "#### ", "┌─┐\n│",
     "<think>", "</think>", "[THINK]", "<|channel|>final", "assistantfinal", r"\(", r"\[", r"\frac{1}", r"\text{",
     r"\approx ", "<b>", "<answer>", "</answer>", "twelve (12) ", " of the ", ", in total", "Question: ",
-    "is the answer ", "answer, a, ", "answer (", "<<1",
+    "is the answer ", "answer, a, ", "answer (", "<<1", '"answer": "', '"answer": [', "\\\"", "', ",
 ]  # fmt: skip
 
 

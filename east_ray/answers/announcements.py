@@ -23,73 +23,98 @@ class Language(NamedTuple):
     """What may stand between the name and the answer: "is|are"."""
     decimal_comma: bool = False
     """A response in this language writes 3,5 for 3.5."""
+    joins: str = ""
+    """What joins several answers: "and|or"."""
 
 
 ANNOUNCEMENTS = {
-    "English": Language("answer|final result|result|correct option|right option|correct choice|right choice|ans"),
-    "Arabic": Language("الإجابة|الاجابة|إجابة|الجواب|جواب|الناتج", "هي|هو"),
-    "Armenian": Language("պատասխան", "է"),
-    "Azerbaijani": Language("cavab"),
-    "Bengali": Language("উত্তর|উত্তরঃ", "হল|হলো|হলঃ|হবে"),
-    "Bulgarian": Language("отговор", "е", True),
-    "Burmese": Language("အဖြေ", "မှာ|သည်"),
-    "Catalan": Language("resposta|resultat", "és|es", True),
-    "Chinese": Language(
-        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選", "是|为|為|等于|等於|选|選"
+    "English": Language(
+        "answer|final result|result|correct option|right option|correct choice|right choice|ans", joins="and|or"
     ),
-    "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True),
-    "Czech, Slovak": Language("odpověď|odpoveď|výsledek|výsledok", "je", True),
-    "Danish, Norwegian, Swedish": Language("svar|svaret|resultatet", "er|är|blir", True),
-    "Dutch": Language("antwoord|uitkomst|resultaat", "is|luidt", True),
-    "Estonian": Language("vastus", "on", True),
-    "Filipino": Language("sagot", "ay"),
-    "Finnish": Language("vastaus|tulos", "on", True),
-    "French": Language("réponse|reponse|résultat", "est|sont|vaut", True),
-    "Galician, Portuguese": Language("resposta|resultado", "é|e|são|será", True),
-    "Georgian": Language("პასუხი", "არის"),
-    "German": Language("antwort|ergebnis|endergebnis|lösung", "ist|sind|lautet|beträgt", True),
-    "Greek": Language("απάντηση|αποτέλεσμα", "είναι", True),
-    "Gujarati": Language("જવાબ"),
-    "Hausa": Language("amsa", "ita ce|ce"),
-    "Hebrew": Language("תשובה|התשובה", "היא|הוא"),
-    "Hindi, Marathi, Nepali": Language("उत्तर|जवाब", "है|आहे"),
-    "Hungarian": Language("válasz|eredmény|végeredmény", "", True),
-    "Indonesian, Malay": Language("jawaban|jawabannya|jawapan|jawapannya|hasil akhir", "adalah|ialah", True),
-    "Italian": Language("risposta|risultato", "è|é|sono", True),
-    "Japanese": Language("答え|答|解答|回答|最終結果", "は|が"),
-    "Kannada": Language("ಉತ್ತರ"),
-    "Kazakh, Kyrgyz": Language("жауап|жауабы|жооп", "", True),
-    "Khmer": Language("ចម្លើយ", "គឺ"),
-    "Korean": Language("정답|답변|답", "은|는|이"),
-    "Lao": Language("ຄໍາຕອບ|ຄຳຕອບ", "ແມ່ນ"),
-    "Latvian": Language("atbilde", "ir", True),
-    "Lithuanian": Language("atsakymas", "yra", True),
-    "Malayalam": Language("ഉത്തരം"),
-    "Persian, Urdu": Language("پاسخ|جواب|نتیجه", "برابر است با|برابر|ہے"),
-    "Polish": Language("odpowiedź|wynik", "to|brzmi|wynosi", True),
-    "Punjabi": Language("ਜਵਾਬ|ਉੱਤਰ"),
-    "Romanian": Language("răspuns|răspunsul|rezultatul", "este|e", True),
-    "Russian": Language("ответ|ответом|результат", "равен|является|будет|это", True),
-    "Sinhala": Language("පිළිතුර"),
-    "Somali": Language("jawaabta|jawaab", "waa"),
-    "Spanish": Language("respuesta|resultado", "es|son|sería", True),
-    "Swahili": Language("jibu|majibu", "ni"),
-    "Tamil": Language("பதில்|விடை"),
-    "Telugu": Language("సమాధానం|జవాబు"),
-    "Thai": Language("คำตอบ", "คือ|เท่ากับ"),
-    "Turkish": Language("cevap|cevabı|cevabımız|yanıt|sonuç", "", True),
-    "Ukrainian": Language("відповідь|відповіддю", "дорівнює|є|це", True),
-    "Uzbek": Language("javob", "", True),
-    "Vietnamese": Language("đáp án|đáp số|câu trả lời|trả lời|kết quả", "là|bằng", True),
-    "Yoruba": Language("ìdáhùn|idahun|ìdáhùn náà", "ni"),
+    "Arabic": Language("الإجابة|الاجابة|إجابة|الجواب|جواب|الناتج", "هي|هو", joins="و|أو|او"),
+    "Armenian": Language("պատասխան", "է", joins="և|կամ"),
+    "Azerbaijani": Language("cavab", joins="və|ya da"),
+    "Bengali": Language("উত্তর|উত্তরঃ", "হল|হলো|হলঃ|হবে", joins="এবং|বা|অথবা"),
+    "Bulgarian": Language("отговор", "е", True, joins="и|или"),
+    "Burmese": Language("အဖြေ", "မှာ|သည်", joins="နှင့်|သို့မဟုတ်"),
+    "Catalan": Language("resposta|resultat", "és|es", True, joins="i|o"),
+    "Chinese": Language(
+        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選",
+        "是|为|為|等于|等於|选|選",
+        joins="和|或|或者|与|與|及|以及",
+    ),
+    "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True, joins="i|ili|in|ali|и|или"),
+    "Czech, Slovak": Language("odpověď|odpoveď|výsledek|výsledok", "je", True, joins="a|nebo|alebo"),
+    "Danish, Norwegian, Swedish": Language("svar|svaret|resultatet", "er|är|blir", True, joins="og|och|eller"),
+    "Dutch": Language("antwoord|uitkomst|resultaat", "is|luidt", True, joins="en"),
+    "Estonian": Language("vastus", "on", True, joins="ja|või"),
+    "Filipino": Language("sagot", "ay", joins="o"),
+    "Finnish": Language("vastaus|tulos", "on", True, joins="ja|tai"),
+    "French": Language("réponse|reponse|résultat", "est|sont|vaut", True, joins="et|ou|ou bien"),
+    "Galician, Portuguese": Language("resposta|resultado", "é|e|são|será", True, joins="e|ou"),
+    "Georgian": Language("პასუხი", "არის", joins="და|ან"),
+    "German": Language("antwort|ergebnis|endergebnis|lösung", "ist|sind|lautet|beträgt", True, joins="und|oder|bzw."),
+    "Greek": Language("απάντηση|αποτέλεσμα", "είναι", True, joins="και|ή"),
+    "Gujarati": Language("જવાબ", joins="અને|અથવા"),
+    "Hausa": Language("amsa", "ita ce|ce", joins="da|ko"),
+    "Hebrew": Language("תשובה|התשובה", "היא|הוא", joins="או"),
+    "Hindi, Marathi, Nepali": Language("उत्तर|जवाब", "है|आहे", joins="और|या|आणि|किंवा|वा"),
+    "Hungarian": Language("válasz|eredmény|végeredmény", "", True, joins="és|vagy"),
+    "Indonesian, Malay": Language(
+        "jawaban|jawabannya|jawapan|jawapannya|hasil akhir", "adalah|ialah", True, joins="dan|atau"
+    ),
+    "Italian": Language("risposta|risultato", "è|é|sono", True, joins="e|o|oppure"),
+    "Japanese": Language("答え|答|解答|回答|正解|最終結果", "は|が", joins="と|または|及び|か"),
+    "Kannada": Language("ಉತ್ತರ", joins="ಮತ್ತು|ಅಥವಾ"),
+    "Kazakh, Kyrgyz": Language("жауап|жауабы|жооп", "", True, joins="және|немесе|жана|же"),
+    "Khmer": Language("ចម្លើយ", "គឺ", joins="និង|ឬ"),
+    "Korean": Language("정답|답변|답", "은|는|이", joins="와|과|또는|그리고|및|이거나"),
+    "Lao": Language("ຄໍາຕອບ|ຄຳຕອບ", "ແມ່ນ", joins="ແລະ|ຫຼື"),
+    "Latvian": Language("atbilde", "ir", True, joins="un|vai"),
+    "Lithuanian": Language("atsakymas", "yra", True, joins="ir|arba"),
+    "Malayalam": Language("ഉത്തരം", joins="അല്ലെങ്കിൽ"),
+    "Persian, Urdu": Language("پاسخ|جواب|نتیجه", "برابر است با|برابر|ہے", joins="و|یا|اور"),
+    "Polish": Language("odpowiedź|wynik", "to|brzmi|wynosi", True, joins="i|oraz|lub|albo"),
+    "Punjabi": Language("ਜਵਾਬ|ਉੱਤਰ", joins="ਅਤੇ|ਜਾਂ"),
+    "Romanian": Language("răspuns|răspunsul|rezultatul", "este|e", True, joins="și|şi|sau"),
+    "Russian": Language("ответ|ответом|результат", "равен|является|будет|это", True, joins="и|или"),
+    "Sinhala": Language("පිළිතුර", joins="සහ|හෝ"),
+    "Somali": Language("jawaabta|jawaab", "waa", joins="iyo|ama"),
+    "Spanish": Language("respuesta|resultado", "es|son|sería", True, joins="y|e|o|u|o bien"),
+    "Swahili": Language("jibu|majibu", "ni", joins="na|au"),
+    "Tamil": Language("பதில்|விடை", joins="மற்றும்|அல்லது"),
+    "Telugu": Language("సమాధానం|జవాబు", joins="మరియు|లేదా"),
+    "Thai": Language("คำตอบ", "คือ|เท่ากับ", joins="และ|หรือ"),
+    "Turkish": Language("cevap|cevabı|cevabımız|yanıt|sonuç", "", True, joins="ve|veya|ya da"),
+    "Ukrainian": Language("відповідь|відповіддю", "дорівнює|є|це", True, joins="і|й|та|або"),
+    "Uzbek": Language("javob", "", True, joins="va|yoki"),
+    "Vietnamese": Language("đáp án|đáp số|câu trả lời|trả lời|kết quả", "là|bằng", True, joins="và|hoặc"),
+    "Yoruba": Language("ìdáhùn|idahun|ìdáhùn náà", "ni", joins="àti|tàbí"),
     "Zulu, Xhosa": Language("impendulo", "ngu|ithi|yi"),
 }
 """Every built-in announcement. English has a grammar of its own below."""
 
+
+def _pattern(lists: Iterator[str], shortest: int) -> str:
+    """A pattern of words between spaces. Scripts from Thai on write words together."""
+    words = sorted({word for several in lists for word in several.split("|") if word}, key=len, reverse=True)
+    spaced = [re.escape(word) for word in words if ord(word[0]) < _FIRST_UNSPACED_SCRIPT and len(word) >= shortest]
+    joined = [re.escape(word) for word in words if ord(word[0]) >= _FIRST_UNSPACED_SCRIPT]
+    return rf"(?<=\s)(?:{'|'.join(spaced)})(?=\s)|{'|'.join(joined)}"
+
+
+_FIRST_UNSPACED_SCRIPT = 0x0E00
+JOINS = _pattern((language.joins for language in ANNOUNCEMENTS.values()), 1)
+"""A pattern of the words for "and" and "or" in every language."""
+VERBS = _pattern((language.verbs for language in ANNOUNCEMENTS.values()), 2)
+"""A pattern of the verbs of every language, but of those of one letter, which join values elsewhere."""
+
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
-_SEPARATOR = r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|[:：∶ঃ—])[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+_SEPARATOR = (
+    r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))(?:[-–—](?=\s))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+)
 _VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _VERB = (
@@ -105,7 +130,7 @@ _ENGLISH = {
 }
 _ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
 _AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,12} ){0,2}$")
-_AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*\n|(?={_VALUE}))", re.IGNORECASE)
+_AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*(?=\n)|(?={_VALUE}))", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
 _LINE_A = re.compile(r"^[ \t]*A:", re.MULTILINE)
 """The answer in few-shot form: "Q: … A: 26"."""

@@ -162,7 +162,7 @@ def _marked(text: str, further: tuple[str, ...]) -> Extraction:
 
 def _by_marks_or_words(part: str, further: tuple[str, ...]) -> Extraction | None:
     """The answer after hashes, in tags, or after words that announce it. None: nothing marks one."""
-    return _after_hashes(part) or _in_tags(part, further) or _after_words(part, further)
+    return _after_hashes(part) or _in_tags(part, further) or _after_words(part, further) or _before_words(part)
 
 
 def _explicit(answer: str, rule: Rule, text: str, start: int, end: int = 0) -> Extraction:
@@ -291,14 +291,15 @@ def _in_tags(text: str, further: tuple[str, ...]) -> Extraction | None:
         if begin < 0:
             continue
         content = text[begin + len(name) + 2 : end]
-        stated = _after_words(content, further) if len(content) <= MAX_TAIL_CHARS else None
+        is_short = len(content) <= MAX_TAIL_CHARS
+        stated = _after_words(content, further) or _before_words(content) if is_short else None
         if stated or not is_placeholder(content):
             return stated or _explicit(content.strip().strip("*_`"), "tags", text, begin, end)
     return None
 
 
 def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Extraction | None:
-    """The answer that the last "the answer is", "Answer:" or "… is our answer" announces.
+    """The answer that the last "the answer is" or "Answer:" announces.
 
     Args:
         after_box: the end of the last box. After it, only an announcement that begins a line or says "final" counts.
@@ -307,14 +308,21 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
         if after_box and not place.opens_line and not text[: place.start].rstrip().lower().endswith("final"):
             continue
         tail = text[place.end : place.end + MAX_TAIL_CHARS]
+        if (field := _field(text[place.start : place.end], tail)) is not None:
+            if is_placeholder(field):
+                continue
+            return _explicit(announced(field) or field, "words", text, place.start, place.end)
         if after_box and not begins_with_value(tail):
             continue
         if place.end + MAX_TAIL_CHARS >= len(text) and is_unfinished(tail):
             return Extraction(None, "truncated")
         if (answer := announced(tail)) is not None and not is_placeholder(answer):
             return _explicit(answer, "words", text, place.start, place.end + len(answer))
-    if after_box:
-        return None
+    return None
+
+
+def _before_words(text: str) -> Extraction | None:
+    """The answer before the last "… is our answer" or "option … is correct"."""
     for match in list(_IS_THE_ANSWER.finditer(text))[-1:]:
         head = text[max(0, match.start() - MAX_TAIL_CHARS) : match.start()]
         if (answer := last_in(head)) is not None:
@@ -322,6 +330,27 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
     for match in list(_CHOICE_IS_RIGHT.finditer(text))[-1:]:
         return _explicit(match[1], "option", text, *match.span())
     return None
+
+
+_NAME_OF_FIELD = re.compile(r"\w{1,40}[\"']\s?[:：]")
+_FIELD = re.compile(
+    r"\s*(?:\{\s*[\"']\w{1,20}[\"']\s*:\s*)?(?:\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'|(\[[^\[\]{}]*\])"
+    r"|(?:null|None)\b|([-+]?[\w.][\w.+/-]*))(?=\s*(?:[,}\]]|\n|$))"
+)
+_ESCAPED = re.compile(r"\\(?:([\\\"'/])|u([0-9a-fA-F]{4}))")
+
+
+def _field(announcement: str, tail: str) -> str | None:
+    r"""The value of a field of JSON or Python, 5 of {"answer": "5", "unit": "cm"}. None: it is no field."""
+    field = _FIELD.match(tail) if _NAME_OF_FIELD.fullmatch(announcement) else None
+    if not field:
+        return None
+    double, single, listed, bare = field.groups("")
+    return (
+        _ESCAPED.sub(lambda escape: escape[1] or chr(int(escape[2], 16)), double or single)
+        or re.sub(r"[\"']", "", listed)
+        or bare
+    )
 
 
 def _last_value(response: str) -> Extraction:

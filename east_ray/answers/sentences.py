@@ -6,6 +6,8 @@ A sentence that cannot be an answer has no value: "actually very simple", "found
 
 import re
 
+from east_ray.answers.announcements import JOINS, VERBS
+
 _CALCULATOR = re.compile(
     r"\$?\\boxed\{\s*\}\$?|(?<=\d)\s<<[^<>\n=]{0,60}=([\d.,]{1,30})>>\1(?!\d|\.\d)|<<[^<>\n]{0,100}>>"
 )
@@ -16,10 +18,10 @@ _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|hence|then|for\s+sure|indeed|exactly|precisely|equal\s+to"
     r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
     r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
-    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n|[\s:：、，*_`#]+)+",
+    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।۔！]|\n|<(?=[|/]|[a-z]{1,10}>)")
+_SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)")
 
 # -------------------------------------------------------------------------------------------------------------- values
 
@@ -35,6 +37,11 @@ _MATH_SPAN = re.compile(
     re.DOTALL,
 )
 _BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
+_JOINS = re.compile(
+    rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
+    r"(?=[-−]?[£€¥₹]?\.?\d|\$|\\|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
+)
+"""What joins two values in any language."""
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?\s?[$£€]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![\w.)])[-−])?\d+(?:[.,]\d+)?(?:/\d+)?|(?<!\d)\.\d+"
 )
@@ -49,6 +56,34 @@ _IN_WORDS = re.compile(r"[a-z]+(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.
 """A number in words, followed by its digits: "twelve (12)"."""
 _ITEM = re.compile(r"[ \t]*(?:[-•*]|\(?[a-h]\)|\(?(?:i{1,3}|iv|v)\))[ \t]+([^\n]{1,60})(?:\n|$)")
 _NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z]")
+_VERB_THEN_VALUE = re.compile(
+    rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
+    r"(?:(?:about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
+    r"(?=[-−+]?[$£€¥₹]?\.?\d|\$|\\|[√π]|[A-Za-z]\s?=)",
+    re.IGNORECASE,
+)
+_ONE_VALUE = re.compile(rf"(?:[A-Za-z]\w?\s?=\s?)?(?:{_NUMBER.pattern})")
+_QUALIFIES = re.compile(
+    r"(?:\s?(?:[a-z²³°/]{1,15}|%|[\u3040-\u9fff\uac00-\ud7af]{1,6})){0,3}"
+    r"(?:\s*\.?\s*$|\s(?:less|greater|more|fewer|smaller|larger|between|from|among|that|whose|to|in|of|for|per|on)\b[^,;:=]*$"
+    r"|[，,]\s?(?:当|當|此时|此時|在)|[,;]?\s(?:which|attained|achieved|reached|occurring|occurs|obtained|taken|when|where|if|with\s+equality|because"
+    r"|since|as\s+[$\\(]*\w|at\s+[$\\(]*[a-z]\W)|[,;]?(?:\s(?!(?:so|then|thus|hence|therefore|and|or|but|giving|gives|we|get"
+    r"|implies|means|daher|also|somit|donc|alors|entonces|luego|portanto|quindi|dunque|значит|тогда)\b)[^\W\d_]+){1,4}"
+    r"\s[$\\(]{0,2}[A-Za-z]\s?=)"
+)
+"""What may follow the value of a sentence: nothing, or where it is reached, ", attained at x = 1/2"."""
+_MULTIPLIERS = (
+    "[万萬億亿百千兆十半分만억천백]|тыс|млн|млрд|миллион|миллиард|мільйон|هزار|میلیون|ألف|آلاف|مليون|אלף|מיליון|हज|लाख|करोड"
+    "|হাজার|লক্ষ|লাখ|কোটি|వేల|లక్ష|కోట|พัน|หมื่น|แสน|ล้าน|triệu|nghìn|tỷ|milyar|milión|milhões|миљ|χιλι|εκατομ"
+)
+_CLAUSE = re.compile(
+    r"(?:[A-Z]\w*\s(?!and\b|or\b)[a-z]+|[a-z]\s(?:is|equals))\s(?=[$£€]?\\?\d)"
+    rf"|(?!第)[\u3040-\u9fff\uac00-\ud7af](?!.*\d\s?(?:{_MULTIPLIERS}))(?=[^第]*\d)"
+)
+"""How a short sentence begins whose number is its value: "Josh made $70,000", "小明还剩42个苹果"."""
+_SUBORDINATE = re.compile(
+    r"(?:if|when|since|as|because|given|suppose|assuming|for|after|before|while|where|with)\b", re.IGNORECASE
+)
 _WORDS = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} +[A-Za-z]")
 """Words between two dollar signs, as in "$3 and she spends $", show that these mark no formula."""
 
@@ -58,7 +93,7 @@ _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
     r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|not|rather|instead|but|and\s+not|in\s+total|in\s+all"
     r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I)\b.*$"
-    r"|\s+(?:is|are|was|has|and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
+    r"|\s+(?:is|are|was|has)\b(?!\s+(?:[a-z]+\s)?[-−$£€]?[\d\\$]).*$|\s+(?:and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
     r"|\s+of\s+(?:them|the|an?|these|all|it)\b.*$"
     r"|(?:\s*[,;]|\s+[-–—])\s+(?:or\s+)?(?!(?:and|or|sqrt|pi|sin|cos|tan|ln|log|inf|infinity|oo)\b)[A-Za-z'’]{2,}(?!\s*[=<>(]).*$"
     r"|\s+(?:--|[|→⇒]|:\)|\[\d+\]|\$?\\blacksquare|\$?\\square|\$?\\qed|QED\b).*$|:\s+[A-Za-z]{2,}.*$|\s*[✓✔✅☑■□∎].*$",
@@ -100,10 +135,6 @@ _TELLS_HOW = re.compile(
     re.IGNORECASE,
 )
 """How a sentence begins whose numbers belong to the working."""
-_MULTIPLIERS = (
-    "[万萬億亿百千兆十半分만억천백]|тыс|млн|млрд|миллион|миллиард|мільйон|هزار|میلیون|ألف|آلاف|مليون|אלף|מיליון|हज|लाख|करोड"
-    "|হাজার|লক্ষ|লাখ|কোটি|వేల|లక్ష|కోట|พัน|หมื่น|แสน|ล้าน|triệu|nghìn|tỷ|milyar|milión|milhões|миљ|χιλι|εκατομ"
-)
 _IN_ANOTHER_LANGUAGE = re.compile(
     rf"([-+−]?(?:[$£€¥₹]\s?)?\d(?:[\d.,:/]*\d)?%?)\s?(?!{_MULTIPLIERS})"
     r"(?=[^\d=]*$)[A-Za-z ]*(?![\d×÷])[\u00c0-\u024f\u0400-\u1fff\u2e80-\ud7ff]"
@@ -133,7 +164,7 @@ def is_placeholder(text: str) -> bool:
 
 def announced(tail: str) -> str | None:
     """The value at the start of the text, or the last value of its first sentence. None: it has none."""
-    tail = _CALCULATOR.sub("", _MARKUP_TAG.sub("", tail))
+    tail = _JOINS.sub(_in_english, _CALCULATOR.sub("", _MARKUP_TAG.sub("", tail)))
     if items := _items(tail.lstrip("*_`: \n")) or _items(tail.lstrip("_`: \n")):
         return items
     if hedge := _HEDGE.match(tail):
@@ -142,17 +173,16 @@ def announced(tail: str) -> str | None:
             return None
     if tail[:7].lower() == "either " and VALUE_START.match(tail, 7):
         tail = tail[7:]
-    if span := _MATH_SPAN.match(tail):
-        spans = [_span_content(span)]
-        while (gap := _BETWEEN_SPANS.match(tail, span.end())) and (following := _MATH_SPAN.match(tail, gap.end())):
-            spans.append(_span_content(following))
-            span = following
-        if not all(spans) or _IS_THE_SUBJECT.match(tail, span.end()):
-            return None
-        return end_of_chain(", ".join(spans))
+    if _MATH_SPAN.match(tail):
+        values, after = _list_at(tail, 0)
+        return None if not all(values) or _IS_THE_SUBJECT.match(tail, after) else end_of_chain(", ".join(values))
     end = _SENTENCE_END.search(tail)
     sentence = (tail[: end.start()] if end else tail).strip().strip("*_`\"'“”").rstrip("{}" if "{" not in tail else "")
     return None if _NO_LETTER.fullmatch(sentence) else _stated(_without_lone_bracket(sentence))
+
+
+def _in_english(join: re.Match[str]) -> str:
+    return join[0] if join["word"] in ("and", "or") else " and " if join["word"] else ", "
 
 
 def begins_with_value(tail: str) -> bool:
@@ -216,11 +246,35 @@ def _words_first(sentence: str) -> str | None:
         return _value_first(sentence[introduced.end() :])
     can_be_one = _ANSWER_AFTER_ALL.match(sentence) or not _NO_ANSWER.match(sentence)
     few = _REMARK.sub("", sentence).strip("*_` ")
-    if can_be_one and 0 < len(few.split()) <= 3:
+    if can_be_one and 0 < len(few.split()) <= 3 and not _CLAUSE.match(few):
         return few
     if choice := _CHOICE_AT_END.search(sentence):
         return choice[1]
-    return None if _TELLS_HOW.match(sentence) else last_in(sentence)
+    return None if _TELLS_HOW.match(sentence) else _after_verb(sentence) or last_in(sentence)
+
+
+def _after_verb(sentence: str) -> str | None:
+    """The values after the first verb that only a remark follows, 5 of "the maximum is 5 at x = 2"."""
+    if _SUBORDINATE.match(sentence):
+        return None
+    for verb in _VERB_THEN_VALUE.finditer(sentence):
+        values, end = _list_at(sentence, verb.end())
+        if values and _QUALIFIES.match(sentence, end):
+            return end_of_chain(", ".join(values))
+    return None
+
+
+def _list_at(text: str, begin: int) -> tuple[list[str], int]:
+    """The values, joined by commas or words, that stand in the text at `begin`, and where they end."""
+    values: list[str] = []
+    end = begin
+    while value := _MATH_SPAN.match(text, begin) or _ONE_VALUE.match(text, begin):
+        values.append(_span_content(value) if value.re is _MATH_SPAN else value[0])
+        end = value.end()
+        if not (gap := _BETWEEN_SPANS.match(text, end)):
+            break
+        begin = gap.end()
+    return values, end
 
 
 _GROUPING = re.compile(r"(?<=\d)(?:,|\{,\}|\\[,!])+(?=\d{3}(?!\d))")
