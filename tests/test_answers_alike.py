@@ -243,6 +243,63 @@ x=3 === x-3=0 === 2x = 6 === 2x - 6 = 0
 \begin{pmatrix}1\\2\end{pmatrix}+t\begin{pmatrix}3\\4\end{pmatrix} === \begin{pmatrix}1+3t\\2+4t\end{pmatrix}
 \begin{pmatrix}-2\\-2\end{pmatrix} === \begin{pmatrix}1\\2\end{pmatrix}-\begin{pmatrix}3\\4\end{pmatrix}
 \begin{pmatrix}5\\8\end{pmatrix} === 2\begin{pmatrix}1\\2\end{pmatrix}+\begin{pmatrix}3\\4\end{pmatrix}
+# the same value again, in brackets or after "or about"
+\sqrt{2} === \sqrt{2} (≈1.414) === \sqrt{2} \ (\approx 1.414) === \sqrt{2} \text{ (approximately 1.414)}
+\sqrt{2} === \sqrt2, \text{ or about } 1.414 === \sqrt2 (1.4142)
+\frac{1}{2} === \frac12 (0.5) === 0.5 (1/2) === \frac{1}{2} \text{ (0.5)} === \frac12 (50\%)
+\frac{2}{3} === \frac{2}{3} (or 0.667) === \frac{2}{3} \text{ (or } 0.667)
+6 === 6 (six) === \text{six } (6) === 6 (cm) === 6 [cm] === 6 \quad (\text{cm})
+# signs in words, in text and above the line
+-7 === minus 7 === negative 7 === \text{-}7 === \operatorname{-}7 === {}-7 === ⁻7 === ﹣7 === \text{negative } 7
+-1 === negative one === \text{minus one} === \minus 1
+a-b === a \text{-} b === a \text{ - } b
+3, -3 === +/-3 === +/- 3
+# groups of digits
+1234567 === 1_234_567
+100000 === 1,00,000
+10000 === 10, 000
+1234.56 === 1.234,56 === 1.234,56 €
+# parts of a question
+5, 6 === (a) 5, (b) 6 === (1) 5; (2) 6 === (a) 5 \quad (b) 6 === \text{(a) } 5, \text{(b) } 6 === a) 5 b) 6 === (i) 5; (ii) 6
+(1) 2; (2) 1 === (a) 2, (b) 1
+1, 2, 3 === - 1⏎- 2⏎- 3 === 1, 2 \& 3 === 1, 2 & 3
+# words for "and" and "or" in other languages
+1, 2 === 1 et 2 === 1 und 2 === 1 y 2 === 1 и 2 === 1和2 === 1 或 2 === 1または2 === \text{1 et 2} === 1 \text{ et } 2
+x=2 \text{ or } x=3 === x=2 ou x=3 === x=2 oder x=3 === x = 2 o x = 3 === x=2\text{ oder }x=3 === x=2或x=3
+2i\sqrt{3} === 2 i \sqrt{3}
+# conditions that hold together
+1<x<2 === x>1, x<2
+x < -1 \text{ or } x > 3 === x<-1, x>3
+(-\infty,-1)\cup(-1,1)\cup(1,\infty) === x \neq \pm 1
+# congruences and chains
+1, 5 === n \equiv 1 \pmod 6 \text{ or } n \equiv 5 \pmod 6 === 1 \pmod 6, 5 \pmod{6}
+0.33 === x = \frac13 = 0.33
+# code and HTML
+\log_2 3 === log2(3)
+2 === log10(100)
+x > 2 === x &gt; 2
+x^2 === x<sup>2</sup>
+\frac{3}{4} === \sfrac{3}{4} === \nicefrac{3}{4} === ³⁄₄ === three quarters === \text{three-fourths} === three fourths
+\frac{5}{2} === two and a half
+\sqrt[3]{2} === \root 3 \of 2
+\mathbb{R}\setminus\{1\} === ℝ\{1} === R \ {1}
+\{1,2,\ldots,n\} === \{1, 2, ..., n\}
+\frac{1}{2} === \frac{\text{1}}{\text{2}} === \begin{equation}\frac{1}{2}\end{equation} === \frac{1}{2} \qquad \square
+3:4 === 3 to 4 === \text{3 to 4}
+# units
+10 === 10 yrs === 10 red marbles === 10 μs === 10 cm2 === 10 m3 === 10 atm
+70 === \$70/\text{hour} === 70/hour
+9.8 === 9.8 \frac{m}{s^2}
+60^\circ === 60^o === 60^{\text{o}} === 60˚
+2 hours 30 minutes === 2 h 30 min
+# dates, divisions, choices, things
+March 5 === 5 March === March 5th === the 5th of March
+March 5, 2020 === 5 March 2020 === \text{March 5, 2020}
+17 R 3 === 17 remainder 3 === 17\text{ R }3 === 17 with a remainder of 3
+A, C, D === ACD === \text{ACD}
+B, D === BD
+ellipse === \text{an ellipse}
+infinitely many === \text{infinitely many solutions}
 """
 
 APART = r"""
@@ -436,6 +493,30 @@ The function is not increasing =/= The function is increasing
 \begin{pmatrix}1\\2\end{pmatrix}+\begin{pmatrix}3&4\end{pmatrix} =/= \begin{pmatrix}4\\6\end{pmatrix}
 \begin{pmatrix}1&2\\3&4\end{pmatrix}^T =/= \begin{pmatrix}1&2\\3&4\end{pmatrix}
 \begin{pmatrix}1&2\\3&4\end{pmatrix}^2 =/= \begin{pmatrix}1&4\\9&16\end{pmatrix}
+# the same value again, in brackets or after "or about"
+\frac{1}{2} =/= \frac12 (0.6)
+2(3) =/= 2
+x =/= x (x+1)
+# parts of a question
+(1) 2; (2) 1 =/= (1) 1; (2) 2
+5, 6 =/= (a) 6, (b) 5
+# groups of digits
+(10, 000) =/= 10000
+(0.125,10) =/= 0125.10
+# words for "and" and "or" in other languages
+3 =/= x=2 ou x=3
+3 =/= x=2 word x=3
+1, 4 =/= 1 in 4
+# conditions that hold together
+(-\infty,\infty) =/= x>1, x<2
+1 =/= n \equiv 1 \pmod 6 \text{ or } n \equiv 5 \pmod 6
+# dates, divisions, choices, things
+5 =/= 5 March
+March 5 =/= May 5
+17 =/= 17 R 3
+17 R 3 =/= 17 R 4
+A, C, D =/= ABD
+25 =/= twenty fifth
 """
 
 

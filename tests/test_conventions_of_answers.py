@@ -67,11 +67,16 @@ the area is 5
     the area is 5 === 5
     Tom is the winner =/= Tom is the loser
 5, as required
+    \sqrt2 === \sqrt2 (1.414)
+    6 === 6 (six) === 6 (cm)
     5, as required === 5
     5, since x > 0 === 5
     5 because it is odd === 5
     72 in total === 72
     2 (mod 20) === 2
+(a) 5, (b) 6
+    (a) 5, (b) 6 === 5, 6
+    (a) 2, (b) 1 =/= (a) 1, (b) 2
 for all real x
     x^2 for all real x === x^2
     x^2 + c for any constant c === x^2 + c
@@ -120,6 +125,7 @@ C_{10}^3
     (1, 2) =/= [1, 2]
     (1, 2) =/= 1, 2
 x < 5
+    x > 1, x < 3 === (1, 3)
     x < 5 === (-\infty, 5)
     x \ne 5 === (-\infty, 5) \cup (5, \infty)
     x > 1 and x < 3 === \{x | 1 < x < 3\} === (1, 3)
@@ -134,12 +140,18 @@ x < 5
     \text{twelve} === 12
     seven =/= 8
 A, a
+    B, D === BD
+    A, C, D === ACD
     A === a === (A)
     x = X === X
     B, C === c, b
     (n, N) =/= (N, n)
     A \subset B =/= a \subset b
+5 March
+    5 March === March 5
+    17 R 3 === 17 remainder 3
 3:4
+    3:4 === 3 to 4
     3:4 === 3/4
     12:00 =/= 12
     4:30 === 4:30 p.m. === 16:30

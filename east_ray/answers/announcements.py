@@ -43,7 +43,7 @@ ANNOUNCEMENTS = {
         "是|为|為|等于|等於|选|選",
         joins="和|或|或者|与|與|及|以及",
     ),
-    "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True, joins="i|ili|in|ali|и|или"),
+    "Croatian, Serbian, Slovene": Language("odgovor|одговор|rezultat", "je|је", True, joins="i|ili|ali|и|или"),
     "Czech, Slovak": Language("odpověď|odpoveď|výsledek|výsledok", "je", True, joins="a|nebo|alebo"),
     "Danish, Norwegian, Swedish": Language("svar|svaret|resultatet", "er|är|blir", True, joins="og|och|eller"),
     "Dutch": Language("antwoord|uitkomst|resultaat", "is|luidt", True, joins="en"),

@@ -17,7 +17,9 @@ of convention, the conventions are:
                        but x + y = 5 is a line. A chain gives its end: m + n = 256 + 37 = 293
     x - 3 = 0          its solution, if it is linear in its only unknown
     the area is 5      what a sentence says, if that is mathematics, or if its subject is the answer
-    5, as required     remarks and reasons are dropped: since, because, as required, in total, (mod 20)
+    5, as required     remarks and reasons are dropped: since, because, as required, in total, (mod 20); so is a bracket
+                       that says the value again or has its unit: sqrt 2 (1.414), 6 (six), 6 (cm)
+    (a) 5, (b) 6       the values of the parts of a question, alike: which is that of which part counts
     for all real x     a domain that says nothing new is dropped: real, constant, arbitrary. Other domains are kept,
                        and their letters do not matter: k pi, k in Z = n pi, n in Z; nor do those of sums and integrals
     for x > 0          a condition is an item of the list: x^2, x > 0
@@ -32,12 +34,15 @@ of convention, the conventions are:
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
     x < 5              the interval of its solutions; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
-                       (1, 3) are equal; intervals that touch are joined: [1, 2] with [2, 3] is [1, 3]
+                       (1, 3) are equal, and so is x > 1, x < 3, since their union says nothing. Intervals that touch are
+                       joined: [1, 2] with [2, 3] is [1, 3]
     1 +- x             two values
     \text{(C)}         words are compared without markup, punctuation and case; number words are numbers
     A, a               a letter alone, or letters of one case in a list, are those of choices: x = X. In (n, N) and in
-                       A \subset B the case counts
-    3:4                3/4; 12:00 and 4:30 are times of day: 4:30 is 4:30 p.m. or 16:30, while 04:30 is a.m.
+                       A \subset B the case counts. BD and ACD are lists of choices
+    5 March            March 5, and 17 R 3 is 17 remainder 3
+    3:4                3/4, as is 3 to 4; 12:00 and 4:30 are times of day: 4:30 is 4:30 p.m. or 16:30, while 04:30 is
+                       a.m.
     1011_2, 0b1011     the base is kept; 0x2A is 2A_{16}
     A \subset B        relations and operators that are not computed, and commands that are not known, are kept, with
                        both sides in order. A \subset B is B \supset A; \parallel, \perp, \cong, \sim have no order

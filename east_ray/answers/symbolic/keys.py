@@ -618,6 +618,7 @@ def _linear_bound(left: Node, right: Node) -> tuple[Key, bool] | None:
 _PLAIN_NUMBER = re.compile(r"(?:\\?\$)?(\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?:\.(\d{1,7}))?\.?", re.ASCII)
 
 
+_BEFORE_BRACKET = frozenset(" \t\n~{,;:d")
 #: sqrt 2 (1.414), six (6), 1/2 (50%), 6 (cm)
 _SAID_AGAIN = re.compile(
     r"(?P<before>\S.{0,300}?)(?:[\s~]|\\[ ,;:]|\\q?quad|\\(?:text\w*|mathrm)\s*\{\s*)+"
@@ -638,7 +639,7 @@ def key(answer: str) -> Key:
     if plain := _PLAIN_NUMBER.fullmatch(answer):  # most answers to word problems
         whole, decimals = plain[1].replace(",", ""), plain[2] or ""
         return ("number", Fraction(int(whole + decimals), 10 ** len(decimals)))
-    if answer.rstrip().endswith((")", "]", "}")) and (value := _without_value_in_brackets(answer)) is not None:
+    if (value := _without_value_in_brackets(answer)) is not None:
         return value
     node = parse(answer)
     try:
@@ -654,7 +655,8 @@ def key(answer: str) -> Key:
 
 def _without_value_in_brackets(answer: str) -> Key | None:
     """The key of what stands before a bracket that says it again, rounded, in words or in percent, or has its unit."""
-    said = _SAID_AGAIN.fullmatch(answer)
+    opening = max(answer.rfind("("), answer.rfind("["))
+    said = _SAID_AGAIN.fullmatch(answer) if opening > 0 and answer[opening - 1] in _BEFORE_BRACKET else None
     if said is None:
         return None
     inside = said["inside"]

@@ -5,6 +5,8 @@ Each function takes and returns the text of an answer. A cheap test comes first,
 
 import re
 
+from east_ray.answers.announcements import JOINS
+
 _MAX_CHARS = 4000  # longer answers are not read as mathematics
 _MAX_PERIOD = 100  # digits of a period that is found by its repetition
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve"
@@ -22,7 +24,8 @@ _TRANSPOSE = re.compile(
 _DECIMAL_COMMA = re.compile(r"(?<![\d,}])(\d+) ?\{ ?, ?\} ?(\d+)(?![\d{]| ?\{ ?,)")
 _APOSTROPHE_GROUPS = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
 _POINT_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.,])")
-_POINTS_AND_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d.,])")
+_POINTS_AND_COMMA = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:\.\d{3})+),(\d{1,2})(?![\d.,])")
+_BRACKET = frozenset("([{")
 _LOW_LINE_GROUPS = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)")
 #: A group that begins with 0 is no member of a list: 1,00,000 and 10, 000.
 _UNUSUAL_GROUPS = re.compile(
@@ -41,6 +44,10 @@ _SIGN_IN_WORDS = re.compile(
     r"^((?:\\(?:text\w*|mathrm|mbox)\s*\{\s*)?)(?:negative|minus)[\s~]*(\}?)[\s~$]*(?=[\d.\\])", re.IGNORECASE
 )
 _PLUS_OR_MINUS = re.compile(r"\+\s*/\s*-")
+_JOINS = re.compile(
+    rf"(?<=[\d)}}\]])(?P<opening>\s*\\text\w*\s*\{{)?\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}(?(opening)\}})\s{{0,4}}"
+    r"(?=(?P<certain>\d|[A-Za-z]\w?\s?=)|-?\.?\d|[\\(√π]|-?[A-Za-z]\w?\s?=)"
+)
 _NUMBER_AS_TEXT = re.compile(r"(?<=\{)\\text\{\s*(\d+(?:\.\d+)?)\s*\}(?=\})")
 _AMPERSAND = re.compile(r"(?<=[\d\w}) ])\s*(?:\\&|(?<=\s)&(?=\s))\s*(?=[-+\d\w\\$])")
 _RATIO_IN_WORDS = re.compile(
@@ -142,8 +149,9 @@ def rewritten(text: str) -> str:
     return _lines(text) if "\n" in text and r"\begin" not in text else text
 
 
-_ORDINALS = (*zip("abcdefgh", range(1, 9), strict=True), *zip("12345678", range(1, 9), strict=True),
-             *zip(("i", "ii", "iii", "iv", "v", "vi"), range(1, 7), strict=True))  # fmt: skip
+_ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
+_PART_NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_NO_SINGLE_VALUE = re.compile(r"[,;=<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|lt|gt|and|or|text)(?![A-Za-z])|\b(?:and|or)\b")
 _PART_LABEL = re.compile(
     r"(?P<before>^|[,;，；]\s*(?:and\s+)?|\n\s*|\\q?quad\s*|\\\\\s*|\s+(?=\(?[a-h]\)))"
     r"(?:\\text\w*\s*\{\s*)?\(?(?P<label>[a-h1-8]|i{1,3}|iv|vi?)\)\s*(?P<closing>\}?)\s*"
@@ -152,28 +160,40 @@ _OPERATION = re.compile(r"^[-+*/^=]\s|[-+*/^=({]$|^$")
 
 
 def without_part_labels(text: str) -> str:
-    """The answers to the parts of a question without (a), (b), or 1), 2), before them, as a list.
+    """The answers to the parts of a question without (a), (b), or 1), 2), before them, as a list of values with names.
 
-    >>> without_part_labels("(a) 5, (b) 6"), without_part_labels("(1) + (2)")
-    ('5, 6', '(1) + (2)')
+    >>> without_part_labels("(a) x > 5, (b) 6"), without_part_labels("(1) + (2)")
+    ('x > 5, 6', '(1) + (2)')
     """
     if ")" not in text[:40]:
         return text
     labels = list(_PART_LABEL.finditer(text))
-    numbers = [{(label["label"], number) for number in range(1, 9)} & set(_ORDINALS) for label in labels]
-    if (
-        len(labels) < 2
-        or labels[0].start()
-        or [n for one in numbers for _, n in one] != list(range(1, len(labels) + 1))
-    ):
+    numbers = [_number_of_part(label["label"]) for label in labels]
+    if len(labels) < 2 or labels[0].start() or numbers != list(range(1, len(labels) + 1)):
         return text
     ends = [*(label.start() for label in labels[1:]), len(text)]
     parts = [text[label.end() : end].strip(" ,;") for label, end in zip(labels, ends, strict=True)]
-    return text if any(map(_OPERATION.search, parts)) else ", ".join(parts)
+    if any(map(_OPERATION.search, parts)):
+        return text
+    if not any(map(_NO_SINGLE_VALUE.search, parts)):  # which value is that of which part counts
+        parts = [rf"\text{{{name} part}} = {part}" for name, part in zip(_PART_NAMES, parts, strict=False)]
+    return ", ".join(parts)
+
+
+def _number_of_part(label: str) -> int:
+    return int(label) if label.isdecimal() else _ROMAN.get(label) or ord(label) - ord("a") + 1
+
+
+def _with_or(join: re.Match[str]) -> str:
+    """The English word for "or" of any language. A single letter may be a factor: 2 i \\sqrt{3}."""
+    word = join["word"]
+    is_certain = join["certain"] is not None or len(word) > 1 or not word.isascii()
+    return join[0] if word in ("and", "or") or not is_certain else " or "
 
 
 def _with_plain_signs(text: str) -> str:
     """The answer with signs in place of their names and of commands around them, and without unusual digit grouping."""
+    text = _JOINS.sub(_with_or, text) if " " in text or not text.isascii() else text
     if "gativ" in text or "inus" in text:
         text = _SIGN_IN_WORDS.sub(r"\1\2-", text)
     if "\\" in text:
@@ -189,10 +209,14 @@ def _with_plain_signs(text: str) -> str:
         text = _AMPERSAND.sub(" and ", text)
     if "to" in text:
         text = _RATIO_IN_WORDS.sub(r"\1/\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
-    text = _FLAT_POWER.sub(r"\\text{\1}^\2", _AND_SO_ON.sub(r"\\ldots ", text.replace("{:}", ":")))
-    return (
-        _UNUSUAL_GROUPS.sub(lambda match: re.sub("[, ]", "", match[0]), text) if ",0" in text or ", 0" in text else text
-    )
+    if ".." in text or "…" in text:
+        text = _AND_SO_ON.sub(r"\\ldots ", text)
+    if "m" in text or "t" in text or "d" in text:
+        text = _FLAT_POWER.sub(r"\\text{\1}^\2", text)
+    text = text.replace("{:}", ":")
+    if (",0" in text or ", 0" in text) and _BRACKET.isdisjoint(text):
+        text = _UNUSUAL_GROUPS.sub(lambda match: re.sub("[, ]", "", match[0]), text)
+    return text
 
 
 def _with_decimal_point(match: re.Match[str]) -> str:
@@ -211,7 +235,8 @@ def _base(name: str) -> str:
 def _with_period(text: str) -> str:
     """Every way of writing a period becomes a line over it."""
     text = _POINT_GROUPS.sub(lambda match: match[0].replace(".", ""), text)
-    text = _POINTS_AND_COMMA.sub(lambda match: f"{match[1].replace('.', '')}.{match[2]}", text)
+    if "," in text and _BRACKET.isdisjoint(text):
+        text = _POINTS_AND_COMMA.sub(lambda match: f"{match[1].replace('.', '')}.{match[2]}", text)
     if "..." in text or "…" in text or "dots" in text:
         text = _REPEATED_DIGITS.sub(_with_found_period, _AFTER_PERIOD.sub(r"\1", text))
     if r"\dot" in text:

@@ -126,11 +126,11 @@ def _phrase(text: str) -> Node:
         return Symbol("ℝ")
     if re.fullmatch(r"[0-9]{1,18}", words):
         return Number(Fraction(words))
-    words = _ARTICLE.sub("", words)
-    words = _SAID_OTHERWISE.get(words, words)
     sign, said = (-1, match[1]) if (match := _NEGATIVE.match(words)) else (1, words)
-    value = _fraction_in_words(said.replace("-", " "))
-    return Text(words) if value is None else Number(sign * value)
+    if (value := _fraction_in_words(said.replace("-", " "))) is not None:
+        return Number(sign * value)
+    words = _ARTICLE.sub("", words)
+    return Text(_SAID_OTHERWISE.get(words, words))
 
 
 def _fraction_in_words(words: str) -> Fraction | None:
