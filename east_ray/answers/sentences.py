@@ -18,7 +18,8 @@ _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|hence|then|for\s+sure|indeed|exactly|precisely|equal\s+to"
     r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
     r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
-    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
+    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n"
+    r"|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)")
@@ -27,8 +28,18 @@ _SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।�
 
 VALUE_START = re.compile(r"[-+−$£€¥₹(\[{.\\|√π½]|\d")
 _BEGINS_WITH_VALUE = re.compile(rf"{VALUE_START.pattern}|\(?[A-H]\)?(?:\W|$)(?!\s*[a-z])|[A-Za-z]\s*=")
+_NAMED_CHOICE = re.compile(
+    r"(?i:(?:(?:the|la|el|le|les|die|der|das|de|den|a|o|é|letter|option|opción|opcion|opção|opzione|opció|opsi|pilihan|letra|lettre"
+    r"|lettera|buchstabe|antwort|réponse|respuesta|resposta|risposta|variante?|alternativ[ae]?|choix|вариант|ответ|буква|під|варіант"
+    r"|seçenek|phương\s+án|đáp\s+án)\s+|l['’]|选项|選項|项|項|選択肢|보기\s?){1,3})[*(（\"'«]*([A-H])[*)）\"'»]*(?=\W*$|[.)]?\s)"
+)
+"""A choice after its article or noun: "la B", "die Option C"."""
+_OF_THE_CHOICES = re.compile(
+    r"(?:none|all|both|neither)\s+of\s+(?:these|them|those|the\s+(?:above|(?:other|given|listed)?\s?(?:options|choices|answers)))\b",
+    re.IGNORECASE,
+)
 _CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
-_CHOICE = re.compile(r"\(?([A-HJ-Z])\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
+_CHOICE = re.compile(r"\(?([A-HJ-Z]|I(?=\W*$))\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
 _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(\"']*([A-HJ-Z])[*)\"']*\W*$")
 _ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
 _SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
@@ -52,7 +63,7 @@ _FORMULA = re.compile(
 )
 """Numbers, single letters and signs up to the first word: "2 * 3 = 6" in "2 * 3 = 6 apples"."""
 _COMPUTES = re.compile(r"[\w)\]}!]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
-_IN_WORDS = re.compile(r"[a-z]+(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
+_IN_WORDS = re.compile(r"[a-z]{2,}(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
 """A number in words, followed by its digits: "twelve (12)"."""
 _ITEM = re.compile(r"[ \t]*(?:[-•*]|\(?[a-h]\)|\(?(?:i{1,3}|iv|v)\))[ \t]+([^\n]{1,60})(?:\n|$)")
 _NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z]")
@@ -212,7 +223,14 @@ def _without_lone_bracket(sentence: str) -> str:
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
     sentence = _ASIDE.sub("", " ".join(sentence.split()))
-    for pattern, group in ((_CHOICES, 0), (_SEVERAL_UNITS, 0), (_IN_ANOTHER_LANGUAGE, 1), (_IN_WORDS, 1)):
+    for pattern, group in (
+        (_OF_THE_CHOICES, 0),
+        (_NAMED_CHOICE, 1),
+        (_CHOICES, 0),
+        (_SEVERAL_UNITS, 0),
+        (_IN_ANOTHER_LANGUAGE, 1),
+        (_IN_WORDS, 1),
+    ):
         if whole := pattern.match(sentence):
             return whole[group]
     if (choice := _CHOICE.match(sentence)) and not _ARTICLE.match(sentence):
