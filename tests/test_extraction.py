@@ -237,6 +237,25 @@ BOXES: Rows = [
     (r"$\boxed{0.5} = \boxed{\frac{1}{2}}$", "1/2"),
     (r"So we get \boxed{\text{Answer}}: 5. The answer is 5.", "5"),
     (r"...and \boxed{5}. Then \[ x = ", "5"),
+    *((rf"$\boxed{{5}}${join}$\boxed{{6}}$", "5,6") for join in ("，", "、", "和", "，或 ", "과 ", " または ")),
+    *((rf"$\boxed{{5}}$ {join} $\boxed{{6}}$", "5,6") for join in ("et", "y", "und", "oder", "и", "или", "หรือ")),
+    (r"$x=\boxed{5}$ oder $x=\boxed{6}$", "5,6"),
+    (r"\boxed{5} \text{ und } \boxed{6}", "5,6"),
+    (r"\boxed{5} is a multiple of \boxed{6}", "6"),
+    ("$$x = \\boxed{5}$$\n$$y = \\boxed{7}$$", "5,7"),
+    ("x = \\boxed{5}\n\ny = \\boxed{6}", "5,6"),
+    ("x = \\boxed{5}\n\nx = \\boxed{6}", "6"),
+    ("\\boxed{5}\n\ny = \\boxed{6}", "6"),
+    (r"\begin{aligned} x &= \boxed{5} \\ y &= \boxed{6}\end{aligned}", "5,6"),
+    (r"\alpha = \boxed{5}. $x_2 = \boxed{6}$", "5,6"),
+    ("(1) 周长为 $\\boxed{5}$；(2) 面积为 $\\boxed{6}$", "5,6"),
+    (r"(1) $\boxed{5}$; (2) $\boxed{6}$", "5,6"),
+    ("（1）$\\boxed{5}$（2）$\\boxed{6}$", "5,6"),
+    ("1. \\boxed5\n2. \\boxed6", "5,6"),
+    ("1) $\\boxed{5}$\n2) $\\boxed{6}$", "5,6"),
+    (r"From (1) we get \boxed{5}, and (2) gives \boxed{6}", "6"),
+    (r"\boxed{0.333} \approx \boxed{\frac13}", "1/3"),
+    (r"\boxed{0.5} ≈ \boxed{0.51}", "0.5"),
 ]
 
 THINKING: Rows = [
@@ -958,6 +977,7 @@ FRAGMENTS = [
     "<think>", "</think>", "[THINK]", "<|channel|>final", "assistantfinal", r"\(", r"\[", r"\frac{1}", r"\text{",
     r"\approx ", "<b>", "<answer>", "</answer>", "twelve (12) ", " of the ", ", in total", "Question: ",
     "is the answer ", "answer, a, ", "answer (", "<<1", '"answer": "', '"answer": [', "\\\"", "', ",
+    " und ", "\n1. ", "；(2) ", "x = ",
 ]  # fmt: skip
 
 
