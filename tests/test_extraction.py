@@ -545,6 +545,36 @@ SEPARATORS: Rows = [
     ("| n | Answer |\n|---|---|\n| 1 | 42 |", None),
 ]
 
+PARTS: Rows = [
+    ("Final Answer:\n1. 5\n2. 6", "5,6"),
+    ("Answer:\n1) $x = 5$\n2) $y = 6$", "5,6"),
+    ("Answer:\n1. B\n2. C", "B,C"),
+    ("Antwort:\n(1) 5\n(2) 6", "5,6"),
+    ("**Answer:**\n**(a)** 5\n**(b)** 6", "5,6"),
+    ("**Final Answer:**\n\n$x = 3$\n$y = 4$", "3,4"),
+    ("Final answer:\n\\[x = 3\\]\n\\[y = 4\\]", "3,4"),
+    ("## Answer\nx = 3\ny = 4", "3,4"),
+    ("Answer:\nx = 3 + 4\nx = 7", "7"),
+    ("Answer:\n1. Add 3 and 4 to get 7\n2. Double to get 14", None),
+    ("**Final Answer**: (a) 5, (b) 6", "5,6"),
+    ("Answer: (a) $5$ (b) $6$", "5,6"),
+    ("The answer is (1) 5; (2) 6.", "5,6"),
+    ("答案：（1）5；（2）6。", "5,6"),
+    ("Answer: (1, 2), (3, 4)", "(1,2),(3,4)"),
+]
+
+FACTORIALS: Rows = [
+    ("The answer is 5! ways.", "120"),
+    ("The answer is 10! seconds", "3628800"),
+    ("The answer is 3! * 2 = 12.", "12"),
+    ("The answer is 4! × 2", "48"),
+    ("The answer is 8! - 7! ways.", "35280"),
+    ("The answer is 120 = 5!", "120"),
+    ("The answer is 5! Great.", "5"),
+    ("Answer: 5!\n\nThat is 120.", "5"),
+    ("**The answer is 12!**", "12"),
+]
+
 CHAINS: Rows = [
     ("Answer: 3*4 = 10+2 = 12", "12"),
     ("The answer is p+q = 5+7 = 12.", "12"),

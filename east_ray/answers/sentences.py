@@ -22,7 +22,9 @@ _HEDGE = re.compile(
     r"|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)")
+_SENTENCE_END = re.compile(
+    r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^×·]|\s\*\s)(?<!\d!(?=\s[a-z]))(?<!=\s\d!)(?<!=\s\d\d!)|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)"
+)
 
 # -------------------------------------------------------------------------------------------------------------- values
 
@@ -65,8 +67,14 @@ _FORMULA = re.compile(
 _COMPUTES = re.compile(r"[\w)\]}!]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
 _IN_WORDS = re.compile(r"[a-z]{2,}(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
 """A number in words, followed by its digits: "twelve (12)"."""
-_ITEM = re.compile(r"[ \t]*(?:[-•*]|\(?[a-h]\)|\(?(?:i{1,3}|iv|v)\))[ \t]+([^\n]{1,60})(?:\n|$)")
-_NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z]")
+_ITEM = re.compile(
+    r"[ \t]*(?:(?:[-•*]|\*{0,2}\(?(?:[a-h]|i{1,3}|iv|v)\)\*{0,2})[ \t]+(?=[^\n]*[\d\\])"
+    rf"|\*{{0,2}}(?:[(（]?[1-9][)）]|[1-9]\.)\*{{0,2}}[ \t]+(?={_BEGINS_WITH_VALUE.pattern})"
+    r"|(?=(?:\$\$?|\\[(\[])?[ ]?(?P<unknown>[A-Za-z](?:_\{?\w\}?)?)[ \t]?=[^=\n]+(?:\n|$)))([^\n]{1,60})(?:\n+|$)"
+)
+"""A line of a list: "- x = 2", "(b) 3", "2. 5", or an equation of one unknown."""
+_PART = re.compile(r"(?:^|[,;，；.]?\s?)[(（]([a-h]|[1-9])[)）]\s?")
+_NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z\d$]")
 _VERB_THEN_VALUE = re.compile(
     rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
     r"(?:(?:about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
@@ -203,15 +211,28 @@ def begins_with_value(tail: str) -> bool:
 
 
 def _items(text: str) -> str | None:
-    """The values of lines such as "- x = 2" or "(b) 3", at least two, as a list."""
-    values: list[str] = []
+    """The values of lines such as "- x = 2" or of parts in a line, "(1) 5; (2) 6": at least two, as a list."""
+    found: list[str] = []
+    unknowns: list[str] = []
     end = 0
-    while (item := _ITEM.match(text, end)) and re.search(r"\d|\\", item[1]) and len(values) < 20:
-        if (value := announced(item[1])) is None:
-            return None
-        values.append(value)
+    while (item := _ITEM.match(text, end)) and len(found) < 20:
+        found.append(item[2])
+        unknowns += filter(None, [item["unknown"]])
         end = item.end()
-    return ", ".join(values) if len(values) > 1 else None
+    if len(set(unknowns)) < len(unknowns):  # a calculation
+        return None
+    values = [announced(item) for item in (found if len(found) > 1 else _parts(text.partition("\n")[0]))]
+    return ", ".join(filter(None, values)) if len(values) > 1 and all(values) else None
+
+
+def _parts(line: str) -> list[str]:
+    """What stands after the labels "(a) … (b) …" or "(1) … (2) …" of a line that begins with the first."""
+    labels = [*_PART.finditer(line)]
+    in_order = all(ord(label[1]) == ord("a1"[label[1].isdigit()]) + place for place, label in enumerate(labels))
+    if not labels or labels[0].start() or not in_order:
+        return []
+    ends = [*(label.start() for label in labels[1:]), len(line)]
+    return [line[label.end() : end] for label, end in zip(labels, ends, strict=True)]
 
 
 def _without_lone_bracket(sentence: str) -> str:
