@@ -29,7 +29,9 @@ class Language(NamedTuple):
 
 ANNOUNCEMENTS = {
     "English": Language(
-        "answer|final result|result|correct option|right option|correct choice|right choice|ans", joins="and|or"
+        "answer|final result|result|ans|correct option|right option|best option|final option"
+        "|correct choice|right choice|best choice|final choice",
+        joins="and|or",
     ),
     "Arabic": Language("الإجابة|الاجابة|إجابة|الجواب|جواب|الناتج", "هي|هو", joins="و|أو|او"),
     "Armenian": Language("պատասխան", "է", joins="և|կամ"),
@@ -113,7 +115,7 @@ VERBS = _pattern((language.verbs for language in ANNOUNCEMENTS.values()), 2)
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
 _SEPARATOR = (
-    r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))(?:[-–—](?=\s))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+    r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))(?:[-–—](?=[\s*_]))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
 )
 _VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"

@@ -4,14 +4,17 @@ Several boxes are one answer, a list, if the words between them say so:
 
     joined      \boxed{2} and \boxed{3};  \boxed{2}, \boxed{3};  \boxed{1} papers and \boxed{2} bins;
                 $x=\boxed{2}$ and the other root is \boxed{3};  (a) … \boxed{2} (b) … \boxed{3};  Part A: … Part B: …
+                (1) … \boxed{2}; (2) … \boxed{3};  \boxed{2}，\boxed{3};  \boxed{2} oder \boxed{3}
+                x = \boxed{2} and on the next line y = \boxed{3}, which has another letter
     replaced    \boxed{2}. Wait, \boxed{3};  \boxed{2} and so \boxed{3};  two boxes on lines of their own
-    exact       of \boxed{\frac{1}{3}} \approx \boxed{0.333} the first counts
+    exact       of \boxed{\frac{1}{3}} \approx \boxed{0.333} the one that is no decimal counts
 """
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from east_ray.answers.announcements import JOINS
 from east_ray.answers.sentences import is_placeholder
 
 _MAX_CHARS_BETWEEN_BOXES = 80  # of boxes that form a list without labels
@@ -39,6 +42,7 @@ _WORDS_BETWEEN = r"(?:[^\W\d]{1,15}[ ]+){0,%d}"
 _NAME = r"(?:\\?[A-Za-z]{1,8}(?:_\{?\w{1,3}\}?)?(?:\([A-Za-z]\))?\s*=\s*)?"
 _BETWEEN = re.compile(
     rf"{_SPACING}(?:{_WORDS_BETWEEN % 2})?{_CONJUNCTION}[ ]*(?:{_WORDS_BETWEEN % 6})?{_SPACING}{_NAME}{_SPACING}"
+    rf"|{_SPACING}(?:[，、；]\s?)?(?:(?:\\text\{{ )?(?:{JOINS})(?: \}})?|(?<=[，、；])){_SPACING}{_NAME}{_SPACING}"
     rf"|[ \t$]*|\\q?quad ?|[ \t$.,;]*\n[ \t]*[-*•][ \t]+[$]*{_NAME}",
     re.IGNORECASE,
 )
@@ -53,6 +57,10 @@ _REPLACES = re.compile(
     re.IGNORECASE,
 )
 """Words between two boxes after which the second is the answer."""
+_UNKNOWN = re.compile(
+    r"(\\[A-Za-z]{1,8}|(?<![A-Za-z\\])[A-Za-z](?:_\{?\w{1,3}\}?|'|\([A-Za-z]\))?)\s{0,3}&?=[\s$]{0,3}\Z"
+)
+_ONLY_SPACE = re.compile(r"(?:[\s$.,;，。；&]|\\[()\[\],;:\\ ]|\\q?quad)*+")
 _APPROXIMATELY = re.compile(
     rf"{_SPACING}[(]?{_SPACING}(?:\\approx|\\simeq|\\sim|≈|≃|\\doteq|,?\s*(?:or|which is|i\.e\.,?)?\s*"
     rf"(?:approximately|about|roughly|numerically)(?:\s+equal to)?){_SPACING}",
@@ -61,10 +69,11 @@ _APPROXIMATELY = re.compile(
 _IS_APPROXIMATE = re.compile(r"\s*(?:\\approx|\\simeq|≈|≃)")
 _LABEL = re.compile(
     r"(?:^|[\s*$>])(?:\(|\\text\{\()([a-h]|i{1,3}|iv|v)\)|\b(?:part|question)\s+\(?([a-h]|[1-9])\b"
-    r"|^[^\w\n]{0,9}([a-h])[.)]\s|^[^\w\n]{0,9}\(([1-9])\)",
+    r"|^[^\w\n]{0,9}([a-h])[.)]\s|(?:^[^\w\n]{0,9}|[.;。；，]\s?)[(（]([1-9])[)）]"
+    r"|(?:^[^\w\n]{0,9}([1-9])[.)]|[(（]([1-9])[)）])(?:[ $*]|\\[(\[]){0,9}\Z",
     re.IGNORECASE | re.MULTILINE,
 )
-"""The label of a part of an answer: (a), (2), (iii), Part B, "c." at the beginning of a line."""
+"""The label of a part of an answer: (a), (2), (iii), Part B, "c." at the beginning of a line, "1." before a box."""
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5}
 
 _DRAWN_BOX = re.compile(
@@ -170,8 +179,10 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
         earlier = _label(text, filled[at - 1].end if at else 0, box.start)
         is_near = len(between) <= _MAX_CHARS_BETWEEN_BOXES
         if is_near and len(chosen) == 1 and "\n" not in between and _is_rounded(between, chosen[-1]):
-            chosen = [box]
-        elif (label is not None and label - 1 == earlier) or (is_near and _joins(between)):
+            chosen = chosen if _is_decimal(box) and not _is_decimal(chosen[-1]) else [box]
+        elif (label is not None and label - 1 == earlier) or (
+            is_near and (_joins(between) or _name_different_unknowns(text, box, chosen[-1]))
+        ):
             chosen.append(box)
         else:
             break
@@ -182,6 +193,18 @@ def _of_one_answer(text: str, filled: list[Box]) -> list[Box]:
 def _is_rounded(between: str, box: Box) -> bool:
     """Whether a box has a rounding of what stands in the box before it."""
     return (_APPROXIMATELY.fullmatch(between) or _IS_APPROXIMATE.match(box.content)) is not None
+
+
+def _is_decimal(box: Box) -> bool:
+    return re.fullmatch(r"[^\\]*\d*\.\d+[^\\\w]*", box.content) is not None
+
+
+def _name_different_unknowns(text: str, box: Box, following: Box) -> bool:
+    """Whether only space stands between two boxes, and another letter before each: x = 5, y = 7."""
+    first, second = (_UNKNOWN.search(text, max(0, start - 30), start) for start in (box.start, following.start))
+    if first is None or second is None or first[1] == second[1]:
+        return False
+    return _ONLY_SPACE.fullmatch(text, box.end, second.start(1)) is not None
 
 
 def _joins(between: str) -> bool:

@@ -249,10 +249,18 @@ _NOT_WORDS = re.compile(
     r"(?:final\s+)?(?:answer|result|solution|conclusion|step|explanation|verification|check)\b", re.IGNORECASE
 )
 _TAGS = ("answer", "final_answer", "finalanswer", "final-answer")
-_IS_THE_ANSWER = re.compile(
-    r"\b(?:is|as)\s+(?:our|the|my|your)\s+(?:(?:final|correct|right)\s+)?(?:answer|option\b|choice\b)", re.IGNORECASE
+_RIGHT = r"(?:(?:final|correct|right|required|desired|best|exact|numerical)\s+)?"
+_IS_THE_ANSWER = re.compile(rf"\b(?:is|as)\s+(?:our|the|my|your)\s+{_RIGHT}(?:answer|option\b|choice\b)", re.IGNORECASE)
+_CHOICE_IS_RIGHT = re.compile(
+    r"(?i:^|[.,:;*\n]\s{0,3}|\b(?:option|choice|answer|letter|so|thus|hence|therefore|that)\s+)[*(]{0,3}([A-H])[*).]{0,4}"
+    r"(?i:\s+(?:is|must\s+be)\s+(?:therefore\s+|thus\s+)?(?:(?:the\s+|our\s+|my\s+)?(?:correct|right|best)\b"
+    r"|(?:the|our|my)\s+(?:final\s+)?(?:answer|option|choice)\b))"
+    r"|\b(?i:(?:I|we)(?:\s+(?:will|would|must|should|can)|['’](?:ll|d))?\s+(?:choose|chose|pick|select|go\s+with)\s+"
+    r"(?:(?:the\s+)?(?:option|choice|answer)\s+)?)[*(]{0,3}([A-H])(?=[*)]{0,3}\s*(?:[.,;:!]|$|\n|because\b|since\b|as\b))"
+    r"|(?:选|選)(?:择|擇)?(?:选项|選項|答案)?\s?[*(（]{0,3}([A-H])(?=[*)）]{0,3}\s*(?:[.,;。．，；]|$))",
+    re.MULTILINE,
 )
-_CHOICE_IS_RIGHT = re.compile(r"\b(?:option|choice)\s+\(?([A-E])\)?\s+is\s+(?:the\s+)?(?:correct|right)", re.IGNORECASE)
+"""Words that choose one of several answers: "(B) is correct", "I choose B", "选B"."""
 
 
 def hashed(text: str) -> re.Match[str] | None:
@@ -323,12 +331,13 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
 
 def _before_words(text: str) -> Extraction | None:
     """The answer before the last "… is our answer" or "option … is correct"."""
-    for match in list(_IS_THE_ANSWER.finditer(text))[-1:]:
+    chosen = [*_CHOICE_IS_RIGHT.finditer(text)][-1:]
+    for match in [*_IS_THE_ANSWER.finditer(text)][-1:]:
         head = text[max(0, match.start() - MAX_TAIL_CHARS) : match.start()]
-        if (answer := last_in(head)) is not None:
+        if not (chosen and chosen[0].end() > match.start()) and (answer := last_in(head)) is not None:
             return _explicit(answer, "subject", text, *match.span())
-    for match in list(_CHOICE_IS_RIGHT.finditer(text))[-1:]:
-        return _explicit(match[1], "option", text, *match.span())
+    for match in chosen:
+        return _explicit(next(filter(None, match.groups())), "option", text, *match.span())
     return None
 
 

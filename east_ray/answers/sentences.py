@@ -18,17 +18,30 @@ _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|hence|then|for\s+sure|indeed|exactly|precisely|equal\s+to"
     r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
     r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
-    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
+    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n"
+    r"|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^])|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)")
+_SENTENCE_END = re.compile(
+    r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^×·]|\s\*\s)(?<!\d!(?=\s[a-z]))(?<!=\s\d!)(?<!=\s\d\d!)|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)"
+)
 
 # -------------------------------------------------------------------------------------------------------------- values
 
 VALUE_START = re.compile(r"[-+−$£€¥₹(\[{.\\|√π½]|\d")
 _BEGINS_WITH_VALUE = re.compile(rf"{VALUE_START.pattern}|\(?[A-H]\)?(?:\W|$)(?!\s*[a-z])|[A-Za-z]\s*=")
+_NAMED_CHOICE = re.compile(
+    r"(?i:(?:(?:the|la|el|le|les|die|der|das|de|den|a|o|é|letter|option|opción|opcion|opção|opzione|opció|opsi|pilihan|letra|lettre"
+    r"|lettera|buchstabe|antwort|réponse|respuesta|resposta|risposta|variante?|alternativ[ae]?|choix|вариант|ответ|буква|під|варіант"
+    r"|seçenek|phương\s+án|đáp\s+án)\s+|l['’]|选项|選項|项|項|選択肢|보기\s?){1,3})[*(（\"'«]*([A-H])[*)）\"'»]*(?=\W*$|[.)]?\s)"
+)
+"""A choice after its article or noun: "la B", "die Option C"."""
+_OF_THE_CHOICES = re.compile(
+    r"(?:none|all|both|neither)\s+of\s+(?:these|them|those|the\s+(?:above|(?:other|given|listed)?\s?(?:options|choices|answers)))\b",
+    re.IGNORECASE,
+)
 _CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
-_CHOICE = re.compile(r"\(?([A-HJ-Z])\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
+_CHOICE = re.compile(r"\(?([A-HJ-Z]|I(?=\W*$))\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
 _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(\"']*([A-HJ-Z])[*)\"']*\W*$")
 _ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
 _SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
@@ -52,10 +65,16 @@ _FORMULA = re.compile(
 )
 """Numbers, single letters and signs up to the first word: "2 * 3 = 6" in "2 * 3 = 6 apples"."""
 _COMPUTES = re.compile(r"[\w)\]}!]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
-_IN_WORDS = re.compile(r"[a-z]+(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
+_IN_WORDS = re.compile(r"[a-z]{2,}(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
 """A number in words, followed by its digits: "twelve (12)"."""
-_ITEM = re.compile(r"[ \t]*(?:[-•*]|\(?[a-h]\)|\(?(?:i{1,3}|iv|v)\))[ \t]+([^\n]{1,60})(?:\n|$)")
-_NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z]")
+_ITEM = re.compile(
+    r"[ \t]*(?:(?:[-•*]|\*{0,2}\(?(?:[a-h]|i{1,3}|iv|v)\)\*{0,2})[ \t]+(?=[^\n]*[\d\\])"
+    rf"|\*{{0,2}}(?:[(（]?[1-9][)）]|[1-9]\.)\*{{0,2}}[ \t]+(?={_BEGINS_WITH_VALUE.pattern})"
+    r"|(?=(?:\$\$?|\\[(\[])?[ ]?(?P<unknown>[A-Za-z](?:_\{?\w\}?)?)[ \t]?=[^=\n]+(?:\n|$)))([^\n]{1,60})(?:\n+|$)"
+)
+"""A line of a list: "- x = 2", "(b) 3", "2. 5", or an equation of one unknown."""
+_PART = re.compile(r"(?:^|[,;，；.]?\s?)[(（]([a-h]|[1-9])[)）]\s?")
+_NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z\d$]")
 _VERB_THEN_VALUE = re.compile(
     rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
     r"(?:(?:about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
@@ -192,15 +211,28 @@ def begins_with_value(tail: str) -> bool:
 
 
 def _items(text: str) -> str | None:
-    """The values of lines such as "- x = 2" or "(b) 3", at least two, as a list."""
-    values: list[str] = []
+    """The values of lines such as "- x = 2" or of parts in a line, "(1) 5; (2) 6": at least two, as a list."""
+    found: list[str] = []
+    unknowns: list[str] = []
     end = 0
-    while (item := _ITEM.match(text, end)) and re.search(r"\d|\\", item[1]) and len(values) < 20:
-        if (value := announced(item[1])) is None:
-            return None
-        values.append(value)
+    while (item := _ITEM.match(text, end)) and len(found) < 20:
+        found.append(item[2])
+        unknowns += filter(None, [item["unknown"]])
         end = item.end()
-    return ", ".join(values) if len(values) > 1 else None
+    if len(set(unknowns)) < len(unknowns):  # a calculation
+        return None
+    values = [announced(item) for item in (found if len(found) > 1 else _parts(text.partition("\n")[0]))]
+    return ", ".join(filter(None, values)) if len(values) > 1 and all(values) else None
+
+
+def _parts(line: str) -> list[str]:
+    """What stands after the labels "(a) … (b) …" or "(1) … (2) …" of a line that begins with the first."""
+    labels = [*_PART.finditer(line)]
+    in_order = all(ord(label[1]) == ord("a1"[label[1].isdigit()]) + place for place, label in enumerate(labels))
+    if not labels or labels[0].start() or not in_order:
+        return []
+    ends = [*(label.start() for label in labels[1:]), len(line)]
+    return [line[label.end() : end] for label, end in zip(labels, ends, strict=True)]
 
 
 def _without_lone_bracket(sentence: str) -> str:
@@ -212,7 +244,14 @@ def _without_lone_bracket(sentence: str) -> str:
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
     sentence = _ASIDE.sub("", " ".join(sentence.split()))
-    for pattern, group in ((_CHOICES, 0), (_SEVERAL_UNITS, 0), (_IN_ANOTHER_LANGUAGE, 1), (_IN_WORDS, 1)):
+    for pattern, group in (
+        (_OF_THE_CHOICES, 0),
+        (_NAMED_CHOICE, 1),
+        (_CHOICES, 0),
+        (_SEVERAL_UNITS, 0),
+        (_IN_ANOTHER_LANGUAGE, 1),
+        (_IN_WORDS, 1),
+    ):
         if whole := pattern.match(sentence):
             return whole[group]
     if (choice := _CHOICE.match(sentence)) and not _ARTICLE.match(sentence):
