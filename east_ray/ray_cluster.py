@@ -24,9 +24,10 @@ _ENGINE_BASE_GIB = 1.2
 #: Seconds without an answer after which the head of a cluster counts as dead (Ray waits 60), and between two checks.
 _HEAD_GONE_S, _CHECK_S = 30.0, 3.0
 _RAYLET_CHECK_S = 0.3
-#: What Ray prints in the driver of actors that were ended on purpose, as those of Ray Serve are at its shutdown, and of
-#: other processes that have died, each of which is told to those who wait for it as well.
-_ENDED, _DIED = r"killed by `ray\.kill`", r"Raylet is terminated|has been marked dead|infinite retries"
+#: What Ray prints in the driver of actors that were ended on purpose, as those of Ray Serve are at its shutdown.
+_ENDED = r"killed by `ray\.kill`"
+#: And of processes that have died, each of which is told to those who wait for it as well, or that are many.
+_FOR_THE_FILE = r"Raylet is terminated|has been marked dead|infinite retries|worker processes have been started on node"
 
 #: What Ray says of a node that has not started in time.
 _TIMED_OUT = "node timed out during startup"
@@ -80,7 +81,7 @@ def connect(cluster: ClusterConfig) -> None:
                 f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was started with "
                 "`ray start`, this shell needs RAY_AUTH_MODE=token and the cluster's token"
             ) from error
-    _messages_of_deaths_to_file()
+    _warnings_of_ray_to_file()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # An engine runs all its tasks at once, so a busy pool has utilization 1.0 and never reaches the default of 1.75.
@@ -140,8 +141,8 @@ def _watch_raylet() -> None:
     threading.Thread(target=watch, daemon=True, name="raylet").start()
 
 
-def _messages_of_deaths_to_file() -> None:
-    """Write what Ray prints in the driver of processes that died to the error stream, for which the command has a file.
+def _warnings_of_ray_to_file() -> None:
+    """Write Ray's own messages on its processes to the error stream, for which the command has a file.
 
     What a death means for the run, the run itself says. Ray has no setting for this but to hide the messages.
     """
@@ -153,7 +154,7 @@ def _messages_of_deaths_to_file() -> None:
         text = "\n".join(data["lines"])
         if re.search(_ENDED, text):
             return
-        if re.search(_DIED, text):
+        if re.search(_FOR_THE_FILE, text):
             os.write(2, f"{text}\n".encode())
         else:
             shown(data, ignore_prefix)

@@ -8,11 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from killed_runs import ROOT, command
 from sampling_runs import scripted
+
+from east_ray import ray_cluster
 
 #: A command that writes into the file of native messages, says that it waits, and is ended by its argument.
 ENDED = """
@@ -147,6 +150,20 @@ def test_a_run_whose_raylet_dies_ends_with_one_sentence(tmp_path: Path) -> None:
     assert "raylet" not in out and "Raylet" not in out, out
     assert err.startswith("error: Ray's raylet on this machine has died") and err.count("\n") == 1, err
     assert "the same command goes on where this one stopped" in err
+
+
+def test_what_ray_says_of_its_processes_goes_to_the_error_stream(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from ray._private import worker
+
+    shown: list[Any] = []
+    monkeypatch.setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: shown.extend(data["lines"]))
+    ray_cluster._warnings_of_ray_to_file()
+    many = "WARNING: 8 PYTHON worker processes have been started on node: 4d09 with address: 10.0.0.1, which is 4x the"
+    for line in ("an actor was killed by `ray.kill`", many, "another message"):
+        worker.print_to_stdstream({"lines": [line]}, True)
+    assert shown == ["another message"] and capfd.readouterr().err == f"{many}\n"
 
 
 @pytest.mark.drill

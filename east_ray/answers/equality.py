@@ -34,8 +34,8 @@ of convention, the conventions are:
     1, 2 or 2 and 1    a bare list is the set {1, 2}; a list of one is its element
     (1, 2), [1, 2]     tuples and intervals: ordered, and the kind of bracket counts
     x < 5              the interval of its solutions; x != 5 is the union of two; x > 1 and x < 3, {x | 1 < x < 3} and
-                       (1, 3) are equal, and so is x > 1, x < 3, since their union says nothing. Intervals that touch are
-                       joined: [1, 2] with [2, 3] is [1, 3]
+                       (1, 3) are equal, and so is x > 1, x < 3, since their union says nothing. Intervals that touch
+                       are joined: [1, 2] with [2, 3] is [1, 3]
     1 +- x             two values
     \text{(C)}         words are compared without markup, punctuation and case; number words are numbers
     A, a               a letter alone, or letters of one case in a list, are those of choices: x = X. In (n, N) and in
