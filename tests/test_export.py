@@ -237,15 +237,14 @@ def export_and_measure(rank: int, model: str, case: Mapping[str, Any], folder: s
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("zero_stage", [2, 3])
-def test_export_takes_less_memory_than_the_model_and_a_half(zero_stage: int, tmp_path: Path) -> None:
-    """208 million parameters in bf16, two workers of this machine: what both take together while they export."""
+def test_export_takes_less_memory_than_the_model_and_a_half(tmp_path: Path) -> None:
+    """208 million parameters in bf16, sharded over two workers of this machine: what both take while they export."""
     config = transformers.LlamaConfig(
         vocab_size=24_000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=14, num_attention_heads=16,
         num_key_value_heads=4, max_position_embeddings=2048,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "before")
-    case = {"deepspeed": {"zero_stage": zero_stage}}
+    case = {"deepspeed": {"zero_stage": 3}}
     in_two_workers(export_and_measure, tmp_path, str(tmp_path / "before"), case, str(tmp_path))
     writer, other = (json.loads((tmp_path / f"memory_{rank}.json").read_text()) for rank in (0, 1))
     extra = sum(told["peak"] - told["before"] for told in (writer, other))
