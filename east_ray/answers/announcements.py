@@ -119,19 +119,24 @@ _SEPARATOR = (
 )
 _VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
+_FOUND = r"(?:\s(?:thus\s)?(?:obtained|found|required|needed|desired|sought|expected|requested|above|here)){0,2}"
+_CANNOT_BE_KNOWN = r"\s(?=(?:can\s?not|can['’]t|could\snot)\sbe\s(?:determined|found|computed)|does\snot\sexist)"
 _VERB = (
     r"\s{1,4}(?:is|are|was|were|equals|becomes|reads|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be"
     r"|(?:will|would|should|must|can|may|might|could|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be"
     r"|of(?=\s+[*$\\(]{0,3}[-−]?[\d$\\]))\b[ \t]*[:=]?"
 )
 _ENGLISH = {
-    "answer": re.compile(rf"s?(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE),
+    "answer": re.compile(
+        rf"s?{_FOUND}(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR}|{_CANNOT_BE_KNOWN})", re.IGNORECASE
+    ),
     "result": re.compile(rf"s?{_MARKUP}{_VERB}", re.IGNORECASE),
     "final result": re.compile(rf"s?(?:{_OF_WHAT})?{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE),
-    "ans": re.compile(rf"\.?{_MARKUP}(?:{_SEPARATOR})"),
+    "ans": re.compile(rf"\.?{_MARKUP}(?:{_SEPARATOR})|\.[ \t]+(?={_VALUE})"),
 }
 _ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
-_AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,12} ){0,2}$")
+_AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,12},? ){0,2}$")
+_AT_SENTENCE_START = re.compile(r"[.;!?。；！？]\s(?:[^\W\d_]{1,12},? ){0,2}$")
 _AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*(?=\n)|(?={_VALUE}))", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
 _LINE_A = re.compile(r"^[ \t]*A:", re.MULTILINE)
@@ -156,6 +161,8 @@ class _Word(NamedTuple):
     whole: bool
     """It is a word between spaces. Other scripts write words together, or with prefixes."""
     after: re.Pattern[str]
+    before: re.Pattern[str]
+    """The answer may follow at once after a verb: "lautet die Antwort 42"."""
     anywhere: bool
     """The answer may follow at once, also in the middle of a line."""
 
@@ -203,7 +210,9 @@ def _announcement(text: str, start: int, word: _Word) -> Place | None:
     line = _AT_LINE_START.search(text, max(0, start - 60), start)
     if after := word.after.match(text, end):
         return Place(start, after.end(), line is not None)
-    if (line or word.anywhere) and (heading := _AS_HEADING.match(text, end)):
+    head = max(0, start - 60), start
+    opens = line or word.anywhere or _AT_SENTENCE_START.search(text, *head) or word.before.search(text, *head)
+    if opens and (heading := _AS_HEADING.match(text, end)):
         return Place(start, heading.end(), line is not None)
     if word.text == "answer" and (mathematics := _MATHEMATICS.match(text, end)):
         return Place(start, mathematics.end(), False)
@@ -227,13 +236,17 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
     found = []
     for name, verbs in verbs_of.items():
         whole = ord(name[0]) < _FIRST_JOINED_SCRIPT
-        after = (
-            _ENGLISH.get(name, _ENGLISH_OPTION)
-            if name in of_english
-            else _grammar("|".join(filter(None, verbs)), whole, len(name))
-        )
-        found.append(_Word(name, whole, after, anywhere=(not whole and len(name) > 1) or name in users))
+        of_verbs = "|".join(filter(None, verbs))
+        after = _ENGLISH.get(name, _ENGLISH_OPTION) if name in of_english else _grammar(of_verbs, whole, len(name))
+        before = _verb_before("" if name in of_english or not whole else of_verbs)
+        found.append(_Word(name, whole, after, before, anywhere=(not whole and len(name) > 1) or name in users))
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _verb_before(verbs: str) -> re.Pattern[str]:
+    """A verb that stands before the name of the answer."""
+    return re.compile(rf"(?<!\w)(?:{verbs})\s(?:[^\W\d_]{{1,14}}\s){{0,2}}$" if verbs else r"(?!)", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,10 +5,12 @@ The first of these that a response has is its answer. Of several of one kind the
     \boxed{5}          and \fbox, \framebox[3cm], \bbox[5px], \boxed$5$, boxed{5}, a box drawn as ┌─┐│5│└─┘. Several
                        boxes are one answer if the words between them say so: \boxed{2} and \boxed{3}, (a) \boxed{2} (b)
                        \boxed{3}. An empty \boxed{}, \boxed{your answer} or "\boxed notation" is none
-    #### 5             a value; an equation or a word only in the last line. "#### 2. Double them" is a heading
-    <answer>5</answer> and <final_answer>, [ANSWER]
+    #### 5             a value; an equation or a word only in the last line. "#### 2. Double them" is a heading.
+                       A last line "### 5" counts too
+    <answer>5</answer> and <final_answer>, <final>, [ANSWER], final_answer(5)
     The answer is 5    and "**Answer** 5", "Final result: 5", "Respuesta: 5", "答案是 5": the words of announcements.py,
-                       in some 50 languages, and those of `answers.announcements`. Before what cannot be an answer they
+                       in some 50 languages, and those of `answers.announcements`; the
+                       field of {"answer": 5, "unit": "cm"}. Before what cannot be an answer they
                        announce none: "the answer is actually very simple", "12 is part of it"
 
 Further conventions:
@@ -187,7 +189,9 @@ def _place(text: str, start: int, end: int) -> str:
     return text[max(0, start - _CHARS_BEFORE) : min(end + _CHARS_AFTER, start + _MAX_PLACE_CHARS)]
 
 
-_DECIMAL_COMMA = re.compile(r"([-+−]?\d{1,15}|[-+−]?\d{1,3}(?:\.\d{3}){1,5}),(\d{1,2}|\d{4,})(?!\d)(?=[^\d,]{0,20}$)")
+_DECIMAL_COMMA = re.compile(
+    r"([-+−]?\d{1,15}|[-+−]?\d{1,3}(?:[. \u00a0\u202f]\d{3}){1,5}),(\d{1,2}|\d{4,})(?!\d)(?=[^\d,]{0,20}$)"
+)
 
 
 def _with_decimal_point(answer: str, text: str) -> str:
@@ -195,7 +199,8 @@ def _with_decimal_point(answer: str, text: str) -> str:
     match = _DECIMAL_COMMA.match(answer) if "," in answer else None
     if not match or not writes_decimal_comma(text):
         return answer
-    return f"{match[1].replace('.', '')}.{match[2]}{answer[match.end() :]}"
+    whole = re.sub(r"[.\s]", "", match[1])
+    return f"{whole}.{match[2]}{answer[match.end() :]}"
 
 
 # ------------------------------------------------------------------------------------------------------ box and pattern
@@ -238,6 +243,7 @@ def _matched(text: str, pattern: re.Pattern[str]) -> Extraction:
 # ------------------------------------------------------------------------------------------------- hashes, tags, words
 
 _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?:\n[ \t]*)?([^\n]*)", re.MULTILINE)
+_LAST_HASHES = re.compile(r"^\s{0,3}#{1,3}[ \t]*([^\n#][^\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"[*_]*(?:\d{1,2}|[A-Za-z])[.):][*_]*\s+\S*[^\W\d_]{2}|(?:step|part|case)\b", re.IGNORECASE)
 """A numbered heading: "2. Double them"."""
 _PLAIN_VALUE = re.compile(
@@ -248,7 +254,8 @@ _SHORT = re.compile(r"(?:[^\s=]+\s+){0,3}[^\s=]+|[^\s=]{1,12}\s*=.*")
 _NOT_WORDS = re.compile(
     r"(?:final\s+)?(?:answer|result|solution|conclusion|step|explanation|verification|check)\b", re.IGNORECASE
 )
-_TAGS = ("answer", "final_answer", "finalanswer", "final-answer")
+_TAGS = ("answer", "final_answer", "finalanswer", "final-answer", "final")
+_CALL = re.compile(r"\bfinal_?answer\((?:answer\s?=\s?)?(?:([\"'])([^\n\"']{1,200})\1|(-?[\d.]{1,30}))\)")
 _RIGHT = r"(?:(?:final|correct|right|required|desired|best|exact|numerical)\s+)?"
 _IS_THE_ANSWER = re.compile(rf"\b(?:is|as)\s+(?:our|the|my|your)\s+{_RIGHT}(?:answer|option\b|choice\b)", re.IGNORECASE)
 _CHOICE_IS_RIGHT = re.compile(
@@ -265,9 +272,11 @@ _CHOICE_IS_RIGHT = re.compile(
 
 def hashed(text: str) -> re.Match[str] | None:
     """The last "#### 42" of a text, as GSM8K marks answers; group 1 is the rest of the line. A heading is none."""
-    if "####" not in text:
-        return None
-    for line in reversed(list(_HASHES.finditer(text))):
+    if (line := _LAST_HASHES.search(text, max(0, text.rstrip().rfind("\n")))) and _PLAIN_VALUE.fullmatch(
+        line[1].strip()
+    ):
+        return line
+    for line in reversed(list(_HASHES.finditer(text))) if "####" in text else ():
         content = line[1].strip()
         if not content or _HEADING.match(content) or is_placeholder(content) or _NOT_WORDS.match(content):
             continue
@@ -291,7 +300,9 @@ def _after_hashes(text: str) -> Extraction | None:
 def _in_tags(text: str, further: tuple[str, ...]) -> Extraction | None:
     """The content of the last <answer>…</answer>, or the answer that its words announce."""
     lower = lower_case(text)
-    if "/" not in lower or "answer" not in lower:
+    if calls := [*_CALL.finditer(text)] if "answer(" in text else []:
+        return _explicit(calls[-1][2] or calls[-1][3], "tags", text, *calls[-1].span())
+    if "/" not in lower:
         return None
     for name, (opening, closing) in itertools.product(_TAGS, (("<", ">"), ("[", "]"))):
         end = lower.rfind(f"{opening}/{name}{closing}")

@@ -18,7 +18,7 @@ _HEDGE = re.compile(
     r"(?:(?:definitely|probably|simply|just|clearly|therefore|thus|hence|then|for\s+sure|indeed|exactly|precisely|equal\s+to"
     r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
     r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
-    r"|```\w{0,10}\n|(?:Rs|approx)\.?\s(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n"
+    r"|```\w{0,10}\n|(?:(?:Rs|approx)\.?\s|R\$\s?)(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n"
     r"|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
@@ -46,7 +46,7 @@ _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(
 _ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
 _SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
 _MATH_SPAN = re.compile(
-    r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]|(\\begin\{.+\\end\{\w+\})",
+    r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]|\\begin\{(?:equation|displaymath|math)\*?\}(.+?)\\end\{\w+\*?\}|(\\begin\{.+\\end\{\w+\})",
     re.DOTALL,
 )
 _BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
@@ -110,12 +110,13 @@ _WORDS = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,} +[A-Za-z]")
 
 _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
-    r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|not|rather|instead|but|and\s+not|in\s+total|in\s+all"
+    r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|(?<!does )(?<!do )(?<!is )(?<!are )not"
+    r"|rather|instead|but|and\s+not|in\s+total|in\s+all"
     r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I)\b.*$"
     r"|\s+(?:is|are|was|has)\b(?!\s+(?:[a-z]+\s)?[-−$£€]?[\d\\$]).*$|\s+(?:and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
     r"|\s+of\s+(?:them|the|an?|these|all|it)\b.*$"
     r"|(?:\s*[,;]|\s+[-–—])\s+(?:or\s+)?(?!(?:and|or|sqrt|pi|sin|cos|tan|ln|log|inf|infinity|oo)\b)[A-Za-z'’]{2,}(?!\s*[=<>(]).*$"
-    r"|\s+(?:--|[|→⇒]|:\)|\[\d+\]|\$?\\blacksquare|\$?\\square|\$?\\qed|QED\b).*$|:\s+[A-Za-z]{2,}.*$|\s*[✓✔✅☑■□∎].*$",
+    r"|\s+(?:--|[|→⇒]|:\)|\[\d+\]|\$?\\blacksquare|\$?\\square|\$?\\qed|QED\b).*$|:\s+[A-Za-z]{2,}.*$|\s*[✓✔✅☑■□∎\u2600-\u27bf\U0001f300-\U0001faff].*$",
     re.DOTALL | re.IGNORECASE,
 )
 """A remark that may follow the value: "5 (five)", "5, which is odd", "3/4 of a cup", "12, obviously", "12 in total"."""
@@ -126,6 +127,7 @@ _IS_THE_SUBJECT = re.compile(
 )
 """A value that is the subject of a sentence, as in "12 is part of the sum", is not stated as the answer."""
 _CALCULATES = re.compile(r"\s+(?:times\s+(?:the|as)|plus|minus|divided|multiplied|added|subtracted)\b")
+_NEGATIVE = re.compile(r"^(?:negative|minus)\s(?=[\d$\\])", re.IGNORECASE)
 _ASIDE = re.compile(r"(?<=[\w)%°])\s\([^()=]*=[^()]*\)$")
 _AFTER_COLON = re.compile(r"[A-Za-z][^:]*:\s(?=[-+−]?[\d$\\(√π])")
 _NO_ANSWER = re.compile(
@@ -243,7 +245,7 @@ def _without_lone_bracket(sentence: str) -> str:
 
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
-    sentence = _ASIDE.sub("", " ".join(sentence.split()))
+    sentence = _NEGATIVE.sub("-", _ASIDE.sub("", " ".join(sentence.split())))
     for pattern, group in (
         (_OF_THE_CHOICES, 0),
         (_NAMED_CHOICE, 1),
