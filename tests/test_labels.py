@@ -20,7 +20,7 @@ from east_ray import pipeline, weighting
 from east_ray.config import Config, InputError, WeightingConfig
 from east_ray.config.files import resolve
 from east_ray.console import Progress
-from east_ray.labels.calibrating import Calibration, Outcome, applied, calibrated
+from east_ray.labels.calibrating import Calibration, Outcome, applied, calibrated, outcome
 from east_ray.labels.deciding import (
     Checked,
     LabelRules,
@@ -343,6 +343,45 @@ def test_thresholds_are_those_with_the_fewest_errors_and_the_largest_of_them() -
         5,
     )
     assert calibrated(quiet, LabelRules(policy="drop", min_share=0.4)).min_share == 0.4
+
+
+def test_questions_that_are_never_trained_on_count_for_no_policy() -> None:
+    def told(answers: list[Any], right: str, policy: str) -> Any:
+        row, labels = sample("q", answers), Labels(LabelRules(policy=policy))  # type: ignore[arg-type]
+        found, is_wrong = outcome(check(trusted_row("q", right), Question.of(row), graded(row), MATH),
+                                  graded(row), None, (), labels)  # fmt: skip
+        return found and (found.is_wrong_acted, found.is_wrong_left, found.is_right_to_act), is_wrong
+
+    for policy in ("drop", "downweight"):
+        # Nobody gives the reference: the question is discarded as all_wrong, whatever the policy.
+        assert told([5] * 8, "4", policy) == told([5] * 8, "5", policy) == (None, False)
+        assert told([5] * 7 + [4], "4", policy) == ((True, False, False), False)
+        assert told([5] * 7 + [4], "5", policy) == ((False, True, True), True)
+    assert told([5] * 8, "5", "relabel") == ((False, False, True), False)
+    assert told([5] * 8, "7", "relabel") == ((True, False, False), False)
+    assert told([5] * 7 + [4], "7", "relabel") == ((True, True, False), True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "right", "least_share", "told"),
+    [
+        # 20 right references that nobody gives are discarded in any case, so the 10 wrong ones decide.
+        ("drop", ["4"] * 20 + ["5"] * 10, 0.875, (0, 10, 10)),
+        # The majority is as wrong as the reference: relabelling would train on it.
+        ("relabel", ["7"] * 20 + ["4"] * 10, None, (0, 0, 0)),
+    ],
+)
+def test_what_is_discarded_anyway_switches_no_policy_off_or_on(
+    tmp_path: Path, policy: str, right: list[str], least_share: float | None, told: tuple[int, int, int]
+) -> None:
+    names = [f"a{i}" for i in range(20)] + [f"b{i}" for i in range(10)]
+    answers = {name: [5] * 8 if name < "b" else [5] * 7 + [4] for name in names}
+    rows = [{"question_id": name, "reference_answer": one} for name, one in zip(names, right, strict=True)]
+    read_rows(rows, tmp_path)
+    round_ = round_of(tmp_path, answers=answers, labels={"policy": policy, "trusted": f"{tmp_path}/trusted.jsonl"})
+    one = prepare_labels(round_, round_.config, MATH).calibration
+    assert one is not None and one.min_share == least_share
+    assert (one.num_errors, one.num_acted, one.num_acted_rightly) == told
 
 
 # ---------------------------------------------------------------------------------------------------------- settings

@@ -59,9 +59,10 @@ def outcome(
 ) -> tuple[Outcome | None, bool]:
     """What acting on a trusted question would give, whatever the thresholds, and whether its label is wrong otherwise.
 
-    None: no threshold makes the rules act on it. `graded` is of all responses, by the given reference; the first
-    `num_responses` count. Acting is relabelling, dropping or downweighting a contradicted reference; with
-    ``source: majority``, taking the majority's answer, without which the question is lost.
+    None: no threshold makes the rules act on it, or acting changes nothing. `graded` is of all responses, by the given
+    reference; the first `num_responses` count. Acting is relabelling, dropping or downweighting a contradicted
+    reference; with ``source: majority``, taking the majority's answer, without which the question is lost. A question
+    with a reference that no response gives is not trained on if it is left as it is, so its label does no harm then.
     """
     right = with_correct(graded, checked.cluster).first(num_responses).correct_cluster
     graded = graded.first(num_responses)
@@ -71,12 +72,15 @@ def outcome(
             return None, False
         is_right = lead.place == right
         return Outcome(lead, not is_right, is_right, is_right), is_right
-    is_wrong = checked.agrees is False
+    is_trained = graded.correct_cluster is not None
+    is_wrong = checked.agrees is False and is_trained
     if (lead := contradiction(graded, past, labels.number, rules)) is None:
         return None, is_wrong
     if rules.policy == "relabel":
         is_right = lead.place == right
         return Outcome(lead, not is_right, is_wrong, is_right), is_wrong
+    if not is_trained:
+        return None, False
     return Outcome(lead, not is_wrong, is_wrong, is_wrong), is_wrong
 
 
