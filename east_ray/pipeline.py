@@ -105,9 +105,8 @@ def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
     for learner in chosen:
         if (key := (learner.settings.labels, learner.settings.answers.responses)) not in found:
             found[key] = prepare_labels(round_, learner.settings, graders.load(round_.config.answers))
-            if num := found[key].num_trusted:
-                told = f"{found[key].num_found:,} of {num:,} questions of {learner.settings.labels.trusted}"
-                round_.progress.say(f"labels.trusted: {told} are in this round")
+            for said in found[key].said:
+                round_.progress.say(said)
         write_labels(learner.stages, found[key])
     labels = [found[one.settings.labels, one.settings.answers.responses].labels for one in chosen]
     rules = [rules_of(learner.settings, one) for learner, one in zip(chosen, labels, strict=True)]

@@ -305,11 +305,47 @@ def test_a_trusted_question_is_found_by_id_or_text(tmp_path: Path) -> None:
     }  # fmt: skip
     for wrong, message in (
         ([by_id, by_id], "is of the same question as"),
+        ([{"question": "A?", "reference_answer": 1}] * 2, "is of the same question as"),
         ([by_id, {"question": "A?", "reference_answer": 1}], "is of the same question as"),
         ([by_id | {"question": "B?"}], "in this run a is another question; leave out question_id"),
     ):
         with pytest.raises(InputError, match=message):
             matched(read_rows(wrong, tmp_path), questions)
+
+
+def test_a_row_whose_id_is_not_in_the_run_is_found_by_its_text(tmp_path: Path) -> None:
+    def told(rows: list[dict[str, Any]], *questions: Question) -> dict[str, str]:
+        return {name: row.answer for name, (row, _) in matched(read_rows(rows, tmp_path), questions).items()}
+
+    row = {"question_id": "gsm-000001", "question": "A?", "reference_answer": 1}
+    assert told([row], Question("part-000001", "A?"), Question("part-000002", "B?")) == {"part-000001": "1"}
+    # Where the id is in the run, another question with this text is another question.
+    twice = [Question("a", "A?"), Question("gsm-000001", "A?")]
+    assert told([row], *twice) == {"gsm-000001": "1"} == told([row], *reversed(twice))
+    both = [row, row | {"question_id": "a", "reference_answer": 2}]
+    assert told(both, *twice) == {"gsm-000001": "1", "a": "2"}
+    with pytest.raises(InputError, match=r"row 2: is of the same question as .*row 1; expected one row a question"):
+        told(both, Question("b", "A?"))
+
+
+def test_what_was_changed_is_undone_in_a_run_over_the_samples_that_has_names_of_its_own(tmp_path: Path) -> None:
+    rows = given_rows([4, 4, 5], [6, 6, 4], [7, 7, 4])
+    first = east_ray.weigh(rows, labels={"policy": "relabel"}, name="gsm")
+    found = [change for row in first.examples.to_pylist() if (change := change_of(row))]
+    assert [one["question_id"] for one in found] == ["gsm-000002", "gsm-000003"]
+    nobodys = {"question": "nobody's?", "reference_answer": "1"}
+    (tmp_path / "undo.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (found[0], nobodys)))
+    labels = {"policy": "relabel", "trusted": str(tmp_path / "undo.jsonl")}
+    said = r"1 of its 2 questions are in this round; not found: 1, the first in .*undo\.jsonl, row 2 \(\"nobody's\?\"\)"
+    with pytest.warns(UserWarning, match=said):
+        second = east_ray.weigh(first.samples, labels=labels, name="part-000000")
+    labelled_so = {row["question_id"]: (row["reference_answer"], row["label"] and row["label"]["action"])
+                   for row in second.examples.to_pylist()}  # fmt: skip
+    assert labelled_so == {
+        "part-000000-000001": ("4", None),
+        "part-000000-000002": ("4", "trusted"),
+        "part-000000-000003": ("7", "relabel"),
+    }
 
 
 def test_an_answer_that_the_grader_cannot_use_is_named() -> None:
@@ -522,8 +558,10 @@ def test_how_many_trusted_questions_a_round_has_is_said_and_none_is_an_error_in_
         return capsys.readouterr().out
 
     mine, other = ({"question_id": name, "reference_answer": "4"} for name in ("stubborn", "STUBBORN"))
-    assert f"labels.trusted: 1 of 2 questions of {path} are in this round" in weighed(mine, 1)
-    assert f"labels.trusted: 0 of 2 questions of {path} are in this round" in weighed(other, 3)
+    said = f"labels.trusted: {path}: 1 of its 2 questions are in this round; not found: 1, the first in {path}, row 2"
+    assert f'{said} ("nobody\'s?")' in weighed(mine, 1)
+    said = f"labels.trusted: {path}: 0 of its 2 questions are in this round; not found: 2, the first in {path}, row 1"
+    assert f"{said} ('STUBBORN')" in weighed(other, 3)
     with pytest.raises(
         InputError, match=r"trusted\.jsonl: none of its 2 questions is in this round; expected rows with"
     ):

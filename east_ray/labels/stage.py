@@ -7,7 +7,7 @@ global reduction of a few numbers before the questions are judged. Earlier round
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from east_ray.answers.stage import graded_rows
 from east_ray.config import Config, InputError
 from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, outcome
 from east_ray.labels.deciding import LabelRules, Labels, Past, change_of, contradiction, label_rules, lead_of, pass_rate
-from east_ray.labels.trusted import check, matched, read_trusted
+from east_ray.labels.trusted import check, found_words, matched, read_trusted
 from east_ray.records import ANSWERS, Question
 from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
@@ -43,6 +43,8 @@ class Prepared:
     """Rows of the trusted file."""
     num_found: int = 0
     """Those of them whose question is in the round."""
+    said: Sequence[str] = ()
+    """What the user should know of the trusted set, each in a sentence."""
     calibration: Calibration | None = None
     """None: there is no trusted set, or nothing that thresholds would decide."""
 
@@ -76,16 +78,17 @@ def prepared(
     rows = read_trusted(path)
     found = matched(rows, questions)
     num_found = len({row.where for row, _ in found.values()})
+    said = [f"labels.trusted: {path}: {found_words(rows, found)}"]
     if not num_found and settings.rounds == 1:
         asked = "questions.path" if settings.samples is None else "samples.path"
         raise InputError(
             f"labels.trusted: {path}: none of its {len(rows):,} questions is in this round; expected rows with the "
-            f"question_id of this run, or without one and with the question's text as in {asked}"
+            f"question_id of this run, or with the question's text as in {asked}"
         )
     graded = graded_of(found)
     labels = Labels(rules, number, {name: check(*found[name], one, grader) for name, one in graded.items()})
     if labels.rules.policy == "keep" and labels.rules.source == "reference":
-        return Prepared(labels, len(rows), num_found)
+        return Prepared(labels, len(rows), num_found, said)
     past = past_of(replace(rules, min_share=0.0, min_margin=0.0), graded.keys()) if rules.needs_past else {}
     calibration = calibrated(
         [
@@ -97,7 +100,7 @@ def prepared(
     )
     rules = applied(calibration, rules)
     past = past_of(rules, None) if rules.needs_past else {}
-    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, calibration)
+    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, said, calibration)
 
 
 def prepare_labels(round_: Round, settings: Config, grader: Grader) -> Prepared:

@@ -1,6 +1,8 @@
 """The file of questions whose answers the user has checked, and which questions of a run they are."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +33,8 @@ class TrustedRow:
 def read_trusted(path: str) -> list[TrustedRow]:
     """The rows of the file, folder or pattern in `labels.trusted`.
 
-    Raises InputError if there is no file, or a row has no answer or neither question nor question_id.
+    Raises InputError if there is no file, a row has no answer or neither question nor question_id, or two are of one
+    question.
     """
     found = find_files(path, "labels.trusted")
     rows = [
@@ -41,6 +44,8 @@ def read_trusted(path: str) -> list[TrustedRow]:
     ]
     if not rows:
         raise InputError(f"labels.trusted: {path} is empty; expected questions with their checked answers")
+    _refuse_repeated(rows, lambda row: row.question_id)
+    _refuse_repeated(rows, lambda row: row.question if row.question_id is None else None)
     return rows
 
 
@@ -70,32 +75,52 @@ def _row(where: str, row: Row | str) -> TrustedRow:
 def matched(rows: Sequence[TrustedRow], questions: Iterable[Question]) -> dict[str, tuple[TrustedRow, Question]]:
     """question_id -> the row of the trusted file, of each question of a run that has one.
 
-    A row is found by its question_id or, without one, by its question. Raises InputError if two rows are of one
-    question, or if a row has the id of one question and the text of another.
+    A row is found by its question_id. One without an id, or with an id that is not in the run, is found by its
+    question: a run over given samples may name them in another way. Raises InputError if two rows are of one question,
+    or if a row has the id of one question and the text of another.
     """
-    by_id = {row.question_id: row for row in _once(rows, "question_id")}
-    by_text = {row.question: row for row in _once([row for row in rows if row.question_id is None], "question")}
-    found = {}
+    by_id, by_text = {row.question_id: row for row in rows}, defaultdict[str | None, list[TrustedRow]](list)
+    for row in rows:
+        by_text[row.question].append(row)
+    known, candidates = set[str | None](), list[tuple[Question, list[TrustedRow]]]()
     for question in questions:
         text = question.question.strip()
-        row, other = by_id.get(question.question_id), by_text.get(text)
-        if row is not None and other is not None:
-            raise InputError(f"{other.where}: is of the same question as {row.where}; expected one row a question")
-        if row is not None and row.question not in (None, text):
-            raise InputError(f"{row.where}: in this run {row.question_id} is another question; leave out question_id")
-        if (chosen := row or other) is not None:
-            found[question.question_id] = (chosen, question)
+        some = by_text.get(text, [])
+        if (row := by_id.get(question.question_id)) is not None:
+            if row.question not in (None, text):
+                said = f"in this run {row.question_id} is another question; leave out question_id"
+                raise InputError(f"{row.where}: {said}")
+            known.add(row.question_id)
+            some = [row, *(other for other in some if other is not row)]
+        candidates += [(question, some)] if some else []
+    found = {}
+    for question, some in candidates:
+        mine = [row for row in some if row.question_id == question.question_id or row.question_id not in known]
+        _refuse_repeated(mine, lambda _: "one question")
+        if mine:
+            found[question.question_id] = (mine[0], question)
     return found
 
 
-def _once(rows: Sequence[TrustedRow], name: str) -> Iterator[TrustedRow]:
-    seen = dict[str, TrustedRow]()
+def found_words(rows: Sequence[TrustedRow], found: Mapping[str, tuple[TrustedRow, Question]]) -> str:
+    """How many rows of the trusted file are of questions of the round, and which is the first that is not."""
+    there = {row.where for row, _ in found.values()}
+    said = f"{len(there):,} of its {len(rows):,} questions are in this round"
+    if missing := [row for row in rows if row.where not in there]:
+        first = missing[0]
+        name = first.question_id if first.question is None else textwrap.shorten(first.question, 80, placeholder=" …")
+        where = first.where.removeprefix("labels.trusted: ")
+        said += f"; not found: {len(missing):,}, the first in {where} ({name!r})"
+    return said
+
+
+def _refuse_repeated(rows: Iterable[TrustedRow], name_of: Callable[[TrustedRow], str | None]) -> None:
+    """Raises InputError if two rows have the same name, and it is not None."""
+    seen = dict[str | None, TrustedRow]()
     for row in rows:
-        if (value := getattr(row, name)) is None:
-            continue
-        if (before := seen.setdefault(value, row)) is not row:
+        name = name_of(row)
+        if name is not None and (before := seen.setdefault(name, row)) is not row:
             raise InputError(f"{row.where}: is of the same question as {before.where}; expected one row a question")
-        yield row
 
 
 def check(row: TrustedRow, question: Question, graded: Graded, grader: Grader) -> Checked:

@@ -156,8 +156,8 @@ def weigh(
         name: questions without an id are called name-000001 and so on. With the stem of a file, they are called, and
             their responses are chosen, as by `east-ray weigh` of that file.
 
-    Warns if rows are set aside, responses dropped, questions repeated, if the grader fails, if no question is kept, and
-    if the weights leave less than 30 % of the examples effective.
+    Warns if rows are set aside, responses dropped, questions repeated, if trusted ones are not there, if the grader
+    fails, if no question is kept, and if the weights leave less than 30 % of the examples effective.
     Raises InputError (a ValueError) if a setting is wrong, a name in it is in no row, no row can be used, two questions
     have one id, or no weights exist.
     """
@@ -223,6 +223,8 @@ def _rules(
     questions = [Question.of(row) for batch in batches for row in batch.select(QUESTIONS.names).to_pylist()]
     by_id = dict(zip((one.question_id for one in questions), graded, strict=True))
     found = prepared(settings, grader, questions, lambda ids: {name: by_id[name] for name in ids})
+    if found.num_found < found.num_trusted:
+        warnings.warn(found.said[0], stacklevel=4)
     needs_rejected = "rejected" in objectives.load(settings.training).required_responses
     rules = selection_rules(settings, needs_rejected=needs_rejected, labels=found.labels)
     return rules, load_signal(settings.weighting)
