@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from rounds import MATH, graded, judged, sample, write_samples
 
 import east_ray
 from east_ray import pipeline, weighting
+from east_ray.answers.graders import MathGrader
 from east_ray.config import Config, InputError, WeightingConfig
 from east_ray.config.files import resolve
 from east_ray.console import Progress
@@ -33,9 +35,9 @@ from east_ray.labels.deciding import (
     lead_of,
     slope_of,
 )
-from east_ray.labels.stage import prepare_labels
+from east_ray.labels.stage import look_for_trusted, prepare_labels, trusted_rows
 from east_ray.labels.trusted import check, matched, read_trusted
-from east_ray.records import DISCARDED, EXAMPLES, JUDGED, Question
+from east_ray.records import DISCARDED, EXAMPLES, JUDGED, QUESTIONS, Question
 from east_ray.report.audit import suspicion
 from east_ray.report.files import write_report
 from east_ray.selection import SelectionRules, factors_of
@@ -276,7 +278,7 @@ def read_rows(rows: list[dict[str, Any]], folder: Path | None = None) -> list[An
 
     path = Path(folder or tempfile.mkdtemp()) / "trusted.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_trusted(str(path))
+    return read_trusted(str(path), MATH)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +289,8 @@ def read_rows(rows: list[dict[str, Any]], folder: Path | None = None) -> list[An
         ([{"questions": "q?", "reference_answer": "4"}], "did you mean questions?"),
         ([{"question": "q?", "reference_answer": ["4", "5"]}], "row 1: reference_answer: "),
         ([], "trusted.jsonl is empty; expected"),
+        ([{"question": "q?", "reference_answer": "..."}], "row 1: responses cannot be compared with the answer '...'"),
+        ([{"question_id": "a", "reference_answer": "1"}] * 2, "row 2: is of the same question as labels.trusted: "),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -348,10 +352,14 @@ def test_what_was_changed_is_undone_in_a_run_over_the_samples_that_has_names_of_
     }
 
 
-def test_an_answer_that_the_grader_cannot_use_is_named() -> None:
-    row = sample("q", [4, 5])
-    with pytest.raises(InputError, match=r"row 1: responses cannot be compared with the answer '\.\.\.'"):
-        check(trusted_row("q", "..."), Question.of(row), graded(row), MATH)
+def test_an_answer_on_which_the_grader_fails_is_named(tmp_path: Path) -> None:
+    class Failing(MathGrader):
+        def can_use(self, reference_answer: str | None) -> bool:
+            raise RuntimeError("no such unit")
+
+    (tmp_path / "trusted.jsonl").write_text('{"question": "q?", "reference_answer": "5 parsec"}')
+    with pytest.raises(InputError, match=r"row 1: the grader failed on this answer: Failing\.can_use raised Runtime"):
+        read_trusted(str(tmp_path / "trusted.jsonl"), Failing())
 
 
 def drawn(share: float, margin: float, is_right_to_act: bool) -> tuple[Outcome, bool]:
@@ -648,6 +656,66 @@ def test_why_no_question_has_a_majority_is_said_with_the_thresholds_that_hold(tm
         "of the responses and a lead of at least labels.min_margin (0.1); mend answers, selection, labels"
     ) in str(error.value)
     assert "reference answer" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"question": "q0?", "reference_answer": "5"}] * 2, "row 2: is of the same question as"),
+        ([{"question": "q0?", "reference_answer": "..."}], "responses cannot be compared with the answer '...'"),
+    ],
+)
+def test_what_is_wrong_in_the_trusted_file_is_found_before_anything_is_sampled(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    path = tmp_path / "trusted.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = resolve({"model": "m", "run_dir": str(tmp_path / "run"), "questions": {"path": "q.jsonl"},
+                      "sampling": {"backend": "scripted"}, "labels": {"trusted": str(path)}})  # fmt: skip
+    with pytest.raises(InputError, match=re.escape(message)):
+        pipeline.check_inputs(config, RunDirectory(config))
+
+
+def test_trusted_questions_are_looked_for_before_anything_is_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trusted.jsonl"
+    path.write_text('{"question_id": "b", "question": "B?", "reference_answer": "5"}')
+
+    def asked(*names: str, rounds: int = 1) -> None:
+        config = resolve({"model": "m", "run_dir": str(tmp_path / "run"), "questions": {"path": "q.jsonl"},
+                          "rounds": rounds, "labels": {"policy": "drop", "trusted": str(path)}})  # fmt: skip
+        round_ = Round(config, RunDirectory(config), 0, "m", "m", Progress(Console(soft_wrap=True)))
+        rows = [dict.fromkeys(QUESTIONS.names) | {"question_id": name, "question": name} for name in names]
+        (round_.stages / "questions").replace(pa.Table.from_pylist(rows, QUESTIONS))
+        look_for_trusted(round_, trusted_rows(round_, MATH))
+
+    asked("a", "B?", rounds=1)
+    assert f"labels.trusted: {path}: 1 of its 1 questions are in this round\n" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none of its 1 questions is in this round"):
+        asked("a")
+
+
+@pytest.mark.parametrize("reference", [None, "..."])
+def test_a_trusted_answer_stands_in_for_a_reference_that_cannot_be_used(tmp_path: Path, reference: str | None) -> None:
+    rows = [*given_rows([4, 4, 5]), *given_rows([5, 5, 4], [5, 4, 6], [7, 7, 4], reference="4")[1:]]
+    for row, question in zip(rows[1:], ("a?", "b?"), strict=True):
+        row |= {"question": question, "reference_answer": reference}
+    (tmp_path / "out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "trusted.jsonl").write_text('{"question": "a?", "reference_answer": "6"}')
+    labels = {"trusted": str(tmp_path / "trusted.jsonl")}
+    with pytest.warns(UserWarning, match="set aside: 1 unparsable_reference"):
+        weighed = east_ray.weigh(rows, labels=labels, name="out")
+    by_id = {row["question_id"]: row for row in weighed.examples.to_pylist()}
+    assert {name: (row["reference_answer"], row["pass_rate"]) for name, row in by_id.items()} == {
+        "out-000001": ("4", 2 / 3), "out-000002": ("6", 1 / 3),
+    }  # fmt: skip
+    assert by_id["out-000002"]["label"].items() >= {"action": "trusted", "original_reference": reference}.items()
+    config = resolve({"run_dir": str(tmp_path / "run"), "labels": labels, "samples": {"path": f"{tmp_path}/out.jsonl"}})
+    round_ = Round(config, RunDirectory(config), 0, "m", "m", Progress(Console(quiet=True)))
+    pipeline.prepare(round_)
+    pipeline.weigh(round_)
+    assert (round_.stages / "examples").read(EXAMPLES).to_pylist() == weighed.examples.to_pylist()
 
 
 # ---------------------------------------------------------------------------------------------------------- library

@@ -19,7 +19,7 @@ from east_ray.answers.stage import graded_rows
 from east_ray.config import Config, InputError
 from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, outcome
 from east_ray.labels.deciding import LabelRules, Labels, Past, change_of, contradiction, label_rules, lead_of, pass_rate
-from east_ray.labels.trusted import check, found_words, matched, read_trusted
+from east_ray.labels.trusted import TrustedRow, check, found_words, matched, read_trusted
 from east_ray.records import ANSWERS, Question
 from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
@@ -68,23 +68,15 @@ def prepared(
 ) -> Prepared:
     """What the labels of a training in round `number` depend on; `questions` are all of the round.
 
-    Raises InputError as `read_trusted`, `matched` and `check`, and if a run of one round has no trusted question: of
-    several rounds one may rightly have none.
+    Raises InputError as `read_trusted`, `_found` and `check`.
     """
     rules = label_rules(settings.labels)
     path = settings.labels.trusted
     if path is None:
         return Prepared(Labels(rules, number, past=past_of(rules, None) if rules.needs_past else {}))
-    rows = read_trusted(path)
-    found = matched(rows, questions)
-    num_found = len({row.where for row, _ in found.values()})
-    said = [f"labels.trusted: {path}: {found_words(rows, found)}"]
-    if not num_found and settings.rounds == 1:
-        asked = "questions.path" if settings.samples is None else "samples.path"
-        raise InputError(
-            f"labels.trusted: {path}: none of its {len(rows):,} questions is in this round; expected rows with the "
-            f"question_id of this run, or with the question's text as in {asked}"
-        )
+    rows = read_trusted(path, grader)
+    found, told = _found(rows, questions, settings)
+    num_found, said = len({row.where for row, _ in found.values()}), [told]
     graded = graded_of(found)
     labels = Labels(rules, number, {name: check(*found[name], one, grader) for name, one in graded.items()})
     if labels.rules.policy == "keep" and labels.rules.source == "reference":
@@ -101,6 +93,40 @@ def prepared(
     rules = applied(calibration, rules)
     past = past_of(rules, None) if rules.needs_past else {}
     return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, said, calibration)
+
+
+def _found(
+    rows: Sequence[TrustedRow], questions: Iterable[Question], settings: Config
+) -> tuple[dict[str, tuple[TrustedRow, Question]], str]:
+    """`matched`, and in a sentence how many rows are in the round.
+
+    Raises InputError as `matched`, and if a run of one round has none of them: of several rounds one rightly may.
+    """
+    found, path = matched(rows, questions), settings.labels.trusted
+    if not found and settings.rounds == 1:
+        asked = "questions.path" if settings.samples is None else "samples.path"
+        raise InputError(
+            f"labels.trusted: {path}: none of its {len(rows):,} questions is in this round; expected rows with the "
+            f"question_id of this run, or with the question's text as in {asked}"
+        )
+    return found, f"labels.trusted: {path}: {found_words(rows, found)}"
+
+
+def trusted_rows(round_: Round, grader: Grader) -> list[tuple[Config, list[TrustedRow]]]:
+    """The rows of each trusted file that the examples of a round still wait for, with settings that name it.
+
+    Raises InputError as `read_trusted`.
+    """
+    waiting = [one for one in round_.learners() if one.stages.record("examples") is None]
+    settings = {path: one.settings for one in waiting if (path := one.settings.labels.trusted) is not None}
+    return [(one, read_trusted(path, grader)) for path, one in settings.items()]
+
+
+def look_for_trusted(round_: Round, trusted: Iterable[tuple[Config, list[TrustedRow]]]) -> None:
+    """Say which trusted questions will be asked, before they are. Raises InputError as `_found`."""
+    if round_.stages.record("sampling") is None:
+        for settings, rows in trusted:
+            round_.progress.say(_found(rows, _questions(round_.stages / "questions"), settings)[1])
 
 
 def prepare_labels(round_: Round, settings: Config, grader: Grader) -> Prepared:

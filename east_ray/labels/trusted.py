@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from east_ray.answers.grading import Graded, Grader, GraderError, can_use, compared
+from east_ray.answers.grading import Graded, Grader, GraderError, can_use, compared, reference_check
 from east_ray.config import InputError
 from east_ray.config.base import hint
 from east_ray.labels.deciding import Checked
@@ -30,11 +30,11 @@ class TrustedRow:
     """It does not come from ``labels/changes.jsonl``, whose rows say in `action` what was changed."""
 
 
-def read_trusted(path: str) -> list[TrustedRow]:
+def read_trusted(path: str, grader: Grader) -> list[TrustedRow]:
     """The rows of the file, folder or pattern in `labels.trusted`.
 
-    Raises InputError if there is no file, a row has no answer or neither question nor question_id, or two are of one
-    question.
+    Raises InputError if there is no file, a row has no answer, one that the grader cannot compare responses with, or
+    neither question nor question_id, or if two rows are of one question.
     """
     found = find_files(path, "labels.trusted")
     rows = [
@@ -42,11 +42,39 @@ def read_trusted(path: str) -> list[TrustedRow]:
         for file in found.files
         for number, row in rows_of_file(found.filesystem, file)
     ]
+    for row in rows:
+        _refuse_unusable(row, grader)
     if not rows:
         raise InputError(f"labels.trusted: {path} is empty; expected questions with their checked answers")
     _refuse_repeated(rows, lambda row: row.question_id)
     _refuse_repeated(rows, lambda row: row.question if row.question_id is None else None)
     return rows
+
+
+def _refuse_unusable(row: TrustedRow, grader: Grader) -> None:
+    try:
+        is_usable = can_use(grader, row.answer)
+    except GraderError as error:
+        raise InputError(f"{row.where}: the grader failed on this answer: {error}") from error
+    if not is_usable:
+        raise InputError(f"{row.where}: responses cannot be compared with the answer {row.answer!r}")
+
+
+def can_be_labelled(source: str, rows: Iterable[TrustedRow], grader: Grader) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a question may have an answer that counts as right.
+
+    With `source` majority any may. Otherwise it has a reference that the grader can use, or one of these rows.
+    """
+    if source == "majority":
+        return lambda question: True
+    is_usable, names = reference_check(grader), {(row.question_id, row.question) for row in rows}
+    ids, texts = {name for name, _ in names}, {text for _, text in names}
+
+    def check(question: Mapping[str, Any]) -> bool:
+        is_trusted = question["question_id"] in ids or question["question"].strip() in texts
+        return is_trusted or is_usable(question["reference_answer"])
+
+    return check
 
 
 def _row(where: str, row: Row | str) -> TrustedRow:
@@ -126,11 +154,9 @@ def _refuse_repeated(rows: Iterable[TrustedRow], name_of: Callable[[TrustedRow],
 def check(row: TrustedRow, question: Question, graded: Graded, grader: Grader) -> Checked:
     """What the trusted answer makes of a question; `graded` is of all its responses.
 
-    Raises InputError if the grader cannot compare responses with the answer, or fails.
+    Raises InputError if the grader fails.
     """
     try:
-        if not can_use(grader, row.answer):
-            raise InputError(f"{row.where}: responses cannot be compared with the answer {row.answer!r}")
         given = question.reference_answer if graded.can_use_reference else None
         of_clusters = [one.answer for one in graded.clusters]
         texts = list(dict.fromkeys(text for text in (row.answer, given, *of_clusters) if text is not None))

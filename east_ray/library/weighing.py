@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.answers import graders
-from east_ray.answers.grading import Failures, Graded, Grader, reference_check
+from east_ray.answers.grading import Failures, Graded, Grader
 from east_ray.answers.stage import grade_batch
 from east_ray.config import Config, InputError, PromptConfig
 from east_ray.config.base import hint, validated
 from east_ray.export.shapes import Form, Shape
 from east_ray.labels.stage import prepared
+from east_ray.labels.trusted import can_be_labelled, read_trusted
 from east_ray.library.rows import Rows, Samples, read_samples
 from east_ray.records import ANSWERS, JUDGED, QUESTIONS, SET_ASIDE, Question
 from east_ray.report.wording import waste
@@ -165,8 +166,9 @@ def weigh(
     settings = _settings(samples or {}, sections, objective, seed)
     assert settings.samples is not None
     grader, failures = graders.load(settings.answers), Failures()
-    accepts = reference_check(grader) if settings.labels.source == "reference" else lambda _: True
-    read = read_samples(rows, settings.samples, name, accepts)
+    trusted = [] if settings.labels.trusted is None else read_trusted(settings.labels.trusted, grader)
+    can_use = can_be_labelled(settings.labels.source, trusted, grader)
+    read = read_samples(rows, settings.samples, name, can_use)
     weighed = _weighed(read, settings, grader, failures)
     _warn(weighed, read.counts, failures)
     return weighed
