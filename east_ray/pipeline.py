@@ -115,7 +115,7 @@ def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
     for learner in chosen:
         if (key := (learner.settings.labels, learner.settings.answers.responses)) not in found:
             found[key] = prepare_labels(round_, learner.settings, graders.load(round_.config.answers))
-            for said in found[key].said:
+            for said in filter(None, (found[key].found_said, found[key].thresholds_said)):
                 round_.progress.say(said)
         write_labels(learner.stages, found[key])
     labels = [found[one.settings.labels, one.settings.answers.responses].labels for one in chosen]

@@ -39,8 +39,8 @@ class LabelsConfig(Section):
     """A file of questions whose answers you have checked (`question_id` or `question`, and `reference_answer`; one
     whose id is not in the run is found by its text). Where one of them is asked, this answer counts in place of the
     given reference, which may be missing, and no policy touches it. They say how many references are wrong; from 30 of
-    them on, they choose `min_share` and `min_margin`. A run of one round in which none of them is asked ends with an
-    error."""
+    them on, they choose `min_share` and `min_margin`, if others are shown to be better than those that are set here. A
+    run of one round in which none of them is asked ends with an error."""
     collapse: Annotated[Literal["stop", "warn", "ignore"], ANY_TIME] = "stop"
     """Of several rounds with source: majority, when the answers grow alike without growing right, or fewer held-out
     questions are answered than before. stop: the run ends, and says which model was the best; warn: it says so and goes

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from east_ray.answers.grading import Graded, Grader, GraderError, compared
 from east_ray.answers.stage import graded_rows
 from east_ray.config import Config, InputError
-from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, outcome
+from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, in_a_sentence, outcome
 from east_ray.labels.deciding import LabelRules, Labels, Past, change_of, contradiction, label_rules, lead_of, pass_rate
 from east_ray.labels.trusted import TrustedRow, check, found_words, matched, read_trusted
 from east_ray.records import ANSWERS, Question
@@ -43,10 +43,12 @@ class Prepared:
     """Rows of the trusted file."""
     num_found: int = 0
     """Those of them whose question is in the round."""
-    said: Sequence[str] = ()
-    """What the user should know of the trusted set, each in a sentence."""
+    found_said: str = ""
+    """The same in a sentence, with the first that is not."""
     calibration: Calibration | None = None
     """None: there is no trusted set, or nothing that thresholds would decide."""
+    thresholds_said: str = ""
+    """Which thresholds hold and why, in a sentence, where drawn questions are in the round."""
 
     def as_json(self) -> dict[str, Any]:
         """``labels/labels.json``."""
@@ -54,7 +56,7 @@ class Prepared:
         if self.calibration is not None:
             rules["min_share"] = self.calibration.min_share  # null where no answer is common enough
         found = {"num_rows": self.num_trusted, "num_found": self.num_found, **estimate(self.labels.trusted)}
-        calibration = None if self.calibration is None else asdict(self.calibration)
+        calibration = None if self.calibration is None else asdict(self.calibration) | {"said": self.thresholds_said}
         return {"rules": rules, "trusted": found if self.num_trusted else None, "calibration": calibration}
 
 
@@ -75,8 +77,8 @@ def prepared(
     if path is None:
         return Prepared(Labels(rules, number, past=past_of(rules, None) if rules.needs_past else {}))
     rows = read_trusted(path, grader)
-    found, told = _found(rows, questions, settings)
-    num_found, said = len({row.where for row, _ in found.values()}), [told]
+    found, said = _found(rows, questions, settings)
+    num_found = len({row.where for row, _ in found.values()})
     graded = graded_of(found)
     labels = Labels(rules, number, {name: check(*found[name], one, grader) for name, one in graded.items()})
     if labels.rules.policy == "keep" and labels.rules.source == "reference":
@@ -90,9 +92,10 @@ def prepared(
         ],
         rules,
     )
+    thresholds = in_a_sentence(calibration, rules) if calibration.num_questions else ""
     rules = applied(calibration, rules)
     past = past_of(rules, None) if rules.needs_past else {}
-    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, said, calibration)
+    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, said, calibration, thresholds)
 
 
 def _found(

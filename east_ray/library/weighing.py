@@ -226,7 +226,7 @@ def _rules(
     by_id = dict(zip((one.question_id for one in questions), graded, strict=True))
     found = prepared(settings, grader, questions, lambda ids: {name: by_id[name] for name in ids})
     if found.num_found < found.num_trusted:
-        warnings.warn(found.said[0], stacklevel=4)
+        warnings.warn(found.found_said, stacklevel=4)
     needs_rejected = "rejected" in objectives.load(settings.training).required_responses
     rules = selection_rules(settings, needs_rejected=needs_rejected, labels=found.labels)
     return rules, load_signal(settings.weighting)
