@@ -231,8 +231,8 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
     grader = graders.load(config.answers)
-    for path in {one.labels.trusted for one in config.learners().values()} - {None}:
-        read_trusted(str(path), grader)
+    for path in _trusted_files(config, directory):
+        read_trusted(path, grader)
     evaluated = config.in_evaluation()
     for settings in (config, evaluated, *([evaluated.on_engines()] if config.evaluates_on_engines else [])):
         backend = backends.load(settings.sampling)
@@ -252,6 +252,16 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
     check_endpoints(directory.round(0), config, resolve_model(config.model))
     if config.samples is not None and directory.round(0).record("sampling") is None:
         given.check_columns(config.samples)
+
+
+def _trusted_files(config: Config, directory: RunDirectory) -> set[str]:
+    """The trusted files of trainings that have a round yet to weigh; the others are not read any more."""
+    rounds = [directory.round(number) for number in range(config.rounds)]
+    return {
+        one.labels.trusted
+        for name, one in config.learners().items()
+        if one.labels.trusted and any(stages.learner(name).record("examples") is None for stages in rounds)
+    }
 
 
 def require_questions(config: Config) -> None:

@@ -23,6 +23,8 @@ from east_ray.answers.graders import MathGrader
 from east_ray.config import Config, InputError, WeightingConfig
 from east_ray.config.files import resolve
 from east_ray.console import Progress
+from east_ray.evaluation import rounds
+from east_ray.evaluation.collapse import Alarm
 from east_ray.labels.calibrating import Calibration, Outcome, applied, calibrated, in_a_sentence, outcome
 from east_ray.labels.deciding import (
     Checked,
@@ -194,7 +196,8 @@ def test_the_row_of_a_change_undoes_it(answers: list[Any], policy: str) -> None:
     row, rules = sample("q", answers), rules_of(policy)
     changed = judged(row, rules)
     if (change := change_of(changed)) is None:
-        assert changed["label"] is None
+        has_no_weight = policy == "downweight" and changed["reason"] == "all_wrong"
+        assert changed["label"] is None or has_no_weight
         return
     assert (
         change["action"] == policy
@@ -267,6 +270,15 @@ def test_the_audit_asks_of_the_given_reference_whatever_the_policy() -> None:
     assert suspicion(row_of([5, 5, 4, 4], free), min_share=0.1) is None
 
 
+@pytest.mark.parametrize("share", [0.55, 0.07, 0.57, 0.58])  # times 100 these are not whole numbers
+def test_the_audit_and_the_rules_agree_on_the_least_share(share: float) -> None:
+    num = round(100 * share)
+    row = sample("q", [5] * num + list(range(100, 200 - num)))
+    is_contradicted = contradiction(graded(row), (), 0, LabelRules(policy="drop", min_share=share)) is not None
+    assert is_contradicted and suspicion(judged(row), share) is not None
+    assert suspicion(judged(row), share + 0.001) is None
+
+
 # --------------------------------------------------------------------------------------------------- the trusted set
 
 
@@ -298,6 +310,16 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message:
     with pytest.raises(InputError) as error:
         read_rows(rows, tmp_path)
     assert str(error.value).startswith("labels.trusted: ") and message in str(error.value)
+
+
+def test_an_empty_text_is_missing(tmp_path: Path) -> None:
+    row = {"question_id": " ", "question": "A?", "reference_answer": "1", "action": ""}
+    (one,) = read_rows([row], tmp_path)
+    assert (one.question_id, one.question, one.is_drawn) == (None, "A?", True)
+    assert [row.answer for row, _ in matched(read_rows([row], tmp_path), [Question("a", "A?")]).values()] == ["1"]
+    for name, message in (("question", "has neither question_id nor question"), ("reference_answer", "has no ref")):
+        with pytest.raises(InputError, match=message):
+            read_rows([row | {name: ""}], tmp_path)
 
 
 def test_a_trusted_question_is_found_by_id_or_text(tmp_path: Path) -> None:
@@ -516,7 +538,12 @@ def test_what_is_discarded_anyway_switches_no_policy_off_or_on(
     [
         ({"policy": "fix"}, "labels.policy: 'fix' given, expected 'keep', 'drop', 'relabel' or 'downweight'"),
         ({"source": "majority", "policy": "drop"}, "drop needs references; with source: majority it must be keep"),
-        ({"factor": 0.0}, "factor: 0 would give a question weight 0; use policy: drop"),
+        ({"factor": 0.0}, "labels.factor: 0.0 given, expected greater than 0"),
+        (
+            {"policy": "drop", "stable_rounds": 3},
+            "labels.stable_rounds: 3 needs as many rounds, and rounds is 1, so no reference would be contradicted",
+        ),
+        ({"policy": "relabel", "max_slope": 0.0}, "labels.max_slope: 0 needs two rounds at least, and rounds is 1"),
         ({"min_share": 0.0}, "labels.min_share"),
         ({"stable_rounds": 0}, "labels.stable_rounds"),
     ],
@@ -587,6 +614,34 @@ def weigh(round_: Round) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def changes(round_: Round, name: str = "") -> list[dict[str, Any]]:
     text = (round_.stages.learner(name or "trained") / "labels").read_text("changes.jsonl") or ""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_question_that_is_discarded_has_no_weight_to_change(tmp_path: Path) -> None:
+    answers = {"contradicted": [5] * 7 + [4], "all-wrong": [5] * 8, "right": [4] * 8}
+    round_ = round_of(tmp_path, answers=answers, labels={"policy": "downweight"}, weighting={"signal": "uniform"})
+    _, discarded = weigh(round_)
+    assert [(row["question_id"], row["reason"]) for row in discarded] == [("all-wrong", "all_wrong")]
+    assert [row["question_id"] for row in changes(round_)] == ["contradicted"]
+    record = round_.stages.record("examples")
+    assert record is not None and record.counts["labels"] == {"downweight": 1}
+
+
+def test_the_trusted_file_is_read_only_while_a_round_waits_for_it(tmp_path: Path) -> None:
+    row, trusted = {"question_id": "right-0", "reference_answer": 4}, tmp_path / "trusted.jsonl"
+    (tmp_path / "table.json").write_text("")
+    settings: dict[str, Any] = {"labels": {"trusted": str(trusted)}, "rounds": 2, "model": str(tmp_path)}
+    settings["sampling"] = {"backend": "scripted", "backend_args": {"table": str(tmp_path / "table.json")}}
+    for number in range(2):
+        read_rows([row], tmp_path)
+        round_ = round_of(tmp_path, number, **settings)
+        pipeline.check_inputs(round_.config, round_.directory)
+        trusted.unlink()
+        with pytest.raises(InputError, match=r"labels\.trusted: .*trusted\.jsonl"):
+            pipeline.check_inputs(round_.config, round_.directory)
+        read_rows([row], tmp_path)
+        weigh(round_)
+    trusted.unlink()
+    pipeline.check_inputs(round_.config, round_.directory)
 
 
 def test_without_a_policy_nothing_is_written(tmp_path: Path) -> None:
@@ -728,6 +783,17 @@ def test_questions_are_asked_anew_where_references_are_needed_no_more(tmp_path: 
     round_ = round_of(tmp_path)
     RunDirectory(resolve(round_.config.model_dump(), ["labels.source=majority"]))
     assert [round_.stages.record(stage) for stage in ("questions", "sampling", "answers")] == [None] * 3
+
+
+@pytest.mark.parametrize(("held", "said"), [(None, "0.5 now"), (0.5, "0.5 now"), (0.75, "0.75 by labels.trusted now")])
+def test_a_run_that_collapses_names_the_least_share_that_held(tmp_path: Path, held: float | None, said: str) -> None:
+    labels = {"source": "majority"}
+    round_of(tmp_path, labels=labels)
+    learner = round_of(tmp_path, 1, labels=labels).learners()[0]  # not weighed yet: round 0 is the newest that was
+    if held is not None:
+        told = json.dumps({"rules": {"min_share": held}})
+        (learner.round.directory.round(0) / "labels").write_text("labels.json", told)
+    assert f"raise labels.min_share ({said}), run fewer" in rounds.in_a_sentence(learner, Alarm("it fell", "fall", 1))
 
 
 def test_why_no_question_has_a_majority_is_said_with_the_thresholds_that_hold(tmp_path: Path) -> None:

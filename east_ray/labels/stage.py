@@ -18,14 +18,24 @@ from east_ray.answers.grading import Graded, Grader, GraderError, compared
 from east_ray.answers.stage import graded_rows
 from east_ray.config import Config, InputError
 from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, in_a_sentence, outcome
-from east_ray.labels.deciding import LabelRules, Labels, Past, change_of, contradiction, label_rules, lead_of, pass_rate
+from east_ray.labels.deciding import (
+    LabelRules,
+    Labels,
+    Past,
+    change_of,
+    contradiction,
+    is_decided,
+    label_rules,
+    lead_of,
+    pass_rate,
+)
 from east_ray.labels.trusted import TrustedRow, check, found_words, matched, read_trusted
 from east_ray.records import ANSWERS, Question
 from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
 
 _QUESTION = ["question_id", "question", "reference_answer", "reference_solution", "level", "subject", "extra"]
-_OF_CHANGES = ["question_id", "question", "num_responses", "clusters", "label"]
+_OF_CHANGES = ["question_id", "question", "num_responses", "clusters", "label", "reason"]  # discarded/ has the last
 _ROWS_AT_ONCE = 1024
 
 #: The gradings of some questions, by question_id.
@@ -215,7 +225,7 @@ def write_changes(stages: Stages) -> dict[str, int]:
     batches = itertools.chain.from_iterable(one.batches(_OF_CHANGES, max_rows=_ROWS_AT_ONCE) for one in folders)
     with labels.writing("changes.jsonl") as stream:
         for batch in batches:
-            rows = batch.filter(pc.is_valid(batch["label"])).to_pylist()
+            rows = list(filter(is_decided, batch.filter(pc.is_valid(batch["label"])).to_pylist()))
             counts.update(row["label"]["action"] for row in rows)
             for row in rows:
                 if (change := change_of(row)) is not None:

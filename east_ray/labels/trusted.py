@@ -84,7 +84,7 @@ def _row(where: str, row: Row | str) -> TrustedRow:
     def read(name: str, value_of: Any) -> Any:
         value = row.get(name)
         try:
-            return None if is_missing(value) else value_of(value)
+            return None if _is_empty(value) else value_of(value)
         except InputError as error:
             raise InputError(f"{where}: {name}: {error}") from None
 
@@ -96,8 +96,13 @@ def _row(where: str, row: Row | str) -> TrustedRow:
         raise InputError(f"{where}: has neither question_id nor question{near}")
     if answer is None:
         raise InputError(f"{where}: has no reference_answer, the answer that you have checked")
-    is_drawn = is_missing(row.get("action"))
+    is_drawn = _is_empty(row.get("action"))
     return TrustedRow(where, question_id, question and question.strip(), answer, is_drawn)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value is missing, in JSON as in CSV, where an empty text is none."""
+    return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
 def matched(rows: Sequence[TrustedRow], questions: Iterable[Question]) -> dict[str, tuple[TrustedRow, Question]]:
