@@ -119,12 +119,12 @@ def matched(rows: Sequence[TrustedRow], questions: Iterable[Question]) -> dict[s
     for question in questions:
         text = question.question.strip()
         some = by_text.get(text, [])
-        if (row := by_id.get(question.question_id)) is not None:
-            if row.question not in (None, text):
-                said = f"in this run {row.question_id} is another question; leave out question_id"
-                raise InputError(f"{row.where}: {said}")
-            known.add(row.question_id)
-            some = [row, *(other for other in some if other is not row)]
+        if (named := by_id.get(question.question_id)) is not None:
+            if named.question not in (None, text):
+                said = f"in this run {named.question_id} is another question; leave out question_id"
+                raise InputError(f"{named.where}: {said}")
+            known.add(named.question_id)
+            some = [named, *(other for other in some if other is not named)]
         candidates += [(question, some)] if some else []
     found = {}
     for question, some in candidates:
