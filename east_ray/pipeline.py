@@ -7,20 +7,26 @@ replaced alone. A stage that is done is not done again. A stage that was interru
 anew where it must.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from east_ray import weighting
 from east_ray.answers import graders
-from east_ray.answers.grading import reference_check
 from east_ray.answers.stage import grade_responses
 from east_ray.config import TRAINED, Config, InputError
 from east_ray.console import Progress
 from east_ray.evaluation.rounds import in_a_sentence, look_for_collapse, write_diversity
 from east_ray.evaluation.stage import evaluate, has_gained
 from east_ray.labels.deciding import Labels
-from east_ray.labels.stage import Prepared, prepare_labels, write_changes, write_labels
-from east_ray.labels.trusted import read_trusted
+from east_ray.labels.stage import (
+    Prepared,
+    look_for_trusted,
+    prepare_labels,
+    trusted_rows,
+    write_changes,
+    write_labels,
+)
+from east_ray.labels.trusted import can_be_labelled, read_trusted
 from east_ray.plan.terminal import say_in_short
 from east_ray.questions.prompts import messages
 from east_ray.questions.stage import ask_questions, load_questions
@@ -67,12 +73,16 @@ def run(config: Config, progress: Progress) -> str:
 
 def prepare(round_: Round) -> None:
     """``questions/`` and ``samples/``: the questions of a round with their responses, asked or given."""
-    can_use = accepts_reference(round_.directory.config)
+    grader = graders.load(round_.config.answers)
+    trusted = trusted_rows(round_, grader)
+    every = [row for _, rows in trusted for row in rows]
+    can_use = can_be_labelled(round_.directory.config.labels.source, every, grader)
     if round_.config.samples is not None:
         take_samples(round_, can_use)
     else:
         ask_questions(round_, max_prompt_tokens, can_use)
     if learns_from_responses(round_):
+        look_for_trusted(round_, trusted)
         sample_responses(round_)
 
 
@@ -105,9 +115,8 @@ def judge_round(round_: Round, learners: Sequence[Learner]) -> None:
     for learner in chosen:
         if (key := (learner.settings.labels, learner.settings.answers.responses)) not in found:
             found[key] = prepare_labels(round_, learner.settings, graders.load(round_.config.answers))
-            if num := found[key].num_trusted:
-                told = f"{found[key].num_found:,} of {num:,} questions of {learner.settings.labels.trusted}"
-                round_.progress.say(f"labels.trusted: {told} are in this round")
+            for said in filter(None, (found[key].found_said, found[key].thresholds_said)):
+                round_.progress.say(said)
         write_labels(learner.stages, found[key])
     labels = [found[one.settings.labels, one.settings.answers.responses].labels for one in chosen]
     rules = [rules_of(learner.settings, one) for learner, one in zip(chosen, labels, strict=True)]
@@ -194,11 +203,6 @@ def labelled_rules(learner: Learner) -> SelectionRules:
     return rules_of(learner.settings, found.labels)
 
 
-def accepts_reference(config: Config) -> Callable[[str | None], bool]:
-    """Whether a question with this reference answer can be asked; labels from the majority need none."""
-    return (lambda _: True) if config.labels.source == "majority" else reference_check(graders.load(config.answers))
-
-
 def learns_from_responses(round_: Round) -> bool:
     """Whether a training of the round learns from sampled responses, and not from worked solutions alone."""
     return any(learner.settings.training.examples == "selected" for learner in round_.learners())
@@ -226,9 +230,9 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
         objectives.load(settings.training)
         weighting.load_signal(settings.weighting)
         weighting.load_mapping(settings.weighting)
-    for path in {one.labels.trusted for one in config.learners().values()} - {None}:
-        read_trusted(str(path))
-    graders.load(config.answers)
+    grader = graders.load(config.answers)
+    for path in _trusted_files(config, directory):
+        read_trusted(path, grader)
     evaluated = config.in_evaluation()
     for settings in (config, evaluated, *([evaluated.on_engines()] if config.evaluates_on_engines else [])):
         backend = backends.load(settings.sampling)
@@ -248,6 +252,16 @@ def check_inputs(config: Config, directory: RunDirectory) -> None:
     check_endpoints(directory.round(0), config, resolve_model(config.model))
     if config.samples is not None and directory.round(0).record("sampling") is None:
         given.check_columns(config.samples)
+
+
+def _trusted_files(config: Config, directory: RunDirectory) -> set[str]:
+    """The trusted files of trainings that have a round yet to weigh; the others are not read any more."""
+    rounds = [directory.round(number) for number in range(config.rounds)]
+    return {
+        one.labels.trusted
+        for name, one in config.learners().items()
+        if one.labels.trusted and any(stages.learner(name).record("examples") is None for stages in rounds)
+    }
 
 
 def require_questions(config: Config) -> None:

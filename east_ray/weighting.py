@@ -158,8 +158,12 @@ def rejection_signal(question: GradedQuestion) -> float:
 
 
 def variance_signal(question: GradedQuestion) -> float:
-    """Variance of a response's correctness, p (1 - p): greatest where half of the responses are correct."""
-    return question.pass_rate * (1.0 - question.pass_rate)
+    """Variance of a response's correctness, p (1 - p): greatest where half of the responses are correct.
+
+    From whole numbers, so that it is the same to the last digit for p and 1 - p, and ranks have their ties.
+    """
+    correct = sum(one.num_responses for one in question.clusters if one.is_correct)
+    return correct * (question.num_responses - correct) / max(1, question.num_responses) ** 2
 
 
 def margin_signal(question: GradedQuestion) -> float:

@@ -72,6 +72,31 @@ def test_arms_that_differ_by_more_than_they_disagree_are_no_case(tmp_path: Path)
     assert plan.powers[0.03][0] == power_of(0.03, error, df)
 
 
+@pytest.mark.parametrize("seeds", ["[0]", "[0, 1, 2, 3, 4]"])
+@pytest.mark.parametrize("disagreement", [0.0001, 0.001, 0.004, 0.1])
+@pytest.mark.parametrize("num_held_out", [500, 2000])
+def test_the_sentence_says_what_the_table_says(
+    tmp_path: Path, seeds: str, disagreement: float, num_held_out: int
+) -> None:
+    told = [f"compare.seeds={seeds}", f"plan.disagreement={disagreement}", f"plan.num_held_out={num_held_out}"]
+    plan = planned_power(comparison(tmp_path, "plan.seed_spread=0.0", *told))
+    num_seeds = len(json.loads(seeds))
+    for difference, level in zip(plan.detectable, (0.05, 0.05 / 6), strict=True):
+        assumed = {"disagreement": max(disagreement, difference), "seed_spread": 0.0, "repeated": 0.2}
+        assert power_of(difference, *expected_precision(num_seeds, num_held_out, **assumed), level) == pytest.approx(
+            0.8, abs=0.01
+        )
+    # Between two rows of the table with less and with more than 80 %, and beyond those that are not shown.
+    for difference, powers in plan.powers.items():
+        for power, detectable in zip(powers, plan.detectable, strict=True):
+            assert abs(power - 0.8) < 0.01 or (power > 0.8) == (difference > detectable)
+
+
+def test_no_difference_is_detectable_beyond_all_questions(tmp_path: Path) -> None:
+    few = planned_power(comparison(tmp_path, "compare.seeds=[0]", "plan.num_held_out=2", "plan.seed_spread=0.0"))
+    assert few.detectable == (1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

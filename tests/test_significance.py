@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from east_ray.evaluation.significance import (
     compare,
+    crossed_difference,
     crossed_mean,
     detectable_by_one_pair,
     expected_precision,
@@ -247,6 +248,42 @@ def test_arms_that_agreed_everywhere_do_not_measure_without_any_error(num_seeds:
     assert shown(2)[0] == 1
     if num_seeds == 1:
         assert few == pytest.approx(detectable_by_one_pair(20, 0))
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize("num_questions", [2, 3, 5])
+def test_few_questions_show_no_difference_even_if_one_arm_answers_all_and_the_other_none(
+    num_questions: int, num_seeds: int
+) -> None:
+    arm = np.ones((num_seeds, num_questions), dtype=bool)
+    for right, other in ((arm, ~arm), (~arm, arm)):
+        _, found = compare({"uniform": other, "entropy": right}, {"uniform": None, "entropy": "uniform"})
+        assert found.difference is not None and abs(found.difference.mean) == 1
+        assert (found.verdict, found.difference.low < 0 < found.difference.high) == ("not shown", True)
+        assert 0.05 < found.difference.p_value < 0.5
+
+
+def test_enough_questions_show_it() -> None:
+    arm = np.ones((1, 8), dtype=bool)
+    _, found = compare({"uniform": ~arm, "entropy": arm}, {"uniform": None, "entropy": "uniform"})
+    assert found.verdict == "better" and found.adjusted_p_value is not None
+    assert found.adjusted_p_value > 2 / 2**8  # the sign test, which is exact
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(2, 30))
+def test_the_error_of_a_difference_is_at_least_what_the_difference_implies(
+    seed: int, num_seeds: int, num_questions: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    arm, baseline = rng.random((2, num_seeds, num_questions)) < np.array([0.9, 0.2])[:, None, None]
+    found, plain = (
+        crossed_difference(arm.astype(float), baseline.astype(float)), crossed_mean(arm.astype(float) - baseline)
+    )  # fmt: skip
+    least = np.sqrt(abs(found.mean) / arm.size)
+    assert found.standard_error >= max(least, plain.standard_error)
+    if plain.standard_error >= least:
+        assert found == plain
+    assert (found.mean, found.degrees_of_freedom) == (plain.mean, plain.degrees_of_freedom)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

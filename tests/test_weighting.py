@@ -287,3 +287,22 @@ def test_the_normalizer_is_the_mean_of_the_mapped_signals() -> None:
     values = mapped([1.0, 3.0], WeightingConfig(exponent=2.0))
     assert values[1] / values[0] == pytest.approx(9)
     assert normalizer(values) == pytest.approx((values[0] + values[1]) / 2)
+
+
+@given(st.integers(1, 200), st.data())
+def test_the_variance_is_the_same_to_the_last_digit_for_as_many_right_as_wrong_responses(num: int, data: Any) -> None:
+    def variance(num_correct: int, times: int = 1) -> float:
+        sizes = {True: num_correct * times, False: (num - num_correct) * times}
+        return signals_of([Cluster("4" if right else "5", size, right) for right, size in sizes.items()])["variance"]
+
+    num_correct = data.draw(st.integers(0, num))
+    assert variance(num_correct) == variance(num - num_correct) == variance(num_correct, times=3)
+
+
+def test_equal_variances_share_their_rank() -> None:
+    found = [
+        signals_of([Cluster("4", right, True), Cluster("5", 10 - right, False)])["variance"]
+        for right in (1, 9, 2, 8, 3, 7, 5)
+    ]
+    expected = [1.5 / 4, 1.5 / 4, 3.5 / 4, 3.5 / 4, 5.5 / 4, 5.5 / 4, 7 / 4]
+    assert weights(found, 1, mapping="rank").tolist() == pytest.approx(expected)

@@ -33,13 +33,15 @@ class LabelsConfig(Section):
     max_slope: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """The pass rate grows by at most this a round (least squares over the rounds in which the question was asked; with
     one alone nothing is contradicted). By default it is not asked."""
-    factor: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Of the policy downweight: the weight of a contradicted question is multiplied by this before normalizing."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Of the policy downweight: the weight of a contradicted question is multiplied by this before normalizing. In
+    place of 0 there is the policy drop."""
     trusted: str | None = None
-    """A file of questions whose answers you have checked (`question` or `question_id`, and `reference_answer`). Where
-    one of them is asked, this answer counts in place of the given reference, and no policy touches it. They say how
-    many references are wrong; from 30 of them on, they choose `min_share` and `min_margin`. A run of one round in which
-    none of them is asked ends with an error."""
+    """A file of questions whose answers you have checked (`question_id` or `question`, and `reference_answer`; one
+    whose id is not in the run is found by its text). Where one of them is asked, this answer counts in place of the
+    given reference, which may be missing, and no policy touches it. They say how many references are wrong; from 30 of
+    them on, they choose `min_share` and `min_margin`, if others are shown to be better than those that are set here. A
+    run of one round in which none of them is asked ends with an error."""
     collapse: Annotated[Literal["stop", "warn", "ignore"], ANY_TIME] = "stop"
     """Of several rounds with source: majority, when the answers grow alike without growing right, or fewer held-out
     questions are answered than before. stop: the run ends, and says which model was the best; warn: it says so and goes
@@ -53,5 +55,13 @@ class LabelsConfig(Section):
     def _problems(self) -> Iterator[str]:
         if self.source == "majority" and self.policy != "keep":
             yield f"policy: {self.policy} needs references; with source: majority it must be keep"
-        if self.factor == 0:
-            yield "factor: 0 would give a question weight 0; use policy: drop"
+
+    def problems_of_rounds(self, rounds: int) -> Iterator[str]:
+        """What asks for more rounds than a run has."""
+        if self.policy == "keep":
+            return
+        had = f"and rounds is {rounds}, so no reference would be contradicted"
+        if rounds < self.stable_rounds:
+            yield f"labels.stable_rounds: {self.stable_rounds} needs as many rounds, {had}"
+        if self.max_slope is not None and rounds == 1:
+            yield f"labels.max_slope: {self.max_slope:g} needs two rounds at least, {had}"

@@ -220,6 +220,7 @@ class Config(Section):
         if self.questions_per_round == "fresh" and not (self.questions and self.questions.max_questions):
             yield "questions_per_round: fresh needs questions.max_questions, the number of each round"
         self.in_evaluation()
+        yield from self.labels.problems_of_rounds(self.rounds)
         yield from self._problems_of_references()
         yield from self._problems_of_models()
         yield from self._problems_of_endpoints()

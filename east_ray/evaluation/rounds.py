@@ -115,9 +115,20 @@ def in_a_sentence(learner: Learner, alarm: Alarm) -> str:
     round_, settings = learner.round, learner.settings
     made_by = round_.directory.round(alarm.best - 1).learner(learner.name) / "model"
     address = round_.directory.address(made_by) if alarm.best else settings.model
-    mended = f"raise labels.min_share ({settings.labels.min_share:g} now)"
+    mended = f"raise labels.min_share ({_least_share(learner)} now)"
     mended += f", run fewer rounds (rounds: {alarm.best})" if alarm.best else ""
     return (
         f"the run is collapsing: {alarm.said}; the best model is {named(alarm.best)}, in {address}; {mended}, or give "
         "references (labels.source: reference), in another run_dir; labels.collapse: warn goes on in this one"
     )
+
+
+def _least_share(learner: Learner) -> str:
+    """The share that made an answer a majority's in the newest round that has been weighed."""
+    for number in range(learner.round.number, -1, -1):
+        stages = learner.round.directory.round(number).learner(learner.name)
+        if (told := (stages / "labels").read_text("labels.json")) is not None:
+            share = json.loads(told)["rules"]["min_share"]
+            found = "none is enough" if share is None else f"{share:g}"
+            return found if share == learner.settings.labels.min_share else f"{found} by labels.trusted"
+    return f"{learner.settings.labels.min_share:g}"

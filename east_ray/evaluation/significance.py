@@ -80,15 +80,31 @@ def crossed_mean(values: NDArray[np.float64]) -> CrossedMean:
     or more and 92 to 98 % with three. With one seed it accounts for the questions alone, and says nothing of what
     another seed would give. Raises ValueError without at least one seed and two questions.
     """
+    precision = _precision(_mean_squares(values), *values.shape)
+    return _tested(float(values.mean(dtype=np.float64)), *precision)
+
+
+def _tested(mean: float, standard_error: float, df: float) -> CrossedMean:
     from scipy.special import stdtr, stdtrit
 
-    standard_error, df = _precision(_mean_squares(values), *values.shape)
-    mean = float(values.mean(dtype=np.float64))
     reach = float(stdtrit(df, 1 - SIGNIFICANCE_LEVEL / 2)) * standard_error
     p_value = float(mean == 0)  # without any spread
     if standard_error > 0:
         p_value = 2 * float(stdtr(df, -abs(mean) / standard_error))
     return CrossedMean(mean, mean - reach, mean + reach, standard_error, df, p_value)
+
+
+def crossed_difference(arm: NDArray[np.float64], baseline: NDArray[np.float64]) -> CrossedMean:
+    """(S, Q) correctness of two arms -> the mean of the first minus the second, as `crossed_mean` has it.
+
+    Arms that differ by d disagree on at least d of the pairs of seed and question, so the standard error is at least
+    sqrt(d / pairs): where one arm was right on each of a few questions and the other on none, chance did it too. If
+    every seed has given the same on every question, further seeds tell nothing, and the questions alone count.
+    """
+    found = crossed_mean(arm - baseline)
+    num_pairs = arm.size if found.standard_error > 0 else arm.shape[1]
+    least = float(np.sqrt(abs(found.mean) / num_pairs))
+    return _tested(found.mean, max(found.standard_error, least), found.degrees_of_freedom)
 
 
 def _mean_squares(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -241,7 +257,9 @@ def compare(correct: Mapping[str, NDArray[np.bool_]], baselines: Mapping[str, st
         raise ValueError(f"expected the same seeds and questions in every arm, got the shapes {shapes}")
     values = {arm: correctness.astype(np.float64) for arm, correctness in correct.items()}
     differences = {
-        arm: crossed_mean(values[arm] - values[baseline]) for arm in correct if (baseline := baselines[arm]) is not None
+        arm: crossed_difference(values[arm], values[baseline])
+        for arm in correct
+        if (baseline := baselines[arm]) is not None
     }
     p_values = holm([difference.p_value for difference in differences.values()])
     adjusted = dict(zip(differences, p_values, strict=True))

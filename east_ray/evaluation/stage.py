@@ -14,7 +14,7 @@ from east_ray.answers.grading import Failures, reference_check
 from east_ray.config import BASE, TRAINED, InputError, QuestionsConfig
 from east_ray.evaluation.estimators import weight_spread
 from east_ray.evaluation.metrics import judge_response, judge_responses, metrics, model_differences
-from east_ray.questions.stage import askable_questions, none_can_be_asked
+from east_ray.questions.stage import askable_questions, by_reference, none_can_be_asked
 from east_ray.sampling.backends import Decoding
 from east_ray.sampling.stage import ask_models, max_evaluated_prompt_tokens
 from east_ray.storage import StageRecord, resolve_model
@@ -92,7 +92,7 @@ def held_out_questions(round_: Round, source: QuestionsConfig) -> tuple[pa.Table
 
     Their prompts are tokenized here, once for all that is asked of them. Raises InputError if none can be asked.
     """
-    can_use = reference_check(graders.load(round_.config.answers))
+    can_use = by_reference(reference_check(graders.load(round_.config.answers)))
     asking = _as_evaluated(round_)
     found = askable_questions(asking, source, round_.config.model, max_evaluated_prompt_tokens, can_use)
     if found.questions.num_rows == 0:

@@ -18,7 +18,7 @@ from east_ray.config.base import flatten, validated
 from east_ray.first_use.commented import in_line, with_setting
 from east_ray.first_use.responses import Ask, Say, completed, first_rows, said_of, without_reference
 from east_ray.questions.formats import layout
-from east_ray.questions.stage import load_questions
+from east_ray.questions.stage import by_reference, load_questions
 from east_ray.reading.files import find_files
 from east_ray.reading.recognised import Row
 
@@ -236,7 +236,7 @@ class _Questions:
             return _on_the_hub(spelled) | self._given if spelled else {}
         values = {"path": spelled} | self._given
         values |= self._columns(self._config(values), spelled)
-        can_use = (lambda _: True) if self._majority_labels else reference_check(self._grader)
+        can_use = (lambda _: True) if self._majority_labels else by_reference(reference_check(self._grader))
         found, aside = load_questions(self._config(values | {"max_questions": _LOOKED_AT}), can_use)
         if not found.num_rows:
             none = f"none of the first {aside.num_rows} questions can be used: {aside['detail'][0]}"

@@ -219,13 +219,21 @@ _SAID = {
 }
 
 
+def is_decided(row: Mapping[str, Any]) -> bool:
+    """Whether a label decided about a row of examples/ or discarded/: the factor of a discarded question does not."""
+    label = row["label"]
+    return label is not None and (label["action"] != "downweight" or row.get("reason") is None)
+
+
 def change_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A row of examples/ or discarded/ -> its row of ``labels/changes.jsonl``; None if its reference counts as given.
+    """A row of examples/ or discarded/ -> its row of ``labels/changes.jsonl``; None if nothing was changed.
+
+    That is where the reference counts as given, and with its weight: a question that is discarded has none to multiply.
 
     The row has the given reference as `reference_answer`, so that it undoes the change as a row of `labels.trusted`.
     """
     label = row["label"]
-    if label is None or label["agrees"] is not False or label["action"] not in _SAID:
+    if not is_decided(row) or label["agrees"] is not False or label["action"] not in _SAID:
         return None
     clusters, num_responses, place = row["clusters"], row["num_responses"], label["reference_cluster"]
     num_reference = 0 if place is None else clusters[place]["num_responses"]

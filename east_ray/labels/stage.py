@@ -7,7 +7,7 @@ global reduction of a few numbers before the questions are judged. Earlier round
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,15 +17,25 @@ import pyarrow.compute as pc
 from east_ray.answers.grading import Graded, Grader, GraderError, compared
 from east_ray.answers.stage import graded_rows
 from east_ray.config import Config, InputError
-from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, outcome
-from east_ray.labels.deciding import LabelRules, Labels, Past, change_of, contradiction, label_rules, lead_of, pass_rate
-from east_ray.labels.trusted import check, matched, read_trusted
+from east_ray.labels.calibrating import Calibration, applied, calibrated, estimate, in_a_sentence, outcome
+from east_ray.labels.deciding import (
+    LabelRules,
+    Labels,
+    Past,
+    change_of,
+    contradiction,
+    is_decided,
+    label_rules,
+    lead_of,
+    pass_rate,
+)
+from east_ray.labels.trusted import TrustedRow, check, found_words, matched, read_trusted
 from east_ray.records import ANSWERS, Question
 from east_ray.storage import Folder, Stages
 from east_ray.storage.rounds import Round
 
 _QUESTION = ["question_id", "question", "reference_answer", "reference_solution", "level", "subject", "extra"]
-_OF_CHANGES = ["question_id", "question", "num_responses", "clusters", "label"]
+_OF_CHANGES = ["question_id", "question", "num_responses", "clusters", "label", "reason"]  # discarded/ has the last
 _ROWS_AT_ONCE = 1024
 
 #: The gradings of some questions, by question_id.
@@ -43,8 +53,12 @@ class Prepared:
     """Rows of the trusted file."""
     num_found: int = 0
     """Those of them whose question is in the round."""
+    found_said: str = ""
+    """The same in a sentence, with the first that is not."""
     calibration: Calibration | None = None
     """None: there is no trusted set, or nothing that thresholds would decide."""
+    thresholds_said: str = ""
+    """Which thresholds hold and why, in a sentence, where drawn questions are in the round."""
 
     def as_json(self) -> dict[str, Any]:
         """``labels/labels.json``."""
@@ -52,7 +66,7 @@ class Prepared:
         if self.calibration is not None:
             rules["min_share"] = self.calibration.min_share  # null where no answer is common enough
         found = {"num_rows": self.num_trusted, "num_found": self.num_found, **estimate(self.labels.trusted)}
-        calibration = None if self.calibration is None else asdict(self.calibration)
+        calibration = None if self.calibration is None else asdict(self.calibration) | {"said": self.thresholds_said}
         return {"rules": rules, "trusted": found if self.num_trusted else None, "calibration": calibration}
 
 
@@ -66,26 +80,19 @@ def prepared(
 ) -> Prepared:
     """What the labels of a training in round `number` depend on; `questions` are all of the round.
 
-    Raises InputError as `read_trusted`, `matched` and `check`, and if a run of one round has no trusted question: of
-    several rounds one may rightly have none.
+    Raises InputError as `read_trusted`, `_found` and `check`.
     """
     rules = label_rules(settings.labels)
     path = settings.labels.trusted
     if path is None:
         return Prepared(Labels(rules, number, past=past_of(rules, None) if rules.needs_past else {}))
-    rows = read_trusted(path)
-    found = matched(rows, questions)
+    rows = read_trusted(path, grader)
+    found, said = _found(rows, questions, settings)
     num_found = len({row.where for row, _ in found.values()})
-    if not num_found and settings.rounds == 1:
-        asked = "questions.path" if settings.samples is None else "samples.path"
-        raise InputError(
-            f"labels.trusted: {path}: none of its {len(rows):,} questions is in this round; expected rows with the "
-            f"question_id of this run, or without one and with the question's text as in {asked}"
-        )
     graded = graded_of(found)
     labels = Labels(rules, number, {name: check(*found[name], one, grader) for name, one in graded.items()})
     if labels.rules.policy == "keep" and labels.rules.source == "reference":
-        return Prepared(labels, len(rows), num_found)
+        return Prepared(labels, len(rows), num_found, said)
     past = past_of(replace(rules, min_share=0.0, min_margin=0.0), graded.keys()) if rules.needs_past else {}
     calibration = calibrated(
         [
@@ -95,9 +102,44 @@ def prepared(
         ],
         rules,
     )
+    thresholds = in_a_sentence(calibration, rules) if calibration.num_questions else ""
     rules = applied(calibration, rules)
     past = past_of(rules, None) if rules.needs_past else {}
-    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, calibration)
+    return Prepared(replace(labels, rules=rules, past=past), len(rows), num_found, said, calibration, thresholds)
+
+
+def _found(
+    rows: Sequence[TrustedRow], questions: Iterable[Question], settings: Config
+) -> tuple[dict[str, tuple[TrustedRow, Question]], str]:
+    """`matched`, and in a sentence how many rows are in the round.
+
+    Raises InputError as `matched`, and if a run of one round has none of them: of several rounds one rightly may.
+    """
+    found, path = matched(rows, questions), settings.labels.trusted
+    if not found and settings.rounds == 1:
+        asked = "questions.path" if settings.samples is None else "samples.path"
+        raise InputError(
+            f"labels.trusted: {path}: none of its {len(rows):,} questions is in this round; expected rows with the "
+            f"question_id of this run, or with the question's text as in {asked}"
+        )
+    return found, f"labels.trusted: {path}: {found_words(rows, found)}"
+
+
+def trusted_rows(round_: Round, grader: Grader) -> list[tuple[Config, list[TrustedRow]]]:
+    """The rows of each trusted file that the examples of a round still wait for, with settings that name it.
+
+    Raises InputError as `read_trusted`.
+    """
+    waiting = [one for one in round_.learners() if one.stages.record("examples") is None]
+    settings = {path: one.settings for one in waiting if (path := one.settings.labels.trusted) is not None}
+    return [(one, read_trusted(path, grader)) for path, one in settings.items()]
+
+
+def look_for_trusted(round_: Round, trusted: Iterable[tuple[Config, list[TrustedRow]]]) -> None:
+    """Say which trusted questions will be asked, before they are. Raises InputError as `_found`."""
+    if round_.stages.record("sampling") is None:
+        for settings, rows in trusted:
+            round_.progress.say(_found(rows, _questions(round_.stages / "questions"), settings)[1])
 
 
 def prepare_labels(round_: Round, settings: Config, grader: Grader) -> Prepared:
@@ -183,7 +225,7 @@ def write_changes(stages: Stages) -> dict[str, int]:
     batches = itertools.chain.from_iterable(one.batches(_OF_CHANGES, max_rows=_ROWS_AT_ONCE) for one in folders)
     with labels.writing("changes.jsonl") as stream:
         for batch in batches:
-            rows = batch.filter(pc.is_valid(batch["label"])).to_pylist()
+            rows = list(filter(is_decided, batch.filter(pc.is_valid(batch["label"])).to_pylist()))
             counts.update(row["label"]["action"] for row in rows)
             for row in rows:
                 if (change := change_of(row)) is not None:

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from east_ray.answers import graders
-from east_ray.answers.grading import Failures, Graded, Grader, reference_check
+from east_ray.answers.grading import Failures, Graded, Grader
 from east_ray.answers.stage import grade_batch
 from east_ray.config import Config, InputError, PromptConfig
 from east_ray.config.base import hint, validated
 from east_ray.export.shapes import Form, Shape
 from east_ray.labels.stage import prepared
+from east_ray.labels.trusted import can_be_labelled, read_trusted
 from east_ray.library.rows import Rows, Samples, read_samples
 from east_ray.records import ANSWERS, JUDGED, QUESTIONS, SET_ASIDE, Question
 from east_ray.report.wording import waste
@@ -156,8 +157,8 @@ def weigh(
         name: questions without an id are called name-000001 and so on. With the stem of a file, they are called, and
             their responses are chosen, as by `east-ray weigh` of that file.
 
-    Warns if rows are set aside, responses dropped, questions repeated, if the grader fails, if no question is kept, and
-    if the weights leave less than 30 % of the examples effective.
+    Warns if rows are set aside, responses dropped, questions repeated, if trusted ones are not there, if the grader
+    fails, if no question is kept, and if the weights leave less than 30 % of the examples effective.
     Raises InputError (a ValueError) if a setting is wrong, a name in it is in no row, no row can be used, two questions
     have one id, or no weights exist.
     """
@@ -165,8 +166,9 @@ def weigh(
     settings = _settings(samples or {}, sections, objective, seed)
     assert settings.samples is not None
     grader, failures = graders.load(settings.answers), Failures()
-    accepts = reference_check(grader) if settings.labels.source == "reference" else lambda _: True
-    read = read_samples(rows, settings.samples, name, accepts)
+    trusted = [] if settings.labels.trusted is None else read_trusted(settings.labels.trusted, grader)
+    can_use = can_be_labelled(settings.labels.source, trusted, grader)
+    read = read_samples(rows, settings.samples, name, can_use)
     weighed = _weighed(read, settings, grader, failures)
     _warn(weighed, read.counts, failures)
     return weighed
@@ -223,6 +225,8 @@ def _rules(
     questions = [Question.of(row) for batch in batches for row in batch.select(QUESTIONS.names).to_pylist()]
     by_id = dict(zip((one.question_id for one in questions), graded, strict=True))
     found = prepared(settings, grader, questions, lambda ids: {name: by_id[name] for name in ids})
+    if found.num_found < found.num_trusted:
+        warnings.warn(found.found_said, stacklevel=4)
     needs_rejected = "rejected" in objectives.load(settings.training).required_responses
     rules = selection_rules(settings, needs_rejected=needs_rejected, labels=found.labels)
     return rules, load_signal(settings.weighting)

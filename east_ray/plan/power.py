@@ -1,7 +1,7 @@
 """`east-ray compare --plan`: with which probability a comparison will show a difference, before anything is trained."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 from statistics import mean
@@ -72,8 +72,24 @@ def planned_power(config: Config) -> PlannedPower:
                      power_of(difference, *precision(difference), levels[1]))
         for difference in DIFFERENCES
     }  # fmt: skip
-    single, first_step = (minimal_detectable_difference(*precision(0.0), level=level) for level in levels)
+    single, first_step = (_detectable(precision, level) for level in levels)
     return PlannedPower(num_seeds, num_questions, num_comparisons, assumptions, powers, (single, first_step))
+
+
+def _detectable(precision: Callable[[float], tuple[float, float]], level: float) -> float:
+    """The smallest detectable difference d, at most 1; `precision` is that of arms which differ by d.
+
+    Arms that differ by more disagree on more, so the standard error grows with d, but slower than d: by bisection.
+    """
+
+    def at(difference: float) -> float:
+        return minimal_detectable_difference(*precision(difference), level=level)
+
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at(middle) > middle else (low, middle)
+    return min(1.0, at(high))
 
 
 def _assumptions(config: Config, measured: ArmComparison | None) -> Iterator[Figure]:

@@ -24,16 +24,23 @@ from east_ray.storage.rounds import Round, is_done, listed
 #: Questions that are Python objects at the same time: there may be millions.
 _ROWS_AT_ONCE = 4096
 
-#: Whether a grader can compare responses with this reference answer.
-CanUse = Callable[[str | None], bool]
+#: Whether responses to a question, a row of records.QUESTIONS, can be compared with an answer that counts as right.
+CanUse = Callable[[Mapping[str, Any]], bool]
 
 #: The most tokens that a prompt for a model may have, by its backend (`sampling.stage.max_prompt_tokens`); None: any.
 MaxPromptTokens = Callable[[Config, str], int | None]
 
 
-def ask_questions(
-    round_: Round, max_prompt_tokens: MaxPromptTokens, can_use: CanUse = answers.is_parsable_reference
-) -> None:
+def by_reference(is_usable: Callable[[str | None], bool]) -> CanUse:
+    """Whether responses can be compared with the reference answer of a question."""
+    return lambda question: is_usable(question["reference_answer"])
+
+
+#: The same, for the built-in grader.
+HAS_REFERENCE = by_reference(answers.is_parsable_reference)
+
+
+def ask_questions(round_: Round, max_prompt_tokens: MaxPromptTokens, can_use: CanUse = HAS_REFERENCE) -> None:
     """``questions/`` and ``set_aside/``: what is asked in this round, and what cannot be, with the reason."""
     config, stages = round_.config, round_.stages
     assert config.questions is not None
@@ -84,12 +91,10 @@ def askable_questions(
     return Askable(questions, pa.concat_tables([aside, too_long]), style_of(tokenizer, config.prompt))
 
 
-def load_questions(
-    config: QuestionsConfig, can_use: CanUse = answers.is_parsable_reference
-) -> tuple[pa.Table, pa.Table]:
+def load_questions(config: QuestionsConfig, can_use: CanUse = HAS_REFERENCE) -> tuple[pa.Table, pa.Table]:
     """The questions to ask (records.QUESTIONS), and those set aside (records.SET_ASIDE).
 
-    A question is set aside if its row cannot be read, or it has no text, or a reference answer that `can_use` refuses.
+    A question is set aside if its row cannot be read, or it has no text, or `can_use` refuses it.
     Raises InputError if there is no file, one cannot be read or is in another encoding; if no row can be read, with
     what is wrong with the first, such as a missing column; and if a question_id occurs twice.
     """
@@ -148,10 +153,10 @@ def _question(
 
 
 def set_aside_reason(question: Mapping[str, Any], can_use: CanUse) -> SetAside | None:
-    """Why a question cannot be asked; None if it can. `can_use` takes the reference answer."""
+    """Why a question cannot be asked; None if it can."""
     if not (question["question"] or "").strip():
         return SetAside.EMPTY_QUESTION
-    return None if can_use(question["reference_answer"]) else SetAside.UNPARSABLE_REFERENCE
+    return None if can_use(question) else SetAside.UNPARSABLE_REFERENCE
 
 
 def problem(question: Mapping[str, Any], reason: SetAside) -> str:

@@ -45,7 +45,7 @@ def suspicion(row: Mapping[str, Any], min_share: float = 0.5) -> float | None:
     clusters = _by_given_reference(row)
     wrong = max((c["num_responses"] for c in clusters if not c["is_correct"] and c["answer"] is not None), default=0)
     others = [c["num_responses"] for c in clusters if c["is_correct"] or c["answer"] is None]
-    if wrong < min_share * row["num_responses"] or wrong <= max(others, default=0):
+    if wrong / row["num_responses"] < min_share or wrong <= max(others, default=0):
         return None
     correct = sum(c["num_responses"] for c in clusters if c["is_correct"])
     return float((wrong - correct) / (row["num_responses"] + 2))

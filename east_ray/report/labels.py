@@ -93,9 +93,16 @@ def _trusted_blocks(told: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[B
         "acting: if the rules acted on no question. Acted rightly: of the trusted questions that the rules act on, "
         "those where it is right to."
     )
-    if any(one["is_applied"] for _, one in known):
-        yield "Thresholds that were chosen on these questions do a little better on them than on others."
-    if not all(one["is_applied"] for _, one in known):
+    enough = [(label, one) for label, one in known if one["num_questions"] >= MIN_QUESTIONS]
+    for label, one in enough:
+        if "said" in one:  # not in a run of an older version
+            yield f"{label}: {one['said']}." if len(known) > 1 else f"{one['said'][:1].upper()}{one['said'][1:]}."
+    if any(one["is_applied"] for _, one in enough):
+        yield (
+            "Thresholds that were chosen are the best of many on these questions, by chance too. On other questions "
+            "expect more label errors than the table shows."
+        )
+    if len(enough) < len(known):
         yield (
             f"Warning: with fewer than {MIN_QUESTIONS} trusted questions the thresholds are those of the settings, and "
             "these numbers say little."

@@ -72,7 +72,7 @@ def most_responses(sampling: SamplingConfig) -> int:
 
 
 def take_samples(round_: Round, can_use: CanUse) -> None:
-    """``samples/``, ``questions/`` and ``set_aside/`` from another sampler's; `can_use` takes a reference answer."""
+    """``samples/``, ``questions/`` and ``set_aside/`` from another sampler's; `can_use` takes a question."""
     config, stages = round_.config, round_.stages
     assert config.samples is not None
     if (record := stages.record("sampling")) is not None and _have_changed(config.samples, record.counts["files"]):

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
 from east_ray.config.base import together
 from east_ray.questions import stage as questions
@@ -90,8 +89,8 @@ def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str
     return asked | found.counts
 
 
-def why_set_aside(sample: Row, can_use: questions.CanUse = answers.is_parsable_reference) -> SetAside | None:
-    """Why the responses to a question cannot be graded; None if they can. `can_use` takes the reference answer."""
+def why_set_aside(sample: Row, can_use: questions.CanUse = questions.HAS_REFERENCE) -> SetAside | None:
+    """Why the responses to a question cannot be graded; None if they can."""
     return questions.set_aside_reason(sample, can_use) or (None if sample["responses"] else SetAside.NO_RESPONSES)
 
 

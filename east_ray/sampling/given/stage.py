@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from east_ray import answers
 from east_ray.config import InputError, SamplesConfig
 from east_ray.questions import stage as questions
 from east_ray.reading.files import Found, find_files
@@ -75,7 +74,7 @@ def check_columns(config: SamplesConfig) -> None:
 
 
 def write_samples(
-    config: SamplesConfig, stages: Stages, can_use: questions.CanUse = answers.is_parsable_reference
+    config: SamplesConfig, stages: Stages, can_use: questions.CanUse = questions.HAS_REFERENCE
 ) -> Iterator[Counts]:
     """Write ``samples/``, ``questions/`` and ``set_aside/`` of a round from given files.
 
