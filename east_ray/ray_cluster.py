@@ -81,7 +81,7 @@ def connect(cluster: ClusterConfig) -> None:
                 f"cluster.address: cannot join the Ray cluster at {address} ({message}); if it was started with "
                 "`ray start`, this shell needs RAY_AUTH_MODE=token and the cluster's token"
             ) from error
-    _warnings_of_ray_to_file()
+    divert_warnings_of_ray()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # An engine runs all its tasks at once, so a busy pool has utilization 1.0 and never reaches the default of 1.75.
@@ -141,7 +141,7 @@ def _watch_raylet() -> None:
     threading.Thread(target=watch, daemon=True, name="raylet").start()
 
 
-def _warnings_of_ray_to_file() -> None:
+def divert_warnings_of_ray() -> None:
     """Write Ray's own messages on its processes to the error stream, for which the command has a file.
 
     What a death means for the run, the run itself says. Ray has no setting for this but to hide the messages.

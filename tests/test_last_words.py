@@ -159,7 +159,7 @@ def test_what_ray_says_of_its_processes_goes_to_the_error_stream(
 
     shown: list[Any] = []
     monkeypatch.setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: shown.extend(data["lines"]))
-    ray_cluster._warnings_of_ray_to_file()
+    ray_cluster.divert_warnings_of_ray()
     many = "WARNING: 8 PYTHON worker processes have been started on node: 4d09 with address: 10.0.0.1, which is 4x the"
     for line in ("an actor was killed by `ray.kill`", many, "another message"):
         worker.print_to_stdstream({"lines": [line]}, True)
