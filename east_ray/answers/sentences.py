@@ -43,13 +43,13 @@ _OF_THE_CHOICES = re.compile(
 _CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
 _CHOICE = re.compile(r"\(?([A-HJ-Z]|I(?=\W*$))\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
 _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(\"']*([A-HJ-Z])[*)\"']*\W*$")
-_ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
+_ARTICLE = re.compile(r"[AEO]\s(?!(?:because|since|as|is|and|or|é|es|est|ist)\b)[a-z\u00df-\u024f]")
 _SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
 _MATH_SPAN = re.compile(
     r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]|\\begin\{(?:equation|displaymath|math)\*?\}(.+?)\\end\{\w+\*?\}|(\\begin\{.+\\end\{\w+\})",
     re.DOTALL,
 )
-_BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
+_BETWEEN_SPANS = re.compile(r"\s*(?:[,;]\s*(?:and|or)?|and/or|or\s+else|and\s+also|&|and|or)\s+")
 _JOINS = re.compile(
     rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
     r"(?=[-−]?[£€¥₹]?\.?\d|\$|\\|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
@@ -76,8 +76,8 @@ _ITEM = re.compile(
 _PART = re.compile(r"(?:^|[,;，；.]?\s?)[(（]([a-h]|[1-9])[)）]\s?")
 _NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z\d$]")
 _VERB_THEN_VALUE = re.compile(
-    rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
-    r"(?:(?:about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
+    rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|get|obtain|find|gives|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
+    r"(?:(?:at|about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
     r"(?=[-−+]?[$£€¥₹]?\.?\d|\$|\\|[√π]|[A-Za-z]\s?=)",
     re.IGNORECASE,
 )
@@ -86,7 +86,7 @@ _QUALIFIES = re.compile(
     r"(?:\s?(?:[a-z²³°/]{1,15}|%|[\u3040-\u9fff\uac00-\ud7af]{1,6})){0,3}"
     r"(?:\s*\.?\s*$|\s(?:less|greater|more|fewer|smaller|larger|between|from|among|that|whose|to|in|of|for|per|on)\b[^,;:=]*$"
     r"|[，,]\s?(?:当|當|此时|此時|在)|[,;]?\s(?:which|attained|achieved|reached|occurring|occurs|obtained|taken|when|where|if|with\s+equality|because"
-    r"|since|as\s+[$\\(]*\w|at\s+[$\\(]*[a-z]\W)|[,;]?(?:\s(?!(?:so|then|thus|hence|therefore|and|or|but|giving|gives|we|get"
+    r"|since|as\s+[$\\(]*\w|at\s+(?:the\s+point\s+)?[$\\(]*(?:[a-z]\W|\()|\((?=[A-Za-z]))|[,;]?(?:\s(?!(?:so|then|thus|hence|therefore|and|or|but|giving|gives|we|get"
     r"|implies|means|daher|also|somit|donc|alors|entonces|luego|portanto|quindi|dunque|значит|тогда)\b)[^\W\d_]+){1,4}"
     r"\s[$\\(]{0,2}[A-Za-z]\s?=)"
 )
@@ -112,7 +112,7 @@ _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
     r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|(?<!does )(?<!do )(?<!is )(?<!are )not"
     r"|rather|instead|but|and\s+not|in\s+total|in\s+all"
-    r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I)\b.*$"
+    r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I|at(?=\s[$\\(]*[a-z]\s?=))\b.*$"
     r"|\s+(?:is|are|was|has)\b(?!\s+(?:[a-z]+\s)?[-−$£€]?[\d\\$]).*$|\s+(?:and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
     r"|\s+of\s+(?:them|the|an?|these|all|it)\b.*$"
     r"|(?:\s*[,;]|\s+[-–—])\s+(?:or\s+)?(?!(?:and|or|sqrt|pi|sin|cos|tan|ln|log|inf|infinity|oo)\b)[A-Za-z'’]{2,}(?!\s*[=<>(]).*$"
