@@ -530,6 +530,12 @@ CHOICES: Rows = [
     ("La risposta corretta è la C.", "C"),
     ("Правильный ответ — вариант B.", "B"),
     ("Đáp án đúng là phương án B.", "B"),
+    ("La opción correcta es la C.", "C"),
+    ("正确选项是C。", "C"),
+    ("My choice is C.", "C"),
+    ("Answer choices:\n(A) 5\n(B) 6\nI cannot tell.", None),
+    ("Answer: A & C", "A,C"),
+    ("Answer: both A and B", "A,B"),
     ("【答案】C", "C"),
     ("【答案】B【解析】因为3>2", "B"),
     ("正解は B です。", "B"),
@@ -553,6 +559,7 @@ SEPARATORS: Rows = [
     ("Answer:-\n42", "42"),
     ("Answer:\n- 42", "42"),
     ("## Answer\n- 42", "42"),
+    ("Answer:\n\n- **B**", "B"),
     ("Answer:\n-42", "-42"),
     ("Answer: -42", "-42"),
     ("Answer:-42", "-42"),
@@ -586,6 +593,7 @@ FACTORIALS: Rows = [
     ("The answer is 4! × 2", "48"),
     ("The answer is 8! - 7! ways.", "35280"),
     ("The answer is 120 = 5!", "120"),
+    ("The answer is 6! (which is 720).", "720"),
     ("The answer is 5! Great.", "5"),
     ("Answer: 5!\n\nThat is 120.", "5"),
     ("**The answer is 12!**", "12"),
@@ -814,7 +822,14 @@ LANGUAGES: Rows = [
     ("คำตอบ: 3 หรือ 4", "3,4"),
     ("الجواب: 3 أو 4", "3,4"),
     ("The answer is $y$ or $e$", "y,e"),
+    ("The answer is $5$, 3 of which are red.", "5"),
     ("The answer is 3 i + 4", "3i+4"),
+    (r"The answer is \( 1 + 2 i \).", "1+2i"),
+    ("The answer is $ 3 e $.", "3e"),
+    (r"The answer is $2 i \sqrt{3}$", r"2i\sqrt3"),
+    ("The answer is $2 y (y + 1)$", "2y(y+1)"),
+    ("Respuesta: (1, 2) y (3, 4)", "(1,2),(3,4)"),
+    (r"Respuesta: \(3\) o \(4\)", "3,4"),
 ]
 
 STATEMENTS: Rows = [
@@ -1043,7 +1058,13 @@ LONG_RESPONSES = [
     "<answer>" * 25_000, "<answer>x" * 22_000, ("word " * 50 + "<answer>") * 800, "answer" + "*" * 50_000,
     "The answer is " * 15_000, "The answer is " + "1 apple and " * 300, "answer to the " * 5000, "<<1=1" * 20_000,
     r"\boxed{1}" + " " * 5000 + r"z\boxed{2}", r"\boxed{1}" + r"\ $" * 5000 + r"(z\boxed{2}",
-    "#### \\ " + "." * 50_000 + "=z", '"answer": "' + "\\n" * 9000,
+    "#### \\ " + "." * 50_000 + "=z",
+    ("The answer is the x = 1" + ", x = 1" * 250 + " zz zz zz zz\n") * 40,
+    ("The answer is the sum is 5" + " is 5 for" * 200 + "=\n") * 40,
+    ("Answer: (a) 5" + ", (b) 6" * 250 + "\n") * 40, r"\boxed{5}" + "(1) " * 20_000 + r"\boxed{6}",
+    r"x = \boxed{5} " * 5000,
+    "(1) \\boxed5 (2) " * 5000, ("Answer:\n" + "x = 1\n" * 300) * 40, "lautet die Antwort " * 5000,
+    '"answer": "' + "\\n" * 9000,
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Language(NamedTuple):
 ANNOUNCEMENTS = {
     "English": Language(
         "answer|final result|result|ans|correct option|right option|best option|final option"
-        "|correct choice|right choice|best choice|final choice",
+        "|correct choice|right choice|best choice|final choice|my choice|our choice|correct letter",
         joins="and|or",
     ),
     "Arabic": Language("الإجابة|الاجابة|إجابة|الجواب|جواب|الناتج", "هي|هو", joins="و|أو|او"),
@@ -41,7 +41,7 @@ ANNOUNCEMENTS = {
     "Burmese": Language("အဖြေ", "မှာ|သည်", joins="နှင့်|သို့မဟုတ်"),
     "Catalan": Language("resposta|resultat", "és|es", True, joins="i|o"),
     "Chinese": Language(
-        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選",
+        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|正确选项|正确的选项|正確選項|故选|故選|应选|應選",
         "是|为|為|等于|等於|选|選",
         joins="和|或|或者|与|與|及|以及",
     ),
@@ -52,11 +52,18 @@ ANNOUNCEMENTS = {
     "Estonian": Language("vastus", "on", True, joins="ja|või"),
     "Filipino": Language("sagot", "ay", joins="o"),
     "Finnish": Language("vastaus|tulos", "on", True, joins="ja|tai"),
-    "French": Language("réponse|reponse|résultat", "est|sont|vaut", True, joins="et|ou|ou bien"),
-    "Galician, Portuguese": Language("resposta|resultado", "é|e|são|será", True, joins="e|ou"),
+    "French": Language(
+        "réponse|reponse|résultat|bonne option|option correcte", "est|sont|vaut", True, joins="et|ou|ou bien"
+    ),
+    "Galician, Portuguese": Language(
+        "resposta|resultado|opção correta|alternativa correta", "é|e|são|será", True, joins="e|ou"
+    ),
     "Georgian": Language("პასუხი", "არის", joins="და|ან"),
     "German": Language(
-        "antwort|ergebnis|endergebnis|lösung", "ist|sind|lautet|lauten|beträgt|betragen", True, joins="und|oder|bzw."
+        "antwort|ergebnis|endergebnis|lösung|richtige option",
+        "ist|sind|lautet|lauten|beträgt|betragen",
+        True,
+        joins="und|oder|bzw.",
     ),
     "Greek": Language("απάντηση|αποτέλεσμα", "είναι", True, joins="και|ή"),
     "Gujarati": Language("જવાબ", joins="અને|અથવા"),
@@ -67,7 +74,7 @@ ANNOUNCEMENTS = {
     "Indonesian, Malay": Language(
         "jawaban|jawabannya|jawapan|jawapannya|hasil akhir", "adalah|ialah", True, joins="dan|atau"
     ),
-    "Italian": Language("risposta|risultato", "è|é|sono|vale", True, joins="e|o|oppure"),
+    "Italian": Language("risposta|risultato|opzione corretta", "è|é|sono|vale", True, joins="e|o|oppure"),
     "Japanese": Language("答え|答|解答|回答|正解|最終結果", "は|が", joins="と|または|及び|か"),
     "Kannada": Language("ಉತ್ತರ", joins="ಮತ್ತು|ಅಥವಾ"),
     "Kazakh, Kyrgyz": Language("жауап|жауабы|жооп", "", True, joins="және|немесе|жана|же"),
@@ -82,11 +89,16 @@ ANNOUNCEMENTS = {
     "Punjabi": Language("ਜਵਾਬ|ਉੱਤਰ", joins="ਅਤੇ|ਜਾਂ"),
     "Romanian": Language("răspuns|răspunsul|rezultatul", "este|e", True, joins="și|şi|sau"),
     "Russian": Language(
-        "ответ|ответом|результат", "равен|равна|равно|равны|составляет|является|будет|это", True, joins="и|или"
+        "ответ|ответом|результат|правильный вариант",
+        "равен|равна|равно|равны|составляет|является|будет|это",
+        True,
+        joins="и|или",
     ),
     "Sinhala": Language("පිළිතුර", joins="සහ|හෝ"),
     "Somali": Language("jawaabta|jawaab", "waa", joins="iyo|ama"),
-    "Spanish": Language("respuesta|resultado", "es|son|sería|vale", True, joins="y|e|o|u|o bien"),
+    "Spanish": Language(
+        "respuesta|resultado|opción correcta|alternativa correcta", "es|son|sería|vale", True, joins="y|e|o|u|o bien"
+    ),
     "Swahili": Language("jibu|majibu", "ni", joins="na|au"),
     "Tamil": Language("பதில்|விடை", joins="மற்றும்|அல்லது"),
     "Telugu": Language("సమాధానం|జవాబు", joins="మరియు|లేదా"),
