@@ -30,7 +30,7 @@ class Language(NamedTuple):
 ANNOUNCEMENTS = {
     "English": Language(
         "answer|final result|result|ans|correct option|right option|best option|final option"
-        "|correct choice|right choice|best choice|final choice",
+        "|correct choice|right choice|best choice|final choice|my choice|our choice|correct letter",
         joins="and|or",
     ),
     "Arabic": Language("الإجابة|الاجابة|إجابة|الجواب|جواب|الناتج", "هي|هو", joins="و|أو|او"),
@@ -41,7 +41,7 @@ ANNOUNCEMENTS = {
     "Burmese": Language("အဖြေ", "မှာ|သည်", joins="နှင့်|သို့မဟုတ်"),
     "Catalan": Language("resposta|resultat", "és|es", True, joins="i|o"),
     "Chinese": Language(
-        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|故选|故選|应选|應選",
+        "答案|答覆|答复|答|最终结果|最終結果|结果|結果|正确选项|正确的选项|正確選項|故选|故選|应选|應選",
         "是|为|為|等于|等於|选|選",
         joins="和|或|或者|与|與|及|以及",
     ),
@@ -52,10 +52,19 @@ ANNOUNCEMENTS = {
     "Estonian": Language("vastus", "on", True, joins="ja|või"),
     "Filipino": Language("sagot", "ay", joins="o"),
     "Finnish": Language("vastaus|tulos", "on", True, joins="ja|tai"),
-    "French": Language("réponse|reponse|résultat", "est|sont|vaut", True, joins="et|ou|ou bien"),
-    "Galician, Portuguese": Language("resposta|resultado", "é|e|são|será", True, joins="e|ou"),
+    "French": Language(
+        "réponse|reponse|résultat|bonne option|option correcte", "est|sont|vaut", True, joins="et|ou|ou bien"
+    ),
+    "Galician, Portuguese": Language(
+        "resposta|resultado|opção correta|alternativa correta", "é|e|são|será", True, joins="e|ou"
+    ),
     "Georgian": Language("პასუხი", "არის", joins="და|ან"),
-    "German": Language("antwort|ergebnis|endergebnis|lösung", "ist|sind|lautet|beträgt", True, joins="und|oder|bzw."),
+    "German": Language(
+        "antwort|ergebnis|endergebnis|lösung|richtige option",
+        "ist|sind|lautet|lauten|beträgt|betragen",
+        True,
+        joins="und|oder|bzw.",
+    ),
     "Greek": Language("απάντηση|αποτέλεσμα", "είναι", True, joins="και|ή"),
     "Gujarati": Language("જવાબ", joins="અને|અથવા"),
     "Hausa": Language("amsa", "ita ce|ce", joins="da|ko"),
@@ -65,7 +74,7 @@ ANNOUNCEMENTS = {
     "Indonesian, Malay": Language(
         "jawaban|jawabannya|jawapan|jawapannya|hasil akhir", "adalah|ialah", True, joins="dan|atau"
     ),
-    "Italian": Language("risposta|risultato", "è|é|sono", True, joins="e|o|oppure"),
+    "Italian": Language("risposta|risultato|opzione corretta", "è|é|sono|vale", True, joins="e|o|oppure"),
     "Japanese": Language("答え|答|解答|回答|正解|最終結果", "は|が", joins="と|または|及び|か"),
     "Kannada": Language("ಉತ್ತರ", joins="ಮತ್ತು|ಅಥವಾ"),
     "Kazakh, Kyrgyz": Language("жауап|жауабы|жооп", "", True, joins="және|немесе|жана|же"),
@@ -79,16 +88,23 @@ ANNOUNCEMENTS = {
     "Polish": Language("odpowiedź|wynik", "to|brzmi|wynosi", True, joins="i|oraz|lub|albo"),
     "Punjabi": Language("ਜਵਾਬ|ਉੱਤਰ", joins="ਅਤੇ|ਜਾਂ"),
     "Romanian": Language("răspuns|răspunsul|rezultatul", "este|e", True, joins="și|şi|sau"),
-    "Russian": Language("ответ|ответом|результат", "равен|является|будет|это", True, joins="и|или"),
+    "Russian": Language(
+        "ответ|ответом|результат|правильный вариант",
+        "равен|равна|равно|равны|составляет|является|будет|это",
+        True,
+        joins="и|или",
+    ),
     "Sinhala": Language("පිළිතුර", joins="සහ|හෝ"),
     "Somali": Language("jawaabta|jawaab", "waa", joins="iyo|ama"),
-    "Spanish": Language("respuesta|resultado", "es|son|sería", True, joins="y|e|o|u|o bien"),
+    "Spanish": Language(
+        "respuesta|resultado|opción correcta|alternativa correcta", "es|son|sería|vale", True, joins="y|e|o|u|o bien"
+    ),
     "Swahili": Language("jibu|majibu", "ni", joins="na|au"),
     "Tamil": Language("பதில்|விடை", joins="மற்றும்|அல்லது"),
     "Telugu": Language("సమాధానం|జవాబు", joins="మరియు|లేదా"),
     "Thai": Language("คำตอบ", "คือ|เท่ากับ", joins="และ|หรือ"),
     "Turkish": Language("cevap|cevabı|cevabımız|yanıt|sonuç", "", True, joins="ve|veya|ya da"),
-    "Ukrainian": Language("відповідь|відповіддю", "дорівнює|є|це", True, joins="і|й|та|або"),
+    "Ukrainian": Language("відповідь|відповіддю", "дорівнює|дорівнюють|є|це", True, joins="і|й|та|або"),
     "Uzbek": Language("javob", "", True, joins="va|yoki"),
     "Vietnamese": Language("đáp án|đáp số|câu trả lời|trả lời|kết quả", "là|bằng", True, joins="và|hoặc"),
     "Yoruba": Language("ìdáhùn|idahun|ìdáhùn náà", "ni", joins="àti|tàbí"),
@@ -97,27 +113,30 @@ ANNOUNCEMENTS = {
 """Every built-in announcement. English has a grammar of its own below."""
 
 
-def _pattern(lists: Iterator[str], shortest: int) -> str:
+def _pattern(words: set[str]) -> str:
     """A pattern of words between spaces. Scripts from Thai on write words together."""
-    words = sorted({word for several in lists for word in several.split("|") if word}, key=len, reverse=True)
-    spaced = [re.escape(word) for word in words if ord(word[0]) < _FIRST_UNSPACED_SCRIPT and len(word) >= shortest]
-    joined = [re.escape(word) for word in words if ord(word[0]) >= _FIRST_UNSPACED_SCRIPT]
+    longest_first = sorted(words - {""}, key=len, reverse=True)
+    spaced = [re.escape(word) for word in longest_first if ord(word[0]) < _FIRST_UNSPACED_SCRIPT]
+    joined = [re.escape(word) for word in longest_first if ord(word[0]) >= _FIRST_UNSPACED_SCRIPT]
     return rf"(?<=\s)(?:{'|'.join(spaced)})(?=\s)|{'|'.join(joined)}"
 
 
 _FIRST_UNSPACED_SCRIPT = 0x0E00
-JOINS = _pattern((language.joins for language in ANNOUNCEMENTS.values()), 1)
+_JOINS = {word for language in ANNOUNCEMENTS.values() for word in language.joins.split("|")}
+_VERBS = {word for language in ANNOUNCEMENTS.values() for word in language.verbs.split("|")}
+JOINS = _pattern(_JOINS)
 """A pattern of the words for "and" and "or" in every language."""
-VERBS = _pattern((language.verbs for language in ANNOUNCEMENTS.values()), 2)
-"""A pattern of the verbs of every language, but of those of one letter, which join values elsewhere."""
+VERBS = _pattern(_VERBS - _JOINS)
+"""A pattern of the verbs of every language, but of those that join values elsewhere."""
 
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
 _SEPARATOR = (
-    r"[ \t]{0,4}(?:->|=>|→|⇒|={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))(?:[-–—](?=[\s*_]))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
+    r"[ \t]{0,4}(?:->|=>|→|⇒|(?<![^A-Za-z][A-Za-z])(?<![^A-Za-z][A-Za-z]\s)={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))"
+    r"(?:[-–—](?=[\s*_]))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
 )
-_VALUE = r"[*_`\s]{0,8}(?:[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
+_VALUE = r"[*_`\s]{0,8}(?:[a-z]\s?=|[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _FOUND = r"(?:\s(?:thus\s)?(?:obtained|found|required|needed|desired|sought|expected|requested|above|here)){0,2}"
 _CANNOT_BE_KNOWN = r"\s(?=(?:can\s?not|can['’]t|could\snot)\sbe\s(?:determined|found|computed)|does\snot\sexist)"
@@ -257,7 +276,7 @@ def _grammar(verbs: str, whole: bool, length: int) -> re.Pattern[str]:
     more = r"(?:\s[^\W\d]{1,14}){0,6}?" if whole else some
     space, end = (r"\s{1,4}", r"(?![^\W\d])") if whole else (r"\s{0,4}", "")
     verb = rf"{more}{space}(?:{verbs}){end}[ \t]*[:：=]?" if verbs else r"(?!)"
-    return re.compile(rf"{some}{_MARKUP}\s?(?:{_SEPARATOR})|{verb}", re.IGNORECASE)
+    return re.compile(rf"{some}(?:{_MARKUP}\s?(?:{_SEPARATOR})|(?=\s?[a-z]\s?=))|{verb}", re.IGNORECASE)
 
 
 _COMMA_WORDS = re.compile(

@@ -60,6 +60,8 @@ _REPLACES = re.compile(
 _UNKNOWN = re.compile(
     r"(\\[A-Za-z]{1,8}|(?<![A-Za-z\\])[A-Za-z](?:_\{?\w{1,3}\}?|'|\([A-Za-z]\))?)\s{0,3}&?=[\s$]{0,3}\Z"
 )
+_EQUATION = re.compile(r"\\[A-Za-z]{3,12}\{\s{0,3}(\\[A-Za-z]{1,8}|[A-Za-z](?:_\{?\w{1,3}\}?)?)\s{0,3}=")
+r"""A box with the value of an unknown, \boxed{x = 5}."""
 _ONLY_SPACE = re.compile(r"(?:[\s$.,;，。；&]|\\[()\[\],;:\\ ]|\\q?quad)*+")
 _APPROXIMATELY = re.compile(
     rf"{_SPACING}[(]?{_SPACING}(?:\\approx|\\simeq|\\sim|≈|≃|\\doteq|,?\s*(?:or|which is|i\.e\.,?)?\s*"
@@ -201,10 +203,13 @@ def _is_decimal(box: Box) -> bool:
 
 def _name_different_unknowns(text: str, box: Box, following: Box) -> bool:
     """Whether only space stands between two boxes, and another letter before each: x = 5, y = 7."""
-    first, second = (_UNKNOWN.search(text, max(0, start - 30), start) for start in (box.start, following.start))
+    first, second = (
+        _UNKNOWN.search(text, max(0, each.start - 30), each.start) or _EQUATION.match(text, each.start)
+        for each in (box, following)
+    )
     if first is None or second is None or first[1] == second[1]:
         return False
-    return _ONLY_SPACE.fullmatch(text, box.end, second.start(1)) is not None
+    return _ONLY_SPACE.fullmatch(text, box.end, min(second.start(1), following.start)) is not None
 
 
 def _joins(between: str) -> bool:

@@ -19,11 +19,11 @@ _HEDGE = re.compile(
     r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
     r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
     r"|```\w{0,10}\n|(?:(?:Rs|approx)\.?\s|R\$\s?)(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n"
-    r"|\n[-•–][ \t]|[\s:：、，*_`#]+)+",
+    r"|\n\s{0,9}[-•–][ \t]|both\s(?=\S{1,20}\sand\s)|[\s:：、，*_`#]+)+",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
-    r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^×·]|\s\*\s)(?<!\d!(?=\s[a-z]))(?<!=\s\d!)(?<!=\s\d\d!)|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)"
+    r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^×·]|\s\*\s)(?<!\d!(?=\s[a-z(]))(?<!=\s\d!)(?<!=\s\d\d!)|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)"
 )
 
 # -------------------------------------------------------------------------------------------------------------- values
@@ -40,19 +40,19 @@ _OF_THE_CHOICES = re.compile(
     r"(?:none|all|both|neither)\s+of\s+(?:these|them|those|the\s+(?:above|(?:other|given|listed)?\s?(?:options|choices|answers)))\b",
     re.IGNORECASE,
 )
-_CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
+_CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:\s?,\s?(?:and\s)?|\sand\s|\s?&\s?)\(?[A-H]\)?)+(?=[\s,.;:]|$)")
 _CHOICE = re.compile(r"\(?([A-HJ-Z]|I(?=\W*$))\)?(?=[\s,.;:)*]|[^\x00-\x7f]|$)(?!\s*[=<>×÷·≤≥≠π√])")
 _CHOICE_AT_END = re.compile(r"\b(?:is|be|choose|pick|choice|option|select)\s+[*(\"']*([A-HJ-Z])[*)\"']*\W*$")
-_ARTICLE = re.compile(r"A\s(?!because\b|since\b|as\b|is\b|and\b|or\b)[a-z]")
+_ARTICLE = re.compile(r"[AEO]\s(?!(?:because|since|as|is|and|or|é|es|est|ist)\b)[a-z\u00df-\u024f]")
 _SEVERAL_UNITS = re.compile(r"\d[\d.,]*\s?[A-Za-z]+(?:,?\s(?:and\s)?\d[\d.,]*\s?[A-Za-z]+)+")
 _MATH_SPAN = re.compile(
     r"\$\$(.+?)\$\$|(?<![\\$])\$(?!\$)([^$\n]+?)(?<!\\)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]|\\begin\{(?:equation|displaymath|math)\*?\}(.+?)\\end\{\w+\*?\}|(\\begin\{.+\\end\{\w+\})",
     re.DOTALL,
 )
-_BETWEEN_SPANS = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or)\s+")
+_BETWEEN_SPANS = re.compile(r"\s*(?:[,;]\s*(?:and|or)?|and/or|or\s+else|and\s+also|&|and|or)\s+")
 _JOINS = re.compile(
     rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
-    r"(?=[-−]?[£€¥₹]?\.?\d|\$|\\|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
+    r"(?=[-−]?[£€¥₹]?\.?\d|\$(?=[^\s.,;:)])|\\[(\[]|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
 )
 """What joins two values in any language."""
 _NUMBER = re.compile(
@@ -76,17 +76,17 @@ _ITEM = re.compile(
 _PART = re.compile(r"(?:^|[,;，；.]?\s?)[(（]([a-h]|[1-9])[)）]\s?")
 _NUMBERED_STEP = re.compile(r"\d{1,2}[.)]\s+[A-Z][a-z]+\s[a-z\d$]")
 _VERB_THEN_VALUE = re.compile(
-    rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
-    r"(?:(?:about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
+    rf"(?:(?<=\s)(?:is|are|was|were|be|has|have|get|obtain|find|gives|equals?|becomes)\s{{1,4}}|(?:{VERBS})\s{{0,4}}|(?<![=<>])=\s{{1,4}})"
+    r"(?:(?:at|about|approximately|exactly|only|just|both|either|thus|therefore)\s)?"
     r"(?=[-−+]?[$£€¥₹]?\.?\d|\$|\\|[√π]|[A-Za-z]\s?=)",
     re.IGNORECASE,
 )
 _ONE_VALUE = re.compile(rf"(?:[A-Za-z]\w?\s?=\s?)?(?:{_NUMBER.pattern})")
 _QUALIFIES = re.compile(
     r"(?:\s?(?:[a-z²³°/]{1,15}|%|[\u3040-\u9fff\uac00-\ud7af]{1,6})){0,3}"
-    r"(?:\s*\.?\s*$|\s(?:less|greater|more|fewer|smaller|larger|between|from|among|that|whose|to|in|of|for|per|on)\b[^,;:=]*$"
+    r"(?:\s*\.?\s*$|\s(?:less|greater|more|fewer|smaller|larger|between|from|among|that|whose|to|in|of|for|per|on)\b[^,;:=]{0,80}$"
     r"|[，,]\s?(?:当|當|此时|此時|在)|[,;]?\s(?:which|attained|achieved|reached|occurring|occurs|obtained|taken|when|where|if|with\s+equality|because"
-    r"|since|as\s+[$\\(]*\w|at\s+[$\\(]*[a-z]\W)|[,;]?(?:\s(?!(?:so|then|thus|hence|therefore|and|or|but|giving|gives|we|get"
+    r"|since|as\s+[$\\(]*\w|at\s+(?:the\s+point\s+)?[$\\(]*(?:[a-z]\W|\()|\((?=[A-Za-z]))|[,;]?(?:\s(?!(?:so|then|thus|hence|therefore|and|or|but|giving|gives|we|get"
     r"|implies|means|daher|also|somit|donc|alors|entonces|luego|portanto|quindi|dunque|значит|тогда)\b)[^\W\d_]+){1,4}"
     r"\s[$\\(]{0,2}[A-Za-z]\s?=)"
 )
@@ -112,7 +112,7 @@ _REMARK = re.compile(
     r"\s+\((?=[^()]*[A-Za-z]{2})[^()]*\)\s*$"
     r"|[,;]?\s+(?:which|so|since|because|when|where|for|if|with|as|(?<!does )(?<!do )(?<!is )(?<!are )not"
     r"|rather|instead|but|and\s+not|in\s+total|in\s+all"
-    r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I)\b.*$"
+    r"|total|altogether|overall|obviously|of\s+course|therefore|thus|hence|i\.e|exactly|at\s+(?:least|most)\s+I|at(?=\s[$\\(]*[a-z]\s?=))\b.*$"
     r"|\s+(?:is|are|was|has)\b(?!\s+(?:[a-z]+\s)?[-−$£€]?[\d\\$]).*$|\s+(?:and\s+(?:change|it|he|she|they|we|that|this|the|so))\b.*$"
     r"|\s+of\s+(?:them|the|an?|these|all|it)\b.*$"
     r"|(?:\s*[,;]|\s+[-–—])\s+(?:or\s+)?(?!(?:and|or|sqrt|pi|sin|cos|tan|ln|log|inf|infinity|oo)\b)[A-Za-z'’]{2,}(?!\s*[=<>(]).*$"
@@ -203,7 +203,8 @@ def announced(tail: str) -> str | None:
 
 
 def _in_english(join: re.Match[str]) -> str:
-    return join[0] if join["word"] in ("and", "or") else " and " if join["word"] else ", "
+    is_factor = join.string[join.end()] == "(" and join.string[join.start() - 1] != ")"  # 2 y (y + 1)
+    return join[0] if is_factor or join["word"] in ("and", "or") else " and " if join["word"] else ", "
 
 
 def begins_with_value(tail: str) -> bool:
@@ -231,7 +232,7 @@ def _parts(line: str) -> list[str]:
     """What stands after the labels "(a) … (b) …" or "(1) … (2) …" of a line that begins with the first."""
     labels = [*_PART.finditer(line)]
     in_order = all(ord(label[1]) == ord("a1"[label[1].isdigit()]) + place for place, label in enumerate(labels))
-    if not labels or labels[0].start() or not in_order:
+    if len(labels) < 2 or labels[0].start() or not in_order:
         return []
     ends = [*(label.start() for label in labels[1:]), len(line)]
     return [line[label.end() : end] for label, end in zip(labels, ends, strict=True)]
@@ -246,16 +247,9 @@ def _without_lone_bracket(sentence: str) -> str:
 def _stated(sentence: str) -> str | None:
     """The value at the start of a sentence, or else the last value in it."""
     sentence = _NEGATIVE.sub("-", _ASIDE.sub("", " ".join(sentence.split())))
-    for pattern, group in (
-        (_OF_THE_CHOICES, 0),
-        (_NAMED_CHOICE, 1),
-        (_CHOICES, 0),
-        (_SEVERAL_UNITS, 0),
-        (_IN_ANOTHER_LANGUAGE, 1),
-        (_IN_WORDS, 1),
-    ):
+    for pattern in (_OF_THE_CHOICES, _NAMED_CHOICE, _CHOICES, _SEVERAL_UNITS, _IN_ANOTHER_LANGUAGE, _IN_WORDS):
         if whole := pattern.match(sentence):
-            return whole[group]
+            return whole[whole.lastindex or 0].replace("&", "and")
     if (choice := _CHOICE.match(sentence)) and not _ARTICLE.match(sentence):
         return choice[1]
     number = _NUMBER.match(sentence)
@@ -276,7 +270,7 @@ def _value_first(sentence: str) -> str | None:
     number = _NUMBER.match(sentence)
     if number and _CALCULATES.match(sentence, number.end()) and "=" not in sentence:
         return None
-    if len(sentence.split()) <= 4 or not re.search(r"[a-z]{3}", sentence):
+    if len(sentence.split()) <= 4 or not re.search(r"(?<![a-z])(?!and\b)[a-z]{3}", sentence):
         return sentence or None
     return _plain_number(number[0]) if number else last_in(sentence)
 
@@ -298,7 +292,8 @@ def _after_verb(sentence: str) -> str | None:
     """The values after the first verb that only a remark follows, 5 of "the maximum is 5 at x = 2"."""
     if _SUBORDINATE.match(sentence):
         return None
-    for verb in _VERB_THEN_VALUE.finditer(sentence):
+    end = 0
+    while verb := _VERB_THEN_VALUE.search(sentence, end):
         values, end = _list_at(sentence, verb.end())
         if values and _QUALIFIES.match(sentence, end):
             return end_of_chain(", ".join(values))
@@ -309,8 +304,9 @@ def _list_at(text: str, begin: int) -> tuple[list[str], int]:
     """The values, joined by commas or words, that stand in the text at `begin`, and where they end."""
     values: list[str] = []
     end = begin
-    while value := _MATH_SPAN.match(text, begin) or _ONE_VALUE.match(text, begin):
-        values.append(_span_content(value) if value.re is _MATH_SPAN else value[0])
+    pattern = _MATH_SPAN if _MATH_SPAN.match(text, begin) else _ONE_VALUE
+    while value := pattern.match(text, begin):
+        values.append(_span_content(value) if pattern is _MATH_SPAN else value[0])
         end = value.end()
         if not (gap := _BETWEEN_SPANS.match(text, end)):
             break
