@@ -629,6 +629,8 @@ FORMS: Rows = [
     ("6*7. Итак, ответ 42.", "42"),
     ("Donc, réponse 42", "42"),
     ("See the answer. Answer 5 is wrong", None),
+    ("There are 20 questions. Amy answers 80% of them.", None),
+    ("Следовательно, ответ 42.", "42"),
     ("La réponse est 1 234,56 €", "1234.56"),
     ("Resposta final: R$ 42,50", "42.5"),
 ]

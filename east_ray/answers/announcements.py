@@ -139,10 +139,10 @@ _SEPARATOR = (
 _VALUE = r"[*_`\s]{0,8}(?:[a-z]\s?=|[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
 _OF_WHAT = r"\s(?:to|for|of|in|from)\s[^.\n:=$]{1,60}?|\s*\([^()\n]{1,60}\)|,\s[^.\n:=$,]{1,60},|\s(?:i|we)\s\w{1,12}"
 _FOUND = r"(?:\s(?:thus\s)?(?:obtained|found|required|needed|desired|sought|expected|requested|above|here)){0,2}"
-_CANNOT_BE_KNOWN = r"\s(?=(?:can\s?not|can['’]t|could\snot)\sbe\s(?:determined|found|computed)|does\snot\sexist)"
+_CANNOT_BE_KNOWN = r"\s(?=(?:cannot|can['’]t)\sbe\s(?:determined|found|computed)|does\snot\sexist)"
 _VERB = (
     r"\s{1,4}(?:is|are|was|were|equals|becomes|reads|comes\s+(?:out\s+)?to|turns\s+out\s+to\s+be"
-    r"|(?:will|would|should|must|can|may|might|could|has\s+to|have\s+to|needs\s+to)\s+(?:\w+\s+)?be"
+    r"|(?:will|would|should|must|can|may|might|could|has\s+to|have\s+to|needs\s+to)\s+(?:(?!not\b)\w+\s+)?be"
     r"|of(?=\s+[*$\\(]{0,3}[-−]?[\d$\\]))\b[ \t]*[:=]?"
 )
 _ENGLISH = {
@@ -154,10 +154,10 @@ _ENGLISH = {
     "ans": re.compile(rf"\.?{_MARKUP}(?:{_SEPARATOR})|\.[ \t]+(?={_VALUE})"),
 }
 _ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
-_AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,12},? ){0,2}$")
-_AT_SENTENCE_START = re.compile(r"[.;!?。；！？]\s(?:[^\W\d_]{1,12},? ){0,2}$")
+_AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,16},? ){0,2}$")
 _AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*(?=\n)|(?={_VALUE}))", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
+_NOWHERE = re.compile(r"(?!)")
 _LINE_A = re.compile(r"^[ \t]*A:", re.MULTILINE)
 """The answer in few-shot form: "Q: … A: 26"."""
 
@@ -181,7 +181,7 @@ class _Word(NamedTuple):
     """It is a word between spaces. Other scripts write words together, or with prefixes."""
     after: re.Pattern[str]
     before: re.Pattern[str]
-    """The answer may follow at once after a verb: "lautet die Antwort 42"."""
+    """After this the answer may follow at once, also in the middle of a line: "Somit lautet die Antwort 42"."""
     anywhere: bool
     """The answer may follow at once, also in the middle of a line."""
 
@@ -229,8 +229,7 @@ def _announcement(text: str, start: int, word: _Word) -> Place | None:
     line = _AT_LINE_START.search(text, max(0, start - 60), start)
     if after := word.after.match(text, end):
         return Place(start, after.end(), line is not None)
-    head = max(0, start - 60), start
-    opens = line or word.anywhere or _AT_SENTENCE_START.search(text, *head) or word.before.search(text, *head)
+    opens = line or word.anywhere or word.before.search(text, max(0, start - 60), start)
     if opens and (heading := _AS_HEADING.match(text, end)):
         return Place(start, heading.end(), line is not None)
     if word.text == "answer" and (mathematics := _MATHEMATICS.match(text, end)):
@@ -257,15 +256,17 @@ def _words(further: tuple[str, ...], only_ascii: bool) -> tuple[_Word, ...]:
         whole = ord(name[0]) < _FIRST_JOINED_SCRIPT
         of_verbs = "|".join(filter(None, verbs))
         after = _ENGLISH.get(name, _ENGLISH_OPTION) if name in of_english else _grammar(of_verbs, whole, len(name))
-        before = _verb_before("" if name in of_english or not whole else of_verbs)
+        before = _head(of_verbs) if whole and name not in of_english else _NOWHERE
         found.append(_Word(name, whole, after, before, anywhere=(not whole and len(name) > 1) or name in users))
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=256)
-def _verb_before(verbs: str) -> re.Pattern[str]:
-    """A verb that stands before the name of the answer."""
-    return re.compile(rf"(?<!\w)(?:{verbs})\s(?:[^\W\d_]{{1,14}}\s){{0,2}}$" if verbs else r"(?!)", re.IGNORECASE)
+def _head(verbs: str) -> re.Pattern[str]:
+    """What stands before the name of the answer where a sentence begins, or after a verb."""
+    some = r"(?:[^\W\d_]{1,16},?\s){0,2}$"
+    verb = rf"|(?<!\w)(?:{verbs})\s{some}" if verbs else ""
+    return re.compile(rf"[.;!?]\s{some}{verb}", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=256)
