@@ -301,6 +301,18 @@ A, C, D === ACD === \text{ACD}
 B, D === BD
 ellipse === \text{an ellipse}
 infinitely many === \text{infinitely many solutions}
+# chains, congruences and lists that stay what they were
+7 === AC = AB + BC = 3 + 4 = 7
+9 === x = \frac12((x-y)+(x+y)) = \frac12(6+12) = 9
+24 === 2^{10} \equiv 1024 \equiv 24 \pmod{1000}
+\frac\pi3 === \theta = 60^\circ = \frac\pi3
+\mathbb R === x < 3 or x > 1
+b^2-4ac=0 === b^2 - 4 a c = 0
+2ax=3 === 2 a x = 3
+AA === A^2
+2, 1.732 === 1.732,2
+\triangle, \square === \square, \triangle
+100, 010, 001 === 001, 010, 100
 """
 
 APART = r"""
@@ -506,7 +518,6 @@ x =/= x (x+1)
 (0.125,10) =/= 0125.10
 # words for "and" and "or" in other languages
 3 =/= x=2 ou x=3
-3 =/= x=2 word x=3
 1, 4 =/= 1 in 4
 # conditions that hold together
 (-\infty,\infty) =/= x>1, x<2
@@ -518,6 +529,11 @@ March 5 =/= May 5
 17 R 3 =/= 17 R 4
 A, C, D =/= ABD
 25 =/= twenty fifth
+# chains, congruences and lists that stay what they were
+1<x<2 =/= x < 2 \text{ or } x > 1
+110, 011 =/= 110011
+HH =/= H
+2, \square =/= 2
 """
 
 

@@ -240,12 +240,16 @@ def _list_key(node: Apply) -> Key:
     alone = _key if _differ_in_case(items) else _choice_key
     keys = [alone(variant) for item in items for variant in _variants(item)]
     if len(keys) > 1 and all(isinstance(item, Relation) and _is_inequality(item) for item in items):
-        common = _common(keys)
-        is_everything = _joined(keys) == intervals.ALL_REALS and common != _EMPTY
-        return common if is_everything else _joined(keys)  # x > 1, x < 3, but x < -1 or x > 3
+        return _joined(keys)  # x < -1 or x > 3
     if any(isinstance(key, tuple) and key[0] == "sequence" and not _ENDLESS.isdisjoint(key[3]) for key in keys):
         return _joined(keys)  # (-oo, -1) or (2, oo)
     return _set_key(keys)
+
+
+def _conditions_key(node: Apply) -> Key:
+    """Inequalities with commas between them hold together if each of them alone says something: x > 1, x < 3."""
+    joined = _list_key(Apply("list", node.arguments))
+    return _all_key(node) if joined == intervals.ALL_REALS else joined
 
 
 def _special_list_key(node: Apply) -> Key | None:
@@ -371,6 +375,7 @@ _STRUCTURES: dict[str, Callable[[Apply], Key]] = {
     "list": _list_key,
     "set": _list_key,
     "all": _all_key,
+    "conditions": _conditions_key,
     "∪": lambda node: _joined(map(_key, node.arguments)),
     "∩": lambda node: _common(tuple(map(_key, node.arguments))),
     "∖": lambda node: _difference_key(*node.arguments),
@@ -416,6 +421,10 @@ _CHOICES = frozenset(map(Symbol, "ABCDEFGH"))
 _ROMAN_DIGITS = frozenset(map(Symbol, "IVX"))
 
 
+def _are_choices(factors: Sequence[Node]) -> bool:
+    return len(set(factors)) == len(factors) and all(map(_CHOICES.__contains__, factors))
+
+
 def _choice_key(node: Node) -> Key:
     """The key of an answer or of a member of a list. A letter alone, as n in x = n, is that of a choice."""
     while isinstance(node, Relation) and node.signs == ("=",) and node.named[0]:
@@ -424,7 +433,7 @@ def _choice_key(node: Node) -> Key:
         return ("text", node.name.casefold())
     if isinstance(node, Apply) and node.operator == "*" and all(map(_ROMAN_DIGITS.__contains__, node.arguments)):
         return ("text", "".join(digit.name for digit in node.arguments if isinstance(digit, Symbol)))  # IV
-    if isinstance(node, Apply) and node.operator == "*" and all(map(_CHOICES.__contains__, node.arguments)):
+    if isinstance(node, Apply) and node.operator == "*" and _are_choices(node.arguments):
         return _set_key(map(_choice_key, node.arguments))  # BD
     return _key(node)
 
@@ -456,23 +465,18 @@ def _relation_key(relation: Relation) -> Key:
         return _key(rest[0])
     if "∈" in rest_signs:  # x^2 in [1, 2]
         return _kept_relation_key(Relation(rest_signs, rest, named[first:]))
-    constants = rest[len(rest) > 2 :]
-    goes_on = any(variables(side) & variables(name) for side in rest[:-1] for name in sides[:first])
-    if goes_on or (all(map(is_constant, constants)) and _are_far_apart(constants)):  # x = 2 (some word) x = 3
-        raise UndefinedError("a chain of different values")
-    if first or all(map(is_constant, constants)):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
+    if any(_begins_again(side, name) for side in rest[:-1] for name in sides[:first]):
+        raise UndefinedError("two relations in one")
+    if first or all(is_constant(side) for side in rest[len(rest) > 2 :]):  # A = 2 * 3 = 6, m + n = 25 + 7 = 32
         return _key(rest[-1])
     return _equation_key(rest[0], rest[-1])
 
 
-def _are_far_apart(constants: Sequence[Node]) -> bool:
-    """Whether two numbers of a chain differ by more than rounding and percent signs can explain."""
-    keys = [_key(one) for one in constants]
-    if len(keys) < 2 or not all(isinstance(key, tuple) and key[0] == "number" for key in keys):
-        return False
-    values = [numeric(key) for key in keys]
-    scaled = [value / values[-1] if values[-1] else value for value in values]
-    return any(all(abs(value - near) > Fraction(1, 10) for near in (1, 100, Fraction(1, 100))) for value in scaled)
+def _begins_again(side: Node, name: Node) -> bool:
+    """Whether a side is a number and then the name that it is the value of, as in x = 2 (some word) x = 3."""
+    is_letter = isinstance(name, Symbol) and len(name.name) == 1
+    is_product = isinstance(side, Apply) and side.operator == "*" and side.arguments[-1] == name
+    return is_letter and is_product and is_constant(side.arguments[0])
 
 
 def _kept_relation_key(relation: Relation) -> Key:
@@ -657,7 +661,7 @@ def _without_value_in_brackets(answer: str) -> Key | None:
     """The key of what stands before a bracket that says it again, rounded, in words or in percent, or has its unit."""
     opening = max(answer.rfind("("), answer.rfind("["))
     said = _SAID_AGAIN.fullmatch(answer) if opening > 0 and answer[opening - 1] in _BEFORE_BRACKET else None
-    if said is None:
+    if said is None or said["before"].strip() == said["inside"].strip():
         return None
     inside = said["inside"]
     if is_unit(inside):

@@ -14,7 +14,7 @@ _NUMBER_OF_BASE = {name: value for value, name in enumerate(_BASE_NAMES.split(),
 
 #: Space and labels, which have an argument.
 _INVISIBLE = re.compile(
-    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|qed|qedsymbol)(?![A-Za-z])|(?<=[\s}])\\(?:square|Box)\s*$"
+    r"\\(?:[hv]?phantom|[hv]space\*?|label|tag\*?)\s*\{[^{}]*\}|\\(?:checkmark|blacksquare|qed|qedsymbol)(?![A-Za-z])|(?<![\s,;=+*/(-])(?:\\q?quad|\s)+\\(?:square|Box)\s*$"
     r"|\\(?:hskip|vskip|m?kern|mskip)\s*-?[\d.]+\s*[a-z]{2}"
 )
 _TRANSPOSE = re.compile(
@@ -24,12 +24,13 @@ _TRANSPOSE = re.compile(
 _DECIMAL_COMMA = re.compile(r"(?<![\d,}])(\d+) ?\{ ?, ?\} ?(\d+)(?![\d{]| ?\{ ?,)")
 _APOSTROPHE_GROUPS = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
 _POINT_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.,])")
-_POINTS_AND_COMMA = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:\.\d{3})+),(\d{1,2})(?![\d.,])")
+_POINTS_AND_COMMA = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:\.\d{3})+),(\d\d)(?![\d.,])")
 _BRACKET = frozenset("([{")
 _LOW_LINE_GROUPS = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w)")
-#: A group that begins with 0 is no member of a list: 1,00,000 and 10, 000.
+#: A group that begins with 0 is no member of a list, 1,00,000 and 10, 000, but for lists of codes: 110, 011.
 _UNUSUAL_GROUPS = re.compile(
-    r"(?<![\d.,])(?=[\d, ]*, ?0\d)(?:\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:, \d{3})+)(?![\d,]|\.\d)"
+    r"(?<![\d.,])(?<!\d, )(?!0|[01]{3}(?:, [01]{3})+(?!\d))(?=[\d, ]*, ?0\d)"
+    r"(?:\d{1,2}(?:,\d{2})+,\d{3}|\d{1,3}(?:, \d{3})+)(?![\d,]|\.\d)"
 )
 
 _ELLIPSIS = r"\s*(?:\.\.\.+|…|\\[lc]?dots\b)"
@@ -48,6 +49,7 @@ _JOINS = re.compile(
     rf"(?<=[\d)}}\]])(?P<opening>\s*\\text\w*\s*\{{)?\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}(?(opening)\}})\s{{0,4}}"
     r"(?=(?P<certain>\d|[A-Za-z]\w?\s?=)|-?\.?\d|[\\(√π]|-?[A-Za-z]\w?\s?=)"
 )
+_VALUE_OF_NAME = re.compile(r"(?:^|[,;\s])([A-Za-z])\s?=\s?-?[\d./]+\Z")
 _NUMBER_AS_TEXT = re.compile(r"(?<=\{)\\text\{\s*(\d+(?:\.\d+)?)\s*\}(?=\})")
 _AMPERSAND = re.compile(r"(?<=[\d\w}) ])\s*(?:\\&|(?<=\s)&(?=\s))\s*(?=[-+\d\w\\$])")
 _RATIO_IN_WORDS = re.compile(
@@ -188,6 +190,9 @@ def _with_or(join: re.Match[str]) -> str:
     """The English word for "or" of any language. A single letter may be a factor: 2 i \\sqrt{3}."""
     word = join["word"]
     is_certain = join["certain"] is not None or len(word) > 1 or not word.isascii()
+    if len(word) == 1 and word.isascii() and not (join["certain"] or "0").isdecimal():  # x = 2 o x = 3, not 2 a x = 3
+        before = _VALUE_OF_NAME.search(join.string, 0, join.start())
+        is_certain = before is not None and before[1] == join["certain"][0]
     return join[0] if word in ("and", "or") or not is_certain else " or "
 
 

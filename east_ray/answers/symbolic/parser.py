@@ -77,14 +77,17 @@ _OTHERWISE = "otherwise"
 _CLOSERS = {"(": ")]", "[": "])", "⦃": "⦄", "{": "}", "⟨": "⟩", "⌊": "⌋", "⌈": "⌉", "|": "|"}
 _OPENERS = frozenset("([⦃{⟨⌊⌈√∑∏") | {"frac", "binom"}
 _ENVIRONMENTS = _LISTS | _MATRICES | {"array"}
+_OR = re.compile(r"\bor\b|\\(?:lor|vee|cup)(?![A-Za-z])|[∨∪]", re.IGNORECASE)
 _CALLABLE = frozenset("fghFGHζσφχψτΓΘΛΞΦΨΩ")  # f(x) is a value of f; x(y) is a product
 
 
 class _Parser:
-    def __init__(self, tokens: Sequence[Token]) -> None:
+    def __init__(self, tokens: Sequence[Token], says_or: bool = False) -> None:
+        """`says_or`: the answer has a word or sign for "or"."""
         self.tokens = tokens
         self.position = 0
         self.depth = 0
+        self.says_or = says_or
         self.open_bars = 0
         self.open_functions = 0
         self.separators: set[str] = set()  # between the items read last
@@ -129,9 +132,16 @@ class _Parser:
             if not items:
                 raise NotMathematicsError("nothing")
             items = _with_units(items, self.units)
-            together = self.separators == {AND} and all(map(_is_condition, items))
-            node = items[0] if len(items) == 1 else Apply("all" if together else "list", tuple(items))
+            node = items[0] if len(items) == 1 else Apply(self.kind_of_list(items), tuple(items))
         return node
+
+    def kind_of_list(self, items: Sequence[Node]) -> str:
+        """Conditions with "and" between them hold together; with commas alone they may."""
+        if not all(map(_is_condition, items)):
+            return "list"
+        if self.separators == {AND}:
+            return "all"
+        return "conditions" if self.separators == {","} and not self.says_or else "list"
 
     def at_set_builder(self) -> bool:
         r"""Whether ``x | x > 2`` or ``x \in R : x > 2`` comes next, as inside the braces of a set."""
@@ -803,7 +813,7 @@ def _read(text: str, is_said: bool = False) -> Node:
     if is_prose(tokens):
         return (None if is_said else _said(text)) or prose(text)
     try:
-        return quantity_of_several_units(tokens) or _Parser(tokens).answer()
+        return quantity_of_several_units(tokens) or _Parser(tokens, _OR.search(text) is not None).answer()
     except NotMathematicsError:
         return (None if is_said else _said(text)) or as_written(tokens)
 
