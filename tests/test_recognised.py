@@ -37,6 +37,15 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
     ([row(responses=[{"content": "a", "score": 1.0}])], PLAIN | {"text_field": "content"}),
     ([row(responses=[ASSISTANT, ASSISTANT])], PLAIN),
     ([row(responses='["a", "b"]')], PLAIN),
+    # What is in every row comes before what is in few, whatever its name and kind.
+    ([row(), row(question="3 + 3?"), row(gold="4", question="5 + 5?")], PLAIN),
+    ([row(), row(question="3 + 3?"), row(outputs=["a"], prompt="q", question="5 + 5?", answer="6")], PLAIN),
+    ([{"question": "q", "answer": "4", "output": "a"}] * 2 + [row(generations=["a"], output="b", responses=...)],
+     {"question_column": "question", "reference_answer_column": "answer", "response_column": "output"}),
+    ([row(gold="4"), row(gold="4", question="3 + 3?"), row(question="5 + 5?")],
+     PLAIN | {"reference_answer_column": "gold"}),
+    ([row(responses=[{"text": "a", "content": "b"}, {"content": "b"}, {"content": "b"}])],
+     PLAIN | {"text_field": "content"}),
     # A row is one response.
     (
         [{"problem": QUESTION, "expected_answer": 4, "generation": "a", "finish_reason": "stop", "num_tokens": 3}],

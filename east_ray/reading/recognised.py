@@ -8,29 +8,37 @@ is needed, and the shape of a row (a list of responses, or one response) follows
 ("NeMo-Skills' generations", 'generation', {})
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from east_ray.config import InputError
+from east_ray.reading.columns import (
+    Kind,
+    best,
+    fields_of,
+    first_common,
+    flat,
+    has_user,
+    holds_conversation,
+    is_count,
+    is_parallel,
+    is_prompt,
+    is_reference,
+    is_response,
+    is_responses,
+    numbered,
+)
 from east_ray.reading.fields import (
-    answer_text,
-    comes_from_assistant,
-    from_json,
-    is_conversation,
-    is_parts,
     kind,
-    opened,
     prompt_text,
     response_text,
 )
 
 Row = Mapping[str, Any]
-Kind = Callable[[Any], bool]
 
 #: Names of columns, in groups; of a group the least nested column is taken, and of these the first name.
 _QUESTION = (
@@ -53,11 +61,6 @@ _TEXT = ("text content generated_text response output completion generation answ
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
 _NAME = ("custom_id question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id",)
-#: Of columns that are numbered, r1_solution_1, r1_solution_2: what their common name has to speak of.
-_NUMBERED = re.compile(
-    r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)", re.IGNORECASE
-)
-
 #: What leaves which columns, the most telling first. Only for the message: the settings come from the names above.
 TOOLS: dict[str, tuple[str, ...]] = {
     "the samples of another run of east-ray": ("question_id", "question", "reference_answer", "responses"),
@@ -126,55 +129,6 @@ def recognised_question(rows: Sequence[Row], given: Mapping[str, Any] = MappingP
     return search.result()
 
 
-def is_prompt(value: Any) -> bool:
-    """Whether a value can be a question: a text, a list of one, or messages with a user's turn."""
-    with suppress(InputError):
-        return bool((prompt_text(value) or "").strip())
-    return False
-
-
-def is_reference(value: Any) -> bool:
-    """Whether a value can be a reference answer: a text or a number, or a list of one."""
-    with suppress(InputError):
-        return bool(answer_text(value))
-    return False
-
-
-def is_response(value: Any) -> bool:
-    """Whether a value can be one response: a text, a message, or a conversation with an assistant's turn."""
-    with suppress(InputError):
-        return bool((response_text(value) or "").strip()) and not is_responses(value)
-    return False
-
-
-def is_responses(value: Any) -> bool:
-    """Whether a value can be a list of responses: texts or objects, some of them null, and no conversation."""
-    value = _flat(value)
-    if not isinstance(value, list) or not (there := [one for one in value if one is not None]):
-        return False
-    if is_parts(there) or (is_conversation(there) and (len(there) == 1 or not comes_from_assistant(there))):
-        return False
-    return all(isinstance(one, Mapping | str) for one in there)
-
-
-def _has_user(value: Any) -> bool:
-    return _is_conversation(value) and not comes_from_assistant(opened(value))
-
-
-def _is_conversation(value: Any) -> bool:
-    with suppress(InputError):
-        return is_conversation(opened(value))
-    return False
-
-
-def _flat(value: Any) -> Any:
-    """The list in a list of one list, as lm-evaluation-harness has it, or in a text of JSON, as tables have it."""
-    value = from_json(value)
-    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
-        value = value[0]
-    return value
-
-
 def with_responses(rows: Sequence[Row], name: str) -> dict[str, str]:
     """The setting for responses that the user names: `response_column` if they are one in each row."""
     values = fields_of(rows).get(name, [])
@@ -187,22 +141,6 @@ def rows_inside(rows: Sequence[Row]) -> tuple[str, int] | None:
     lists = [(name, value) for name, values in fields_of(rows).items() for value in values if isinstance(value, list)]
     lengths = [(name, len(value)) for name, value in lists if value and all(isinstance(one, Mapping) for one in value)]
     return max(lengths, key=lambda one: one[1], default=None)
-
-
-def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
-    """Dotted name -> its values in the rows, without nulls and empty lists; the columns first, then what is in them."""
-    found: dict[str, list[Any]] = {}
-    level: list[tuple[str, Any]] = [("", row) for row in rows]
-    for _ in range(max_depth):
-        level = [
-            (f"{path}.{name}" if path else str(name), value)
-            for path, values in level
-            if isinstance(values, Mapping)
-            for name, value in values.items()
-        ]
-        for path, value in level:
-            found.setdefault(path, []).extend([] if value is None or value == [] else [value])
-    return found
 
 
 class _Search:
@@ -236,30 +174,40 @@ class _Search:
             self._take_inside(self.given["responses_column"])
         elif "response_column" in self.given:
             self._take_beside(self.fields)
-        elif (name := best(self.fields, _RESPONSES, is_responses, self._used())) is not None:
-            first = next(_flat(value)[0] for value in self.fields[name] if is_responses(value))
+        else:
+            self._take_commonest()
+
+    def _take_commonest(self) -> None:
+        """A list of responses before one response, and that before numbered columns: the first that many rows have."""
+        several = best(self.fields, _RESPONSES, is_responses, self._used())
+        one, columns = self._one_response(), numbered(self.fields)
+        kinds = ((several, is_responses), (one, is_response), (columns and columns[0], is_response))
+        counts = [(name, sum(map(fits, self.fields[name]))) for name, fits in kinds if name]
+        name = first_common(counts)
+        if name is None:
+            self.take("responses_column", "the list of responses", _RESPONSES, is_responses)
+        elif name == several:
+            first = next(flat(value)[0] for value in self.fields[name] if is_responses(value))
             self._note("responses_column", "the list of responses", name, [first])
             self._take_inside(name)
-        elif (name := self._one_response()) is not None:
+        elif name == one:
             self._note("response_column", "a response", name, filter(is_response, self.fields[name]))
             self._take_beside(self.fields)
-        elif columns := numbered(self.fields):
-            self._note("responses_column", "the list of responses", columns, self.fields[columns[0]])
         else:
-            self.take("responses_column", "the list of responses", _RESPONSES, is_responses)
+            self._note("responses_column", "the list of responses", columns, self.fields[name])
 
     def _one_response(self) -> str | None:
         """A column of one response in each row. One with a user's turn in it has to be named as a conversation."""
-        said = best(self.fields, _RESPONSES, lambda value: is_response(value) and not _has_user(value), self._used())
+        said = best(self.fields, _RESPONSES, lambda value: is_response(value) and not has_user(value), self._used())
         return said or best(self.fields, _CONVERSATION, is_response, self._used())
 
     def _take_inside(self, name: Any) -> None:
         """What is inside a list of responses that are objects, or in another list beside it."""
-        lists = [_flat(value) for value in self.fields.get(str(name), []) if is_responses(value)]
+        lists = [flat(value) for value in self.fields.get(str(name), []) if is_responses(value)]
         objects = [one for value in lists for one in value if isinstance(one, Mapping)]
         if not objects:
             lengths = {len(value) for value in lists}
-            reasons = best(self.fields, _FINISH_REASON, lambda value: _is_parallel(value, lengths))
+            reasons = best(self.fields, _FINISH_REASON, lambda value: is_parallel(value, lengths))
             if reasons is not None and "finish_reasons_column" not in self.given:
                 self._note("finish_reasons_column", "their finish reasons", reasons, self.fields[reasons])
             return
@@ -275,7 +223,7 @@ class _Search:
         """What stands beside the text of a response."""
         for setting, what, names, fits in (
             ("finish_reason_field", "its finish reason", _FINISH_REASON, lambda value: isinstance(value, str)),
-            ("num_tokens_field", "its number of tokens", _NUM_TOKENS, _is_count),
+            ("num_tokens_field", "its number of tokens", _NUM_TOKENS, is_count),
         ):
             if setting not in self.given and (name := best(fields, names, fits)) is not None:
                 self._note(setting, what, name, fields[name])
@@ -318,7 +266,7 @@ class _Search:
     def _used(self) -> list[str]:
         """Columns that are taken. A conversation may be both: its user's turn asks and its assistant's answers."""
         used = [one.name for one in self.taken if isinstance(one.name, str)]
-        return [name for name in used if not _is_conversation(next(iter(self.fields.get(name, [])), None))]
+        return [name for name in used if not holds_conversation(next(iter(self.fields.get(name, [])), None))]
 
     def _note(self, setting: str, what: str, name: Any, values: Iterable[Any]) -> None:
         self.settings[setting] = name
@@ -331,49 +279,8 @@ class _Search:
         return Recognised(tool, self.settings, self.taken, self.missing, list(self.fields))
 
 
-def best(
-    fields: Mapping[str, list[Any]], groups: Sequence[str], fits: Kind, avoid: Sequence[str] = (), share: float = 0.5
-) -> str | None:
-    """The name that ends as one of the first possible group, least nested; more than a `share` of its values fit."""
-    for group in groups:
-        ranks = {name: rank for rank, name in enumerate(group.split())}
-        known = [
-            (name.count("."), ranks[ending], name) for name in fields for ending in _endings(name) if ending in ranks
-        ]
-        for *_, name in sorted(known):
-            values = fields[name]
-            if name not in avoid and values and sum(map(fits, values)) > share * len(values):
-                return name
-    return None
-
-
-def _endings(name: str) -> Iterator[str]:
-    """The last part of a name and the last two, as the tables above have them: Model-Output is model_output."""
-    parts = [re.sub(r"[^a-z0-9]+", "_", part.casefold()) for part in name.split(".")]
-    yield parts[-1]
-    yield ".".join(parts[-2:])
-
-
 def _shown(value: Any, text_in: Callable[[Any], str | None]) -> Any:
     """A value as an example: the text in it, if there is one."""
     with suppress(InputError):
         return text_in(value)
     return None if isinstance(value, Mapping) else value
-
-
-def numbered(fields: Mapping[str, list[Any]]) -> list[str]:
-    """Columns of texts that only a number tells apart, in its order; none if there are fewer than two."""
-    stems: dict[str, list[tuple[int, str]]] = {}
-    for name, values in fields.items():
-        if (found := _NUMBERED.fullmatch(name)) and any(map(is_response, values)):
-            stems.setdefault(found[1], []).append((int(found[2]), name))
-    longest = max(stems.values(), key=len, default=[])
-    return [name for _, name in sorted(longest)] if len(longest) > 1 else []
-
-
-def _is_parallel(value: Any, lengths: set[int]) -> bool:
-    return isinstance(value, list) and len(value) in lengths and all(isinstance(one, str | None) for one in value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
