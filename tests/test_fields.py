@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from east_ray.config import InputError
-from east_ray.reading.fields import MISSING, answer_text, field, names_in, optional, prompt_text, response_text
+from east_ray.reading.fields import (
+    MISSING,
+    answer_text,
+    field,
+    names_in,
+    optional,
+    printed_length,
+    prompt_text,
+    response_text,
+)
 
 ROW: dict[str, Any] = {
     "doc": {"question": "2 + 2?", "choices": ["3", "4"], "none": None},
@@ -164,6 +173,26 @@ def test_thinking_that_stands_beside_the_content_comes_before_it(value: Any, tex
 @pytest.mark.parametrize("text", ["[{1, 2}, {3}]", "[{}]", '[{"role": "user"}]', '[{"a": 1', "[1, 2]"])
 def test_a_text_that_is_no_conversation_is_itself(text: str) -> None:
     assert prompt_text(text) == response_text(text) == text
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_every_list_of_texts_that_python_prints_is_known_and_none_in_json(texts: list[str]) -> None:
+    assert printed_length(repr(texts)) == printed_length(f" {repr(texts)[:-1]} None\n]") - 1 == len(texts)
+    assert printed_length(json.dumps(texts)) == 0
+    assert printed_length(f"{texts!r} is the list.") == printed_length(f"So {texts!r}") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("['a'\n 'it\\'s'\n \"b's\"]", 3), ("['a' 'b' ... 'c']", 3), ("['a', None]", 2), ("['a'] ", 1), ("['a", 0),
+        ("[{'text': 'a', 'stop': None}, {'text': 'b'}]", 2), ("[{'text': 'a'}, {", 0), ("[{1, 2}]", 0), ("[]", 0),
+        ('["a", "b"]', 0), ("[1, 2]", 0), ("['a'" * 50_000, 0), ("['" + "\\'" * 50_000, 0),
+        (["a"], 0), (None, 0),
+    ],
+)  # fmt: skip
+def test_a_printed_list_is_known_by_its_quotes(text: Any, length: int) -> None:
+    assert printed_length(text) == length
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), Decimal("nan"), Decimal("sNaN"), pd.NA, pd.NaT, [pd.NA]])

@@ -382,6 +382,12 @@ def test_a_list_in_json_is_not_one_response(several: list[Any], tmp_path: Path) 
         taken(path, tmp_path / "round", response_column="response")
 
 
+def test_a_list_that_python_has_printed_is_not_one_response(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.jsonl", [response(1, 4, response="['\\\\boxed{4}'\n '\\\\boxed{5}']")])
+    with pytest.raises(InputError, match="response: expected one response, found a list as Python prints it; write"):
+        taken(path, tmp_path / "round", response_column="response")
+
+
 def test_missing_values_of_json_are_none(tmp_path: Path) -> None:
     rows = [{"question": "1?", "reference_answer": "4", "responses": [math.nan, "\\boxed{4}"], "level": math.nan}]
     rows += [{"question": "2?", "reference_answer": "4", "responses": math.nan}]

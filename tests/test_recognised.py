@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from east_ray.config import InputError
 from east_ray.reading.recognised import TOOLS, recognised, with_responses
 
 QUESTION, TEXTS = "2 + 2?", ["It is \\boxed{4}.", "\\boxed{5}"]
@@ -145,6 +146,13 @@ def test_columns_are_taken_for_what_their_names_and_values_say(
 )  # fmt: skip
 def test_what_no_column_seems_to_be_is_missing(rows: list[dict[str, Any]], missing: dict[str, str]) -> None:
     assert recognised(rows).missing == missing
+
+
+@pytest.mark.parametrize("printed", [repr(TEXTS), "['a'\n 'b']", "[{'text': 'a'}, {'text': 'b'}]", "['a']"])
+def test_responses_that_python_has_printed_are_no_response(printed: str) -> None:
+    with pytest.raises(InputError, match=r"^responses: found a list as Python prints it; write it as JSON$"):
+        recognised([row(responses=printed), row(responses=printed), row(responses="a")])
+    assert recognised([row(responses=printed, output="a")]).settings["response_column"] == "output"
 
 
 def test_what_the_user_has_named_is_not_searched() -> None:

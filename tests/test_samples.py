@@ -95,6 +95,10 @@ def test_what_other_servers_say_of_the_end_is_understood() -> None:
             {"responses": "\\boxed{4}"},
             "responses: expected a list of responses; if a row is one response, .*, found str",
         ),
+        (
+            {"responses": "['a', 'b']"},
+            "^responses: expected a list of responses, found a list as Python prints it; write it as JSON$",
+        ),
         ({"responses": ["a", 4]}, "responses, response 2: expected text, found int"),
         ({"responses": [{"content": "a"}]}, "responses, response 1: column 'text' is missing; found 'content'"),
         ({"responses": ["half \ud800"]}, "half of a surrogate pair"),

@@ -191,7 +191,10 @@ def completed(
     `given` are the settings of the section that the user has named; a section of questions has no responses.
     """
     look = _look(section)
-    named = look(rows, given)
+    try:
+        named = look(rows, given)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
         wanted = "; ".join(

@@ -13,6 +13,7 @@ from east_ray.reading.fields import (
     is_conversation,
     is_parts,
     opened,
+    printed_length,
     prompt_text,
     response_text,
 )
@@ -109,7 +110,7 @@ def is_reference(value: Any) -> bool:
 def is_response(value: Any) -> bool:
     """Whether a value can be one response: a text, a message, or a conversation with an assistant's turn."""
     with suppress(InputError):
-        return bool((response_text(value) or "").strip()) and not is_responses(value)
+        return bool((response_text(value) or "").strip()) and not is_responses(value) and not printed_length(value)
     return False
 
 

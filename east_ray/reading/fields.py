@@ -30,6 +30,11 @@ _MAX_NAMES, _MAX_DEPTH = 500, 6
 
 #: A conversation as Python prints it, which no JSON is.
 _PRINTED = re.compile(r"\[\s*\{\s*'(?:role|content|from|value)'\s*:")
+#: What Python prints for a text in a list, and a list of such as Python prints it, or numpy, without commas. Nothing is
+#: tried twice in them, so that the time is linear.
+_PRINTED_TEXT = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|None|nan)"""
+_PRINTED_LIST = re.compile(rf"\[\s*+{_PRINTED_TEXT}(?:\s*+,?\s*+(?:{_PRINTED_TEXT}|\.\.\.))*+\s*+\]", re.DOTALL)
+_PRINTED_OBJECTS = re.compile(r"\[\s*+\{\s*+'[^']++'\s*+:.*\}\s*\]", re.DOTALL)
 
 
 def is_missing(value: Any) -> bool:
@@ -224,6 +229,19 @@ def from_json(value: Any) -> Any:
         with suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
+
+
+def printed_length(value: Any) -> int:
+    """How many texts or objects are in a list that Python or numpy has printed, as far as is seen; 0: it is none.
+
+    >>> printed_length("['a', \"it's b\"]"), printed_length("['a'\\n 'b']"), printed_length('["a", "b"]')
+    (2, 2, 0)
+    """
+    if not isinstance(value, str) or from_json(value) is not value:
+        return 0
+    if _PRINTED_LIST.fullmatch(value.strip()):
+        return len(re.findall(_PRINTED_TEXT, value, re.DOTALL))
+    return value.count("{'") if _PRINTED_OBJECTS.fullmatch(value.strip()) else 0
 
 
 def opened(value: Any) -> Any:

@@ -34,6 +34,7 @@ from east_ray.reading.columns import (
 )
 from east_ray.reading.fields import (
     kind,
+    printed_length,
     prompt_text,
     response_text,
 )
@@ -109,7 +110,10 @@ class Recognised:
 
 
 def recognised(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType({})) -> Recognised:
-    """What the rows seem to be. `given` are settings of `samples` that the user has named, which nothing overrides."""
+    """What the rows seem to be. `given` are settings of `samples` that the user has named, which nothing overrides.
+
+    Raises InputError if the responses are in a form that no setting reads.
+    """
     search = _Search(rows, given)
     if "questions" in given:
         search.take("id_column", "the question's name in the file of questions", _NAME, is_reference)
@@ -185,6 +189,7 @@ class _Search:
         counts = [(name, sum(map(fits, self.fields[name]))) for name, fits in kinds if name]
         name = first_common(counts)
         if name is None:
+            self._check_not_printed()
             self.take("responses_column", "the list of responses", _RESPONSES, is_responses)
         elif name == several:
             first = next(flat(value)[0] for value in self.fields[name] if is_responses(value))
@@ -195,6 +200,11 @@ class _Search:
             self._take_beside(self.fields)
         else:
             self._note("responses_column", "the list of responses", columns, self.fields[name])
+
+    def _check_not_printed(self) -> None:
+        """Raises InputError if the responses are lists that Python has printed, which no setting reads."""
+        if name := best(self.fields, _RESPONSES, lambda value: printed_length(value) > 0, self._used()):
+            raise InputError(f"{name}: found a list as Python prints it; write it as JSON")
 
     def _one_response(self) -> str | None:
         """A column of one response in each row. One with a user's turn in it has to be named as a conversation."""

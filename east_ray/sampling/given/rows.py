@@ -23,6 +23,7 @@ from east_ray.reading.fields import (
     kind,
     only,
     optional,
+    printed_length,
     prompt_text,
     response_text,
 )
@@ -33,6 +34,7 @@ Row = Mapping[str, Any]
 
 #: The name that `samples.finish_reason_field` has by default, which need not be there, and another for the same.
 _USUAL, _ALSO_USUAL = "finish_reason", "stop_reason"
+_AS_PRINTED = "found a list as Python prints it; write it as JSON"
 
 
 def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
@@ -249,6 +251,8 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
         if is_conversation(value[0]) or is_parts(value[0]):
             break
         value = value[0]
+    if printed_length(value):
+        raise InputError(f"{columns}: expected a list of {what}, {_AS_PRINTED}")
     if value is not None and not isinstance(value, list):
         expected = f"a list of {what}; if a row is one response, name it by response_column"
         raise InputError(f"{columns}: expected {expected}, found {kind(value)}")
@@ -262,6 +266,8 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
 
 def _check_single(value: Any, name: str) -> None:
     """Raises InputError if the text of a response is a list of several, which would be weighed as one."""
+    if printed_length(value) > 1:
+        raise InputError(f"{name}: expected one response, {_AS_PRINTED}")
     if not isinstance(value, str) or value is (found := from_json(value)) or is_conversation(found):
         return
     if len(found) > 1 and any(all(isinstance(one, of) for one in found) for of in (str, Mapping)):
