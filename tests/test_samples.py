@@ -403,7 +403,9 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(
     assert f"1 no_responses: s-000005: row 5; all of them: {tmp_path}/run/round_0/set_aside" in result.stdout
     *_, where, following = result.stdout.splitlines()
     assert where == f"examples: {tmp_path}/run/round_0/examples"
-    assert following.startswith(f"Next: `east-ray export {tmp_path}/run` writes these examples with their weights")
+    assert following.startswith(
+        f"Next: `east-ray export {tmp_path}/run --as messages` writes these examples with their"
+    )
     assert f"`east-ray report {tmp_path}/run` shows the questions, and `east-ray audit {tmp_path}/run`" in following
     examples = {one["question_id"]: one for one in read(tmp_path / "run", "examples", EXAMPLES)}
     assert sorted(examples) == ["s-000001", "s-000002", "s-000003"]
