@@ -163,6 +163,21 @@ def test_what_the_user_has_named_is_not_searched() -> None:
     assert recognised([row(answer=...)], {"reference_answer_column": "nowhere"}).missing == {}
 
 
+def test_a_column_that_the_user_has_named_is_taken_for_nothing_else() -> None:
+    rows = [{"prompt": QUESTION, "completion": "4", "rollout_texts": TEXTS}]
+    found = recognised(rows, {"reference_answer_column": "completion"})
+    assert found.missing == {"responses_column": "the list of responses"}
+    rows = [{"text": QUESTION, "label": "4", "sampled": TEXTS}]
+    assert recognised(rows, {"question_column": "text"}).missing == {"responses_column": "the list of responses"}
+    several = {"question_column": "q", "responses_column": ["answer", "solution"]}
+    assert list(recognised([{"q": QUESTION, "answer": "a", "solution": "b"}], several).missing) == [
+        "reference_answer_column"
+    ]
+    conversation = [{"messages": [USER, ASSISTANT], "answer": "4"}]
+    found = recognised(conversation, {"question_column": "messages"})
+    assert found.settings["response_column"] == "messages"
+
+
 def test_questions_of_another_file_are_joined_by_a_name() -> None:
     given = {"questions": {"path": "q.jsonl", "id_column": "id"}}
     batch = [{"custom_id": "1", "id": "batch-1", "response": {"body": {"choices": [{"message": ASSISTANT}]}}}]

@@ -62,6 +62,9 @@ _TEXT = ("text content generated_text response output completion generation answ
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
 _NAME = ("custom_id question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id",)
+#: The settings whose columns hold what is told apart in a row.
+_IN_ROWS = ("question_column", "reference_answer_column", "responses_column", "response_column")
+
 #: What leaves which columns, the most telling first. Only for the message: the settings come from the names above.
 TOOLS: dict[str, tuple[str, ...]] = {
     "the samples of another run of east-ray": ("question_id", "question", "reference_answer", "responses"),
@@ -274,8 +277,13 @@ class _Search:
             self._note("group_by", "the same in all rows of a question", pair, [])
 
     def _used(self) -> list[str]:
-        """Columns that are taken. A conversation may be both: its user's turn asks and its assistant's answers."""
-        used = [one.name for one in self.taken if isinstance(one.name, str)]
+        """Columns that are taken or given for what is in a row of a question.
+
+        A conversation may be both: its user's turn asks and its assistant's answers.
+        """
+        given = [self.given[setting] for setting in _IN_ROWS if setting in self.given]
+        names = [one.name for one in self.taken] + given
+        used = [str(one) for name in names for one in (name if isinstance(name, list) else [name])]
         return [name for name in used if not holds_conversation(next(iter(self.fields.get(name, [])), None))]
 
     def _note(self, setting: str, what: str, name: Any, values: Iterable[Any]) -> None:
