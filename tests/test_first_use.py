@@ -92,6 +92,18 @@ def test_the_second_time_the_yaml_file_stands(file: str, tmp_path: Path) -> None
     assert begun(other, "run_dir=elsewhere/run")[0] == "elsewhere/run.yaml"
 
 
+def test_what_hides_behind_equal_answers_is_said(file: str, local_ray: None) -> None:
+    lines = [json.dumps(row(number, outputs=[f"\\boxed{{{2 * number}}}"] * 2)) for number in (1, 2)]
+    Path(file).write_text("\n".join([*lines, lines[0] + ","]))
+    with pytest.raises(
+        InputError, match=r"is 0, .*; rows are set aside, e.g. out.v2-000003: row 3: not valid JSON \(Extra"
+    ):
+        cli.app(["weigh", file], standalone_mode=False)
+    write(Path(file), [row(number, outputs=[f"\\boxed{{{2 * number}}}"]) for number in (1, 2)])
+    with pytest.raises(InputError, match=r"; each question has one response: samples.response_column .* e.g. problem$"):
+        cli.app(["weigh", file], standalone_mode=False)
+
+
 def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tmp_path: Path) -> None:
     write(Path(file), [{"a": "2 + 2?", "b": 4, "c": ["4"]}])
     with pytest.raises(InputError) as refused:

@@ -33,6 +33,18 @@ def one_set_aside(stages: Stages) -> str:
     return ""
 
 
+def why_all_agree(config: SamplesConfig, num_questions: int, num_responses: int, example: str) -> str:
+    """What may be behind equal answers to every question: rows that are set aside, or one response to each question.
+
+    `example` is one of a row that is set aside, as `one_set_aside` gives it.
+    """
+    said = f"; rows are set aside, {example.removeprefix('; ')}" if example else ""
+    if num_responses > num_questions:
+        return said
+    said += "; each question has one response: samples.response_column names it if it is one of several in several rows"
+    return f"{said}, and samples.group_by what is the same in all rows of a question, e.g. {config.question_column}"
+
+
 def warnings(config: SamplesConfig, sums: Mapping[str, int]) -> Iterator[str]:
     """What was done with the files that may not be meant, a sentence each."""
     found = find_files(config.path, "samples.path")
