@@ -122,6 +122,51 @@ def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tm
     assert samples is not None and (samples.question_column, samples.responses_column) == ("a", "c")
 
 
+def test_a_file_of_which_no_row_can_be_read_is_told_of_with_its_first_row(file: str, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder / "a.jsonl", [row(1), row(2), row(3)])
+    write(folder / "b.jsonl", [{"metric": 1}, row(problem=...)])
+    _, said = begun(str(folder))
+    (warning,) = [line for line in said if line.startswith("warning: ")]
+    assert warning.startswith(
+        f"warning: no row of {folder}/b.jsonl can be read as those of the others, so weigh it alone"
+    )
+    assert "row 1: column 'problem' is missing; found 'metric'; " in warning
+    for number in range(3, 12):  # of which only the first row is looked at
+        write(folder / f"{number:02}.jsonl", [row(number, truth=number), row(number)])
+    write(folder / "z.jsonl", [{"metric": 2}])
+    _, said = begun(str(folder), "run_dir=r")
+    assert [line for line in said if "z.jsonl can be read" in line and "row 1: " in line]
+    with pytest.raises(InputError, match=r"samples.path: .*in/03.jsonl, row 1: column 'gold' is missing"):
+        begun(str(write_without(folder, "gold")), "samples.reference_answer_column=gold", "run_dir=s")
+
+
+def write_without(folder: Path, name: str) -> Path:
+    """A folder with the same files, whose rows lack a column."""
+    for path in folder.iterdir():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write(
+            folder.parent / "without" / "in" / path.name, [{k: v for k, v in one.items() if k != name} for one in rows]
+        )
+    return folder.parent / "without"
+
+
+def test_a_filter_that_is_asked_for_is_answered(file: str) -> None:
+    rows = [
+        {"doc": {"question": f"{n}?"}, "target": 2, "resps": [["\\boxed{2}", "\\boxed{3}"]], "filter": name}
+        for n, name in ((1, "strict"), (1, "loose"), (2, "loose"), (3, "none"))
+    ]
+    write(Path(file), rows)
+    with pytest.raises(
+        InputError, match=r"give samples.where.filter=… for the filter whose rows are read, .* none in 1"
+    ):
+        begun(file)
+    samples = load(begun(file, ask=lambda question: "loose")[0]).samples
+    assert samples is not None and samples.where == {"filter": "loose"}
+    samples = load(begun(file, "samples.where.filter=[loose, none]", "run_dir=r")[0]).samples
+    assert samples is not None and samples.where == {"filter": ["loose", "none"]}
+
+
 def test_what_is_not_recognised_is_asked_for_on_a_terminal(file: str) -> None:
     write(Path(file), [{"question": "2 + 2?", "keys": 4, "said": "\\boxed{4}"}])
     asked: list[str] = []

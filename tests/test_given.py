@@ -305,6 +305,10 @@ def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
             {"where": {"filter": "strict"}},
             r"samples.where: no row has 'strict' in 'filter'; found 'strict-match', 'fle",
         ),
+        (
+            {"where": {"filter": ["strict", "none"]}},
+            r"no row has \['strict', 'none'\] in 'filter'; .*mean strict-match\?",
+        ),
         ({"where": {"fliter": "strict-match"}}, r"no row has 'fliter'; found 'filter', .*; did you mean filter\?"),
         ({"where": {"filter": "strict-match", "question": "1?"}}, "no row has all of filter: strict-match, question"),
         (

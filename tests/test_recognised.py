@@ -196,6 +196,37 @@ def test_responses_that_the_user_names_are_a_list_or_one_a_row() -> None:
     assert with_responses(rows, "all") == {"responses_column": "all"}
 
 
+def logged(question: int, name: str) -> dict[str, Any]:
+    return {"doc": {"question": f"{question}?"}, "doc_id": question, "target": "4", "resps": [TEXTS], "filter": name}
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ([logged(1, "strict"), logged(2, "strict"), logged(1, "flexible"), logged(2, "flexible")], "strict"),
+        ([logged(1, "strict"), logged(1, "flexible"), logged(2, "flexible")], "flexible"),
+        ([logged(1, "strict"), logged(2, "strict"), logged(1, "flexible")], "strict"),
+        ([logged(1, "strict"), logged(1, "flexible"), logged(3, "none"), logged(4, "none")], ["strict", "none"]),
+    ],
+)
+def test_each_question_of_several_tasks_is_read_with_one_filter(rows: list[dict[str, Any]], chosen: Any) -> None:
+    found = recognised(rows)
+    assert found.settings["where"] == {"filter": chosen}
+    (taken,) = [one for one in found.taken if one.setting == "where"]
+    assert taken.what == "what rows must have; others repeat them"
+    (taken,) = [one for one in recognised([logged(1, "none")]).taken if one.setting == "where"]
+    assert taken.what == "what rows must have"
+
+
+def test_filters_that_would_read_a_question_twice_are_asked_for() -> None:
+    rows = [logged(1, "strict"), logged(1, "flexible"), logged(2, "flexible"), logged(3, "none")]
+    assert recognised(rows).missing == {
+        "where.filter": "the filter whose rows are read, because no question may have two: "
+        "strict in 1 rows, flexible in 2 rows, none in 1 rows"
+    }
+    assert not recognised(rows, {"where": {"filter": "none"}}).missing
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_tools_are_told_apart_by_their_columns(tool: str) -> None:
     """The most telling come first: none stands behind one whose columns it has too."""

@@ -234,6 +234,7 @@ def test_all_that_is_wrong_with_a_row_is_said_at_once(
     ("where", "is_there"),
     [
         ({"filter": "strict"}, True), ({"filter": "flexible"}, False), ({"doc.epoch": 1}, True),
+        ({"filter": ["none", "strict"]}, True), ({"filter": ["none"]}, False), ({"doc.epoch": [0, "1"]}, True),
         ({"doc.epoch": "1"}, True), ({"doc.epoch": 1.0}, True), ({"is_right": True}, True), ({"is_right": 1}, False),
         ({"text": True}, True), ({"none": None}, True), ({"missing": None}, False), ({"filter": None}, False),
         ({"filter": "strict", "doc.epoch": 2}, False), ({"none": "None"}, False), ({}, True),
@@ -250,7 +251,8 @@ def test_a_row_is_wanted_by_the_values_of_its_columns(where: dict[str, Any], is_
         {"response_column": "a", "responses_column": "b"},
         {"finish_reasons_column": "a", "finish_reason_field": "b"},
         {"questions": {"path": "q.jsonl"}},
-        {"where": {"a": [1]}},
+        {"where": {"a": [[1]]}},
+        {"where": {"a": []}},
         {"encoding": "klingon"},
         {"encoding": "base64"},
         {"responses_column": []},

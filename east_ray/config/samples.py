@@ -51,7 +51,7 @@ class SamplesConfig(Section):
     id_column: str | None = None
     """A column of unique names of the questions; by default the file's name and the row's number."""
     where: dict[str, Any] = {}
-    """Read only rows whose columns have these values, e.g. {filter: strict-match}."""
+    """Read only rows whose columns have these values, or one of several, e.g. {filter: strict-match, level: [1, 2]}."""
     questions: QuestionsConfig | None = None
     """Another file that has the questions and their references, with the settings of `questions`: a row gets those
     whose id (`samples.questions.id_column`) is in its `id_column`, e.g. {path: test.jsonl, format: gsm8k,
@@ -75,5 +75,7 @@ class SamplesConfig(Section):
         if self.questions is not None and self.questions.id_column is None and ":" not in self.questions.format:
             yield "questions needs an id_column of its own (samples.questions.id_column), the names that rows refer to"
         for name, value in self.where.items():
-            if isinstance(value, dict | list):
-                yield f"where.{name}: expected a text, a number, true, false or null, found {type(value).__name__}"
+            values = value if isinstance(value, list) else [value]
+            if not values or any(isinstance(one, dict | list) for one in values):
+                found = "an empty list" if value == [] else type(value).__name__
+                yield f"where.{name}: expected a text, a number, true, false or null, or a list of these, found {found}"

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,12 +36,13 @@ from east_ray.storage import Folder, locate
 #: What makes a path a pattern of several.
 _PATTERN = re.compile(r"[*?\[]")
 #: Files that are looked at, rows of each, and characters in all: a row may have 128 long responses. More files than
-#: one, because each may hold some responses of a question.
-_FILES, _ROWS, MAX_CHARS = 8, 20, 64 << 20
+#: one, because each may hold some responses of a question, or those to other questions. Of the files after them up to
+#: the last, only the first row.
+_FILES, _ROWS, _LAST_FILE, MAX_CHARS = 8, 20, 100, 64 << 20
 #: Characters of an example in a message, and names in one.
 _EXAMPLE, _NAMES = 60, 40
 #: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
-_NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field")
+_NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field", "where.filter")
 #: What else may hold what is missing.
 _OR_ELSE = {
     "samples.reference_answer_column": " (if it is in another file: samples.questions.path=…, "
@@ -49,6 +51,16 @@ _OR_ELSE = {
     "samples.responses_column": " (if a row is one response: samples.response_column=…)",
     "questions.reference_answer_column": " (if there is none: labels.source=majority)",
 }
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row and where it is: the path of its file, and its number there, from 1."""
+
+    file: str
+    number: int
+    row: Row
+
 
 Say = Callable[[str], None]
 #: Asks the user for a line; None where nobody would answer.
@@ -117,12 +129,13 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     """The text of the YAML file for a file of responses. `given` are the settings of the command line."""
     samples = given.get("samples", {})
     found = find_files(source, "samples.path")
-    rows = first_rows(found, str(samples.get("encoding", "utf-8")), "samples.path")
+    placed = first_rows(found, str(samples.get("encoding", "utf-8")), "samples.path")
+    rows = [one.row for one in placed]
     if dict(flatten(given)).get("labels.source") == "majority":
         samples = without_reference(rows, samples)
     named = completed(rows, samples, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
-    texts = _texts(rows, settings)
+    texts, unreadable = _texts(placed, settings)
     config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
     adapted = _adapted(config, texts)
     validated(Config, config)
@@ -130,6 +143,7 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     told += map(said_of, named.taken)
     told += [f"  {line}" for line in adapted]
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
+    told += unreadable
     for line in told:
         say(line)
     comments = "".join(f"# {_printable(line)}\n" for line in [f"Written by `east-ray weigh {source}`.", *told])
@@ -152,21 +166,21 @@ def without_reference(rows: Sequence[Row], given: Mapping[str, Any], section: st
     return {**given, "reference_answer_column": None} if is_missing else given
 
 
-def first_rows(found: Found, encoding: str, setting: str) -> list[Row]:
+def first_rows(found: Found, encoding: str, setting: str) -> list[Placed]:
     """The first rows of the first files, without those that cannot be read.
 
     Raises InputError, with the name of the setting of the path, if there is none.
     """
-    rows, unread, room = list[Row](), list[str](), MAX_CHARS
-    for file in found.files[:_FILES]:
+    rows, unread, room = list[Placed](), list[str](), MAX_CHARS
+    for place, file in enumerate(found.files[:_LAST_FILE]):
         try:
             pieces = pieces_of(found.filesystem, file, encoding)
             every = itertools.chain.from_iterable(rows_of(found.filesystem, piece) for piece in pieces)
-            for number, row in itertools.islice(every, _ROWS):
+            for number, row in itertools.islice(every, _ROWS if place < _FILES else 1):
                 if isinstance(row, str):
                     unread.append(f"{file.path}, row {number}: {row}")
                     continue
-                rows.append(row)
+                rows.append(Placed(file.path, number, row))
                 if (room := room - _num_chars(row)) <= 0:
                     return rows
         except InputError as error:
@@ -222,23 +236,35 @@ def _meant(rows: Sequence[Row], setting: str, name: str, given: Mapping[str, Any
     """The user's answer as a setting."""
     if setting.startswith("questions."):
         return {"questions": {**given.get("questions", {}), setting.removeprefix("questions."): name}}
+    if setting.startswith("where."):
+        return {"where": {setting.removeprefix("where."): name}}
     return with_responses(rows, name) if setting == "responses_column" else {setting: name}
 
 
-def _texts(rows: Sequence[Row], settings: SamplesConfig) -> list[str]:
-    """The responses in some rows, of those that can be read. Raises InputError, the first reason, if none can be."""
-    texts, problems = list[str](), list[InputError]()
-    wanted = [row for row in rows if is_wanted(row, settings.where)]
-    for row in wanted:
+def _texts(rows: Sequence[Placed], settings: SamplesConfig) -> tuple[list[str], list[str]]:
+    """The responses in some rows, of those that can be read; and a warning for each file of which none can be.
+
+    Raises InputError, the first reason, if none at all can be.
+    """
+    texts, readable, first = list[str](), set[str](), dict[str, str]()
+    for one in rows:
+        if not is_wanted(one.row, settings.where):
+            continue
         try:
-            sample = given_sample(row, settings, "")
-            group_of(row, sample, settings)
+            sample = given_sample(one.row, settings, "")
+            group_of(one.row, sample, settings)
             texts += [response["text"] for response in sample["responses"]]
+            readable.add(one.file)
         except InputError as error:
-            problems.append(error)
-    if wanted and len(problems) == len(wanted):
-        raise InputError(f"samples.path: {settings.path}: {problems[0]}")
-    return texts
+            first.setdefault(one.file, f"row {one.number}: {error}")
+    if first and not readable:
+        file, problem = next(iter(first.items()))
+        raise InputError(f"samples.path: {file}, {problem}")
+    return texts, [
+        f"warning: no row of {file} can be read as those of the others, so weigh it alone if it is meant; {problem}"
+        for file, problem in first.items()
+        if file not in readable
+    ]
 
 
 def _adapted(config: dict[str, Any], texts: Sequence[str]) -> list[str]:

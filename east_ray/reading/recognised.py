@@ -62,6 +62,8 @@ _TEXT = ("text content generated_text response output completion generation answ
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
 _NAME = ("custom_id question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id",)
+#: What is the same in the rows of a question that lm-evaluation-harness writes for each of its filters.
+_ASKED = ("doc", "doc_id", "question", "target")
 #: The settings whose columns hold what is told apart in a row.
 _IN_ROWS = ("question_column", "reference_answer_column", "responses_column", "response_column")
 
@@ -154,7 +156,7 @@ class _Search:
     """Takes one column after the other for something; what is taken for one thing is not taken for another."""
 
     def __init__(self, rows: Sequence[Row], given: Mapping[str, Any]) -> None:
-        self.given, self.fields = given, fields_of(rows)
+        self.given, self.rows, self.fields = given, rows, fields_of(rows)
         self.settings: dict[str, Any] = dict(given)
         self.taken: list[Taken] = []
         self.missing: dict[str, str] = {}
@@ -257,11 +259,31 @@ class _Search:
     def take_rules(self) -> None:
         """Rows that hold a question more than once: one filter of lm-evaluation-harness, or some responses of each."""
         if "filter" in self.fields and "resps" in self.fields and "where" not in self.given:
-            self._note("where", "what rows must have; others repeat them", {"filter": self.fields["filter"][0]}, [])
+            self._take_filter()
         elif "responses_column" in self.settings and not self.given.keys() & {"group_by", "where"}:
             self._take_group()
         if {"question_id", "question", "responses"} <= self.fields.keys() and "id_column" not in self.given:
             self._note("id_column", "the question's name", "question_id", self.fields["question_id"])
+
+    def _take_filter(self) -> None:
+        """The filter that each question has a row of or, as tasks have filters of their own, one of each question."""
+        filters: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            if isinstance(row.get("filter"), str):
+                asked = repr([row.get(name) for name in _ASKED])
+                filters.setdefault(asked, {})[row["filter"]] = None
+        if not filters:
+            return
+        every = list(filters.values())
+        common = [one for one in every[0] if all(one in others for others in every)][:1]
+        chosen = common or list(dict.fromkeys(next(iter(one)) for one in every))
+        if any(len(one.keys() & {*chosen}) > 1 for one in every):
+            counts = Counter(map(str, self.fields["filter"]))
+            found = ", ".join(f"{name} in {number} rows" for name, number in counts.items())
+            self.missing["where.filter"] = f"the filter whose rows are read, because no question may have two: {found}"
+            return
+        said = "what rows must have" + "; others repeat them" * (len(chosen) < len({*self.fields["filter"]}))
+        self._note("where", said, {"filter": chosen[0] if len(chosen) == 1 else chosen}, [])
 
     def _take_group(self) -> None:
         """If a question is in several rows: its text and reference tell which rows are of it, or a column of names."""

@@ -98,8 +98,13 @@ def why_set_aside(sample: Row, can_use: questions.CanUse = answers.is_parsable_r
 
 
 def is_wanted(row: Row, where: Mapping[str, Any]) -> bool:
-    """Whether a row has these values in its columns. A number equals its text, as a CSV file has it."""
-    return all(_equal(optional(row, name), value) for name, value in where.items())
+    """Whether a row has these values in its columns, of a list one. A number equals its text, as a CSV file has it."""
+    return all(any(_equal(optional(row, name), one) for one in one_of(value)) for name, value in where.items())
+
+
+def one_of(value: Any) -> list[Any]:
+    """The values of `samples.where` of which a row has to have one."""
+    return value if isinstance(value, list) else [value]
 
 
 def group_of(row: Row, sample: Row, columns: SamplesConfig) -> str:

@@ -10,6 +10,7 @@ from east_ray.reading import fields
 from east_ray.reading.files import find_files
 from east_ray.reading.rows import rows_of_file
 from east_ray.reading.text import Row
+from east_ray.sampling.given.rows import one_of
 from east_ray.sampling.given.tasks import named_by_setting
 from east_ray.storage import Stages
 
@@ -87,9 +88,10 @@ def why_none_is_wanted(config: SamplesConfig) -> str:
         if rows and not found:
             return f"samples.where: no row has {name!r}{names_there(config, name)}"
         seen = list(dict.fromkeys(str(one)[:50] for one in found))
-        if str(value) not in seen:
+        wanted = [str(one) for one in one_of(value)]
+        if not {*wanted} & {*seen}:
             others = ", ".join(map(repr, seen[:5]))
-            return f"samples.where: no row has {value!r} in {name!r}; found {others}{hint(str(value), seen)}"
+            return f"samples.where: no row has {value!r} in {name!r}; found {others}{hint(wanted[0], seen)}"
     return f"samples.where: no row has all of {', '.join(f'{name}: {value}' for name, value in config.where.items())}"
 
 
