@@ -110,6 +110,46 @@ def test_the_question_of_a_prompt_is_the_users_last_turn(value: Any) -> None:
     assert prompt_text(value) == "2 + 2?"
 
 
+CHATML = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        CHATML, f"{CHATML}<think>\n", CHATML.removesuffix("\n"),
+        CHATML.replace("2 + 2?", "no") + "4<|im_end|>\n" + CHATML,
+        "<|begin_of_text|>" + LLAMA.format("system", "Be brief.") + LLAMA.format("user", "2 + 2?"),
+        "<bos><start_of_turn>user\n2 + 2?<end_of_turn>\n<start_of_turn>model\n",
+        "<|system|>\nBe brief.<|end|>\n<|user|>\n2 + 2?<|end|>\n<|assistant|>\n",
+        "<|user|>\n2 + 2?</s>\n<|assistant|>\n",
+        "<s>[INST] 2 + 2? [/INST]", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n2 + 2? [/INST]",
+        "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]2 + 2?[/INST]",
+        "<｜begin▁of▁sentence｜>Be brief.<｜User｜>2 + 2?<｜Assistant｜><think>\n",
+        "user\n2 + 2?\nassistant\n", "system\nYou help\nusers.\nuser\n2 + 2?\nassistant\n<think>\n",
+        "user\nno\nassistant\n4\nuser\n2 + 2?\nassistant\n", ["user\n2 + 2?\nassistant"],
+    ],
+)  # fmt: skip
+def test_the_question_of_a_rendered_prompt_is_the_users_last_turn(rendered: Any) -> None:
+    assert prompt_text(rendered) == "2 + 2?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What does <|im_start|>user\n mean?", "<|im_start|>user\nnever closed", "user\nassistant\n", "user\n2 + 2?",
+        "2 + 2?\nassistant\n", "The user\nasks.\nassistant\n", "[INSTALL] 2?", "system\nof two equations\n", "",
+    ],
+)  # fmt: skip
+def test_a_text_that_no_template_has_rendered_is_itself(text: str) -> None:
+    assert prompt_text(text) == text
+
+
+def test_what_stands_in_a_rendered_turn_stays_in_it() -> None:
+    said = "Sort:\nuser\nname\nage"
+    assert prompt_text(f"user\n{said}\nassistant\n") == said
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

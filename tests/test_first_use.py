@@ -92,6 +92,18 @@ def test_the_second_time_the_yaml_file_stands(file: str, tmp_path: Path) -> None
     assert begun(other, "run_dir=elsewhere/run")[0] == "elsewhere/run.yaml"
 
 
+def test_that_a_chat_template_has_rendered_the_questions_is_said(file: str) -> None:
+    write(Path(file), [row(number, problem=f"user\n{number} + {number}?\nassistant\n") for number in (1, 2)])
+    _, said = begun(file)
+    assert "  question_column: problem is the question, e.g. 1 + 1?" in said
+    (rendered,) = [line for line in said if "chat template" in line]
+    assert rendered == (
+        "  problem: a chat template has rendered it; the question is the user's last turn, without what the system says"
+    )
+    write(Path(file), [row(1)])
+    assert not [line for line in begun(file, "run_dir=r")[1] if "chat template" in line]
+
+
 def test_what_hides_behind_equal_answers_is_said(file: str, local_ray: None) -> None:
     lines = [json.dumps(row(number, outputs=[f"\\boxed{{{2 * number}}}"] * 2)) for number in (1, 2)]
     Path(file).write_text("\n".join([*lines, lines[0] + ","]))

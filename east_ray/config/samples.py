@@ -24,7 +24,8 @@ class SamplesConfig(Section):
     encoding: Encoding = "utf-8"
     """Encoding of text files, e.g. cp1252. A file in another one is refused."""
     question_column: str = "question"
-    """The question: a text, or messages, of which the user's last is the question."""
+    """The question: a text, or messages, of which the user's last is the question, also where a chat template has
+    rendered them."""
     reference_answer_column: str | None = "reference_answer"
     """The final answer, e.g. 72, or a worked solution that marks it: #### 72, \\boxed{72}, the answer is 72. null:
     there is none; see `labels.source`."""

@@ -19,6 +19,7 @@ from east_ray import answers
 from east_ray.config import Config, InputError, SamplesConfig
 from east_ray.config import files as config_file
 from east_ray.config.base import flatten, hint, set_dotted, validated
+from east_ray.reading.fields import only, optional
 from east_ray.reading.files import Found, find_files
 from east_ray.reading.recognised import (
     Recognised,
@@ -29,6 +30,7 @@ from east_ray.reading.recognised import (
     rows_inside,
     with_responses,
 )
+from east_ray.reading.rendered import user_turn
 from east_ray.reading.rows import pieces_of, rows_of
 from east_ray.sampling.given import given_sample, group_of, is_wanted
 from east_ray.storage import Folder, locate
@@ -142,6 +144,9 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     told = [f"{source}, by its first {len(rows)} rows{_shape(named)}"]
     told += map(said_of, named.taken)
     told += [f"  {line}" for line in adapted]
+    if settings.questions is None and any(_is_rendered(optional(row, settings.question_column)) for row in rows):
+        said = "a chat template has rendered it; the question is the user's last turn, without what the system says"
+        told.append(f"  {settings.question_column}: {said}")
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
     told += unreadable
     for line in told:
@@ -265,6 +270,10 @@ def _texts(rows: Sequence[Placed], settings: SamplesConfig) -> tuple[list[str], 
         for file, problem in first.items()
         if file not in readable
     ]
+
+
+def _is_rendered(value: Any) -> bool:
+    return isinstance(text := only(value), str) and user_turn(text) != text
 
 
 def _adapted(config: dict[str, Any], texts: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from east_ray.config import InputError
 from east_ray.config.base import hint
+from east_ray.reading.rendered import user_turn
 
 #: What `optional` gives for a value that is not there.
 MISSING = object()
@@ -157,8 +158,8 @@ def comes_from_assistant(messages: Sequence[Mapping[str, Any]]) -> bool:
 def prompt_text(value: Any) -> str | None:
     """The question in a prompt: a text, a list of one text, or the last turn of the user in a conversation.
 
-    A conversation may be a text of JSON, as tables have it. Raises InputError, which says what was found, for anything
-    else.
+    A conversation may be a text of JSON, as tables have it, or one that a chat template has rendered. Raises InputError,
+    which says what was found, for anything else.
     """
     value = opened(value)
     if is_conversation(value):
@@ -169,7 +170,7 @@ def prompt_text(value: Any) -> str | None:
         return _joined_parts(value, _USER)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text or messages, found {kind(value)}{_names_inside(value)}")
-    return value
+    return value and user_turn(value)
 
 
 def response_text(value: Any, name: str = "text") -> str | None:
