@@ -104,6 +104,20 @@ def test_that_a_chat_template_has_rendered_the_questions_is_said(file: str) -> N
     assert not [line for line in begun(file, "run_dir=r")[1] if "chat template" in line]
 
 
+def test_a_column_whose_name_is_digits_is_named_by_them(file: str) -> None:
+    write(Path(file), [{"0": f"{n}?", "1": str(n), "2": [f"\\boxed{{{n}}}", "\\boxed{9}"], "3": n} for n in (1, 2)])
+    named = [f"samples.{name}_column={n}" for n, name in enumerate(("question", "reference_answer", "responses", "id"))]
+    samples = load(begun(file, *named)[0]).samples
+    assert samples is not None
+    assert (samples.question_column, samples.reference_answer_column, samples.responses_column) == ("0", "1", "2")
+    several = load(
+        begun(file, *named[:2], "samples.responses_column=[0, 1]", "samples.where.1=2", "run_dir=r")[0]
+    ).samples
+    assert several is not None and (several.responses_column, several.where) == (["0", "1"], {"1": 2})
+    with pytest.raises(InputError, match=r"samples.question_column: True given, expected string"):
+        begun(file, "samples.question_column=true", *named[1:], "run_dir=s")
+
+
 def test_what_hides_behind_equal_answers_is_said(file: str, local_ray: None) -> None:
     lines = [json.dumps(row(number, outputs=[f"\\boxed{{{2 * number}}}"] * 2)) for number in (1, 2)]
     Path(file).write_text("\n".join([*lines, lines[0] + ","]))

@@ -254,8 +254,22 @@ def test_rows_are_of_one_question_by_the_columns_that_are_named(
     found = [" ".join(response["text"][7:-1] for response in one["responses"]) for one in samples]
     assert sorted(found) == answers
     told = [one["detail"] for one in aside if one["reason"] == SetAside.CONTRADICTING_ROWS]
-    assert told == ["row 1 and others of its group"] * num_contradicting
+    assert [one.partition(", which ")[0] for one in told] == ["row 1 and others of its group"] * num_contradicting
+    assert all(one.endswith("names: question is '0?' and 'another?'") for one in told)
     assert len(aside) == (num_contradicting if columns else 1)
+
+
+def test_rows_that_contradict_each_other_are_said_with_the_column_and_two_values(tmp_path: Path) -> None:
+    rows = [response(1, 4, id=0, gold=gold) for gold in (None, "7", "7", "8", "9")]
+    rows += [response(2, 4, id=1, gold="7"), response(3, 4, id=2, gold="7"), {**response(4, 4), "id": 2, "gold": "7"}]
+    rows[-1]["question"] = "4" * 100
+    path = write(tmp_path / "s.jsonl", rows)
+    columns = {"response_column": "response", "id_column": "id", "reference_answer_column": "gold"}
+    samples, aside, _ = taken(path, tmp_path / "round", **columns)
+    assert texts_of(samples) == {"2?": "4"}
+    assert {one["question_id"]: one["detail"].partition("names: ")[2] for one in aside} == {
+        "0": "gold is '7' and '8'", "2": f"question is '3?' and '{'4' * 60}…'"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("grouped", [True, False])

@@ -12,6 +12,7 @@ from east_ray.reading.fields import (
     from_json,
     is_conversation,
     is_parts,
+    kind,
     opened,
     printed_length,
     prompt_text,
@@ -105,6 +106,22 @@ def is_reference(value: Any) -> bool:
     with suppress(InputError):
         return bool(answer_text(value))
     return False
+
+
+def are_flags(name: str, values: Sequence[Any]) -> bool:
+    """Whether a column called label has only 0 and 1, which say whether something holds, and answer no question."""
+    return "label" in _endings(name) and all(str(value) in ("0", "1", "0.0", "1.0") for value in values)
+
+
+def held(values: Sequence[Any]) -> str:
+    """What a column holds, for a message, by its first value: ``bool``, ``a list of texts``, ``a list of numbers``, …"""
+    value = values[0]
+    if not isinstance(value, list) or not value:
+        return kind(value)
+    kinds = (("texts", str), ("numbers", int | float), ("lists", list), ("objects", Mapping))
+    return "a list of " + next(
+        (name for name, of in kinds if all(isinstance(one, of) for one in value)), "several kinds"
+    )
 
 
 def is_response(value: Any) -> bool:

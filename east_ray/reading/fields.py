@@ -158,8 +158,8 @@ def comes_from_assistant(messages: Sequence[Mapping[str, Any]]) -> bool:
 def prompt_text(value: Any) -> str | None:
     """The question in a prompt: a text, a list of one text, or the last turn of the user in a conversation.
 
-    A conversation may be a text of JSON, as tables have it, or one that a chat template has rendered. Raises InputError,
-    which says what was found, for anything else.
+    A conversation may be a text of JSON, as tables have it, or one that a chat template has rendered.
+    Raises InputError, which says what was found, for anything else.
     """
     value = opened(value)
     if is_conversation(value):

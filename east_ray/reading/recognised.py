@@ -18,11 +18,13 @@ from typing import Any
 from east_ray.config import InputError
 from east_ray.reading.columns import (
     Kind,
+    are_flags,
     best,
     fields_of,
     first_common,
     flat,
     has_user,
+    held,
     holds_conversation,
     is_count,
     is_parallel,
@@ -33,7 +35,6 @@ from east_ray.reading.columns import (
     numbered,
 )
 from east_ray.reading.fields import (
-    kind,
     printed_length,
     prompt_text,
     response_text,
@@ -165,10 +166,12 @@ class _Search:
         """The column for a setting: the one given, else the first by name whose values are mostly such as fit."""
         if setting in self.given:
             return
-        if (name := best(self.fields, names, fits, self._used())) is not None:
+        flags = [name for name, values in self.fields.items() if are_flags(name, values)]
+        if (name := best(self.fields, names, fits, [*self._used(), *flags])) is not None:
             self._note(setting, what, name, filter(fits, self.fields[name]))
         elif (name := best(self.fields, names, lambda value: True, self._used())) is not None:
-            self.missing[setting] = f"{what} ({name} holds {kind(self.fields[name][0])})"
+            holds = "only 0 and 1" if name in flags else held(self.fields[name])
+            self.missing[setting] = f"{what} ({name} holds {holds})"
         else:
             self.missing[setting] = what
 

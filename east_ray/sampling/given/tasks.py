@@ -24,6 +24,8 @@ from east_ray.storage import Stages
 _PART_BYTES = 16 << 20
 #: Rows of a file that become a table at once, and characters of their responses.
 _ROWS_AT_ONCE, _CHARS_AT_ONCE = 1024, 4 << 20
+#: Characters of a value in a message.
+_EXAMPLE = 60
 
 Counts = dict[str, Any]
 
@@ -224,8 +226,10 @@ def of_groups(
     judged = list[Counts]()
     for sample, row, contradicting in zip(asked, gathered.rows.to_pylist(), gathered.contradicting, strict=True):
         sample |= {"responses": sample.pop("num_responses"), "row": row}  # whether there are any is all that is asked
-        if contradicting.as_py() and "reason" not in sample:
-            sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": f"row {row} and others of its group"}
+        if contradicting.is_valid and "reason" not in sample:
+            differ = _said_of_two(rules.config, *contradicting.as_py())
+            said = f"row {row} and others of its group, which samples.group_by or samples.id_column names: {differ}"
+            sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": said}
         judged.append(_judged(rules, sample, f"row {row} and those of its group"))
     aside += [sample for sample in judged if "reason" in sample]
     kept = table.filter(pa.array(["reason" not in sample for sample in judged], pa.bool_()))
@@ -234,6 +238,12 @@ def of_groups(
         for place, name in enumerate(QUESTIONS.names):
             kept = kept.set_column(place, QUESTIONS.field(name), texts[name])
     return kept
+
+
+def _said_of_two(config: SamplesConfig, name: str, first: str, second: str) -> str:
+    column = config.question_column if name == "question" else config.reference_answer_column
+    first, second = (text if len(text) <= _EXAMPLE else f"{text[:_EXAMPLE]}…" for text in (first, second))
+    return f"{column} is {first!r} and {second!r}"
 
 
 def chunks(samples: Iterator[Counts]) -> Iterator[list[Counts]]:
