@@ -277,6 +277,14 @@ def test_a_file_without_rows_is_refused(content: str, file: str, tmp_path: Path)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", " [ ]\n", "{ }\n", "[\n]"])
+def test_an_empty_document_is_called_so(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out.json").write_text(content)
+    with pytest.raises(InputError, match=r"^samples.path: .*out.json is empty; expected rows$"):
+        begun("out.json")
+
+
 def read(run_dir: Path, name: str, schema: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = Folder(*locate(str(run_dir / "round_0" / name))).read(schema).to_pylist()
     return rows

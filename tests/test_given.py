@@ -309,7 +309,13 @@ def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^samples.questions: .*q.jsonl, row 1: column 'nr' is missing"):
         taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "nr"})
     _, (aside,), _ = taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "id"})
-    assert "'1'; the questions have names such as 'a-1'" in aside["detail"]
+    assert "'1'; the questions have names such as 'a-1'" in aside["detail"] and "number" not in aside["detail"]
+    numbered = write(tmp_path / "numbered.jsonl", [response(1, 4, name=f"a-1{mark}0") for mark in "-_:#"])
+    _, several, _ = taken(
+        numbered, tmp_path / "n", **columns, questions={"path": str(there), "id_column": "id"}
+    )  # fmt: skip
+    for one in several:
+        assert "and 'a-1', to which a number is added here; write such names without the number" in one["detail"]
 
 
 @pytest.mark.parametrize(

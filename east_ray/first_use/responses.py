@@ -189,9 +189,10 @@ def first_rows(found: Found, encoding: str, setting: str) -> list[Placed]:
                 if (room := room - _num_chars(row)) <= 0:
                     return rows
         except InputError as error:
-            raise InputError(f"{setting}: {error}") from None
+            as_typed = f"`{setting.removesuffix('path')}encoding="  # here settings are given on the command line
+            raise InputError(f"{setting}: {error}".replace("`encoding: ", as_typed)) from None
     if not rows:
-        raise InputError(f"{setting}: {unread[0] if unread else f'{found.files[0].path} has no row'}")
+        raise InputError(f"{setting}: {unread[0] if unread else f'{found.files[0].path} is empty; expected rows'}")
     return rows
 
 

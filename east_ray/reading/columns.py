@@ -114,7 +114,7 @@ def are_flags(name: str, values: Sequence[Any]) -> bool:
 
 
 def held(values: Sequence[Any]) -> str:
-    """What a column holds, for a message, by its first value: ``bool``, ``a list of texts``, ``a list of numbers``, …"""
+    """What a column holds, for a message, by its first value: ``bool``, ``a list of texts``, …"""
     value = values[0]
     if not isinstance(value, list) or not value:
         return kind(value)

@@ -1,6 +1,7 @@
 """What one task of taking given samples does: read a piece of a file, deal its rows, put buckets together."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -280,6 +281,10 @@ def _judged(rules: Rules, sample: Counts, where: str) -> Counts:
     if reason == SetAside.UNKNOWN_QUESTION:
         asked = rules.asked["question_id"][:1].to_pylist() if rules.asked is not None else []
         where = f"{where}: {sample['question_id']!r}; the questions have names such as {''.join(map(repr, asked))}"
+        numbered = re.fullmatch(r"(.+)[-_:#]\d+", str(sample["question_id"]), re.DOTALL)
+        if numbered and rules.asked is not None and pc.index(rules.asked["question_id"], numbered[1]).as_py() >= 0:
+            mend = "write such names without the number into a column, for samples.id_column and samples.group_by"
+            where += f", and {numbered[1]!r}, to which a number is added here; {mend}"
     elif reason is not None:
         where += questions.problem(sample, reason)
     return sample if reason is None else {"detail": where, **sample, "reason": reason}
