@@ -140,7 +140,8 @@ def make_examples(learner: Learner) -> None:
                 mapped = mapped * judged.factors
                 normalizer = weighting.normalizer(mapped) if num_kept else 1.0  # the only global reduction of a round
             except ValueError as error:
-                raise InputError(f"weighting: {error}") from error
+                why = "" if judged.signals.any() else _why_all_agree(round_)
+                raise InputError(f"weighting: {error}{why}") from error
             weighting.write_examples(stages, judged.split(mapped / normalizer))
         record.counts = {"kept": num_kept, "discarded": reasons}
         if labels := write_changes(stages):
@@ -148,6 +149,16 @@ def make_examples(learner: Learner) -> None:
         line.update(num_kept + sum(reasons.values()), f"{num_kept:,} kept")
         if num_kept == 0:
             raise InputError(_why_none_is_kept(learner, reasons))
+
+
+def _why_all_agree(round_: Round) -> str:
+    """What given samples say about signals that are all 0."""
+    samples, record = round_.config.samples, round_.stages.record("sampling")
+    if samples is None or record is None:
+        return ""
+    counts = record.counts
+    example = given.one_set_aside(round_.stages)
+    return given.why_all_agree(samples, counts["num_questions"], counts["num_responses"], example)
 
 
 def _why_none_is_kept(learner: Learner, reasons: Mapping[str, int]) -> str:

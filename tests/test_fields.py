@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from east_ray.config import InputError
-from east_ray.reading.fields import MISSING, answer_text, field, names_in, optional, prompt_text, response_text
+from east_ray.reading.fields import (
+    MISSING,
+    answer_text,
+    field,
+    names_in,
+    optional,
+    printed_length,
+    prompt_text,
+    response_text,
+)
 
 ROW: dict[str, Any] = {
     "doc": {"question": "2 + 2?", "choices": ["3", "4"], "none": None},
@@ -101,6 +110,46 @@ def test_the_question_of_a_prompt_is_the_users_last_turn(value: Any) -> None:
     assert prompt_text(value) == "2 + 2?"
 
 
+CHATML = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>"
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        CHATML, f"{CHATML}<think>\n", CHATML.removesuffix("\n"),
+        CHATML.replace("2 + 2?", "no") + "4<|im_end|>\n" + CHATML,
+        "<|begin_of_text|>" + LLAMA.format("system", "Be brief.") + LLAMA.format("user", "2 + 2?"),
+        "<bos><start_of_turn>user\n2 + 2?<end_of_turn>\n<start_of_turn>model\n",
+        "<|system|>\nBe brief.<|end|>\n<|user|>\n2 + 2?<|end|>\n<|assistant|>\n",
+        "<|user|>\n2 + 2?</s>\n<|assistant|>\n",
+        "<s>[INST] 2 + 2? [/INST]", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n2 + 2? [/INST]",
+        "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]2 + 2?[/INST]",
+        "<｜begin▁of▁sentence｜>Be brief.<｜User｜>2 + 2?<｜Assistant｜><think>\n",
+        "user\n2 + 2?\nassistant\n", "system\nYou help\nusers.\nuser\n2 + 2?\nassistant\n<think>\n",
+        "user\nno\nassistant\n4\nuser\n2 + 2?\nassistant\n", ["user\n2 + 2?\nassistant"],
+    ],
+)  # fmt: skip
+def test_the_question_of_a_rendered_prompt_is_the_users_last_turn(rendered: Any) -> None:
+    assert prompt_text(rendered) == "2 + 2?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What does <|im_start|>user\n mean?", "<|im_start|>user\nnever closed", "user\nassistant\n", "user\n2 + 2?",
+        "2 + 2?\nassistant\n", "The user\nasks.\nassistant\n", "[INSTALL] 2?", "system\nof two equations\n", "",
+    ],
+)  # fmt: skip
+def test_a_text_that_no_template_has_rendered_is_itself(text: str) -> None:
+    assert prompt_text(text) == text
+
+
+def test_what_stands_in_a_rendered_turn_stays_in_it() -> None:
+    said = "Sort:\nuser\nname\nage"
+    assert prompt_text(f"user\n{said}\nassistant\n") == said
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -164,6 +213,26 @@ def test_thinking_that_stands_beside_the_content_comes_before_it(value: Any, tex
 @pytest.mark.parametrize("text", ["[{1, 2}, {3}]", "[{}]", '[{"role": "user"}]', '[{"a": 1', "[1, 2]"])
 def test_a_text_that_is_no_conversation_is_itself(text: str) -> None:
     assert prompt_text(text) == response_text(text) == text
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_every_list_of_texts_that_python_prints_is_known_and_none_in_json(texts: list[str]) -> None:
+    assert printed_length(repr(texts)) == printed_length(f" {repr(texts)[:-1]} None\n]") - 1 == len(texts)
+    assert printed_length(json.dumps(texts)) == 0
+    assert printed_length(f"{texts!r} is the list.") == printed_length(f"So {texts!r}") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("['a'\n 'it\\'s'\n \"b's\"]", 3), ("['a' 'b' ... 'c']", 3), ("['a', None]", 2), ("['a'] ", 1), ("['a", 0),
+        ("[{'text': 'a', 'stop': None}, {'text': 'b'}]", 2), ("[{'text': 'a'}, {", 0), ("[{1, 2}]", 0), ("[]", 0),
+        ('["a", "b"]', 0), ("[1, 2]", 0), ("['a'" * 50_000, 0), ("['" + "\\'" * 50_000, 0),
+        (["a"], 0), (None, 0),
+    ],
+)  # fmt: skip
+def test_a_printed_list_is_known_by_its_quotes(text: Any, length: int) -> None:
+    assert printed_length(text) == length
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), Decimal("nan"), Decimal("sNaN"), pd.NA, pd.NaT, [pd.NA]])

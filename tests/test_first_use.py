@@ -92,6 +92,44 @@ def test_the_second_time_the_yaml_file_stands(file: str, tmp_path: Path) -> None
     assert begun(other, "run_dir=elsewhere/run")[0] == "elsewhere/run.yaml"
 
 
+def test_that_a_chat_template_has_rendered_the_questions_is_said(file: str) -> None:
+    write(Path(file), [row(number, problem=f"user\n{number} + {number}?\nassistant\n") for number in (1, 2)])
+    _, said = begun(file)
+    assert "  question_column: problem is the question, e.g. 1 + 1?" in said
+    (rendered,) = [line for line in said if "chat template" in line]
+    assert rendered == (
+        "  problem: a chat template has rendered it; the question is the user's last turn, without what the system says"
+    )
+    write(Path(file), [row(1)])
+    assert not [line for line in begun(file, "run_dir=r")[1] if "chat template" in line]
+
+
+def test_a_column_whose_name_is_digits_is_named_by_them(file: str) -> None:
+    write(Path(file), [{"0": f"{n}?", "1": str(n), "2": [f"\\boxed{{{n}}}", "\\boxed{9}"], "3": n} for n in (1, 2)])
+    named = [f"samples.{name}_column={n}" for n, name in enumerate(("question", "reference_answer", "responses", "id"))]
+    samples = load(begun(file, *named)[0]).samples
+    assert samples is not None
+    assert (samples.question_column, samples.reference_answer_column, samples.responses_column) == ("0", "1", "2")
+    several = load(
+        begun(file, *named[:2], "samples.responses_column=[0, 1]", "samples.where.1=2", "run_dir=r")[0]
+    ).samples
+    assert several is not None and (several.responses_column, several.where) == (["0", "1"], {"1": 2})
+    with pytest.raises(InputError, match=r"samples.question_column: True given, expected string"):
+        begun(file, "samples.question_column=true", *named[1:], "run_dir=s")
+
+
+def test_what_hides_behind_equal_answers_is_said(file: str, local_ray: None) -> None:
+    lines = [json.dumps(row(number, outputs=[f"\\boxed{{{2 * number}}}"] * 2)) for number in (1, 2)]
+    Path(file).write_text("\n".join([*lines, lines[0] + ","]))
+    with pytest.raises(
+        InputError, match=r"is 0, .*; rows are set aside, e.g. out.v2-000003: row 3: not valid JSON \(Extra"
+    ):
+        cli.app(["weigh", file], standalone_mode=False)
+    write(Path(file), [row(number, outputs=[f"\\boxed{{{2 * number}}}"]) for number in (1, 2)])
+    with pytest.raises(InputError, match=r"; each question has one response: samples.response_column .* e.g. problem$"):
+        cli.app(["weigh", file], standalone_mode=False)
+
+
 def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tmp_path: Path) -> None:
     write(Path(file), [{"a": "2 + 2?", "b": 4, "c": ["4"]}])
     with pytest.raises(InputError) as refused:
@@ -108,6 +146,51 @@ def test_what_is_not_recognised_is_named_where_nobody_can_be_asked(file: str, tm
     path, _ = begun(file, *given)
     samples = load(path).samples
     assert samples is not None and (samples.question_column, samples.responses_column) == ("a", "c")
+
+
+def test_a_file_of_which_no_row_can_be_read_is_told_of_with_its_first_row(file: str, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder / "a.jsonl", [row(1), row(2), row(3)])
+    write(folder / "b.jsonl", [{"metric": 1}, row(problem=...)])
+    _, said = begun(str(folder))
+    (warning,) = [line for line in said if line.startswith("warning: ")]
+    assert warning.startswith(
+        f"warning: no row of {folder}/b.jsonl can be read as those of the others, so weigh it alone"
+    )
+    assert "row 1: column 'problem' is missing; found 'metric'; " in warning
+    for number in range(3, 12):  # of which only the first row is looked at
+        write(folder / f"{number:02}.jsonl", [row(number, truth=number), row(number)])
+    write(folder / "z.jsonl", [{"metric": 2}])
+    _, said = begun(str(folder), "run_dir=r")
+    assert [line for line in said if "z.jsonl can be read" in line and "row 1: " in line]
+    with pytest.raises(InputError, match=r"samples.path: .*in/03.jsonl, row 1: column 'gold' is missing"):
+        begun(str(write_without(folder, "gold")), "samples.reference_answer_column=gold", "run_dir=s")
+
+
+def write_without(folder: Path, name: str) -> Path:
+    """A folder with the same files, whose rows lack a column."""
+    for path in folder.iterdir():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write(
+            folder.parent / "without" / "in" / path.name, [{k: v for k, v in one.items() if k != name} for one in rows]
+        )
+    return folder.parent / "without"
+
+
+def test_a_filter_that_is_asked_for_is_answered(file: str) -> None:
+    rows = [
+        {"doc": {"question": f"{n}?"}, "target": 2, "resps": [["\\boxed{2}", "\\boxed{3}"]], "filter": name}
+        for n, name in ((1, "strict"), (1, "loose"), (2, "loose"), (3, "none"))
+    ]
+    write(Path(file), rows)
+    with pytest.raises(
+        InputError, match=r"give samples.where.filter=… for the filter whose rows are read, .* none in 1"
+    ):
+        begun(file)
+    samples = load(begun(file, ask=lambda question: "loose")[0]).samples
+    assert samples is not None and samples.where == {"filter": "loose"}
+    samples = load(begun(file, "samples.where.filter=[loose, none]", "run_dir=r")[0]).samples
+    assert samples is not None and samples.where == {"filter": ["loose", "none"]}
 
 
 def test_what_is_not_recognised_is_asked_for_on_a_terminal(file: str) -> None:
@@ -192,6 +275,14 @@ def test_a_file_without_rows_is_refused(content: str, file: str, tmp_path: Path)
     with pytest.raises(InputError, match=r"samples.path"):
         begun(file)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", " [ ]\n", "{ }\n", "[\n]"])
+def test_an_empty_document_is_called_so(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out.json").write_text(content)
+    with pytest.raises(InputError, match=r"^samples.path: .*out.json is empty; expected rows$"):
+        begun("out.json")
 
 
 def read(run_dir: Path, name: str, schema: Any) -> list[dict[str, Any]]:

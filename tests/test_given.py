@@ -254,8 +254,22 @@ def test_rows_are_of_one_question_by_the_columns_that_are_named(
     found = [" ".join(response["text"][7:-1] for response in one["responses"]) for one in samples]
     assert sorted(found) == answers
     told = [one["detail"] for one in aside if one["reason"] == SetAside.CONTRADICTING_ROWS]
-    assert told == ["row 1 and others of its group"] * num_contradicting
+    assert [one.partition(", which ")[0] for one in told] == ["row 1 and others of its group"] * num_contradicting
+    assert all(one.endswith("names: question is '0?' and 'another?'") for one in told)
     assert len(aside) == (num_contradicting if columns else 1)
+
+
+def test_rows_that_contradict_each_other_are_said_with_the_column_and_two_values(tmp_path: Path) -> None:
+    rows = [response(1, 4, id=0, gold=gold) for gold in (None, "7", "7", "8", "9")]
+    rows += [response(2, 4, id=1, gold="7"), response(3, 4, id=2, gold="7"), {**response(4, 4), "id": 2, "gold": "7"}]
+    rows[-1]["question"] = "4" * 100
+    path = write(tmp_path / "s.jsonl", rows)
+    columns = {"response_column": "response", "id_column": "id", "reference_answer_column": "gold"}
+    samples, aside, _ = taken(path, tmp_path / "round", **columns)
+    assert texts_of(samples) == {"2?": "4"}
+    assert {one["question_id"]: one["detail"].partition("names: ")[2] for one in aside} == {
+        "0": "gold is '7' and '8'", "2": f"question is '3?' and '{'4' * 60}…'"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -295,7 +309,13 @@ def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^samples.questions: .*q.jsonl, row 1: column 'nr' is missing"):
         taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "nr"})
     _, (aside,), _ = taken(path, tmp_path / "round", **columns, questions={"path": str(there), "id_column": "id"})
-    assert "'1'; the questions have names such as 'a-1'" in aside["detail"]
+    assert "'1'; the questions have names such as 'a-1'" in aside["detail"] and "number" not in aside["detail"]
+    numbered = write(tmp_path / "numbered.jsonl", [response(1, 4, name=f"a-1{mark}0") for mark in "-_:#"])
+    _, several, _ = taken(
+        numbered, tmp_path / "n", **columns, questions={"path": str(there), "id_column": "id"}
+    )  # fmt: skip
+    for one in several:
+        assert "and 'a-1', to which a number is added here; write such names without the number" in one["detail"]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +324,10 @@ def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
         (
             {"where": {"filter": "strict"}},
             r"samples.where: no row has 'strict' in 'filter'; found 'strict-match', 'fle",
+        ),
+        (
+            {"where": {"filter": ["strict", "none"]}},
+            r"no row has \['strict', 'none'\] in 'filter'; .*mean strict-match\?",
         ),
         ({"where": {"fliter": "strict-match"}}, r"no row has 'fliter'; found 'filter', .*; did you mean filter\?"),
         ({"where": {"filter": "strict-match", "question": "1?"}}, "no row has all of filter: strict-match, question"),
@@ -379,6 +403,12 @@ def test_what_is_wrong_is_said_with_the_setting_that_mends_it(
 def test_a_list_in_json_is_not_one_response(several: list[Any], tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", [response(1, 4, response=json.dumps(several))])
     with pytest.raises(InputError, match=r"found a list of 2 (texts|objects) in JSON; name it by responses_column"):
+        taken(path, tmp_path / "round", response_column="response")
+
+
+def test_a_list_that_python_has_printed_is_not_one_response(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.jsonl", [response(1, 4, response="['\\\\boxed{4}'\n '\\\\boxed{5}']")])
+    with pytest.raises(InputError, match="response: expected one response, found a list as Python prints it; write"):
         taken(path, tmp_path / "round", response_column="response")
 
 

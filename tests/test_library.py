@@ -258,6 +258,21 @@ def test_a_wrong_setting_is_refused(settings: dict[str, Any], message: str) -> N
         east_ray.weigh([row("4444", level="one"), row("45", level="one")], **settings)
 
 
+def test_equal_answers_are_said_with_what_may_be_behind_them() -> None:
+    with pytest.raises(
+        InputError, match=r"is 0, .*; rows are set aside, e.g. row-000002: row 2: column 'ref"
+    ) as all_agree:
+        east_ray.weigh([row("44"), {"question": "3?", "responses": ["a"]}])
+    assert "one response" not in str(all_agree.value)
+    with pytest.raises(
+        InputError, match=r"each question has one response: .*samples.group_by .*, e.g. question$"
+    ) as alone:
+        east_ray.weigh([row("4"), row("4", question="3?")])
+    assert "set aside" not in str(alone.value)
+    with pytest.raises(InputError, match=r"sample more responses per question$"):
+        east_ray.weigh([row("44")])
+
+
 def test_what_is_not_used_is_warned_of() -> None:
     with pytest.warns(UserWarning, match=r"set aside: 1 malformed_row, 1 no_responses; the first is row 2: ") as said:
         weighed = east_ray.weigh([row("45"), row("4", question=3), row("")])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from east_ray.config import InputError
 from east_ray.reading.recognised import TOOLS, recognised, with_responses
 
 QUESTION, TEXTS = "2 + 2?", ["It is \\boxed{4}.", "\\boxed{5}"]
@@ -37,6 +38,15 @@ SHAPES: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
     ([row(responses=[{"content": "a", "score": 1.0}])], PLAIN | {"text_field": "content"}),
     ([row(responses=[ASSISTANT, ASSISTANT])], PLAIN),
     ([row(responses='["a", "b"]')], PLAIN),
+    # What is in every row comes before what is in few, whatever its name and kind.
+    ([row(), row(question="3 + 3?"), row(gold="4", question="5 + 5?")], PLAIN),
+    ([row(), row(question="3 + 3?"), row(outputs=["a"], prompt="q", question="5 + 5?", answer="6")], PLAIN),
+    ([{"question": "q", "answer": "4", "output": "a"}] * 2 + [row(generations=["a"], output="b", responses=...)],
+     {"question_column": "question", "reference_answer_column": "answer", "response_column": "output"}),
+    ([row(gold="4"), row(gold="4", question="3 + 3?"), row(question="5 + 5?")],
+     PLAIN | {"reference_answer_column": "gold"}),
+    ([row(responses=[{"text": "a", "content": "b"}, {"content": "b"}, {"content": "b"}])],
+     PLAIN | {"text_field": "content"}),
     # A row is one response.
     (
         [{"problem": QUESTION, "expected_answer": 4, "generation": "a", "finish_reason": "stop", "num_tokens": 3}],
@@ -120,11 +130,20 @@ def test_columns_are_taken_for_what_their_names_and_values_say(
     [
         ([row(answer=True)], {"reference_answer_column": "the reference answer (answer holds bool)"}),
         ([row(answer=...)], {"reference_answer_column": "the reference answer"}),
-        ([row(answer=["4", "5"])], {"reference_answer_column": "the reference answer (answer holds list)"}),
+        ([row(answer=["4", "5"])], {"reference_answer_column": "the reference answer (answer holds a list of texts)"}),
         ([row(answer={"value": 4})], {"reference_answer_column": "the reference answer (answer holds dict)"}),
         ([row(question=b"2 + 2?")], {"question_column": "the question (question holds bytes)"}),
-        ([row(responses=[USER, ASSISTANT])], {"responses_column": "the list of responses (responses holds list)"}),
+        ([row(responses=[USER, ASSISTANT])],
+         {"responses_column": "the list of responses (responses holds a list of objects)"}),
         ([row(responses=[])], {"responses_column": "the list of responses"}),
+        ([row(responses=[["a", "b"], ["c"]])],
+         {"responses_column": "the list of responses (responses holds a list of lists)"}),
+        ([row(responses=[1, 2.5])], {"responses_column": "the list of responses (responses holds a list of numbers)"}),
+        ([row(answer=..., label=n) for n in (1, 0)],
+         {"reference_answer_column": "the reference answer (label holds only 0 and 1)"}),
+        ([row(answer=..., label=n) for n in ("1", "0", "2")], {}),
+        ([row(answer=n) for n in (1, 0)], {}),
+        ([row(label=n, solution="\\boxed{4}", answer=...) for n in (1.0, 0.0)], {}),
         ([row(responses=None)], {"responses_column": "the list of responses"}),
         ([row(responses=[{"score": 1, "said": "a"}])],
          {"text_field": "the text in a response (score, said is there)"}),
@@ -138,12 +157,34 @@ def test_what_no_column_seems_to_be_is_missing(rows: list[dict[str, Any]], missi
     assert recognised(rows).missing == missing
 
 
+@pytest.mark.parametrize("printed", [repr(TEXTS), "['a'\n 'b']", "[{'text': 'a'}, {'text': 'b'}]", "['a']"])
+def test_responses_that_python_has_printed_are_no_response(printed: str) -> None:
+    with pytest.raises(InputError, match=r"^responses: found a list as Python prints it; write it as JSON$"):
+        recognised([row(responses=printed), row(responses=printed), row(responses="a")])
+    assert recognised([row(responses=printed, output="a")]).settings["response_column"] == "output"
+
+
 def test_what_the_user_has_named_is_not_searched() -> None:
     rows = [row(said=[{"out": "a", "text": "b"}], gold="5")]
     given = {"reference_answer_column": "gold", "responses_column": "said", "text_field": "out"}
     assert recognised(rows, given).settings == {"question_column": "question"} | given
     assert recognised(rows, {"responses_column": "said"}).settings["reference_answer_column"] == "gold"
     assert recognised([row(answer=...)], {"reference_answer_column": "nowhere"}).missing == {}
+
+
+def test_a_column_that_the_user_has_named_is_taken_for_nothing_else() -> None:
+    rows = [{"prompt": QUESTION, "completion": "4", "rollout_texts": TEXTS}]
+    found = recognised(rows, {"reference_answer_column": "completion"})
+    assert found.missing == {"responses_column": "the list of responses"}
+    rows = [{"text": QUESTION, "label": "4", "sampled": TEXTS}]
+    assert recognised(rows, {"question_column": "text"}).missing == {"responses_column": "the list of responses"}
+    several = {"question_column": "q", "responses_column": ["answer", "solution"]}
+    assert list(recognised([{"q": QUESTION, "answer": "a", "solution": "b"}], several).missing) == [
+        "reference_answer_column"
+    ]
+    conversation = [{"messages": [USER, ASSISTANT], "answer": "4"}]
+    found = recognised(conversation, {"question_column": "messages"})
+    assert found.settings["response_column"] == "messages"
 
 
 def test_questions_of_another_file_are_joined_by_a_name() -> None:
@@ -162,6 +203,37 @@ def test_responses_that_the_user_names_are_a_list_or_one_a_row() -> None:
     rows = [{"said": "a", "all": ["a", "b"]}, {"said": None, "all": None}]
     assert with_responses(rows, "said") == {"response_column": "said"}
     assert with_responses(rows, "all") == {"responses_column": "all"}
+
+
+def logged(question: int, name: str) -> dict[str, Any]:
+    return {"doc": {"question": f"{question}?"}, "doc_id": question, "target": "4", "resps": [TEXTS], "filter": name}
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ([logged(1, "strict"), logged(2, "strict"), logged(1, "flexible"), logged(2, "flexible")], "strict"),
+        ([logged(1, "strict"), logged(1, "flexible"), logged(2, "flexible")], "flexible"),
+        ([logged(1, "strict"), logged(2, "strict"), logged(1, "flexible")], "strict"),
+        ([logged(1, "strict"), logged(1, "flexible"), logged(3, "none"), logged(4, "none")], ["strict", "none"]),
+    ],
+)
+def test_each_question_of_several_tasks_is_read_with_one_filter(rows: list[dict[str, Any]], chosen: Any) -> None:
+    found = recognised(rows)
+    assert found.settings["where"] == {"filter": chosen}
+    (taken,) = [one for one in found.taken if one.setting == "where"]
+    assert taken.what == "what rows must have; others repeat them"
+    (taken,) = [one for one in recognised([logged(1, "none")]).taken if one.setting == "where"]
+    assert taken.what == "what rows must have"
+
+
+def test_filters_that_would_read_a_question_twice_are_asked_for() -> None:
+    rows = [logged(1, "strict"), logged(1, "flexible"), logged(2, "flexible"), logged(3, "none")]
+    assert recognised(rows).missing == {
+        "where.filter": "the filter whose rows are read, because no question may have two: "
+        "strict in 1 rows, flexible in 2 rows, none in 1 rows"
+    }
+    assert not recognised(rows, {"where": {"filter": "none"}}).missing
 
 
 @pytest.mark.parametrize("tool", TOOLS)

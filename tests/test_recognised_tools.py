@@ -25,8 +25,8 @@ FOLDERS = sorted(path.name for path in GIVEN.iterdir() if path.is_dir()) if GIVE
 REFUSED = {
     "binary": "the question (question holds bytes)",
     "bool_ref": "the reference answer (answer holds bool)",
-    "cp1252": "it seems to be cp1252, which `encoding: cp1252` reads",
-    "utf16": "it seems to be utf-16, which `encoding: utf-16` reads",
+    "cp1252": "it seems to be cp1252, which `samples.encoding=cp1252` reads",
+    "utf16": "it seems to be utf-16, which `samples.encoding=utf-16` reads",
     "metamath": "metamath, in the shape of MetaMathQA: not everything is recognised; give samples.reference_answer",
     "openrlhf": "give samples.reference_answer_column=… for the reference answer (if it is in another file",
     "trl_completions": "give samples.reference_answer_column=… for the reference answer (if it is in another file",

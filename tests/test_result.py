@@ -1,6 +1,8 @@
 """The result with which a report begins: the numbers of the run, no more said than they show, and what it cost."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from run_directories import difference, share, write_run, write_weighed
 from scipy.stats import binom
 
+from east_ray import cli
 from east_ray.config import Config
 from east_ray.evaluation.significance import detectable_by_one_pair
+from east_ray.export.command import Wanted
 from east_ray.report.files import write_report
 from east_ray.report.page import Highlights
 from east_ray.report.plots import Figure
-from east_ray.report.result import cost_line, result_blocks, result_round
+from east_ray.report.result import cost_line, next_step, result_blocks, result_round
 from east_ray.report.steps import step_blocks
 from east_ray.report.summary import RoundSummary, summarize
 from east_ray.report.wording import reach_lines
@@ -202,6 +207,40 @@ def test_of_weights_alone_the_result_is_what_is_kept_and_used_and_what_to_do(
     assert "`evaluation.questions` names no held-out questions" in texts(without, trained)[-1]
 
 
+def commands_in(said: str) -> list[list[str]]:
+    """The words of each command that is printed between backticks."""
+    return [shlex.split(command)[1:] for command in re.findall(r"`(east-ray [^`]*)`", said)]
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "kto", "ipo:IPO"])
+def test_commands_that_come_next_can_be_typed_as_they_stand(
+    objective: str, directory: RunDirectory, compared: RunDirectory, summary: RoundSummary
+) -> None:
+    config = directory.config.model_copy(update={"run_dir": "runs/my run"})
+    config = config.model_copy(update={"training": config.training.model_copy(update={"objective": objective})})
+    weighed = replace(summary, metrics=None, trainings=[replace(one, record=None) for one in summary.trainings])
+    trained = replace(summary, metrics=None)
+    said = next_step(config, weighed) + next_step(config.model_copy(update={"model": ""}), weighed)
+    said += next_step(config, trained) + next_step(
+        compared.config.model_copy(update={"run_dir": "runs/my run"}), weighed
+    )
+    verbs: Any = typer.main.get_command(cli.app)
+    for verb, *words in (found := commands_in(said)):
+        context = verbs.commands[verb].make_context(verb, words)  # raises a UsageError
+        assert "runs/my run" in context.params.values() or ["runs/my run"] in context.params.values()
+        if verb == "export":
+            Wanted(context.params["shape"]).check()
+    assert [verb for verb, *_ in found] == ["train", "export", "export", "train", "evaluate", "compare"]
+
+
+def test_the_command_that_comes_after_weighing_exports_the_examples(tmp_path: Path) -> None:
+    directory = write_weighed(tmp_path / "a run")
+    words = next(words for words in commands_in(texts(directory.config, *summarize(directory))[-1]))
+    cli.app(words, standalone_mode=False)
+    (file,) = (tmp_path / "a run" / "round_0" / "export").glob("*.jsonl")
+    assert len(file.read_text().splitlines()) == 5
+
+
 def test_a_run_that_only_weighed_begins_with_sentences_that_a_stranger_understands(tmp_path: Path) -> None:
     directory = write_weighed(tmp_path / "run")
     said = texts(directory.config, *summarize(directory))
@@ -213,7 +252,9 @@ def test_a_run_that_only_weighed_begins_with_sentences_that_a_stranger_understan
         "With the weights of EAST (entropy, a = 1), the 5 examples tell as much as "
         f"{effective:.1f} examples of equal weight would: {20 * effective:.1f} % of them are effective.",
     ]
-    assert said[-1].startswith(f"Next: `east-ray export {directory.config.run_dir}` writes these examples")
+    assert said[-1].startswith(
+        f"Next: `east-ray export {directory.config.run_dir} --as messages` writes these examples"
+    )
     page = Path(write_report(directory)).read_text()
     assert page.index("The result") < page.index("What was run") and "What it cost" not in page
     assert "learning rate" not in page.split("Configuration")[0] and "trainings in a round" not in page

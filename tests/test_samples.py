@@ -95,6 +95,10 @@ def test_what_other_servers_say_of_the_end_is_understood() -> None:
             {"responses": "\\boxed{4}"},
             "responses: expected a list of responses; if a row is one response, .*, found str",
         ),
+        (
+            {"responses": "['a', 'b']"},
+            "^responses: expected a list of responses, found a list as Python prints it; write it as JSON$",
+        ),
         ({"responses": ["a", 4]}, "responses, response 2: expected text, found int"),
         ({"responses": [{"content": "a"}]}, "responses, response 1: column 'text' is missing; found 'content'"),
         ({"responses": ["half \ud800"]}, "half of a surrogate pair"),
@@ -230,6 +234,7 @@ def test_all_that_is_wrong_with_a_row_is_said_at_once(
     ("where", "is_there"),
     [
         ({"filter": "strict"}, True), ({"filter": "flexible"}, False), ({"doc.epoch": 1}, True),
+        ({"filter": ["none", "strict"]}, True), ({"filter": ["none"]}, False), ({"doc.epoch": [0, "1"]}, True),
         ({"doc.epoch": "1"}, True), ({"doc.epoch": 1.0}, True), ({"is_right": True}, True), ({"is_right": 1}, False),
         ({"text": True}, True), ({"none": None}, True), ({"missing": None}, False), ({"filter": None}, False),
         ({"filter": "strict", "doc.epoch": 2}, False), ({"none": "None"}, False), ({}, True),
@@ -246,7 +251,8 @@ def test_a_row_is_wanted_by_the_values_of_its_columns(where: dict[str, Any], is_
         {"response_column": "a", "responses_column": "b"},
         {"finish_reasons_column": "a", "finish_reason_field": "b"},
         {"questions": {"path": "q.jsonl"}},
-        {"where": {"a": [1]}},
+        {"where": {"a": [[1]]}},
+        {"where": {"a": []}},
         {"encoding": "klingon"},
         {"encoding": "base64"},
         {"responses_column": []},
@@ -399,7 +405,9 @@ def test_weigh_needs_neither_model_nor_engine_and_leaves_a_run_that_can_go_on(
     assert f"1 no_responses: s-000005: row 5; all of them: {tmp_path}/run/round_0/set_aside" in result.stdout
     *_, where, following = result.stdout.splitlines()
     assert where == f"examples: {tmp_path}/run/round_0/examples"
-    assert following.startswith(f"Next: `east-ray export {tmp_path}/run` writes these examples with their weights")
+    assert following.startswith(
+        f"Next: `east-ray export {tmp_path}/run --as messages` writes these examples with their"
+    )
     assert f"`east-ray report {tmp_path}/run` shows the questions, and `east-ray audit {tmp_path}/run`" in following
     examples = {one["question_id"]: one for one in read(tmp_path / "run", "examples", EXAMPLES)}
     assert sorted(examples) == ["s-000001", "s-000002", "s-000003"]

@@ -1,6 +1,7 @@
 """What the verbs share: the application that they join, their arguments, and how they open a run or show it."""
 
 import re
+import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def show(directory: RunDirectory, last_line: str = "", *, say_next: bool = False
     if last_line:
         CONSOLE.print(f"\n{last_line}", soft_wrap=True)
     if say_next and rounds[-1].metrics is None and rounds[-1].comparison is None:
-        run = directory.config.run_dir
+        run = shlex.quote(directory.config.run_dir)
         said = f"{next_step(directory.config, rounds[-1])} `east-ray report {run}` shows the questions, and "
         said += f"`east-ray audit {run}` the reference answers that look wrong."
         CONSOLE.print(said, markup=False, soft_wrap=True)

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
@@ -106,6 +114,14 @@ def compiled_pattern(pattern: str) -> re.Pattern[str]:
     if compiled.groups != 1:
         raise ValueError(f"{pattern!r} has {compiled.groups} groups; expected one, around the answer")
     return compiled
+
+
+def _as_digits(name: Any) -> Any:
+    return str(name) if type(name) is int else name
+
+
+#: The name of a column. YAML takes one of digits for a number.
+Column = Annotated[str, BeforeValidator(_as_digits)]
 
 
 def _check_pattern(pattern: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from east_ray.config.adaptive import AdaptiveConfig
-from east_ray.config.base import ANY_TIME, Encoding, MayChange, Name, Part, Pattern, Section
+from east_ray.config.base import ANY_TIME, Column, Encoding, MayChange, Name, Part, Pattern, Section
 from east_ray.config.deepspeed import DeepSpeedConfig
 from east_ray.config.endpoint import EndpointConfig
 from east_ray.config.prompting import SamplingParams, StopString
@@ -34,16 +34,16 @@ class QuestionsConfig(Section):
     """How a row is read. gsm8k: {question, answer ending in "#### 72"}; math: {problem, solution, answer}; columns: the
     columns named below, with dots and indices as in `samples`; auto: one of these, or {question, answer}, by the first
     row; module:name: a function of your own."""
-    question_column: str = "question"
+    question_column: Column = "question"
     """With format columns: the column of the question: a text, or messages, whose last turn of the user it is."""
-    reference_answer_column: str | None = "reference_answer"
+    reference_answer_column: Column | None = "reference_answer"
     """With format columns: the column of the final answer, or of a worked solution that marks it, as in `samples`.
     null: there is none; see `labels.source`."""
-    reference_solution_column: str | None = None
+    reference_solution_column: Column | None = None
     """With format columns: the column of the worked solution; `training.examples: reference_solutions` needs it."""
-    id_column: str | None = None
+    id_column: Column | None = None
     """A column of unique names; by default the file's name and the row's number."""
-    extra_columns: list[str] = []
+    extra_columns: list[Column] = []
     """Further columns to keep. A grader finds them in `question.extra`, e.g. the options of the grader choice."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Leave out this many questions from the beginning."""

@@ -250,7 +250,7 @@ class _Questions:
     def _columns(self, config: QuestionsConfig, spelled: str) -> Mapping[str, Any]:
         """The columns where no format is known: those given, else as `east-ray weigh` recognises them, and says so."""
         key = f"{self._section}.path"
-        rows = first_rows(find_files(spelled, key), config.encoding, key)
+        rows = [one.row for one in first_rows(find_files(spelled, key), config.encoding, key)]
         given: Mapping[str, Any] = {name: self._given[name] for name in _COLUMNS if name in self._given}
         if "format" in self._given or (not given and any(_is_known(row, config) for row in rows)):
             return {}

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ from east_ray import answers
 from east_ray.config import Config, InputError, SamplesConfig
 from east_ray.config import files as config_file
 from east_ray.config.base import flatten, hint, set_dotted, validated
+from east_ray.reading.fields import only, optional
 from east_ray.reading.files import Found, find_files
 from east_ray.reading.recognised import (
     Recognised,
@@ -28,6 +30,7 @@ from east_ray.reading.recognised import (
     rows_inside,
     with_responses,
 )
+from east_ray.reading.rendered import user_turn
 from east_ray.reading.rows import pieces_of, rows_of
 from east_ray.sampling.given import given_sample, group_of, is_wanted
 from east_ray.storage import Folder, locate
@@ -35,12 +38,13 @@ from east_ray.storage import Folder, locate
 #: What makes a path a pattern of several.
 _PATTERN = re.compile(r"[*?\[]")
 #: Files that are looked at, rows of each, and characters in all: a row may have 128 long responses. More files than
-#: one, because each may hold some responses of a question.
-_FILES, _ROWS, MAX_CHARS = 8, 20, 64 << 20
+#: one, because each may hold some responses of a question, or those to other questions. Of the files after them up to
+#: the last, only the first row.
+_FILES, _ROWS, _LAST_FILE, MAX_CHARS = 8, 20, 100, 64 << 20
 #: Characters of an example in a message, and names in one.
 _EXAMPLE, _NAMES = 60, 40
 #: What is missing and not named by a column: another file, and a field of the responses, whose names the question has.
-_NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field")
+_NOT_IN_ROWS = ("questions.path", "questions.id_column", "text_field", "where.filter")
 #: What else may hold what is missing.
 _OR_ELSE = {
     "samples.reference_answer_column": " (if it is in another file: samples.questions.path=…, "
@@ -49,6 +53,16 @@ _OR_ELSE = {
     "samples.responses_column": " (if a row is one response: samples.response_column=…)",
     "questions.reference_answer_column": " (if there is none: labels.source=majority)",
 }
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row and where it is: the path of its file, and its number there, from 1."""
+
+    file: str
+    number: int
+    row: Row
+
 
 Say = Callable[[str], None]
 #: Asks the user for a line; None where nobody would answer.
@@ -117,19 +131,24 @@ def written(source: str, given: Mapping[str, Any], say: Say, ask: Ask) -> str:
     """The text of the YAML file for a file of responses. `given` are the settings of the command line."""
     samples = given.get("samples", {})
     found = find_files(source, "samples.path")
-    rows = first_rows(found, str(samples.get("encoding", "utf-8")), "samples.path")
+    placed = first_rows(found, str(samples.get("encoding", "utf-8")), "samples.path")
+    rows = [one.row for one in placed]
     if dict(flatten(given)).get("labels.source") == "majority":
         samples = without_reference(rows, samples)
     named = completed(rows, samples, source, ask)
     settings = validated(SamplesConfig, {"path": source} | named.settings, "samples.")
-    texts = _texts(rows, settings)
+    texts, unreadable = _texts(placed, settings)
     config = dict(given) | {"samples": settings.model_dump(exclude_unset=True)}
     adapted = _adapted(config, texts)
     validated(Config, config)
     told = [f"{source}, by its first {len(rows)} rows{_shape(named)}"]
     told += map(said_of, named.taken)
     told += [f"  {line}" for line in adapted]
+    if settings.questions is None and any(_is_rendered(optional(row, settings.question_column)) for row in rows):
+        said = "a chat template has rendered it; the question is the user's last turn, without what the system says"
+        told.append(f"  {settings.question_column}: {said}")
     told += [f"  {unread} beside them: not read"] if (unread := found.unread_said()) else []
+    told += unreadable
     for line in told:
         say(line)
     comments = "".join(f"# {_printable(line)}\n" for line in [f"Written by `east-ray weigh {source}`.", *told])
@@ -152,27 +171,28 @@ def without_reference(rows: Sequence[Row], given: Mapping[str, Any], section: st
     return {**given, "reference_answer_column": None} if is_missing else given
 
 
-def first_rows(found: Found, encoding: str, setting: str) -> list[Row]:
+def first_rows(found: Found, encoding: str, setting: str) -> list[Placed]:
     """The first rows of the first files, without those that cannot be read.
 
     Raises InputError, with the name of the setting of the path, if there is none.
     """
-    rows, unread, room = list[Row](), list[str](), MAX_CHARS
-    for file in found.files[:_FILES]:
+    rows, unread, room = list[Placed](), list[str](), MAX_CHARS
+    for place, file in enumerate(found.files[:_LAST_FILE]):
         try:
             pieces = pieces_of(found.filesystem, file, encoding)
             every = itertools.chain.from_iterable(rows_of(found.filesystem, piece) for piece in pieces)
-            for number, row in itertools.islice(every, _ROWS):
+            for number, row in itertools.islice(every, _ROWS if place < _FILES else 1):
                 if isinstance(row, str):
                     unread.append(f"{file.path}, row {number}: {row}")
                     continue
-                rows.append(row)
+                rows.append(Placed(file.path, number, row))
                 if (room := room - _num_chars(row)) <= 0:
                     return rows
         except InputError as error:
-            raise InputError(f"{setting}: {error}") from None
+            as_typed = f"`{setting.removesuffix('path')}encoding="  # here settings are given on the command line
+            raise InputError(f"{setting}: {error}".replace("`encoding: ", as_typed)) from None
     if not rows:
-        raise InputError(f"{setting}: {unread[0] if unread else f'{found.files[0].path} has no row'}")
+        raise InputError(f"{setting}: {unread[0] if unread else f'{found.files[0].path} is empty; expected rows'}")
     return rows
 
 
@@ -191,7 +211,10 @@ def completed(
     `given` are the settings of the section that the user has named; a section of questions has no responses.
     """
     look = _look(section)
-    named = look(rows, given)
+    try:
+        named = look(rows, given)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     columns = ", ".join(named.columns[:_NAMES])
     if named.missing and ask is None:
         wanted = "; ".join(
@@ -219,23 +242,39 @@ def _meant(rows: Sequence[Row], setting: str, name: str, given: Mapping[str, Any
     """The user's answer as a setting."""
     if setting.startswith("questions."):
         return {"questions": {**given.get("questions", {}), setting.removeprefix("questions."): name}}
+    if setting.startswith("where."):
+        return {"where": {setting.removeprefix("where."): name}}
     return with_responses(rows, name) if setting == "responses_column" else {setting: name}
 
 
-def _texts(rows: Sequence[Row], settings: SamplesConfig) -> list[str]:
-    """The responses in some rows, of those that can be read. Raises InputError, the first reason, if none can be."""
-    texts, problems = list[str](), list[InputError]()
-    wanted = [row for row in rows if is_wanted(row, settings.where)]
-    for row in wanted:
+def _texts(rows: Sequence[Placed], settings: SamplesConfig) -> tuple[list[str], list[str]]:
+    """The responses in some rows, of those that can be read; and a warning for each file of which none can be.
+
+    Raises InputError, the first reason, if none at all can be.
+    """
+    texts, readable, first = list[str](), set[str](), dict[str, str]()
+    for one in rows:
+        if not is_wanted(one.row, settings.where):
+            continue
         try:
-            sample = given_sample(row, settings, "")
-            group_of(row, sample, settings)
+            sample = given_sample(one.row, settings, "")
+            group_of(one.row, sample, settings)
             texts += [response["text"] for response in sample["responses"]]
+            readable.add(one.file)
         except InputError as error:
-            problems.append(error)
-    if wanted and len(problems) == len(wanted):
-        raise InputError(f"samples.path: {settings.path}: {problems[0]}")
-    return texts
+            first.setdefault(one.file, f"row {one.number}: {error}")
+    if first and not readable:
+        file, problem = next(iter(first.items()))
+        raise InputError(f"samples.path: {file}, {problem}")
+    return texts, [
+        f"warning: no row of {file} can be read as those of the others, so weigh it alone if it is meant; {problem}"
+        for file, problem in first.items()
+        if file not in readable
+    ]
+
+
+def _is_rendered(value: Any) -> bool:
+    return isinstance(text := only(value), str) and user_turn(text) != text
 
 
 def _adapted(config: dict[str, Any], texts: Sequence[str]) -> list[str]:

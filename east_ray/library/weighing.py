@@ -19,6 +19,7 @@ from east_ray.labels.trusted import can_be_labelled, read_trusted
 from east_ray.library.rows import Rows, Samples, read_samples
 from east_ray.records import ANSWERS, JUDGED, QUESTIONS, SET_ASIDE, Question
 from east_ray.report.wording import waste
+from east_ray.sampling.given import why_all_agree
 from east_ray.selection import SelectionRules, Signal, factors_of, judge_batch, selection_rules
 from east_ray.storage.rounds import counts_by, listed
 from east_ray.training import objectives
@@ -194,15 +195,16 @@ def _weighed(read: Samples, settings: Config, grader: Grader, failures: Failures
     for batch, (some, table) in zip(batches, graded, strict=True):
         parts.append((table, *judge_batch(batch, some, [training])))
     answers, judged = (pa.concat_tables(tables) for tables in zip(*parts, strict=True))
+    aside = sorted(read.set_aside, key=lambda row: row["row"])
     kept = judged.filter(pc.is_null(judged["reason"]))
     signals = kept["signal"].to_numpy()
     try:
         values = mapped(signals, settings.weighting) * factors_of(kept) if signals.size else signals
         weights = values / normalizer(values) if signals.size else signals
     except ValueError as error:
-        raise InputError(f"weighting: {error}") from error
+        why = "" if signals.any() else _why_all_agree(settings, read, aside)
+        raise InputError(f"weighting: {error}{why}") from error
     examples, discarded = weighted(judged, weights)
-    aside = sorted(read.set_aside, key=lambda row: row["row"])
     outcomes = [(one["row"], one) for one in aside]
     for table in (examples, discarded):
         there = table.select([name for name in _OUTCOME.names if name in table.column_names]).to_pylist()
@@ -216,6 +218,13 @@ def _weighed(read: Samples, settings: Config, grader: Grader, failures: Failures
         pa.Table.from_pylist(aside, SET_ASIDE),
         pa.Table.from_pylist(questions, _OUTCOME),
     )
+
+
+def _why_all_agree(settings: Config, read: Samples, aside: Sequence[Mapping[str, Any]]) -> str:
+    assert settings.samples is not None
+    num_responses = sum(pc.sum(table["num_responses"]).as_py() or 0 for table in read.tables)
+    example = "".join(f"; e.g. {one['question_id']}: {one['detail']}" for one in aside[:1])
+    return why_all_agree(settings.samples, len(read.numbers), num_responses, example)
 
 
 def _rules(

@@ -19,6 +19,7 @@ from typing import Any
 
 from east_ray.config import InputError
 from east_ray.config.base import hint
+from east_ray.reading.rendered import user_turn
 
 #: What `optional` gives for a value that is not there.
 MISSING = object()
@@ -30,6 +31,11 @@ _MAX_NAMES, _MAX_DEPTH = 500, 6
 
 #: A conversation as Python prints it, which no JSON is.
 _PRINTED = re.compile(r"\[\s*\{\s*'(?:role|content|from|value)'\s*:")
+#: What Python prints for a text in a list, and a list of such as Python prints it, or numpy, without commas. Nothing is
+#: tried twice in them, so that the time is linear.
+_PRINTED_TEXT = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|None|nan)"""
+_PRINTED_LIST = re.compile(rf"\[\s*+{_PRINTED_TEXT}(?:\s*+,?\s*+(?:{_PRINTED_TEXT}|\.\.\.))*+\s*+\]", re.DOTALL)
+_PRINTED_OBJECTS = re.compile(r"\[\s*+\{\s*+'[^']++'\s*+:.*\}\s*\]", re.DOTALL)
 
 
 def is_missing(value: Any) -> bool:
@@ -152,8 +158,8 @@ def comes_from_assistant(messages: Sequence[Mapping[str, Any]]) -> bool:
 def prompt_text(value: Any) -> str | None:
     """The question in a prompt: a text, a list of one text, or the last turn of the user in a conversation.
 
-    A conversation may be a text of JSON, as tables have it. Raises InputError, which says what was found, for anything
-    else.
+    A conversation may be a text of JSON, as tables have it, or one that a chat template has rendered.
+    Raises InputError, which says what was found, for anything else.
     """
     value = opened(value)
     if is_conversation(value):
@@ -164,7 +170,7 @@ def prompt_text(value: Any) -> str | None:
         return _joined_parts(value, _USER)
     if value is not None and not isinstance(value, str):
         raise InputError(f"expected text or messages, found {kind(value)}{_names_inside(value)}")
-    return value
+    return value and user_turn(value)
 
 
 def response_text(value: Any, name: str = "text") -> str | None:
@@ -224,6 +230,19 @@ def from_json(value: Any) -> Any:
         with suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
+
+
+def printed_length(value: Any) -> int:
+    """How many texts or objects are in a list that Python or numpy has printed, as far as is seen; 0: it is none.
+
+    >>> printed_length("['a', \"it's b\"]"), printed_length("['a'\\n 'b']"), printed_length('["a", "b"]')
+    (2, 2, 0)
+    """
+    if not isinstance(value, str) or from_json(value) is not value:
+        return 0
+    if _PRINTED_LIST.fullmatch(value.strip()):
+        return len(re.findall(_PRINTED_TEXT, value, re.DOTALL))
+    return value.count("{'") if _PRINTED_OBJECTS.fullmatch(value.strip()) else 0
 
 
 def opened(value: Any) -> Any:

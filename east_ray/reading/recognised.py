@@ -8,29 +8,39 @@ is needed, and the shape of a row (a list of responses, or one response) follows
 ("NeMo-Skills' generations", 'generation', {})
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from east_ray.config import InputError
+from east_ray.reading.columns import (
+    Kind,
+    are_flags,
+    best,
+    fields_of,
+    first_common,
+    flat,
+    has_user,
+    held,
+    holds_conversation,
+    is_count,
+    is_parallel,
+    is_prompt,
+    is_reference,
+    is_response,
+    is_responses,
+    numbered,
+)
 from east_ray.reading.fields import (
-    answer_text,
-    comes_from_assistant,
-    from_json,
-    is_conversation,
-    is_parts,
-    kind,
-    opened,
+    printed_length,
     prompt_text,
     response_text,
 )
 
 Row = Mapping[str, Any]
-Kind = Callable[[Any], bool]
 
 #: Names of columns, in groups; of a group the least nested column is taken, and of these the first name.
 _QUESTION = (
@@ -53,10 +63,10 @@ _TEXT = ("text content generated_text response output completion generation answ
 _FINISH_REASON = ("finish_reason finish_reason.type finish_reasons stop_reason stop_reasons finished_reason",)
 _NUM_TOKENS = ("num_tokens num_generated_tokens completion_tokens generated_token_count num_output_tokens",)
 _NAME = ("custom_id question_id id uuid idx index doc_id problem_id prompt_id example_id unique_id",)
-#: Of columns that are numbered, r1_solution_1, r1_solution_2: what their common name has to speak of.
-_NUMBERED = re.compile(
-    r"(.*(?:solution|response|generation|output|completion|sample|rollout|candidate).*?)[_. -]?(\d+)", re.IGNORECASE
-)
+#: What is the same in the rows of a question that lm-evaluation-harness writes for each of its filters.
+_ASKED = ("doc", "doc_id", "question", "target")
+#: The settings whose columns hold what is told apart in a row.
+_IN_ROWS = ("question_column", "reference_answer_column", "responses_column", "response_column")
 
 #: What leaves which columns, the most telling first. Only for the message: the settings come from the names above.
 TOOLS: dict[str, tuple[str, ...]] = {
@@ -106,7 +116,10 @@ class Recognised:
 
 
 def recognised(rows: Sequence[Row], given: Mapping[str, Any] = MappingProxyType({})) -> Recognised:
-    """What the rows seem to be. `given` are settings of `samples` that the user has named, which nothing overrides."""
+    """What the rows seem to be. `given` are settings of `samples` that the user has named, which nothing overrides.
+
+    Raises InputError if the responses are in a form that no setting reads.
+    """
     search = _Search(rows, given)
     if "questions" in given:
         search.take("id_column", "the question's name in the file of questions", _NAME, is_reference)
@@ -126,55 +139,6 @@ def recognised_question(rows: Sequence[Row], given: Mapping[str, Any] = MappingP
     return search.result()
 
 
-def is_prompt(value: Any) -> bool:
-    """Whether a value can be a question: a text, a list of one, or messages with a user's turn."""
-    with suppress(InputError):
-        return bool((prompt_text(value) or "").strip())
-    return False
-
-
-def is_reference(value: Any) -> bool:
-    """Whether a value can be a reference answer: a text or a number, or a list of one."""
-    with suppress(InputError):
-        return bool(answer_text(value))
-    return False
-
-
-def is_response(value: Any) -> bool:
-    """Whether a value can be one response: a text, a message, or a conversation with an assistant's turn."""
-    with suppress(InputError):
-        return bool((response_text(value) or "").strip()) and not is_responses(value)
-    return False
-
-
-def is_responses(value: Any) -> bool:
-    """Whether a value can be a list of responses: texts or objects, some of them null, and no conversation."""
-    value = _flat(value)
-    if not isinstance(value, list) or not (there := [one for one in value if one is not None]):
-        return False
-    if is_parts(there) or (is_conversation(there) and (len(there) == 1 or not comes_from_assistant(there))):
-        return False
-    return all(isinstance(one, Mapping | str) for one in there)
-
-
-def _has_user(value: Any) -> bool:
-    return _is_conversation(value) and not comes_from_assistant(opened(value))
-
-
-def _is_conversation(value: Any) -> bool:
-    with suppress(InputError):
-        return is_conversation(opened(value))
-    return False
-
-
-def _flat(value: Any) -> Any:
-    """The list in a list of one list, as lm-evaluation-harness has it, or in a text of JSON, as tables have it."""
-    value = from_json(value)
-    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
-        value = value[0]
-    return value
-
-
 def with_responses(rows: Sequence[Row], name: str) -> dict[str, str]:
     """The setting for responses that the user names: `response_column` if they are one in each row."""
     values = fields_of(rows).get(name, [])
@@ -189,27 +153,11 @@ def rows_inside(rows: Sequence[Row]) -> tuple[str, int] | None:
     return max(lengths, key=lambda one: one[1], default=None)
 
 
-def fields_of(rows: Sequence[Any], max_depth: int = 4) -> dict[str, list[Any]]:
-    """Dotted name -> its values in the rows, without nulls and empty lists; the columns first, then what is in them."""
-    found: dict[str, list[Any]] = {}
-    level: list[tuple[str, Any]] = [("", row) for row in rows]
-    for _ in range(max_depth):
-        level = [
-            (f"{path}.{name}" if path else str(name), value)
-            for path, values in level
-            if isinstance(values, Mapping)
-            for name, value in values.items()
-        ]
-        for path, value in level:
-            found.setdefault(path, []).extend([] if value is None or value == [] else [value])
-    return found
-
-
 class _Search:
     """Takes one column after the other for something; what is taken for one thing is not taken for another."""
 
     def __init__(self, rows: Sequence[Row], given: Mapping[str, Any]) -> None:
-        self.given, self.fields = given, fields_of(rows)
+        self.given, self.rows, self.fields = given, rows, fields_of(rows)
         self.settings: dict[str, Any] = dict(given)
         self.taken: list[Taken] = []
         self.missing: dict[str, str] = {}
@@ -218,10 +166,12 @@ class _Search:
         """The column for a setting: the one given, else the first by name whose values are mostly such as fit."""
         if setting in self.given:
             return
-        if (name := best(self.fields, names, fits, self._used())) is not None:
+        flags = [name for name, values in self.fields.items() if are_flags(name, values)]
+        if (name := best(self.fields, names, fits, [*self._used(), *flags])) is not None:
             self._note(setting, what, name, filter(fits, self.fields[name]))
         elif (name := best(self.fields, names, lambda value: True, self._used())) is not None:
-            self.missing[setting] = f"{what} ({name} holds {kind(self.fields[name][0])})"
+            holds = "only 0 and 1" if name in flags else held(self.fields[name])
+            self.missing[setting] = f"{what} ({name} holds {holds})"
         else:
             self.missing[setting] = what
 
@@ -236,30 +186,46 @@ class _Search:
             self._take_inside(self.given["responses_column"])
         elif "response_column" in self.given:
             self._take_beside(self.fields)
-        elif (name := best(self.fields, _RESPONSES, is_responses, self._used())) is not None:
-            first = next(_flat(value)[0] for value in self.fields[name] if is_responses(value))
+        else:
+            self._take_commonest()
+
+    def _take_commonest(self) -> None:
+        """A list of responses before one response, and that before numbered columns: the first that many rows have."""
+        several = best(self.fields, _RESPONSES, is_responses, self._used())
+        one, columns = self._one_response(), numbered(self.fields)
+        kinds = ((several, is_responses), (one, is_response), (columns and columns[0], is_response))
+        counts = [(name, sum(map(fits, self.fields[name]))) for name, fits in kinds if name]
+        name = first_common(counts)
+        if name is None:
+            self._check_not_printed()
+            self.take("responses_column", "the list of responses", _RESPONSES, is_responses)
+        elif name == several:
+            first = next(flat(value)[0] for value in self.fields[name] if is_responses(value))
             self._note("responses_column", "the list of responses", name, [first])
             self._take_inside(name)
-        elif (name := self._one_response()) is not None:
+        elif name == one:
             self._note("response_column", "a response", name, filter(is_response, self.fields[name]))
             self._take_beside(self.fields)
-        elif columns := numbered(self.fields):
-            self._note("responses_column", "the list of responses", columns, self.fields[columns[0]])
         else:
-            self.take("responses_column", "the list of responses", _RESPONSES, is_responses)
+            self._note("responses_column", "the list of responses", columns, self.fields[name])
+
+    def _check_not_printed(self) -> None:
+        """Raises InputError if the responses are lists that Python has printed, which no setting reads."""
+        if name := best(self.fields, _RESPONSES, lambda value: printed_length(value) > 0, self._used()):
+            raise InputError(f"{name}: found a list as Python prints it; write it as JSON")
 
     def _one_response(self) -> str | None:
         """A column of one response in each row. One with a user's turn in it has to be named as a conversation."""
-        said = best(self.fields, _RESPONSES, lambda value: is_response(value) and not _has_user(value), self._used())
+        said = best(self.fields, _RESPONSES, lambda value: is_response(value) and not has_user(value), self._used())
         return said or best(self.fields, _CONVERSATION, is_response, self._used())
 
     def _take_inside(self, name: Any) -> None:
         """What is inside a list of responses that are objects, or in another list beside it."""
-        lists = [_flat(value) for value in self.fields.get(str(name), []) if is_responses(value)]
+        lists = [flat(value) for value in self.fields.get(str(name), []) if is_responses(value)]
         objects = [one for value in lists for one in value if isinstance(one, Mapping)]
         if not objects:
             lengths = {len(value) for value in lists}
-            reasons = best(self.fields, _FINISH_REASON, lambda value: _is_parallel(value, lengths))
+            reasons = best(self.fields, _FINISH_REASON, lambda value: is_parallel(value, lengths))
             if reasons is not None and "finish_reasons_column" not in self.given:
                 self._note("finish_reasons_column", "their finish reasons", reasons, self.fields[reasons])
             return
@@ -275,7 +241,7 @@ class _Search:
         """What stands beside the text of a response."""
         for setting, what, names, fits in (
             ("finish_reason_field", "its finish reason", _FINISH_REASON, lambda value: isinstance(value, str)),
-            ("num_tokens_field", "its number of tokens", _NUM_TOKENS, _is_count),
+            ("num_tokens_field", "its number of tokens", _NUM_TOKENS, is_count),
         ):
             if setting not in self.given and (name := best(fields, names, fits)) is not None:
                 self._note(setting, what, name, fields[name])
@@ -296,11 +262,31 @@ class _Search:
     def take_rules(self) -> None:
         """Rows that hold a question more than once: one filter of lm-evaluation-harness, or some responses of each."""
         if "filter" in self.fields and "resps" in self.fields and "where" not in self.given:
-            self._note("where", "what rows must have; others repeat them", {"filter": self.fields["filter"][0]}, [])
+            self._take_filter()
         elif "responses_column" in self.settings and not self.given.keys() & {"group_by", "where"}:
             self._take_group()
         if {"question_id", "question", "responses"} <= self.fields.keys() and "id_column" not in self.given:
             self._note("id_column", "the question's name", "question_id", self.fields["question_id"])
+
+    def _take_filter(self) -> None:
+        """The filter that each question has a row of or, as tasks have filters of their own, one of each question."""
+        filters: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            if isinstance(row.get("filter"), str):
+                asked = repr([row.get(name) for name in _ASKED])
+                filters.setdefault(asked, {})[row["filter"]] = None
+        if not filters:
+            return
+        every = list(filters.values())
+        common = [one for one in every[0] if all(one in others for others in every)][:1]
+        chosen = common or list(dict.fromkeys(next(iter(one)) for one in every))
+        if any(len(one.keys() & {*chosen}) > 1 for one in every):
+            counts = Counter(map(str, self.fields["filter"]))
+            found = ", ".join(f"{name} in {number} rows" for name, number in counts.items())
+            self.missing["where.filter"] = f"the filter whose rows are read, because no question may have two: {found}"
+            return
+        said = "what rows must have" + "; others repeat them" * (len(chosen) < len({*self.fields["filter"]}))
+        self._note("where", said, {"filter": chosen[0] if len(chosen) == 1 else chosen}, [])
 
     def _take_group(self) -> None:
         """If a question is in several rows: its text and reference tell which rows are of it, or a column of names."""
@@ -316,9 +302,14 @@ class _Search:
             self._note("group_by", "the same in all rows of a question", pair, [])
 
     def _used(self) -> list[str]:
-        """Columns that are taken. A conversation may be both: its user's turn asks and its assistant's answers."""
-        used = [one.name for one in self.taken if isinstance(one.name, str)]
-        return [name for name in used if not _is_conversation(next(iter(self.fields.get(name, [])), None))]
+        """Columns that are taken or given for what is in a row of a question.
+
+        A conversation may be both: its user's turn asks and its assistant's answers.
+        """
+        given = [self.given[setting] for setting in _IN_ROWS if setting in self.given]
+        names = [one.name for one in self.taken] + given
+        used = [str(one) for name in names for one in (name if isinstance(name, list) else [name])]
+        return [name for name in used if not holds_conversation(next(iter(self.fields.get(name, [])), None))]
 
     def _note(self, setting: str, what: str, name: Any, values: Iterable[Any]) -> None:
         self.settings[setting] = name
@@ -331,49 +322,8 @@ class _Search:
         return Recognised(tool, self.settings, self.taken, self.missing, list(self.fields))
 
 
-def best(
-    fields: Mapping[str, list[Any]], groups: Sequence[str], fits: Kind, avoid: Sequence[str] = (), share: float = 0.5
-) -> str | None:
-    """The name that ends as one of the first possible group, least nested; more than a `share` of its values fit."""
-    for group in groups:
-        ranks = {name: rank for rank, name in enumerate(group.split())}
-        known = [
-            (name.count("."), ranks[ending], name) for name in fields for ending in _endings(name) if ending in ranks
-        ]
-        for *_, name in sorted(known):
-            values = fields[name]
-            if name not in avoid and values and sum(map(fits, values)) > share * len(values):
-                return name
-    return None
-
-
-def _endings(name: str) -> Iterator[str]:
-    """The last part of a name and the last two, as the tables above have them: Model-Output is model_output."""
-    parts = [re.sub(r"[^a-z0-9]+", "_", part.casefold()) for part in name.split(".")]
-    yield parts[-1]
-    yield ".".join(parts[-2:])
-
-
 def _shown(value: Any, text_in: Callable[[Any], str | None]) -> Any:
     """A value as an example: the text in it, if there is one."""
     with suppress(InputError):
         return text_in(value)
     return None if isinstance(value, Mapping) else value
-
-
-def numbered(fields: Mapping[str, list[Any]]) -> list[str]:
-    """Columns of texts that only a number tells apart, in its order; none if there are fewer than two."""
-    stems: dict[str, list[tuple[int, str]]] = {}
-    for name, values in fields.items():
-        if (found := _NUMBERED.fullmatch(name)) and any(map(is_response, values)):
-            stems.setdefault(found[1], []).append((int(found[2]), name))
-    longest = max(stems.values(), key=len, default=[])
-    return [name for _, name in sorted(longest)] if len(longest) > 1 else []
-
-
-def _is_parallel(value: Any, lengths: set[int]) -> bool:
-    return isinstance(value, list) and len(value) in lengths and all(isinstance(one, str | None) for one in value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -124,7 +124,7 @@ def is_document(file: io.BufferedReader, encoding: str, *, ends_in_json: bool) -
     except (ValueError, RecursionError):
         return False
     if isinstance(value, list):
-        return not following and bool(value) and isinstance(value[0], dict)
+        return not following and (not value or isinstance(value[0], dict))
     return ends_in_json and not following
 
 
@@ -218,7 +218,9 @@ _OF_ROWS = frozenset({"question", "problem", "prompt", "query", "instruction", "
 
 
 def _inside(value: Any) -> list[Any]:
-    """The rows of a document with a single value."""
+    """The rows of a document with a single value; an empty object has none."""
+    if value == {}:
+        return []
     if named := list(_lists_of_rows(value)):
         return named
     inside = list(value.values()) if isinstance(value, dict) else []

@@ -1,5 +1,6 @@
 """The result of a run, with which its report begins: what was measured, or else weighed, and what it cost."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from east_ray import records
@@ -28,6 +29,8 @@ from east_ray.storage import StageRecord
 
 #: Most models in large type, most verdicts in words and most rows of the figure of differences; tables have all.
 _MAX_MODELS, _MAX_VERDICTS, _MAX_PAIRS = 6, 6, 10
+#: The shape in which another trainer with the same objective reads examples.
+_EXPORTED_AS = {"dpo": "preference", "kto": "unpaired"}
 #: Why a question has no weight, in words.
 _WHY = {
     Reason.ALL_WRONG: "no response is correct",
@@ -157,20 +160,18 @@ def _discarded(training: TrainingResults) -> Iterator[str]:
 
 
 def next_step(config: Config, summary: RoundSummary) -> str:
-    """What to do with a run that has weights and no accuracies."""
-    run = config.run_dir
+    """What to do with a run that has weights and no accuracies, with commands that can be typed as they are."""
+    run = shlex.quote(config.run_dir)
+    export = f"east-ray export {run} --as {_EXPORTED_AS.get(config.training.objective, 'messages')}"
     if config.compare is not None:
-        return "Nothing has been measured yet: `east-ray compare` goes on."
+        return f"Nothing has been measured yet: `east-ray compare {run}` goes on."
     if not any(one.record for one in summary.trainings):
         if not config.model:
             return (
-                f"Next: `east-ray export {run}` writes these examples with their weights for a trainer; "
+                f"Next: `{export}` writes these examples with their weights for a trainer; "
                 f"with a `model` in the configuration, `east-ray train {run}` trains on them."
             )
-        return (
-            f"Next: `east-ray train {run}` trains on these examples; `east-ray export {run}` writes them for another "
-            "trainer."
-        )
+        return f"Next: `east-ray train {run}` trains on these examples; `{export}` writes them for another trainer."
     if config.evaluation.questions is None:
         return "Nothing was measured: `evaluation.questions` names no held-out questions."
     return f"Nothing has been measured yet: `east-ray evaluate {run}` asks the models the held-out questions."

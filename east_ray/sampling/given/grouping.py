@@ -113,7 +113,7 @@ class Gathered(NamedTuple):
     rows: pa.ChunkedArray
     """The first row of each."""
     contradicting: pa.Array
-    """For each, whether its rows have several questions or references."""
+    """For each whose rows have several questions or references: question or reference_answer, and two of these."""
 
 
 def gather(folder: Folder, start: int, stop: int) -> Gathered:
@@ -143,24 +143,25 @@ def whole_questions(dealt: pa.Table) -> Gathered:
     columns: dict[str, Any] = {name: first[name] for name in SAMPLES.names}
     columns["responses"] = pa.ListArray.from_arrays(pa.array(offsets), responses.flatten())
     columns["num_responses"] = pa.array(np.diff(offsets).astype(np.int32))
-    contradicting = np.zeros(len(starts), np.bool_)
-    for name in ("question", "reference_answer"):
-        columns[name], differ = _agreed(dealt[name], codes, len(starts))
-        contradicting |= differ
+    contradicting: list[list[str] | None] = [None] * len(starts)
+    for name in ("reference_answer", "question"):
+        columns[name], differing = _agreed(dealt[name], codes, len(starts))
+        for group, two in differing.items():
+            contradicting[group] = [name, *two]
     columns["question"] = pc.fill_null(columns["question"], "")
     samples = pa.table({name: columns[name] for name in SAMPLES.names}, schema=SAMPLES)
-    return Gathered(samples, first["row"], pa.array(contradicting))
+    return Gathered(samples, first["row"], pa.array(contradicting, pa.list_(pa.string())))
 
 
-def _agreed(values: pa.ChunkedArray, codes: Any, num_groups: int) -> tuple[pa.Array, Any]:
-    """The first value of each group that is there and not empty, and whether a group has another one too."""
+def _agreed(values: pa.ChunkedArray, codes: Any, num_groups: int) -> tuple[pa.Array, dict[int, list[str]]]:
+    """The first value of each group that is there and not empty; of groups that have another one, both."""
     encoded = pc.fill_null(values, "").combine_chunks().dictionary_encode()
     numbers = encoded.indices.to_numpy()
     empty = pc.index(encoded.dictionary, "").as_py()
     there = np.flatnonzero(numbers != empty)
     found = np.full(num_groups, -1, np.int64)
     found[codes[there][::-1]] = numbers[there][::-1]  # the first is written last
-    differ = np.zeros(num_groups, np.bool_)
-    differ[codes[there][numbers[there] != found[codes[there]]]] = True
-    agreed = encoded.dictionary.take(pa.array(found, mask=found < 0))
-    return agreed, differ
+    others = there[numbers[there] != found[codes[there]]][::-1]
+    second = dict(zip(codes[others].tolist(), numbers[others].tolist(), strict=True))
+    differing = {group: encoded.dictionary.take([found[group], other]).to_pylist() for group, other in second.items()}
+    return encoded.dictionary.take(pa.array(found, mask=found < 0)), differing

@@ -22,6 +22,7 @@ from east_ray.reading.fields import (
     kind,
     only,
     optional,
+    printed_length,
     prompt_text,
     response_text,
 )
@@ -32,6 +33,7 @@ Row = Mapping[str, Any]
 
 #: The name that `samples.finish_reason_field` has by default, which need not be there, and another for the same.
 _USUAL, _ALSO_USUAL = "finish_reason", "stop_reason"
+_AS_PRINTED = "found a list as Python prints it; write it as JSON"
 
 
 def given_sample(row: Row, columns: SamplesConfig, question_id: str) -> dict[str, Any]:
@@ -95,8 +97,13 @@ def why_set_aside(sample: Row, can_use: questions.CanUse = questions.HAS_REFEREN
 
 
 def is_wanted(row: Row, where: Mapping[str, Any]) -> bool:
-    """Whether a row has these values in its columns. A number equals its text, as a CSV file has it."""
-    return all(_equal(optional(row, name), value) for name, value in where.items())
+    """Whether a row has these values in its columns, of a list one. A number equals its text, as a CSV file has it."""
+    return all(any(_equal(optional(row, name), one) for one in one_of(value)) for name, value in where.items())
+
+
+def one_of(value: Any) -> list[Any]:
+    """The values of `samples.where` of which a row has to have one."""
+    return value if isinstance(value, list) else [value]
 
 
 def group_of(row: Row, sample: Row, columns: SamplesConfig) -> str:
@@ -248,6 +255,8 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
         if is_conversation(value[0]) or is_parts(value[0]):
             break
         value = value[0]
+    if printed_length(value):
+        raise InputError(f"{columns}: expected a list of {what}, {_AS_PRINTED}")
     if value is not None and not isinstance(value, list):
         expected = f"a list of {what}; if a row is one response, name it by response_column"
         raise InputError(f"{columns}: expected {expected}, found {kind(value)}")
@@ -261,6 +270,8 @@ def _listed(row: Row, columns: str | Sequence[str], what: str) -> list[Any]:
 
 def _check_single(value: Any, name: str) -> None:
     """Raises InputError if the text of a response is a list of several, which would be weighed as one."""
+    if printed_length(value) > 1:
+        raise InputError(f"{name}: expected one response, {_AS_PRINTED}")
     if not isinstance(value, str) or value is (found := from_json(value)) or is_conversation(found):
         return
     if len(found) > 1 and any(all(isinstance(one, of) for one in found) for of in (str, Mapping)):

@@ -1,6 +1,7 @@
 """What one task of taking given samples does: read a piece of a file, deal its rows, put buckets together."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from east_ray.storage import Stages
 _PART_BYTES = 16 << 20
 #: Rows of a file that become a table at once, and characters of their responses.
 _ROWS_AT_ONCE, _CHARS_AT_ONCE = 1024, 4 << 20
+#: Characters of a value in a message.
+_EXAMPLE = 60
 
 Counts = dict[str, Any]
 
@@ -224,8 +227,10 @@ def of_groups(
     judged = list[Counts]()
     for sample, row, contradicting in zip(asked, gathered.rows.to_pylist(), gathered.contradicting, strict=True):
         sample |= {"responses": sample.pop("num_responses"), "row": row}  # whether there are any is all that is asked
-        if contradicting.as_py() and "reason" not in sample:
-            sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": f"row {row} and others of its group"}
+        if contradicting.is_valid and "reason" not in sample:
+            differ = _said_of_two(rules.config, *contradicting.as_py())
+            said = f"row {row} and others of its group, which samples.group_by or samples.id_column names: {differ}"
+            sample |= {"reason": SetAside.CONTRADICTING_ROWS, "detail": said}
         judged.append(_judged(rules, sample, f"row {row} and those of its group"))
     aside += [sample for sample in judged if "reason" in sample]
     kept = table.filter(pa.array(["reason" not in sample for sample in judged], pa.bool_()))
@@ -234,6 +239,12 @@ def of_groups(
         for place, name in enumerate(QUESTIONS.names):
             kept = kept.set_column(place, QUESTIONS.field(name), texts[name])
     return kept
+
+
+def _said_of_two(config: SamplesConfig, name: str, first: str, second: str) -> str:
+    column = config.question_column if name == "question" else config.reference_answer_column
+    first, second = (text if len(text) <= _EXAMPLE else f"{text[:_EXAMPLE]}…" for text in (first, second))
+    return f"{column} is {first!r} and {second!r}"
 
 
 def chunks(samples: Iterator[Counts]) -> Iterator[list[Counts]]:
@@ -270,6 +281,10 @@ def _judged(rules: Rules, sample: Counts, where: str) -> Counts:
     if reason == SetAside.UNKNOWN_QUESTION:
         asked = rules.asked["question_id"][:1].to_pylist() if rules.asked is not None else []
         where = f"{where}: {sample['question_id']!r}; the questions have names such as {''.join(map(repr, asked))}"
+        numbered = re.fullmatch(r"(.+)[-_:#]\d+", str(sample["question_id"]), re.DOTALL)
+        if numbered and rules.asked is not None and pc.index(rules.asked["question_id"], numbered[1]).as_py() >= 0:
+            mend = "write such names without the number into a column, for samples.id_column and samples.group_by"
+            where += f", and {numbered[1]!r}, to which a number is added here; {mend}"
     elif reason is not None:
         where += questions.problem(sample, reason)
     return sample if reason is None else {"detail": where, **sample, "reason": reason}

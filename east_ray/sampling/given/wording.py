@@ -10,6 +10,7 @@ from east_ray.reading import fields
 from east_ray.reading.files import find_files
 from east_ray.reading.rows import rows_of_file
 from east_ray.reading.text import Row
+from east_ray.sampling.given.rows import one_of
 from east_ray.sampling.given.tasks import named_by_setting
 from east_ray.storage import Stages
 
@@ -31,6 +32,18 @@ def one_set_aside(stages: Stages) -> str:
         (row,) = batch.to_pylist()
         return f"; e.g. {row['question_id']}: {row['detail']}"
     return ""
+
+
+def why_all_agree(config: SamplesConfig, num_questions: int, num_responses: int, example: str) -> str:
+    """What may be behind equal answers to every question: rows that are set aside, or one response to each question.
+
+    `example` is one of a row that is set aside, as `one_set_aside` gives it.
+    """
+    said = f"; rows are set aside, {example.removeprefix('; ')}" if example else ""
+    if num_responses > num_questions:
+        return said
+    said += "; each question has one response: samples.response_column names it if it is one of several in several rows"
+    return f"{said}, and samples.group_by what is the same in all rows of a question, e.g. {config.question_column}"
 
 
 def warnings(config: SamplesConfig, sums: Mapping[str, int]) -> Iterator[str]:
@@ -75,9 +88,10 @@ def why_none_is_wanted(config: SamplesConfig) -> str:
         if rows and not found:
             return f"samples.where: no row has {name!r}{names_there(config, name)}"
         seen = list(dict.fromkeys(str(one)[:50] for one in found))
-        if str(value) not in seen:
+        wanted = [str(one) for one in one_of(value)]
+        if not {*wanted} & {*seen}:
             others = ", ".join(map(repr, seen[:5]))
-            return f"samples.where: no row has {value!r} in {name!r}; found {others}{hint(str(value), seen)}"
+            return f"samples.where: no row has {value!r} in {name!r}; found {others}{hint(wanted[0], seen)}"
     return f"samples.where: no row has all of {', '.join(f'{name}: {value}' for name, value in config.where.items())}"
 
 
