@@ -474,9 +474,9 @@ def _relation_key(relation: Relation) -> Key:
 
 def _begins_again(side: Node, name: Node) -> bool:
     """Whether a side is a number and then the name that it is the value of, as in x = 2 (some word) x = 3."""
-    is_letter = isinstance(name, Symbol) and len(name.name) == 1
-    is_product = isinstance(side, Apply) and side.operator == "*" and side.arguments[-1] == name
-    return is_letter and is_product and is_constant(side.arguments[0])
+    if not isinstance(side, Apply) or side.operator != "*" or not isinstance(name, Symbol) or len(name.name) > 1:
+        return False
+    return side.arguments[-1] == name and is_constant(side.arguments[0])
 
 
 def _kept_relation_key(relation: Relation) -> Key:
