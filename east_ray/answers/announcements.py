@@ -132,8 +132,9 @@ VERBS = _pattern(_VERBS - _JOINS)
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
+_CELL = r"[*_`( \t]{0,8}(?:[A-Za-z]\s?=|[-−+]?[$£€¥₹]?[ ]?\.?\d|[$\\√π]|[A-H](?!\s?\w))"
 _SEPARATOR = (
-    r"[ \t]{0,4}(?:->|=>|→|⇒|(?<![^A-Za-z][A-Za-z])(?<![^A-Za-z][A-Za-z]\s)={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))"
+    rf"[ \t]{{0,4}}(?:->|=>|→|⇒|(?<![^A-Za-z][A-Za-z])(?<![^A-Za-z][A-Za-z]\s)={{1,2}}|(?:[:：∶ঃ—】]|\|(?={_CELL}))"
     r"(?:[-–—](?=[\s*_]))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
 )
 _VALUE = r"[*_`\s]{0,8}(?:[a-z]\s?=|[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
@@ -154,6 +155,7 @@ _ENGLISH = {
     "ans": re.compile(rf"\.?{_MARKUP}(?:{_SEPARATOR})|\.[ \t]+(?={_VALUE})"),
 }
 _ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
+_BEGINS_CLAUSE = re.compile(r"\W{0,9}[A-H]\s(?!(?:because|since|as|is|and|or)\b)[a-z]")
 _AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,16},? ){0,2}$")
 _AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*(?=\n)|(?={_VALUE}))", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
@@ -227,6 +229,8 @@ def _announcement(text: str, start: int, word: _Word) -> Place | None:
     if word.whole and is_within:
         return None
     line = _AT_LINE_START.search(text, max(0, start - 60), start)
+    if word.after is _ENGLISH_OPTION and _BEGINS_CLAUSE.match(text, end):
+        return None
     if after := word.after.match(text, end):
         return Place(start, after.end(), line is not None)
     opens = line or word.anywhere or word.before.search(text, max(0, start - 60), start)
