@@ -129,6 +129,30 @@ JOINS = _pattern(_JOINS)
 VERBS = _pattern(_VERBS - _JOINS)
 """A pattern of the verbs of every language, but of those that join values elsewhere."""
 
+_JOINED = re.compile(
+    rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
+    r"(?=[-−]?[£€¥₹]?\.?\d|\$(?=[^\s.,;:)])|\\[(\[]|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
+)
+"""What joins two values in any language."""
+_ONE_LETTER = re.compile(r"[A-Za-z]")
+_EQUATION = re.compile(r"[-−]?[A-Za-z]\w?\s?=")
+_ENDS_WITH_EQUATION = re.compile(r"(?<![\w\\])[A-Za-z]\w?\s?=\s?[^\s=,;]+$")
+
+
+def with_english_joins(text: str) -> str:
+    """The text with "and" or a comma in place of what joins two values: "2 oder 3", "2、3"."""
+    return _JOINED.sub(_in_english, text)
+
+
+def _in_english(join: re.Match[str]) -> str:
+    if _ONE_LETTER.fullmatch(join["word"] or "") and _EQUATION.match(join.string, join.end()):
+        line = join.string[max(0, join.start() - 40) : join.start()]
+        if not _ENDS_WITH_EQUATION.search(line):
+            return join[0]
+    is_factor = join.string[join.end()] == "(" and join.string[join.start() - 1] != ")"  # 2 y (y + 1)
+    return join[0] if is_factor or join["word"] in ("and", "or") else " and " if join["word"] else ", "
+
+
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
