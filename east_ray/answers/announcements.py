@@ -129,11 +129,36 @@ JOINS = _pattern(_JOINS)
 VERBS = _pattern(_VERBS - _JOINS)
 """A pattern of the verbs of every language, but of those that join values elsewhere."""
 
+_JOINED = re.compile(
+    rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
+    r"(?=[-−]?[£€¥₹]?\.?\d|\$(?=[^\s.,;:)])|\\[(\[]|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
+)
+"""What joins two values in any language."""
+_ONE_LETTER = re.compile(r"[A-Za-z]")
+_EQUATION = re.compile(r"[-−]?[A-Za-z]\w?\s?=")
+_ENDS_WITH_EQUATION = re.compile(r"(?<![\w\\])[A-Za-z]\w?\s?=\s?[^\s=,;]+$")
+
+
+def with_english_joins(text: str) -> str:
+    """The text with "and" or a comma in place of what joins two values: "2 oder 3", "2、3"."""
+    return _JOINED.sub(_in_english, text)
+
+
+def _in_english(join: re.Match[str]) -> str:
+    if _ONE_LETTER.fullmatch(join["word"] or "") and _EQUATION.match(join.string, join.end()):
+        line = join.string[max(0, join.start() - 40) : join.start()]
+        if not _ENDS_WITH_EQUATION.search(line):
+            return join[0]
+    is_factor = join.string[join.end()] == "(" and join.string[join.start() - 1] != ")"  # 2 y (y + 1)
+    return join[0] if is_factor or join["word"] in ("and", "or") else " and " if join["word"] else ", "
+
+
 # ------------------------------------------------------------------------------------------------------------- grammar
 
 _MARKUP = r"[*_`\"'”’»)\]]{0,6}"
+_CELL = r"[*_`( \t]{0,8}(?:[A-Za-z]\s?=|[-−+]?[$£€¥₹]?[ ]?\.?\d|[$\\√π]|[A-H](?!\s?\w))"
 _SEPARATOR = (
-    r"[ \t]{0,4}(?:->|=>|→|⇒|(?<![^A-Za-z][A-Za-z])(?<![^A-Za-z][A-Za-z]\s)={1,2}|(?:[:：∶ঃ—】]|\|(?=[ \t]*[^\s|]))"
+    rf"[ \t]{{0,4}}(?:->|=>|→|⇒|(?<![^A-Za-z][A-Za-z])(?<![^A-Za-z][A-Za-z]\s)={{1,2}}|(?:[:：∶ঃ—】]|\|(?={_CELL}))"
     r"(?:[-–—](?=[\s*_]))?)[*_]{0,4}|[ \t]{0,4}[-–][ \t]"
 )
 _VALUE = r"[*_`\s]{0,8}(?:[a-z]\s?=|[-−+]?[$£€¥₹]?[ ]?\.?\d|\$|\\[(\[]|\(?[A-H]\)?[*_.]{0,3}(?:\s|$|[^\x00-\x7f]))"
@@ -154,6 +179,7 @@ _ENGLISH = {
     "ans": re.compile(rf"\.?{_MARKUP}(?:{_SEPARATOR})|\.[ \t]+(?={_VALUE})"),
 }
 _ENGLISH_OPTION = re.compile(rf"{_MARKUP}(?:{_VERB}|{_SEPARATOR})", re.IGNORECASE)
+_BEGINS_CLAUSE = re.compile(r"\W{0,9}[A-H]\s(?!(?:because|since|as|is|and|or)\b)[a-z]")
 _AT_LINE_START = re.compile(r"(?:^|\n)[^\w\n$\\]{0,12}(?:[^\W\d_]{1,16},? ){0,2}$")
 _AS_HEADING = re.compile(rf"s?{_MARKUP}[ \t]*[:：=]?{_MARKUP}(?:[ \t]*(?=\n)|(?={_VALUE}))", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[*_]*\s*(?=\$|\\\(|\\\[)")
@@ -227,6 +253,8 @@ def _announcement(text: str, start: int, word: _Word) -> Place | None:
     if word.whole and is_within:
         return None
     line = _AT_LINE_START.search(text, max(0, start - 60), start)
+    if word.after is _ENGLISH_OPTION and _BEGINS_CLAUSE.match(text, end):
+        return None
     if after := word.after.match(text, end):
         return Place(start, after.end(), line is not None)
     opens = line or word.anywhere or word.before.search(text, max(0, start - 60), start)

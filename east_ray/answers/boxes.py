@@ -5,7 +5,7 @@ Several boxes are one answer, a list, if the words between them say so:
     joined      \boxed{2} and \boxed{3};  \boxed{2}, \boxed{3};  \boxed{1} papers and \boxed{2} bins;
                 $x=\boxed{2}$ and the other root is \boxed{3};  (a) … \boxed{2} (b) … \boxed{3};  Part A: … Part B: …
                 (1) … \boxed{2}; (2) … \boxed{3};  \boxed{2}，\boxed{3};  \boxed{2} oder \boxed{3}
-                x = \boxed{2} and on the next line y = \boxed{3}, which has another letter
+                x = \boxed{2} and on the next line y = \boxed{3}, another letter of one family
     replaced    \boxed{2}. Wait, \boxed{3};  \boxed{2} and so \boxed{3};  two boxes on lines of their own
     exact       of \boxed{\frac{1}{3}} \approx \boxed{0.333} the one that is no decimal counts
 """
@@ -62,6 +62,10 @@ _UNKNOWN = re.compile(
 )
 _EQUATION = re.compile(r"\\[A-Za-z]{3,12}\{\s{0,3}(\\[A-Za-z]{1,8}|[A-Za-z](?:_\{?\w{1,3}\}?)?)\s{0,3}=")
 r"""A box with the value of an unknown, \boxed{x = 5}."""
+_FAMILIES = (*map(frozenset, ("xyz", "abc", "uvw", "pqrs")), frozenset((r"\alpha", r"\beta", r"\gamma")))
+_AFTER_LETTER = re.compile(r"[_'(].*")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_ENDS_DISPLAY = re.compile(r"[\s.,]{0,3}(?:\$\$|\\\])")
 _ONLY_SPACE = re.compile(r"(?:[\s$.,;，。；&]|\\[()\[\],;:\\ ]|\\q?quad)*+")
 _APPROXIMATELY = re.compile(
     rf"{_SPACING}[(]?{_SPACING}(?:\\approx|\\simeq|\\sim|≈|≃|\\doteq|,?\s*(?:or|which is|i\.e\.,?)?\s*"
@@ -72,7 +76,7 @@ _IS_APPROXIMATE = re.compile(r"\s*(?:\\approx|\\simeq|≈|≃)")
 _LABEL = re.compile(
     r"(?:^|[\s*$>])(?:\(|\\text\{\()([a-h]|i{1,3}|iv|v)\)|\b(?:part|question)\s+\(?([a-h]|[1-9])\b"
     r"|^[^\w\n]{0,9}([a-h])[.)]\s|(?:^[^\w\n]{0,9}|[.;。；，]\s?)[(（]([1-9])[)）]"
-    r"|(?:^[^\w\n]{0,9}([1-9])[.)]|[(（]([1-9])[)）])(?:[ $*]|\\[(\[]){0,9}\Z",
+    r"|(?:^[^\w\n]{0,9}([1-9])[.)]|(?<!\w)(?<!\w[ ])[(（]([1-9])[)）])(?:[ $*]|\\[(\[]){0,9}\Z",
     re.IGNORECASE | re.MULTILINE,
 )
 """The label of a part of an answer: (a), (2), (iii), Part B, "c." at the beginning of a line, "1." before a box."""
@@ -202,14 +206,22 @@ def _is_decimal(box: Box) -> bool:
 
 
 def _name_different_unknowns(text: str, box: Box, following: Box) -> bool:
-    """Whether only space stands between two boxes, and another letter before each: x = 5, y = 7."""
+    """Whether only space stands between two boxes, and another letter of one family before each: x = 5, y = 7."""
     first, second = (
         _UNKNOWN.search(text, max(0, each.start - 30), each.start) or _EQUATION.match(text, each.start)
         for each in (box, following)
     )
-    if first is None or second is None or first[1] == second[1]:
+    if first is None or second is None or not _are_of_one_family(first[1], second[1]):
         return False
-    return _ONLY_SPACE.fullmatch(text, box.end, min(second.start(1), following.start)) is not None
+    between = text[box.end : min(second.start(1), following.start)]
+    is_apart = _BLANK_LINE.search(between) and not _ENDS_DISPLAY.match(between)
+    return not is_apart and _ONLY_SPACE.fullmatch(between) is not None
+
+
+def _are_of_one_family(first: str, second: str) -> bool:
+    """Whether two names differ and are letters of one problem's unknowns: x and y, x_1 and x_2, but not r and A."""
+    letters = {_AFTER_LETTER.sub("", name) for name in (first, second)}
+    return first != second and any(letters <= family for family in _FAMILIES)
 
 
 def _joins(between: str) -> bool:

@@ -243,7 +243,7 @@ def _matched(text: str, pattern: re.Pattern[str]) -> Extraction:
 # ------------------------------------------------------------------------------------------------- hashes, tags, words
 
 _HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*(?:\n[ \t]*)?([^\n]*)", re.MULTILINE)
-_LAST_HASHES = re.compile(r"^\s{0,3}#{1,3}[ \t]*([^\n#][^\n]*)", re.MULTILINE)
+_LAST_HASHES = re.compile(r"^\s{0,3}#{2,3}[ \t]*([^\n#][^\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"[*_]*(?:\d{1,2}|[A-Za-z])[.):][*_]*\s+\S*[^\W\d_]{2}|(?:step|part|case)\b", re.IGNORECASE)
 """A numbered heading: "2. Double them"."""
 _PLAIN_VALUE = re.compile(
@@ -260,22 +260,21 @@ _RIGHT = r"(?:(?:final|correct|right|required|desired|best|exact|numerical)\s+)?
 _IS_THE_ANSWER = re.compile(rf"\b(?:is|as)\s+(?:our|the|my|your)\s+{_RIGHT}(?:answer|option\b|choice\b)", re.IGNORECASE)
 _CHOICE_IS_RIGHT = re.compile(
     r"(?i:^|[.,:;*\n]\s{0,3}|\b(?:option|choice|answer|letter|so|thus|hence|therefore|that)\s+)[*(]{0,3}([A-H])[*).]{0,4}"
-    r"(?i:\s+(?:is|must\s+be)\s+(?:therefore\s+|thus\s+)?(?:(?:the\s+|our\s+|my\s+)?(?:correct|right|best)\b"
-    r"|(?:the|our|my)\s+(?:final\s+)?(?:answer|option|choice)\b))"
+    r"(?i:\s+(?:is|must\s+be)\s+(?:therefore\s+|thus\s+)?(?:(?:the\s+|our\s+|my\s+)?(?:correct|right|best)"
+    r"(?:\s+(?:answer|option|choice)\b|(?=[*_)]{0,3}\s*(?:[.,;:!]|$|\n)|\s+(?:because|since)\b))|(?:the|our|my)\s+(?:final\s+)?(?:answer|option|choice)\b))"
     r"|\b(?i:(?:I|we)(?:\s+(?:will|would|must|should|can)|['’](?:ll|d))?\s+(?:choose|chose|pick|select|go\s+with)\s+"
-    r"(?:(?:the\s+)?(?:option|choice|answer)\s+)?)[*(]{0,3}([A-H])(?=[*)]{0,3}\s*(?:[.,;:!]|$|\n|because\b|since\b|as\b))"
+    r"(?:(?:the\s+)?(?:option|choice|answer)\s+)?)[*(]{0,3}([A-H])(?=[*)]{0,3}\s*(?:[.,;:!]|$|\n|because\b|since\b))"
     r"|(?:选|選)(?:择|擇)?(?:选项|選項|答案)?\s?[*(（]{0,3}([A-H])(?=[*)）]{0,3}\s*(?:[.,;。．，；]|$))",
     re.MULTILINE,
 )
 """Words that choose one of several answers: "(B) is correct", "I choose B", "选B"."""
+_NAMES_THE_CHOICE = re.compile(r"\b(?:option|choice|answer)\b", re.IGNORECASE)
+_REASON = re.compile(r"[*_)]{0,3},?\s+(?:because|since)\b(?:[^.!?。\n]|\.(?=\d))*|")
+_HAS_VALUE = re.compile(r"[\d$\\]")
 
 
 def hashed(text: str) -> re.Match[str] | None:
     """The last "#### 42" of a text, as GSM8K marks answers; group 1 is the rest of the line. A heading is none."""
-    if (line := _LAST_HASHES.search(text, max(0, text.rstrip().rfind("\n")))) and _PLAIN_VALUE.fullmatch(
-        line[1].strip()
-    ):
-        return line
     for line in reversed(list(_HASHES.finditer(text))) if "####" in text else ():
         content = line[1].strip()
         if not content or _HEADING.match(content) or is_placeholder(content) or _NOT_WORDS.match(content):
@@ -283,7 +282,8 @@ def hashed(text: str) -> re.Match[str] | None:
         is_last = not text[line.end() :].strip()
         if _PLAIN_VALUE.fullmatch(content) or (is_last and (VALUE_START.match(content) or _SHORT.fullmatch(content))):
             return line
-    return None
+    last = _LAST_HASHES.search(text, max(0, text.rstrip().rfind("\n")))
+    return last if last and _PLAIN_VALUE.fullmatch(last[1].strip()) else None
 
 
 def _after_hashes(text: str) -> Extraction | None:
@@ -327,6 +327,8 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
         if after_box and not place.opens_line and not text[: place.start].rstrip().lower().endswith("final"):
             continue
         tail = text[place.end : place.end + MAX_TAIL_CHARS]
+        if "|" in text[place.start : place.end]:
+            tail = _REST_OF_ROW.sub("", tail)
         if (field := _field(text[place.start : place.end], tail)) is not None:
             if is_placeholder(field):
                 continue
@@ -342,7 +344,7 @@ def _after_words(text: str, further: tuple[str, ...], after_box: int = 0) -> Ext
 
 def _before_words(text: str) -> Extraction | None:
     """The answer before the last "… is our answer" or "option … is correct"."""
-    chosen = [*_CHOICE_IS_RIGHT.finditer(text)][-1:]
+    chosen = [match for match in [*_CHOICE_IS_RIGHT.finditer(text)][-1:] if _is_final(match)]
     for match in [*_IS_THE_ANSWER.finditer(text)][-1:]:
         head = text[max(0, match.start() - MAX_TAIL_CHARS) : match.start()]
         if not (chosen and chosen[0].end() > match.start()) and (answer := last_in(head)) is not None:
@@ -352,10 +354,20 @@ def _before_words(text: str) -> Extraction | None:
     return None
 
 
+def _is_final(choice: re.Match[str]) -> bool:
+    """Whether words that choose belong to no working: "We choose A. So there are 12 ways" goes on with a value."""
+    if choice[1] and _NAMES_THE_CHOICE.search(choice[0]):
+        return True
+    reason = _REASON.match(choice.string, choice.end())
+    return not _HAS_VALUE.search(choice.string, reason.end() if reason else choice.end())
+
+
+_REST_OF_ROW = re.compile(r"\|(?:\s.*)?\Z", re.DOTALL)
+"""What stands behind the cell of a table."""
 _NAME_OF_FIELD = re.compile(r"\w{1,40}[\"']\s?[:：]")
 _FIELD = re.compile(
     r"\s*(?:\{\s*[\"']\w{1,20}[\"']\s*:\s*)?(?:\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'|(\[[^\[\]{}]*\])"
-    r"|(?:null|None)\b|([-+]?[\w.][\w.+/-]*))(?=\s*(?:[,}\]]|\n|$))"
+    r"|(?:null|None)\b|([-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|[\w.][\w.+/-]*)))(?=\s*(?:[,}\]]|\n|$))"
 )
 _ESCAPED = re.compile(r"\\(?:([\\\"'/])|u([0-9a-fA-F]{4}))")
 

@@ -6,7 +6,7 @@ A sentence that cannot be an answer has no value: "actually very simple", "found
 
 import re
 
-from east_ray.answers.announcements import JOINS, VERBS
+from east_ray.answers.announcements import VERBS, with_english_joins
 
 _CALCULATOR = re.compile(
     r"\$?\\boxed\{\s*\}\$?|(?<=\d)\s<<[^<>\n=]{0,60}=([\d.,]{1,30})>>\1(?!\d|\.\d)|<<[^<>\n]{0,100}>>"
@@ -19,11 +19,15 @@ _HEDGE = re.compile(
     r"|given\s+by|approximately|roughly|around|about|only|actually|really|now|also|still|obviously|that|option|choice"
     r"|donc|entonces|portanto|quindi|dunque|daher|somit)\b"
     r"|```\w{0,10}\n|(?:(?:Rs|approx)\.?\s|R\$\s?)(?=\d)|the\s+(?:set|interval|point|pair|value|number|fraction)\s(?=[-\d({\[\\$])|[-=]{3,}\n"
-    r"|\n\s{0,9}[-•–][ \t]|both\s(?=\S{1,20}\sand\s)|[\s:：、，*_`#]+)+",
+    r"|\n\s{0,9}(?:[-•–][ \t]|1[.)][ \t]+(?=[-−$\\]?\.?\d[^\n]*+\s*+\Z))|both\s(?=\S{1,20}\sand\s)"
+    r"|(?!\n\s{0,9}[-•–][ \t])[\s:：、，*_`#])+",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
-    r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^×·]|\s\*\s)(?<!\d!(?=\s[a-z(]))(?<!=\s\d!)(?<!=\s\d\d!)|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)"
+    r"[.?](?=\s|\*|$)|!(?=\s|\*|$)(?!\s*[-=+/^×·]|\s\*\s)(?<!\d!(?=\s(?:(?:possible|different|distinct|total)\s)?(?:ways|permutations"
+    r"|arrangements|order(?:ing)?s|combinations|possibilities|outcomes|sequences|seatings|words|seconds|minutes|hours|days)\b))"
+    r"(?<!\d!(?=\s(?:\((?:which|that|=|i\.e)|(?:or|which\sis|in\stotal)\b)))(?<![=!]\s\d!(?=[*_\s]*\Z))(?<![=!]\s\d\d!(?=[*_\s]*\Z))"
+    r"(?<!![-+*/×·]\d!(?=[*_\s]*\Z))(?<![-+*/×·]\s\d!(?=[*_\s]*\Z))|[。।۔！】【]|\n|<(?=[|/]|[a-z]{1,10}>)"
 )
 
 # -------------------------------------------------------------------------------------------------------------- values
@@ -50,11 +54,6 @@ _MATH_SPAN = re.compile(
     re.DOTALL,
 )
 _BETWEEN_SPANS = re.compile(r"\s*(?:[,;]\s*(?:and|or)?|and/or|or\s+else|and\s+also|&|and|or)\s+")
-_JOINS = re.compile(
-    rf"(?:(?<=[\d)}}\]$%!²³π])|(?<=\b[A-H]))(?:\s{{0,4}}(?P<word>{JOINS})\s{{0,4}}|\s?(?:[、；]|，(?!\d{{3}}(?!\d)))\s?)"
-    r"(?=[-−]?[£€¥₹]?\.?\d|\$(?=[^\s.,;:)])|\\[(\[]|[(√π]|[-−]?[A-Za-z]\w?\s?=|[A-H]\b)"
-)
-"""What joins two values in any language."""
 _NUMBER = re.compile(
     r"(?<![\w.])[-−]?\s?[$£€]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?:(?<![\w.)])[-−])?\d+(?:[.,]\d+)?(?:/\d+)?|(?<!\d)\.\d+"
 )
@@ -185,7 +184,7 @@ def is_placeholder(text: str) -> bool:
 
 def announced(tail: str) -> str | None:
     """The value at the start of the text, or the last value of its first sentence. None: it has none."""
-    tail = _JOINS.sub(_in_english, _CALCULATOR.sub("", _MARKUP_TAG.sub("", tail)))
+    tail = with_english_joins(_CALCULATOR.sub("", _MARKUP_TAG.sub("", tail)))
     if items := _items(tail.lstrip("*_`: \n")) or _items(tail.lstrip("_`: \n")):
         return items
     if hedge := _HEDGE.match(tail):
@@ -200,11 +199,6 @@ def announced(tail: str) -> str | None:
     end = _SENTENCE_END.search(tail)
     sentence = (tail[: end.start()] if end else tail).strip().strip("*_`\"'“”").rstrip("{}" if "{" not in tail else "")
     return None if _NO_LETTER.fullmatch(sentence) else _stated(_without_lone_bracket(sentence))
-
-
-def _in_english(join: re.Match[str]) -> str:
-    is_factor = join.string[join.end()] == "(" and join.string[join.start() - 1] != ")"  # 2 y (y + 1)
-    return join[0] if is_factor or join["word"] in ("and", "or") else " and " if join["word"] else ", "
 
 
 def begins_with_value(tail: str) -> bool:
