@@ -315,7 +315,7 @@ def test_the_other_file_has_to_name_its_questions(tmp_path: Path) -> None:
         numbered, tmp_path / "n", **columns, questions={"path": str(there), "id_column": "id"}
     )  # fmt: skip
     for one in several:
-        assert "and 'a-1', to which a number is added here; write such names without the number" in one["detail"]
+        assert "; 'a-1' is there, to which a number is added here: write such names without the number" in one["detail"]
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ GOOD = {"question": "a?", "answer": "#### 1"}
         ("other.txt", "x", {}, "found 1 .txt file; expected .jsonl, .ndjson, "),
         ("broken.parquet", "x", {}, "cannot be read as parquet"),
         ("odd.jsonl", '{"q": 1}\n', {}, "set questions.format: columns and name them"),
-        ("empty_object.json", "{}", {}, "set questions.format: columns and name them"),
+        ("empty_object.json", "{}", {}, "the file is empty; expected at least one question"),
         (
             "gone.jsonl",
             '\n{"question": "b?"}\n',

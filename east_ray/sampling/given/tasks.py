@@ -284,7 +284,7 @@ def _judged(rules: Rules, sample: Counts, where: str) -> Counts:
         numbered = re.fullmatch(r"(.+)[-_:#]\d+", str(sample["question_id"]), re.DOTALL)
         if numbered and rules.asked is not None and pc.index(rules.asked["question_id"], numbered[1]).as_py() >= 0:
             mend = "write such names without the number into a column, for samples.id_column and samples.group_by"
-            where += f", and {numbered[1]!r}, to which a number is added here; {mend}"
+            where += f"; {numbered[1]!r} is there, to which a number is added here: {mend}"
     elif reason is not None:
         where += questions.problem(sample, reason)
     return sample if reason is None else {"detail": where, **sample, "reason": reason}
