@@ -417,6 +417,7 @@ REMARKS: Rows = [
     ("The answer is 5 altogether.", "5"),
     ("The answer is 5 dollars, rounded to the nearest dollar.", "5"),
     ("The answer is fifteen (15).", "15"),
+    ("The answer is x (5)", "5"),
     ("The answer is just 12.", "12"),
     ("The answer is <strong>12</strong>.", "12"),
     ("The answer is <span style='color:red'>12</span>.", "12"),

@@ -64,7 +64,7 @@ _FORMULA = re.compile(
 )
 """Numbers, single letters and signs up to the first word: "2 * 3 = 6" in "2 * 3 = 6 apples"."""
 _COMPUTES = re.compile(r"[\w)\]}!]\s*[-−+*/^=<>≤≥≠±·×÷]\s*[\\$\w(\[{√π∞.+−-]|\d\s*(?:sqrt|pi)\b")
-_IN_WORDS = re.compile(r"[a-z]{2,}(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
+_IN_WORDS = re.compile(r"(?:[a-z]{2,}|[i-z])(?:[- ][a-z]+){0,3}\s+\((\d[\d,.]{0,20})\)$", re.IGNORECASE)
 """A number in words, followed by its digits: "twelve (12)"."""
 _ITEM = re.compile(
     r"[ \t]*(?:(?:[-•*]|\*{0,2}\(?(?:[a-h]|i{1,3}|iv|v)\)\*{0,2})[ \t]+(?=[^\n]*[\d\\])"
