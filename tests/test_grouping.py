@@ -68,7 +68,8 @@ def test_rows_that_contradict_each_other_are_told() -> None:
         dealer.add(pa.Table.from_pylist(rows, schema=DEALT))
         dealer.write()
         found = gather(Folder(*locate(path)), 0, 1)
-    assert found.contradicting.to_pylist() == [True, False, True, False]
+    told = [["question", "a?", "other?"], None, ["reference_answer", "4", "5"], None]
+    assert found.contradicting.to_pylist() == told
     assert found.samples["question"].to_pylist() == ["a?", "b?", "c?", ""]
     assert found.samples["reference_answer"].to_pylist() == ["4", "4", "4", "4"]
     assert found.rows.to_pylist() == [0, 2, 4, 5]

@@ -233,9 +233,9 @@ def from_json(value: Any) -> Any:
 
 
 def printed_length(value: Any) -> int:
-    """How many texts or objects are in a list that Python or numpy has printed, as far as is seen; 0: it is none.
+    r"""How many texts or objects are in a list that Python or numpy has printed, as far as is seen; 0: it is none.
 
-    >>> printed_length("['a', \"it's b\"]"), printed_length("['a'\\n 'b']"), printed_length('["a", "b"]')
+    >>> printed_length("['a', \"it's b\"]"), printed_length("['a'\n 'b']"), printed_length('["a", "b"]')
     (2, 2, 0)
     """
     if not isinstance(value, str) or from_json(value) is not value:
