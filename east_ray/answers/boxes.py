@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from east_ray.answers.announcements import JOINS
 from east_ray.answers.sentences import is_placeholder
+from east_ray.answers.symbolic.notation import number_of_part
 
 _MAX_CHARS_BETWEEN_BOXES = 80  # of boxes that form a list without labels
 
@@ -80,7 +81,6 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """The label of a part of an answer: (a), (2), (iii), Part B, "c." at the beginning of a line, "1." before a box."""
-_ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5}
 
 _DRAWN_BOX = re.compile(
     r"[┌╔╭┏][─═━]{1,80}[┐╗╮┓][ \t]{0,9}\n[ \t]{0,9}[│║┃|]([^\n│║┃|]{1,300})[│║┃|][ \t]{0,9}\n[ \t]{0,9}[└╚╰┗]"
@@ -238,7 +238,7 @@ def _label(text: str, begin: int, end: int) -> int | None:
         found = next(filter(None, match.groups())).lower()
     if found is None:
         return None
-    return int(found) if found.isdigit() else _ROMAN.get(found) or ord(found) - ord("a") + 1
+    return number_of_part(found)
 
 
 def _without_introduction(content: str) -> str:

@@ -9,9 +9,9 @@ The first of these that a response has is its answer. Of several of one kind the
                        A last line "### 5" counts too
     <answer>5</answer> and <final_answer>, <final>, [ANSWER], final_answer(5)
     The answer is 5    and "**Answer** 5", "Final result: 5", "Respuesta: 5", "答案是 5": the words of announcements.py,
-                       in some 50 languages, and those of `answers.announcements`; the
-                       field of {"answer": 5, "unit": "cm"}. Before what cannot be an answer they
-                       announce none: "the answer is actually very simple", "12 is part of it"
+                       in some 50 languages, and those of `answers.announcements`; the field of {"answer": 5, "unit":
+                       "cm"}. Before what cannot be an answer they announce none: "the answer is actually very simple",
+                       "12 is part of it"
 
 Further conventions:
 

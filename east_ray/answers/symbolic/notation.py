@@ -151,12 +151,14 @@ def rewritten(text: str) -> str:
     return _lines(text) if "\n" in text and r"\begin" not in text else text
 
 
+# ------------------------------------------------------------------------------------------------ parts of a question
+
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
 _PART_NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _NO_SINGLE_VALUE = re.compile(r"[,;=<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|lt|gt|and|or|text)(?![A-Za-z])|\b(?:and|or)\b")
 _PART_LABEL = re.compile(
-    r"(?P<before>^|[,;，；]\s*(?:and\s+)?|\n\s*|\\q?quad\s*|\\\\\s*|\s+(?=\(?[a-h]\)))"
-    r"(?:\\text\w*\s*\{\s*)?\(?(?P<label>[a-h1-8]|i{1,3}|iv|vi?)\)\s*(?P<closing>\}?)\s*"
+    r"(?:^|[,;，；]\s*(?:and\s+)?|\n\s*|\\q?quad\s*|\\\\\s*|\s+(?=\(?[a-h]\)))"
+    r"(?:\\text\w*\s*\{\s*)?\(?(?P<label>[a-h1-8]|i{1,3}|iv|vi?)\)\s*\}?\s*"
 )
 _OPERATION = re.compile(r"^[-+*/^=]\s|[-+*/^=({]$|^$")
 
@@ -170,7 +172,7 @@ def without_part_labels(text: str) -> str:
     if ")" not in text[:40]:
         return text
     labels = list(_PART_LABEL.finditer(text))
-    numbers = [_number_of_part(label["label"]) for label in labels]
+    numbers = [number_of_part(label["label"]) for label in labels]
     if len(labels) < 2 or labels[0].start() or numbers != list(range(1, len(labels) + 1)):
         return text
     ends = [*(label.start() for label in labels[1:]), len(text)]
@@ -182,8 +184,12 @@ def without_part_labels(text: str) -> str:
     return ", ".join(parts)
 
 
-def _number_of_part(label: str) -> int:
+def number_of_part(label: str) -> int:
+    """The number of a part by its label in lower case: 2 of "2", "b" and "ii"."""
     return int(label) if label.isdecimal() else _ROMAN.get(label) or ord(label) - ord("a") + 1
+
+
+# ------------------------------------------------------------------------------------------- signs and groups of digits
 
 
 def _with_or(join: re.Match[str]) -> str:
@@ -212,8 +218,8 @@ def _with_plain_signs(text: str) -> str:
         text = _PLUS_OR_MINUS.sub(r"\\pm ", text)
     if "&" in text and r"\begin" not in text:
         text = _AMPERSAND.sub(" and ", text)
-    if "to" in text:
-        text = _RATIO_IN_WORDS.sub(r"\1/\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
+    if "to" in text and (ratio := _RATIO_IN_WORDS.fullmatch(text)):
+        text = f"{ratio[1]}/{ratio[2]}"
     if ".." in text or "…" in text:
         text = _AND_SO_ON.sub(r"\\ldots ", text)
     if "m" in text or "t" in text or "d" in text:
